@@ -1,0 +1,112 @@
+"""Hydra composition with errors in one line: what was set, why it is wrong, what to do."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mifo_verl.registry import nearest
+
+PACKAGE = Path(__file__).parent.parent
+
+
+class ConfigError(ValueError):
+    """Something that the user can fix before a run starts."""
+
+
+def config_folder() -> Path:
+    """trainer_configs/ beside the package in a checkout, inside it where it is installed."""
+    beside = PACKAGE.parent / "trainer_configs"
+    return beside if (beside / "mifo.yaml").exists() else PACKAGE / "trainer_configs"
+
+
+@dataclass(frozen=True)
+class ComposedConfig:
+    """A run's whole config, resolved."""
+
+    node: DictConfig
+
+    def environment(self) -> dict[str, str]:
+        """The environment variables of the run's processes."""
+        trackers = {"TENSORBOARD_DIR": f"{self.node.run_dir}/tensorboard", "WANDB_DIR": str(self.node.run_dir)}
+        return trackers | {str(name): str(value) for name, value in self.node.env.items()}
+
+    def to_yaml(self) -> str:
+        """The config as YAML."""
+        return OmegaConf.to_yaml(self.node)
+
+
+def compose_config(overrides: list[str]) -> ComposedConfig:
+    """Compose ``trainer_configs/mifo.yaml`` with overrides, on top of verl's own config.
+
+    Raises ConfigError on an unknown key or choice, a malformed override, or a setting that must be given and is not.
+    """
+    OmegaConf.register_new_resolver("mifo_data", lambda name: str(PACKAGE / "data" / name), replace=True)
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_folder()), version_base=None):
+        try:
+            node = compose("mifo", overrides=[_search_path(), *overrides])
+            _require_given(node)
+            OmegaConf.resolve(node)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigError(_one_line(error, overrides)) from None
+    node.run_dir = str(Path(node.run_dir).expanduser().absolute())
+    composed = ComposedConfig(node)
+    # a local cluster inherits the driver's environment; a remote one gets it from Ray
+    OmegaConf.update(node, "ray_kwargs.ray_init.runtime_env.env_vars", composed.environment(), force_add=True)
+    return composed
+
+
+def _require_given(node: DictConfig) -> None:
+    for key in ("actor_rollout_ref.model.path",):
+        if OmegaConf.is_missing(OmegaConf.select(node, key.rpartition(".")[0]), key.rpartition(".")[2]):
+            raise ConfigError(f"{key} must be set; write {key}=<folder or hub name of the model>")
+
+
+def _one_line(error: Exception, overrides: list[str]) -> str:
+    """Hydra's message without its traceback, with the nearest key or file where one was misspelt."""
+    text = " ".join(str(error).split())
+    group = re.search(r"Could not find '?([\w/]+)/(\w+)'?", text)
+    if group:
+        folder = config_folder() / group[1]
+        names = sorted(file.stem for file in folder.glob("*.yaml"))
+        if names:
+            return (
+                f"{group[1]}={group[2]} must be one of {', '.join(names)}{nearest(group[2], names)}; "
+                f"the files of trainer_configs/{group[1]}/"
+            )
+    key = re.search(r"Could not override '([\w.@/]+)'|Key '([\w.]+)' is not in struct", text)
+    if key:
+        full = re.search(r"full_key: ([\w.]+)", text)
+        name = key[1] or (full[1] if full else key[2])
+        given = next((o for o in overrides if o.split("=")[0].lstrip("+~") == name), name)
+        return f"{given}: no setting is called {name}{nearest(name, _known_keys(name))}; add a new one with +{given}"
+    return text.split("See https")[0].strip()
+
+
+def _known_keys(name: str) -> list[str]:
+    base = compose("mifo", overrides=[_search_path()])
+    return [key for key in _keys(base, "") if key.count(".") == name.count(".")]
+
+
+def _search_path() -> str:
+    """Where verl keeps its config, found without importing verl (which would pick a device at once)."""
+    verl = find_spec("verl")
+    if verl is None or verl.origin is None:
+        raise ConfigError("verl is not installed; run pip install -e '.[cpu]' or '.[gpu]'")
+    return f"hydra.searchpath=[file://{Path(verl.origin).parent / 'trainer' / 'config'}]"
+
+
+def _keys(node: DictConfig, prefix: str) -> Iterator[str]:
+    for key in map(str, node):
+        yield f"{prefix}{key}"
+        plain = not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key)
+        if plain and isinstance(node[key], DictConfig):
+            yield from _keys(node[key], f"{prefix}{key}.")

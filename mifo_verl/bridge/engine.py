@@ -1,0 +1,155 @@
+"""verl's FSDP engine, with an SFT phase on the same shards, optimizer and process as the RL phase."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+from torch.optim import Optimizer
+from verl.utils import tensordict_utils as tu
+from verl.utils.device import get_device_name
+from verl.workers.engine import EngineRegistry
+from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead, FSDPEngineWithValueHead
+
+from mifo_verl.bridge.interval import IntervalState, MaskReport
+from mifo_verl.bridge.shards import ShardedModel
+from mifo_verl.config import MifoConfig, SftConfig
+from mifo_verl.method.freezing import GradientFreeze
+from mifo_verl.method.token_entropy import token_entropy
+
+SELECTION_ENTROPY = "mifo_selection_entropy"
+"""Non-tensor flag of a batch: the forward pass also returns the float32 entropy, without gradient."""
+
+
+@dataclass
+class _RlSettings:
+    """What an SFT phase borrows from the RL phase, to be given back."""
+
+    optimizer: Optimizer
+    lrs: list[float]
+    clip_grad: float
+
+
+class CpuModuleMixin:
+    """A forward-only engine asks for pinned memory, which needs an accelerator; a CPU has nothing to offload."""
+
+    def _build_fsdp_module(self, module: Any) -> Any:
+        config = self.engine_config  # type: ignore[attr-defined]
+        if get_device_name() != "cpu" or not config.forward_only:
+            return super()._build_fsdp_module(module)  # type: ignore[misc]
+        vars(config)["forward_only"] = False  # verl's config is frozen; it is put back below
+        try:
+            return super()._build_fsdp_module(module)  # type: ignore[misc]
+        finally:
+            vars(config)["forward_only"] = True
+
+
+class MifoEngine(CpuModuleMixin, FSDPEngineWithLMHead):
+    """The actor's engine: RL updates as in verl, SFT updates under a mask, theta_start beside the weights."""
+
+    mifo: MifoConfig
+    interval: IntervalState
+    optimizer: Optimizer
+    _rl: _RlSettings | None = None
+    _separate: Optimizer | None = None
+
+    def configure(self, mifo: MifoConfig) -> None:
+        """Called once after the model is built."""
+        self.mifo = mifo
+        self.interval = IntervalState(ShardedModel(self.module, self.device_mesh))
+
+    # ------------------------------------------------------------------ phases
+
+    def begin_interval(self) -> None:
+        """Remember theta_start where something is measured against it."""
+        if isinstance(self.mifo.freeze, GradientFreeze) or self.mifo.probe.kl_to_start:
+            self.interval.begin()
+
+    def begin_sft(self, interval: int) -> MaskReport | None:
+        """Select the mask, then let the SFT phase's optimizer, learning rate and clip norm in. Collective."""
+        report = None
+        freeze = self.mifo.freeze
+        if isinstance(freeze, GradientFreeze):
+            report = self.interval.select(freeze, self.mifo.importance, interval)
+        self._lend_optimizer(self.mifo.sft)
+        if isinstance(freeze, GradientFreeze):
+            self.interval.hold(freeze, self.optimizer)
+        return report
+
+    def end_sft(self) -> float | None:
+        """Release the mask and give the RL phase its settings back. Returns the drift of this rank's held values."""
+        if self._rl is None:
+            raise RuntimeError("no SFT phase is running")
+        drift = self.interval.release(self.optimizer)
+        self.optimizer = self._rl.optimizer
+        for group, lr in zip(self.optimizer.param_groups, self._rl.lrs, strict=True):
+            group["lr"] = lr
+        self.optimizer_config.clip_grad = self._rl.clip_grad
+        self._rl = None
+        return drift
+
+    def _lend_optimizer(self, sft: SftConfig) -> None:
+        lrs = [group["lr"] for group in self.optimizer.param_groups]
+        self._rl = _RlSettings(self.optimizer, lrs, self.optimizer_config.clip_grad)
+        if sft.optimizer == "fresh":
+            self.optimizer = self._build_optimizer(self.module)
+        elif sft.optimizer == "separate":
+            self._separate = self._separate or self._build_optimizer(self.module)
+            self.optimizer = self._separate
+        for group in self.optimizer.param_groups:
+            group["lr"] = sft.lr
+        self.optimizer_config.clip_grad = sft.clip_grad
+
+    # ------------------------------------------------------------------ one update
+
+    def optimizer_step(self) -> float:
+        """verl's update; in an SFT phase the mask comes before the clip norm and after the update."""
+        if self._rl is None:
+            return super().optimizer_step()
+        self.interval.before_update()
+        grad_norm = super().optimizer_step()
+        self.interval.after_update(self.optimizer)
+        return grad_norm
+
+    def prepare_model_outputs(
+        self, output: Any, output_args: dict[str, Any], micro_batch: TensorDict, logits_processor_func: Callable | None
+    ) -> dict[str, Tensor]:
+        """verl's log-probs; for an SFT batch also the entropy that tokens are selected by."""
+        entropy = None
+        if tu.get_non_tensor_data(micro_batch, SELECTION_ENTROPY, default=False):
+            entropy = self._selection_entropy(output.logits, output_args, micro_batch)
+        outputs = super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func)
+        if entropy is not None:
+            outputs["entropy"] = entropy
+        return outputs
+
+    def _selection_entropy(self, logits: Tensor, output_args: dict[str, Any], micro_batch: TensorDict) -> Tensor:
+        """Nested entropy (sequences, tokens) of padded (B, T, V) or packed (1, tokens, V) logits."""
+        offsets = micro_batch["input_ids"].offsets()
+        if tu.get_non_tensor_data(micro_batch, "use_remove_padding", default=True):
+            entropy = self._gather_and_unpad_packed(token_entropy(logits.squeeze(0)), output_args["pad_size"])
+        else:
+            lengths = offsets.diff()
+            real = torch.arange(logits.shape[1], device=logits.device) < lengths[:, None]
+            entropy = token_entropy(logits.flatten(0, 1)).view(real.shape)[real]
+        return torch.nested.nested_tensor_from_jagged(entropy, offsets)
+
+
+class MifoCriticEngine(CpuModuleMixin, FSDPEngineWithValueHead):
+    """The critic's engine; the same on every device."""
+
+
+def register_engines() -> None:
+    """Choose these engines for FSDP on CPU and on NVIDIA GPUs; again is harmless."""
+    for model_type, engine in (("language_model", MifoEngine), ("value_model", MifoCriticEngine)):
+        for device, vendor in (("cpu", None), ("cuda", "nvidia")):
+            key = (device, vendor) if vendor else device
+            if EngineRegistry._engines[model_type]["fsdp2"].get(key) is not engine:
+                EngineRegistry.register(model_type=model_type, backend=["fsdp", "fsdp2"], device=device, vendor=vendor)(
+                    engine
+                )
+
+
+register_engines()

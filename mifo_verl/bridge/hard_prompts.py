@@ -1,0 +1,118 @@
+"""From finished rollouts to the SFT buffer: accuracy, hard prompts, verified demonstrations (MIFO step 2)."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import transfer_queue as tq
+from transfer_queue import KVBatchMeta
+
+from mifo_verl.data.demonstrations import demonstration_of, prompt_id_of
+from mifo_verl.data.sft_batch import Rejection, build_example
+from mifo_verl.method.accuracy import count_correct
+from mifo_verl.method.buffer import DemonstrationBuffer
+from mifo_verl.method.prompt_selection import PromptSelector
+from mifo_verl.types import BufferEntry, PromptGroup, SftExample
+
+Scorer = Callable[..., Mapping[str, Any] | float]
+"""The run's reward function, with verl's signature."""
+
+
+class HardPrompts:
+    """Fills the buffer. Knows the rows of the prompts in flight; demonstrations never travel to the rollouts."""
+
+    def __init__(
+        self,
+        selector: PromptSelector,
+        buffer: DemonstrationBuffer,
+        tokenizer: Any,
+        score: Scorer,
+        max_response_tokens: int,
+    ) -> None:
+        self.buffer = buffer
+        self.rejected: Counter[str] = Counter()
+        self.num_correct = self.num_rollouts = 0
+        self._selector = selector
+        self._tokenizer = tokenizer
+        self._score = score
+        self._max_response_tokens = max_response_tokens
+        self._rows: dict[str, dict[str, Any]] = {}
+        self._verified: dict[str, bool] = {}
+
+    def begin_step(self) -> None:
+        """Forget the prompts of the step before and start its counts anew."""
+        self._rows.clear()
+        self.rejected.clear()
+        self.num_correct = self.num_rollouts = 0
+
+    def remember(self, uid: str, row: dict[str, Any]) -> None:
+        """Keep a prompt's row while its rollouts are made."""
+        self._rows[uid] = row
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of this step's prompts, in the order drawn."""
+        return list(self._rows.values())
+
+    def collect(self, batch: KVBatchMeta, step: int) -> None:
+        """Put the hard prompts of finished trajectories into the buffer; the newest accuracy decides."""
+        if not batch.keys:
+            return
+        data = tq.kv_batch_get(
+            keys=batch.keys, partition_id=batch.partition_id, select_fields=["prompts", "extra_fields"]
+        )
+        uids = [key.split("_")[0] for key in batch.keys]
+        prompts = dict(zip(uids, data["prompts"].unbind(), strict=True))
+        correct = [_correctness(fields) for fields in data["extra_fields"]]
+        padding = [bool(tag.get("is_padding", False)) for tag in batch.tags]
+        counts = count_correct(zip(uids, correct, padding, strict=True))
+        for uid, (num_correct, num_rollouts) in counts.items():
+            self.num_correct += num_correct
+            self.num_rollouts += num_rollouts
+            self._consider(uid, num_correct, num_rollouts, prompts[uid].tolist(), step)
+
+    def _consider(self, uid: str, num_correct: int, num_rollouts: int, prompt_ids: list[int], step: int) -> None:
+        row = self._rows[uid]
+        group = PromptGroup(prompt_id_of(row), num_correct, num_rollouts, step)
+        if not self._selector(group):
+            self.buffer.discard(group.prompt_id)
+            return
+        example = self.example(row, prompt_ids)
+        if example is not None:
+            self.buffer.put(BufferEntry(group, example))
+
+    def example(self, row: dict[str, Any], prompt_ids: Sequence[int]) -> SftExample | None:
+        """The row's verified demonstration after these prompt tokens; None, and counted, where there is none."""
+        built = build_example(
+            prompt_ids=prompt_ids,
+            demonstration=demonstration_of(row),
+            encode=lambda text: self._tokenizer.encode(text, add_special_tokens=False),
+            end_token_id=self._tokenizer.eos_token_id,
+            is_correct=lambda text, answer: self._is_correct(row, text, answer),
+            max_response_tokens=self._max_response_tokens,
+        )
+        if isinstance(built, Rejection):
+            self.rejected[built.value] += 1
+            return None
+        return built
+
+    def _is_correct(self, row: dict[str, Any], text: str, answer: str) -> bool:
+        prompt_id = prompt_id_of(row)
+        if prompt_id not in self._verified:
+            result = self._score(
+                data_source=row["data_source"],
+                solution_str=text,
+                ground_truth=answer,
+                extra_info=dict(row.get("extra_info") or {}),
+            )
+            self._verified[prompt_id] = bool(result["acc"] if isinstance(result, Mapping) else result == 1)
+        return self._verified[prompt_id]
+
+
+def _correctness(extra_fields: Mapping[str, Any]) -> object:
+    info = extra_fields.get("reward_extra_info", {})
+    if "acc" not in info:
+        raise ValueError(
+            "the reward function returned no acc; it has to return {'score': float, 'acc': 0 or 1} "
+            "(reward.custom_reward_function)"
+        )
+    return info["acc"]

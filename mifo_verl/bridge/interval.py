@@ -1,0 +1,105 @@
+"""What a rank keeps of an interval: theta_start, the importance history, and the mask while an SFT phase runs."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from mifo_verl.bridge.shards import ShardedModel
+from mifo_verl.method.freezing import GradientFreeze, HeldStill, StrictFreeze, mask_gradients_
+from mifo_verl.method.importance import ImportanceScorer, accumulate_, forget_unselected_
+from mifo_verl.method.top_share import select_top_share, select_top_share_per_tensor
+
+
+@dataclass(frozen=True)
+class MaskReport:
+    """The mask of one SFT phase, over all ranks."""
+
+    frozen_share: float
+    positive_share: float
+    """Share of the coordinates whose importance is above 0."""
+    threshold: float
+    num_frozen: int
+    num_coordinates: int
+
+
+class IntervalState:
+    """One a rank, beside its shards: 4 bytes a coordinate for theta_start, 4 for the history where it is kept."""
+
+    def __init__(self, model: ShardedModel) -> None:
+        self.model = model
+        self.start: list[Tensor] | None = None
+        self.history: list[Tensor] | None = None
+        self._frozen: list[Tensor] | None = None
+        self._held: HeldStill | None = None
+        self._held_keys: list[tuple[int, str]] = []
+
+    @torch.no_grad()
+    def begin(self) -> None:
+        """theta_start = theta (MIFO section 3, step 1)."""
+        self.start = [weight.clone() for weight in self.model.weights()]
+
+    @torch.no_grad()
+    def select(self, freeze: GradientFreeze, scorer: ImportanceScorer, interval: int) -> MaskReport:
+        """Steps 3 to 5: update magnitude, importance, mask, and what is remembered. Collective over the ranks."""
+        if self.start is None:
+            raise RuntimeError("the interval has no start; begin() comes before select()")
+        importance = self._importance(scorer, float(Fraction(str(freeze.history))), interval)
+        rule = select_top_share if freeze.scope == "global" else select_top_share_per_tensor
+        selection = rule(importance, freeze.share, self.model.shards)
+        for values, frozen in zip(importance, selection.frozen, strict=True):
+            forget_unselected_(values, frozen)
+        self.history = importance if Fraction(str(freeze.history)) > 0 else None
+        self._frozen = selection.frozen
+        return MaskReport(
+            frozen_share=selection.num_frozen / selection.num_coordinates,
+            positive_share=selection.num_positive / selection.num_coordinates,
+            threshold=selection.threshold,
+            num_frozen=selection.num_frozen,
+            num_coordinates=selection.num_coordinates,
+        )
+
+    def _importance(self, scorer: ImportanceScorer, alpha: float, interval: int) -> list[Tensor]:
+        assert self.start is not None
+        history = self.history or [torch.zeros_like(start, dtype=torch.float32) for start in self.start]
+        ends = self.model.weights()
+        for old, start, end, where in zip(history, self.start, ends, self.model.slices, strict=True):
+            accumulate_(old, scorer(start, end.to(start.device), where, interval), alpha)
+        return history
+
+    def hold(self, freeze: GradientFreeze, optimizer: Optimizer) -> None:
+        """Begin to hold the mask's coordinates; in strict mode their weights and moments too."""
+        if self._frozen is None:
+            raise RuntimeError("nothing is selected; select() comes before hold()")
+        if isinstance(freeze, StrictFreeze):
+            # an optimizer state that does not exist yet starts at 0, and a zero gradient leaves it there
+            coordinates = self._coordinates(optimizer)
+            self._held_keys = list(coordinates)
+            self._held = HeldStill(list(coordinates.values()), [self._frozen[number] for number, _ in coordinates])
+
+    def _coordinates(self, optimizer: Optimizer) -> dict[tuple[int, str], Tensor]:
+        """Flat views of everything that has one value a coordinate: the weights and the optimizer's moments."""
+        weights = {(number, "weight"): weight for number, weight in enumerate(self.model.weights())}
+        return weights | {(number, name): state for number, name, state in self.model.optimizer_state(optimizer)}
+
+    def _held_now(self, optimizer: Optimizer) -> list[Tensor]:
+        coordinates = self._coordinates(optimizer)
+        return [coordinates[key] for key in self._held_keys]
+
+    def before_update(self) -> None:
+        """Zero the frozen coordinates of the gradient, before the clip norm is taken."""
+        if self._frozen is not None:
+            mask_gradients_(self.model.gradients(), self._frozen)
+
+    def after_update(self, optimizer: Optimizer) -> None:
+        """Put the held coordinates back."""
+        if self._held is not None:
+            self._held.put_back_(self._held_now(optimizer))
+
+    def release(self, optimizer: Optimizer) -> float | None:
+        """Everything is trainable again. Returns the largest drift of what was held, None where nothing was."""
+        drift = None if self._held is None else self._held.drift(self._held_now(optimizer))
+        self._frozen = self._held = None
+        return drift

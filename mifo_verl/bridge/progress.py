@@ -1,0 +1,108 @@
+"""What a person sees of a run: a live line on a terminal, plain lines in a log, and the final table.
+
+The controller runs on some machine of the cluster; this display reads the records that it writes.
+"""
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from mifo_verl.bridge.records import METRICS, read_lines
+
+_REFRESH_SECONDS = 0.5
+
+
+class ProgressDisplay:
+    """A thread that follows ``metrics.jsonl`` while the run goes on."""
+
+    def __init__(self, folder: Path, config: DictConfig) -> None:
+        self._file = folder / METRICS
+        self._total = config.trainer.total_training_steps
+        self._full = config.mifo.schedule.get("size")
+        self._console = Console()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._shown = 0
+
+    def __enter__(self) -> "ProgressDisplay":
+        self._console.print(f"run folder: {self._file.parent}", soft_wrap=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _follow(self) -> None:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            TextColumn("step {task.completed}/{task.total}"),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self._console, disable=not self._console.is_terminal) as bar:
+            task = bar.add_task("starting Ray and the roles", total=self._total)
+            while not self._stop.wait(_REFRESH_SECONDS):
+                self._show_new(bar, task)
+            self._show_new(bar, task)
+
+    def _show_new(self, bar: Progress, task: Any) -> None:
+        lines = read_lines(self._file)
+        for line in lines[self._shown :]:
+            text = _describe(line, self._full)
+            bar.update(task, description=text, completed=line["step"])
+            if not self._console.is_terminal or "accuracy_before" in line:
+                stamp = time.strftime("%H:%M:%S")
+                self._console.print(f"{stamp} step {line['step']} {text}", soft_wrap=True, highlight=False)
+        self._shown = len(lines)
+
+
+def _describe(line: dict[str, Any], full: int | None) -> str:
+    interval = f"interval {line['interval']}"
+    if line["phase"] == "rl":
+        buffer = f"{line['buffer_size']}" + (f"/{full}" if full else "")
+        accuracy = "-" if line["accuracy"] is None else f"{line['accuracy']:.3f}"
+        return f"RL  {interval}  accuracy {accuracy}  buffer {buffer}"
+    text = f"SFT {interval}  loss {line['loss']:.4f}  kept {line['kept_share']:.3f}  frozen {line['frozen_share']:.3f}"
+    before, after = line.get("accuracy_before"), line.get("accuracy_after")
+    return f"{text}  validation {before['mean']:.3f} -> {after['mean']:.3f}" if before and after else text
+
+
+def print_summary(summary: dict[str, Any], folder: Path) -> None:
+    """The final table of a run."""
+    console = Console()
+    accuracy = Table("validation accuracy", "before", "after", "change", title="The run")
+    before, after = summary["accuracy_start"], summary["accuracy_end"]
+    for source in after:
+        change = after[source] - before.get(source, 0.0)
+        accuracy.add_row(source, f"{before.get(source, 0.0):.3f}", f"{after[source]:.3f}", f"{change:+.3f}")
+    console.print(accuracy)
+    phases = Table(
+        "interval", "accuracy before", "after", "frozen", "tokens kept", "demonstrations", title="SFT phases"
+    )
+    for phase in summary["sft_phases"]:
+        kept = f"{phase['kept_tokens']}/{phase['response_tokens']}"
+        shares = [_text(phase["accuracy_before"]), _text(phase["accuracy_after"]), _text(phase["frozen_share"])]
+        phases.add_row(str(phase["interval"]), *shares, kept, str(phase["demonstrations"]))
+    console.print(phases)
+    seconds = summary["seconds"]
+    console.print(
+        f"{summary['rl_steps']} RL steps, {summary['sft_updates']} SFT updates, {summary['intervals']} complete "
+        f"intervals, {summary['distinct_demonstrations']} distinct demonstrations\n"
+        f"seconds: RL {seconds['rl']:.1f}, SFT {seconds['sft']:.1f}, overhead {seconds['overhead']:.1f}, "
+        f"total {seconds['total']:.1f}\nkept in {folder}",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+def _text(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -1,0 +1,108 @@
+"""What a run leaves behind: metrics.jsonl, ledger.jsonl and summary.json in its folder, written as it goes."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from mifo_verl.types import BufferEntry
+
+METRICS = "metrics.jsonl"
+LEDGER = "ledger.jsonl"
+SUMMARY = "summary.json"
+CONFIG = "config.yaml"
+
+RL_STAGES = ("rollout", "old_log_prob", "reference", "critic", "critic_update", "advantage", "actor_update")
+"""The stages of a record that are the RL phase itself; the rest is overhead."""
+
+
+class RunRecords:
+    """The record files of one run; lines are flushed as they are written."""
+
+    def __init__(self, run_dir: str | Path) -> None:
+        self.folder = Path(run_dir)
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def metrics(self, line: dict[str, Any]) -> None:
+        """Append one object for one step."""
+        self._append(METRICS, [line])
+
+    def ledger(self, lines: Iterable[dict[str, Any]]) -> None:
+        """Append one object for every use of a demonstration."""
+        self._append(LEDGER, lines)
+
+    def write_accuracy(self, start: dict[str, float], end: dict[str, float]) -> None:
+        """Keep the first and the last validation of the run for the summary."""
+        _write_json(self.folder / SUMMARY, {"accuracy_start": start, "accuracy_end": end})
+
+    def _append(self, name: str, lines: Iterable[dict[str, Any]]) -> None:
+        with open(self.folder / name, "a") as file:
+            file.writelines(json.dumps(line) + "\n" for line in lines)
+
+
+def ledger_line(entry: BufferEntry, interval: int, step: int, kept_tokens: int) -> dict[str, Any]:
+    """One use of a demonstration, with where it came from (no counts where it came without rollouts)."""
+    group = entry.group
+    return {
+        "interval": interval,
+        "step": step,
+        "prompt_id": entry.example.prompt_id,
+        "num_correct": None if group is None else group.num_correct,
+        "num_rollouts": None if group is None else group.num_rollouts,
+        "demonstration_sha256": entry.example.demonstration_sha256,
+        "response_tokens": len(entry.example.response_ids),
+        "kept_tokens": kept_tokens,
+    }
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSON-lines file; none where it does not exist."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def finish_summary(folder: Path, total_seconds: float) -> dict[str, Any]:
+    """Complete ``summary.json`` from the records, so that its numbers are theirs; returns the table."""
+    lines, uses = read_lines(folder / METRICS), read_lines(folder / LEDGER)
+    rl = [line for line in lines if line["phase"] == "rl"]
+    sft = [line for line in lines if line["phase"] == "sft"]
+    rl_seconds = sum(line["seconds"].get(stage, 0.0) for line in rl for stage in RL_STAGES)
+    sft_seconds = sum(line["seconds"]["sft"] for line in sft)
+    phases = [_phase(line, sft) for line in sft if "accuracy_before" in line]
+    table = json.loads((folder / SUMMARY).read_text()) | {
+        "rl_steps": len(rl),
+        "sft_updates": len(sft),
+        "intervals": len(phases),
+        "sft_phases": phases,
+        "demonstrations": len(uses),
+        "distinct_demonstrations": len({use["demonstration_sha256"] for use in uses}),
+        "seconds": {
+            "rl": rl_seconds,
+            "sft": sft_seconds,
+            "overhead": total_seconds - rl_seconds - sft_seconds,
+            "total": total_seconds,
+        },
+    }
+    _write_json(folder / SUMMARY, table)
+    return table
+
+
+def _write_json(path: Path, table: dict[str, Any]) -> None:
+    path.write_text(json.dumps(table, indent=2) + "\n")
+
+
+def _phase(last: dict[str, Any], sft: list[dict[str, Any]]) -> dict[str, Any]:
+    """One SFT phase as a row of the table, from its last record and all records of the interval."""
+    updates = [line for line in sft if line["interval"] == last["interval"]]
+    before, after = last["accuracy_before"], last["accuracy_after"]
+    return {
+        "interval": last["interval"],
+        "step": last["step"],
+        "accuracy_before": None if before is None else before["mean"],
+        "accuracy_after": None if after is None else after["mean"],
+        "frozen_share": last["frozen_share"],
+        "kept_tokens": sum(line["kept_tokens"] for line in updates),
+        "response_tokens": sum(line["response_tokens"] for line in updates),
+        "demonstrations": sum(line["demonstrations"] for line in updates),
+    }

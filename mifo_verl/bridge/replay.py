@@ -1,0 +1,64 @@
+"""verl's replay buffer in an order that does not depend on which rollout finished first."""
+
+from collections.abc import Callable
+from typing import Any
+
+from transfer_queue import KVBatchMeta
+from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
+
+POLL_SECONDS = 0.05
+
+
+def key_order(key: str) -> tuple[str, int, int]:
+    """Sort key of a trajectory key ``{uid}_{session}_{index}``."""
+    uid, session, index = key.rsplit("_", 2)
+    return uid, int(session), int(index)
+
+
+class OrderedReplayBuffer(ReplayBuffer):
+    """Prompts by step and uid, trajectories by session; groups that a filter evicts are shown before they go.
+
+    ``settle`` waits until no rollout is in flight before groups are filtered, so that dynamic sampling (DAPO) refills
+    the same number of prompts in every run; without it, refills overlap with generation.
+    """
+
+    def __init__(self, built: ReplayBuffer, settle: bool, on_evict: Callable[[KVBatchMeta], None]) -> None:
+        self.__dict__.update(built.__dict__)
+        self.poll_interval = POLL_SECONDS
+        self._settle = settle
+        self._on_evict = on_evict
+
+    def _terminal_eviction_reasons(self, global_steps: int, partition_id: str) -> tuple[set, set, set, Any]:
+        reasons = super()._terminal_eviction_reasons(global_steps, partition_id)
+        in_flight = self.pending_keys[partition_id] or self.running_keys[partition_id]
+        if self._settle and in_flight and any(reasons[:3]):
+            # nothing is evicted yet, and nothing may be sampled before it is: hide the groups for this poll
+            hidden = reasons[0] | reasons[1] | reasons[2]
+            self.finished_keys[partition_id] -= hidden
+            self.failure_keys[partition_id] -= hidden
+            return set(), set(), set(), type(reasons[3])()
+        return reasons
+
+    def _evict_terminal_groups(
+        self, global_steps: int, partition_id: str, eviction_reasons: tuple[set, set, set, Any]
+    ) -> tuple[set[str], int, int, dict]:
+        filtered = eviction_reasons[1]
+        if filtered:
+            trajectories = self.partitions[partition_id]
+            keys = sorted((key for key in trajectories if key.split("_")[0] in filtered), key=key_order)
+            self._on_evict(KVBatchMeta(partition_id, keys=keys, tags=[trajectories[key] for key in keys]))
+        return super()._evict_terminal_groups(global_steps, partition_id, eviction_reasons)
+
+    def _select_prompt_uids(
+        self, partition_id: str, sampleable_keys: set[str], batch_size: int
+    ) -> tuple[list[str], dict[str, dict], dict[str, int]]:
+        steps = dict(self.prompt_global_steps[partition_id])
+        ordered = sorted(sampleable_keys, key=lambda uid: (steps.get(uid, 0), uid))
+        return ordered[:batch_size], dict(self.partitions[partition_id]), steps
+
+    def _materialize_batch(
+        self, partition_id: str, selected_prompt_uids: list[str], partition_snapshot: dict[str, dict]
+    ) -> KVBatchMeta:
+        batch = super()._materialize_batch(partition_id, selected_prompt_uids, partition_snapshot)
+        batch.reorder(sorted(range(len(batch.keys)), key=lambda place: key_order(batch.keys[place])))
+        return batch

@@ -1,0 +1,79 @@
+"""The same seed, the same rollouts: every response has a random stream of its own, whatever the order of arrival.
+
+A stream is named by the training step and the uid of the prompt, which the trainer keeps the same in every run; in
+validation by the prompt itself, since verl draws its validation uids at random. Two validations of the same data
+thus share their streams, so that their difference is the weights' alone.
+Chosen by ``actor_rollout_ref.rollout.agent.agent_loop_manager_class``; for the rollouts ``transformers`` and ``vllm``.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from tensordict import TensorDict
+from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
+from verl.utils import tensordict_utils as tu
+
+from mifo_verl.bridge.rollout import ROLLOUT_NAME, SERVER_NAME
+
+STREAM = "mifo_stream"
+"""The column with the name of a prompt's random stream. It goes no further than the agent loop worker."""
+
+
+def stable_seed(*parts: object) -> int:
+    """A seed in [0, 2**63) that depends on the parts alone, and is the same in every process."""
+    digest = hashlib.sha256(json.dumps(parts).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def training_streams(global_steps: int, uids: Sequence[str]) -> list[str]:
+    """The name of each prompt's stream in training."""
+    return [f"train/{global_steps}/{uid}" for uid in uids]
+
+
+def validation_streams(prompts: Sequence[Any], indices: Sequence[Any]) -> list[str]:
+    """The name of each prompt's stream in validation: its messages, its ``index`` in the data set and, for rows that
+    agree in both, which of them it is. Raises TypeError on messages that are not text."""
+    seen: Counter[str] = Counter()
+    streams = []
+    for prompt, index in zip(prompts, indices, strict=True):
+        name = f"val/{stable_seed(prompt, str(index))}"
+        streams.append(f"{name}/{seen[name]}")
+        seen[name] += 1
+    return streams
+
+
+class SeededAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):  # type: ignore[misc]
+    """verl's worker; every session of a prompt samples with a seed of its own."""
+
+    async def _run_agent_loop(self, sampling_params: dict[str, Any], trajectory: dict[str, Any], **kwargs: Any) -> Any:
+        seed = stable_seed(self.rollout_config.seed, kwargs.pop(STREAM), kwargs["session_id"])
+        return await super()._run_agent_loop({**sampling_params, "seed": seed}, trajectory, **kwargs)
+
+
+class MifoAgentLoopManager(AgentLoopManagerTQ):
+    """verl's manager; it names the random streams, and tells a ``transformers`` server how many requests will come."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.agent_loop_workers_class = ray.remote(SeededAgentLoopWorker)
+
+    def generate_sequences(self, prompts: TensorDict) -> None:
+        """Hand the prompts to the agent loops; the rollouts go to TransferQueue."""
+        validate = tu.get(prompts, "validate", False)
+        if validate:
+            streams = validation_streams(tu.get(prompts, "raw_prompt"), tu.get(prompts, "index"))
+        else:
+            streams = training_streams(tu.get(prompts, "global_steps"), tu.get(prompts, "uid"))
+        prompts = prompts.copy()
+        tu.assign_non_tensor_stack(prompts, STREAM, streams)
+        if self.rollout_config.name == ROLLOUT_NAME:
+            ray.get(ray.get_actor(SERVER_NAME).expect.remote(self._num_requests(prompts, validate)))
+        super().generate_sequences(prompts)
+
+    def _num_requests(self, prompts: TensorDict, validate: bool) -> int:
+        each = self.rollout_config.val_kwargs.n if validate else self.rollout_config.n
+        return int(sum(int(n) for n in tu.get(prompts, "__rollout_n__", [each] * len(prompts))))

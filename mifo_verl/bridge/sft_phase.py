@@ -1,0 +1,133 @@
+"""One SFT phase, as the controller drives it (MIFO section 3, steps 3 to 7)."""
+
+import random
+from collections.abc import Iterator
+from statistics import fmean
+from typing import Any
+
+from omegaconf import DictConfig
+from tqdm import tqdm
+from verl.utils import tensordict_utils as tu
+
+from mifo_verl.bridge.records import ledger_line
+from mifo_verl.bridge.sft_step import rows_of, sequence_seed, sft_batch
+from mifo_verl.config import MifoConfig
+from mifo_verl.method.buffer import DemonstrationBuffer
+from mifo_verl.method.schedule import WhenFull
+from mifo_verl.types import BufferEntry
+
+
+class SftPhase:
+    """Runs SFT phases on the actor's workers."""
+
+    def __init__(self, config: DictConfig, mifo: MifoConfig, workers: Any, pad_token_id: int) -> None:
+        self._mifo = mifo
+        self._workers = workers
+        self._pad_token_id = pad_token_id
+        self._seed = int(config.seed)
+        actor = config.actor_rollout_ref.actor
+        self._rows_a_rank = 1 if actor.use_dynamic_bsz else int(actor.ppo_micro_batch_size_per_gpu)
+
+    def run(self, buffer: DemonstrationBuffer, interval: int, step: int) -> dict[str, Any]:
+        """Train on the buffer and take out what was used. Returns the report of the phase, its ledger lines in it."""
+        schedule = self._mifo.schedule
+        keeps = self._mifo.sft.surplus == "keep"
+        entries = buffer.take(schedule.size if keeps and isinstance(schedule, WhenFull) else None)
+        mask = self._workers.begin_sft(interval)[0]
+        report: dict[str, Any] = {"interval": interval, "step": step, "mask": mask, "updates": [], "ledger": []}
+        batches = list(self._batches(entries, interval))
+        for batch in tqdm(batches, desc=f"SFT phase of interval {interval}", leave=False):
+            update, ledger = self._update(batch, interval, step)
+            report["updates"].append(update)
+            report["ledger"] += ledger
+        drifts = [drift for drift in self._workers.end_sft() if drift is not None]
+        report["drift"] = max(drifts) if drifts else None
+        report["examples"] = len(entries)
+        return report
+
+    def _batches(self, entries: list[BufferEntry], interval: int) -> Iterator[list[BufferEntry]]:
+        """The updates of a phase: every pass in an order of its own that the seed fixes."""
+        size = self._mifo.sft.batch_size
+        for number in range(self._mifo.sft.passes):
+            order = entries[:]
+            random.Random(f"{self._seed}/{interval}/{number}").shuffle(order)
+            yield from (order[start : start + size] for start in range(0, len(order), size))
+
+    def _update(
+        self, entries: list[BufferEntry], interval: int, step: int
+    ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        examples = [entry.example for entry in entries]
+        seeds = [sequence_seed(self._seed, interval, example.prompt_id) for example in examples]
+        data = sft_batch(examples, seeds, self._num_ranks(), self._rows_a_rank, self._pad_token_id)
+        metrics = tu.get(self._workers.update_sft(data), "metrics")
+        rows = rows_of(metrics)
+        if [row for row, _, _ in rows] != list(range(len(entries))):
+            raise RuntimeError(f"an SFT update of {len(entries)} demonstrations came back with rows {rows}")
+        tokens = sum(len(example.response_ids) for example in examples)
+        kept = [kept for _, kept, _ in rows]
+        update = {
+            "loss": metrics["loss"],
+            "grad_norm": metrics["grad_norm"],
+            "entropy": sum(entropy for _, _, entropy in rows) / tokens,
+            "demonstrations": len(entries),
+            "response_tokens": tokens,
+            "kept_tokens": sum(kept),
+        }
+        return update, [ledger_line(e, interval, step, k) for e, k in zip(entries, kept, strict=True)]
+
+    def _num_ranks(self) -> int:
+        info = self._workers._dispatch_info
+        if "actor" not in info:
+            info["actor"] = self._workers._query_dispatch_info("actor")
+        return max(info["actor"]) + 1
+
+
+def sft_lines(report: dict[str, Any], seconds: float) -> list[dict[str, Any]]:
+    """One record an update; the last of a phase carries the accuracy before and after it."""
+    mask = report["mask"] or {}
+    lines = [
+        {
+            "step": report["step"],
+            "phase": "sft",
+            "interval": report["interval"],
+            "update": number,
+            "reward": None,
+            "accuracy": None,
+            "entropy": update["entropy"],
+            "kl_to_start": None,
+            "buffer_size": report["buffer_size"],
+            "kept_share": update["kept_tokens"] / update["response_tokens"],
+            "frozen_share": mask.get("frozen_share", 0.0),
+            "loss": update["loss"],
+            "grad_norm": update["grad_norm"],
+            "demonstrations": update["demonstrations"],
+            "response_tokens": update["response_tokens"],
+            "kept_tokens": update["kept_tokens"],
+            "seconds": {"sft": seconds / len(report["updates"])},
+        }
+        for number, update in enumerate(report["updates"], start=1)
+    ]
+    lines[-1] |= {
+        "mask": report["mask"],
+        "frozen_drift": report["drift"],
+        "accuracy_before": report["accuracy_before"],
+        "accuracy_after": report.get("accuracy_after"),
+    }
+    return lines
+
+
+def sft_metrics(report: dict[str, Any]) -> dict[str, float]:
+    """The phase as verl's trackers see it."""
+    updates = report["updates"]
+    tokens = sum(update["response_tokens"] for update in updates)
+    metrics = {
+        "mifo/sft/loss": fmean(update["loss"] for update in updates),
+        "mifo/sft/grad_norm": fmean(update["grad_norm"] for update in updates),
+        "mifo/sft/kept_share": sum(update["kept_tokens"] for update in updates) / tokens,
+        "mifo/sft/demonstrations": report["examples"],
+        "mifo/sft/interval": report["interval"],
+    }
+    if report["mask"] is not None:
+        metrics["mifo/sft/frozen_share"] = report["mask"]["frozen_share"]
+        metrics["mifo/sft/threshold"] = report["mask"]["threshold"]
+    return metrics

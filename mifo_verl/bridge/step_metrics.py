@@ -1,0 +1,60 @@
+"""verl's metrics of a step as one record, and the accuracies in them."""
+
+from typing import Any
+
+from mifo_verl.bridge.hard_prompts import HardPrompts
+
+_STAGES = {
+    "gen": "rollout",
+    "old_log_prob": "old_log_prob",
+    "ref": "reference",
+    "values": "critic",
+    "update_critic": "critic_update",
+    "adv": "advantage",
+    "update_actor": "actor_update",
+    "kl_to_start": "kl_to_start",
+    "hard_prompts": "hard_prompts",
+    "update_weights": "weight_sync",
+    "testing": "validation",
+    "probe": "probe",
+    "save_checkpoint": "checkpoint",
+}
+"""verl's and our timers, and the stage that a record names them by."""
+
+
+def rl_line(
+    metrics: dict[str, Any], timing_raw: dict[str, float], prompts: HardPrompts, interval: int, step: int
+) -> dict[str, Any]:
+    """The record of one RL step."""
+    return {
+        "step": step,
+        "phase": "rl",
+        "interval": interval,
+        "update": 0,
+        "reward": _number(metrics, "critic/score/mean"),
+        "accuracy": prompts.num_correct / prompts.num_rollouts if prompts.num_rollouts else None,
+        "entropy": _number(metrics, "actor/entropy"),
+        "kl_to_start": _number(metrics, "mifo/rl/kl_to_start"),
+        "kept_share": None,
+        "frozen_share": 0.0,
+        "loss": _number(metrics, "actor/loss"),
+        "grad_norm": _number(metrics, "actor/grad_norm"),
+        "response_length": _number(metrics, "response_length/mean"),
+        "rollouts": prompts.num_rollouts,
+        "rejected_demonstrations": dict(sorted(prompts.rejected.items())),
+        "seconds": {stage: timing_raw[timer] for timer, stage in _STAGES.items() if timer in timing_raw},
+    }
+
+
+def accuracy_by_source(metrics: dict[str, Any]) -> dict[str, float]:
+    """Validation accuracy of every data source among verl's metrics, and their mean; empty where none are there."""
+    found = {}
+    for name, value in metrics.items():
+        if name.startswith("val-core/") and "/acc/mean@" in name:
+            found[name.removeprefix("val-core/").split("/acc/mean@")[0]] = float(value)
+    in_order = dict(sorted(found.items()))  # verl's order is that of random uids; a sum depends on it
+    return {**in_order, "mean": sum(in_order.values()) / len(in_order)} if in_order else {}
+
+
+def _number(metrics: dict[str, Any], name: str) -> float | None:
+    return float(metrics[name]) if name in metrics else None

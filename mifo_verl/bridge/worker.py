@@ -1,0 +1,93 @@
+"""The actor's Ray worker: verl's hybrid worker, whose actor also takes SFT updates on the same FSDP shards."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from tensordict import TensorDict
+from verl.single_controller.base.decorator import Dispatch, make_nd_compute_dataproto_dispatch_fn, register
+from verl.utils.device import get_device_name
+from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
+
+from mifo_verl.bridge import rollout
+from mifo_verl.bridge.engine import MifoEngine, register_engines
+from mifo_verl.bridge.sft_step import SftLossOfBatch
+from mifo_verl.config import build_config
+
+
+class MifoTrainingWorker(TrainingWorker):
+    """verl's training worker on any device that mifo_verl knows, with reproducible initial weights."""
+
+    def __init__(self, config: Any) -> None:
+        register_engines()
+        if get_device_name() == "cpu" and not torch.distributed.is_initialized():
+            torch.distributed.init_process_group(  # verl would ask for cpu:gloo,cpu:gloo
+                "gloo",
+                rank=int(os.environ["RANK"]),
+                world_size=int(os.environ["WORLD_SIZE"]),
+                init_method=os.environ.get("DIST_INIT_METHOD"),
+            )
+        torch.manual_seed(config.engine_config.seed)  # a critic's new value head
+        super().__init__(config)
+
+
+class MifoWorker(ActorRolloutRefWorker):
+    """Actor, SFT, reference and rollout adapter in one process. Every method below runs on all ranks."""
+
+    actor_worker_cls = MifoTrainingWorker
+    ref_worker_cls = MifoTrainingWorker
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        rollout.register()
+        super().__init__(*args, **kwargs)
+
+    @property
+    def _engine(self) -> MifoEngine:
+        return self.actor.engine
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def configure_mifo(self, node: Mapping[str, Any]) -> None:
+        """Hand the settings over, once the model is built."""
+        mifo = build_config(node)
+        self._sft_loss = SftLossOfBatch(mifo)
+        self._engine.configure(mifo)
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def begin_interval(self) -> None:
+        """theta_start = theta."""
+        self._engine.begin_interval()
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def begin_sft(self, interval: int) -> dict[str, Any] | None:
+        """The mask of this interval's SFT phase, made by every shard for itself; its report, None without a mask."""
+        with self._engine.train_mode():
+            report = self._engine.begin_sft(interval)
+        return None if report is None else asdict(report)
+
+    @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor"))
+    def update_sft(self, data: TensorDict) -> TensorDict | None:
+        """One SFT update on the actor's weights."""
+        self.actor.set_loss_fn(self._sft_loss)
+        try:
+            output = self.actor.train_batch(data=data)
+        finally:
+            self.actor.set_loss_fn(self.loss_fn)
+        return None if output is None else output.cpu()
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def end_sft(self) -> float | None:
+        """Everything trainable again; the largest change of a held coordinate on this rank (0.0 in strict mode)."""
+        with self._engine.train_mode():
+            return self._engine.end_sft()
+
+    @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor"))
+    def compute_start_log_prob(self, data: TensorDict) -> TensorDict | None:
+        """Log-probs under theta_start, the policy at the start of the interval."""
+        interval = self._engine.interval
+        if interval.start is None:
+            raise RuntimeError("no theta_start is kept; begin_interval() comes first")
+        with self._engine.eval_mode(), interval.model.swapped(interval.start):
+            output = self.actor.infer_batch(data)
+        return None if output is None else output.cpu()

@@ -1,0 +1,119 @@
+"""MifoConfig: the one typed tree of our settings, built from the Hydra node ``mifo``.
+
+Everything else in a run's config is verl's own.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from mifo_verl.method.freezing import FREEZES, Freeze
+from mifo_verl.method.importance import IMPORTANCE_SCORERS, ImportanceScorer
+from mifo_verl.method.prompt_selection import PROMPT_SELECTORS, PromptSelector
+from mifo_verl.method.schedule import SCHEDULES, Schedule
+from mifo_verl.method.sft_loss import SFT_LOSSES, SftLoss
+from mifo_verl.method.token_selection import TOKEN_SELECTORS, TokenSelector
+from mifo_verl.registry import Registry, nearest
+from mifo_verl.types import require, require_count, require_positive
+
+
+@dataclass(frozen=True)
+class SftConfig:
+    """How an SFT phase trains (``mifo.sft``)."""
+
+    lr: float = 1e-6
+    """Learning rate of the SFT phase, constant; the RL phase keeps its own schedule."""
+    batch_size: int = 64
+    """Demonstrations an update, over all ranks."""
+    passes: int = 1
+    """Times that each buffered demonstration is trained on in a phase."""
+    clip_grad: float = 1.0
+    """Largest gradient norm of an update, taken after the mask."""
+    optimizer: Literal["shared", "separate", "fresh"] = "shared"
+    """The AdamW of the RL phase, a second one that persists, or a new one every interval."""
+    surplus: Literal["use", "keep"] = "use"
+    """Whether what the buffer holds over S is used in this SFT phase or kept for the next one."""
+
+    def __post_init__(self) -> None:
+        require_positive("lr", self.lr, "the paper's value is 1e-6")
+        require_count("batch_size", self.batch_size, "the paper's value is 64")
+        require_count("passes", self.passes, "use mifo/schedule=never for RL alone")
+        require_positive("clip_grad", self.clip_grad, "use a large number to switch clipping off")
+        _require_choice("optimizer", self.optimizer, ("shared", "separate", "fresh"))
+        _require_choice("surplus", self.surplus, ("use", "keep"))
+
+
+@dataclass(frozen=True)
+class ProbeConfig:
+    """What is measured beside the training (``mifo.probe``); each probe costs time."""
+
+    around_sft: bool = False
+    """Validate just before and just after every SFT phase."""
+    kl_to_start: bool = True
+    """KL of the policy to the start of the interval on each RL batch: one more forward pass."""
+
+    def __post_init__(self) -> None:
+        for name in ("around_sft", "kl_to_start"):
+            value = getattr(self, name)
+            require(isinstance(value, bool), name, value, "true or false", "correct it")
+
+
+@dataclass(frozen=True)
+class MifoConfig:
+    """All settings of MIFO; each field is the node of the same name under ``mifo``."""
+
+    prompt_selector: PromptSelector
+    token_selector: TokenSelector
+    sft_loss: SftLoss
+    importance: ImportanceScorer
+    schedule: Schedule
+    freeze: Freeze
+    sft: SftConfig
+    probe: ProbeConfig
+
+
+_REGISTRIES: dict[str, Registry[Any]] = {
+    "prompt_selector": PROMPT_SELECTORS,
+    "token_selector": TOKEN_SELECTORS,
+    "sft_loss": SFT_LOSSES,
+    "importance": IMPORTANCE_SCORERS,
+    "schedule": SCHEDULES,
+    "freeze": FREEZES,
+}
+_SECTIONS = {"sft": SftConfig, "probe": ProbeConfig}
+
+
+def build_config(node: Mapping[str, Any]) -> MifoConfig:
+    """The typed settings of a plain ``mifo`` mapping.
+
+    Raises ValueError, naming the setting, its value, the rule and the cure, on anything unknown, missing or out of
+    range.
+    """
+    known = [*_REGISTRIES, *_SECTIONS]
+    for key in node:
+        if key not in known:
+            raise ValueError(f"mifo.{key} must be one of {', '.join(known)}{nearest(str(key), known)}; remove it")
+    for key in known:
+        if key not in node:
+            raise ValueError(f"mifo.{key} must be set; start from trainer_configs/mifo.yaml, which sets it")
+    plugins: dict[str, Any] = {key: registry.build(node[key]) for key, registry in _REGISTRIES.items()}
+    sections: dict[str, Any] = {key: _section(f"mifo.{key}", kind, node[key]) for key, kind in _SECTIONS.items()}
+    return MifoConfig(**plugins, **sections)
+
+
+def _section(setting: str, kind: type, node: Mapping[str, Any]) -> Any:
+    known = [field.name for field in fields(kind)]
+    if not isinstance(node, Mapping):
+        raise ValueError(f"{setting}={node} must be a group of settings ({', '.join(known)}); set them one by one")
+    for key in node:
+        if key not in known:
+            raise ValueError(f"{setting}.{key} must be one of {', '.join(known)}{nearest(str(key), known)}; remove it")
+    try:
+        return kind(**node)
+    except ValueError as error:
+        raise ValueError(f"{setting}.{error}") from None
+
+
+def _require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    rule = f"one of {', '.join(choices)}{nearest(str(value), list(choices))}"
+    require(value in choices, name, value, rule, "choose one of them")

@@ -1,0 +1,1 @@
+"""Data: demonstrations, SFT batches, preparation. Pure: tokenizer and checker come in as arguments."""

@@ -1,0 +1,103 @@
+"""A task that a laptop learns: column addition with a written carry, in five levels of difficulty.
+
+    347+85=?    ->    <think>7+5=12;4+8+1=13;3+0+1=4</think>\\boxed{432}
+
+The level is the number of digits of the longer operand. Only the boxed answer is rewarded, not the steps. a+b and b+a
+fall into the same split, chosen by a hash of the operands, so that no validation sum is ever trained on.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from itertools import product
+from random import Random
+from typing import Any, Literal
+
+from mifo_verl.types import require
+
+Split = Literal["train", "validation"]
+LEVELS = (1, 2, 3, 4, 5)
+_MOST_ROWS = 100_000
+"""The most rows of a level in one split: few enough of the pairs of level 3 that drawing without repeats stays fast."""
+
+
+def column_addition(a: int, b: int) -> str:
+    """The expert's text: every column from the right, with the carry where there is one, then the boxed sum."""
+    digits_a, digits_b = str(a)[::-1], str(b)[::-1]
+    steps, carry = [], 0
+    for column in range(max(len(digits_a), len(digits_b))):
+        x, y = int(digits_a[column : column + 1] or 0), int(digits_b[column : column + 1] or 0)
+        total = x + y + carry
+        steps.append(f"{x}+{y}" + (f"+{carry}" if carry else "") + f"={total}")
+        carry = total // 10
+    return f"<think>{';'.join(steps)}</think>\\boxed{{{a + b}}}"
+
+
+def split_of(a: int, b: int) -> Split:
+    """The split of a pair, whatever the order of its operands: one pair in five is for validation."""
+    digest = hashlib.sha256(f"{min(a, b)}+{max(a, b)}".encode()).digest()
+    return "validation" if int.from_bytes(digest[:8], "big") % 5 == 0 else "train"
+
+
+def draw_pairs(level: int, split: Split, random: Random) -> Iterator[tuple[int, int]]:
+    """Pairs of a level and split without end, drawn with replacement; the operands stand in either order."""
+    long_range, short_range = _operands(level)
+    while True:
+        pair = random.choice(long_range), random.choice(short_range)
+        if random.random() < 0.5:
+            pair = pair[1], pair[0]
+        if split_of(*pair) == split:
+            yield pair
+
+
+def distinct_pairs(level: int, split: Split, num_pairs: int, random: Random) -> list[tuple[int, int]]:
+    """``num_pairs`` different pairs, or all there are where the level has fewer (level 1: about 80 + 20)."""
+    if level <= 2:
+        long_range, short_range = _operands(level)
+        every = {pair for a, b in product(long_range, short_range) for pair in ((a, b), (b, a))}
+        pairs = sorted(pair for pair in every if split_of(*pair) == split)
+        random.shuffle(pairs)
+        return pairs[:num_pairs]
+    found: dict[tuple[int, int], None] = {}
+    drawn = draw_pairs(level, split, random)
+    while len(found) < num_pairs:
+        found[next(drawn)] = None
+    return list(found)
+
+
+def rows(num_rows_by_level: Mapping[int, int], split: Split, seed: int) -> list[dict[str, Any]]:
+    """Rows in verl's schema, level after level, no prompt twice; the same for the same arguments.
+
+    A level that has too few pairs gives all of them: compare the length. Validation rows carry their demonstration
+    too. Raises ValueError on an unknown level, a negative number, or more than 100,000 rows of a level.
+    """
+    made: list[dict[str, Any]] = []
+    for level, num_rows in num_rows_by_level.items():
+        require(level in LEVELS, "level", level, "one of 1, 2, 3, 4, 5", "it is the number of digits")
+        require(0 <= num_rows <= _MOST_ROWS, "rows a level", num_rows, f"in [0, {_MOST_ROWS}]", "ask for fewer rows")
+        for a, b in distinct_pairs(level, split, num_rows, Random(f"addition/{seed}/{split}/{level}")):
+            made.append(_row(a, b, level, split, len(made)))
+    return made
+
+
+def question(a: int, b: int) -> str:
+    """The prompt's text."""
+    return f"{a}+{b}=?"
+
+
+def _operands(level: int) -> tuple[range, range]:
+    """The longer operand has ``level`` digits, the shorter one at least one digit less (level 1: 0 to 9 both)."""
+    if level == 1:
+        return range(10), range(10)
+    return range(10 ** (level - 1), 10**level), range(10 ** (level - 2), 10**level)
+
+
+def _row(a: int, b: int, level: int, split: Split, index: int) -> dict[str, Any]:
+    return {
+        "data_source": f"addition/level_{level}",
+        "prompt": [{"role": "user", "content": question(a, b)}],
+        "target": [{"role": "assistant", "content": column_addition(a, b)}],
+        "ability": "math",
+        "reward_model": {"style": "rule", "ground_truth": str(a + b)},
+        "extra_info": {"split": split, "index": index, "level": level},
+        "prompt_id": f"addition/{a}+{b}",
+    }

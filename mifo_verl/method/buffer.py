@@ -1,0 +1,34 @@
+"""The buffer B of hard prompts with a verified demonstration (MIFO section 3, step 2)."""
+
+from collections.abc import Iterator
+
+from mifo_verl.types import BufferEntry
+
+
+class DemonstrationBuffer:
+    """At most one entry a prompt, oldest first. Each entry keeps its provenance: the rollouts that made it hard."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, BufferEntry] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[BufferEntry]:
+        return iter(self._entries.values())
+
+    def put(self, entry: BufferEntry) -> None:
+        """Add a prompt as the newest entry. A prompt seen again replaces its old entry."""
+        self.discard(entry.example.prompt_id)
+        self._entries[entry.example.prompt_id] = entry
+
+    def discard(self, prompt_id: str) -> None:
+        """Drop a prompt whose newest rollouts are no longer hard; nothing happens where it is absent."""
+        self._entries.pop(prompt_id, None)
+
+    def take(self, limit: int | None) -> list[BufferEntry]:
+        """Remove and return the oldest ``limit`` entries (all where None); the surplus stays for the next phase."""
+        taken = list(self._entries.values())[:limit]
+        for entry in taken:
+            del self._entries[entry.example.prompt_id]
+        return taken

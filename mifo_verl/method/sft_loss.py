@@ -1,0 +1,46 @@
+"""L_SFT(s) = -(1/|s|) sum over kept t of log pi(s_t | q, s_<t) (MIFO section 3, token selection).
+
+The sum is divided by all |s| response tokens, not by the number kept. Shapes: B sequences, T response positions.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from mifo_verl.registry import Registry
+
+
+class SftLoss(Protocol):
+    """loss_B, float32, one a sequence; 0 for a sequence without response tokens (padding)."""
+
+    def __call__(self, log_prob_BT: Tensor, keep_BT: Tensor, response_mask_BT: Tensor) -> Tensor: ...
+
+
+SFT_LOSSES: Registry[SftLoss] = Registry("mifo/sft_loss")
+
+
+def mean_over_response(value_BT: Tensor, keep_BT: Tensor, response_mask_BT: Tensor) -> Tensor:
+    """sum of the kept values / |s|, per sequence, float32; what is not kept may be anything, infinities too."""
+    num_tokens_B = response_mask_BT.sum(dim=1).clamp(min=1)
+    return torch.where(keep_BT, value_BT.float(), 0.0).sum(dim=1) / num_tokens_B
+
+
+@SFT_LOSSES.register("nll")
+@dataclass(frozen=True)
+class Nll:
+    """-log p: MIFO's loss, and plain SFT where every token is kept."""
+
+    def __call__(self, log_prob_BT: Tensor, keep_BT: Tensor, response_mask_BT: Tensor) -> Tensor:
+        return mean_over_response(-log_prob_BT, keep_BT, response_mask_BT)
+
+
+@SFT_LOSSES.register("dft")
+@dataclass(frozen=True)
+class Dft:
+    """-sg[p] log p: dynamic fine-tuning, each token weighed by its own probability without gradient."""
+
+    def __call__(self, log_prob_BT: Tensor, keep_BT: Tensor, response_mask_BT: Tensor) -> Tensor:
+        log_prob_BT = log_prob_BT.float()
+        return mean_over_response(-log_prob_BT.detach().exp() * log_prob_BT, keep_BT, response_mask_BT)

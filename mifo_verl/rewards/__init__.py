@@ -1,0 +1,1 @@
+"""Rewards: answer extraction and equivalence. Each returns the score and the correctness separately."""

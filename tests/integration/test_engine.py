@@ -1,0 +1,199 @@
+"""The SFT phase on FSDP2 shards over gloo: what is frozen holds still, and a loss is the same however it is cut."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from tests.integration.engine_ranks import batch_of, examples, full, make_engine, run_on_ranks, update
+
+SFT_LR = 2e-4
+MOVING = {
+    "actor_rollout_ref.actor.optim.lr": 1e-3,
+    "actor_rollout_ref.actor.optim.weight_decay": 0.1,
+    "actor_rollout_ref.actor.optim.clip_grad": 0.7,
+    "mifo.sft.lr": SFT_LR,
+}
+
+
+def _phase(num_updates: int, settings: dict[str, Any]) -> dict[str, Any]:
+    """RL-like updates that fill AdamW's moments, then one SFT phase; the weights around it and the mask."""
+    engine = make_engine(MOVING | settings)
+    model = engine.interval.model
+    engine.begin_interval()
+    for _ in range(2):
+        update(engine, examples(8))
+    before = full(model.weights())
+    moments = full([state for _, _, state in model.optimizer_state(engine.optimizer)])
+    rl_optimizer, lrs = engine.optimizer, [group["lr"] for group in engine.optimizer.param_groups]
+    report = engine.begin_sft(interval=1)
+    mask = None if report is None else full([frozen for frozen in engine.interval._frozen])
+    for _ in range(num_updates):
+        update(engine, examples(6))
+    sft_lr = engine.optimizer.param_groups[0]["lr"]
+    steps = {float(state["step"]) for state in engine.optimizer.state.values()}
+    drift = engine.end_sft()
+    after = full(model.weights())
+    moments_after = full([state for _, _, state in model.optimizer_state(engine.optimizer)])
+    update(engine, examples(8))
+    return {
+        "before": before,
+        "after": after,
+        "later": full(model.weights()),
+        "moments": moments,
+        "moments_after": moments_after,
+        "mask": mask,
+        "report": report,
+        "drift": drift,
+        "sft_lr": sft_lr,
+        "restored": engine.optimizer is rl_optimizer and [g["lr"] for g in engine.optimizer.param_groups] == lrs,
+        "sft_steps": steps,
+        "history": None if engine.interval.history is None else full(engine.interval.history),
+        "clip_grad": engine.optimizer_config.clip_grad,
+    }
+
+
+def moved(mask: torch.Tensor, before: torch.Tensor, after: torch.Tensor) -> int:
+    return int((before[mask] != after[mask]).sum())
+
+
+CASES = {
+    "strict": (3, {}),
+    "gradient": (2, {"mifo.freeze.name": "gradient"}),
+    "separate": (2, {"mifo.sft.optimizer": "separate"}),
+    "fresh": (2, {"mifo.sft.optimizer": "fresh"}),
+    "dagger": (1, {"mifo.freeze.history": 0}),
+    "no freeze": (1, {"mifo.freeze": {"name": "none"}, "mifo.probe.kl_to_start": False}),
+}
+
+
+@pytest.fixture(scope="module")
+def on_two_ranks() -> dict[str, dict[str, Any]]:
+    return dict(zip(CASES, run_on_ranks(_phase, 2, list(CASES.values())), strict=True))
+
+
+@pytest.fixture(scope="module")
+def on_one_rank() -> dict[str, dict[str, Any]]:
+    return dict(zip(CASES, run_on_ranks(_phase, 1, [CASES["strict"]]), strict=False))
+
+
+@pytest.mark.parametrize("ranks", ["on_one_rank", "on_two_ranks"])
+def test_strict_freezing_keeps_weights_and_moments_bit_identical_under_momentum_and_weight_decay(ranks, request):
+    run = request.getfixturevalue(ranks)["strict"]
+    total = sum(mask.numel() for mask in run["mask"])
+    assert run["report"].num_coordinates == total
+    assert run["report"].num_frozen == total // 2 == sum(int(mask.sum()) for mask in run["mask"])
+    assert run["drift"] == 0.0
+    pairs = zip(run["mask"], run["before"], run["after"], strict=True)
+    assert sum(moved(mask, before, after) for mask, before, after in pairs) == 0
+    masks_of_moments = [mask for mask in run["mask"] for _ in range(2)]
+    changed = zip(masks_of_moments, run["moments"], run["moments_after"], strict=True)
+    assert sum(moved(mask, before, after) for mask, before, after in changed) == 0
+    free = zip(run["mask"], run["before"], run["after"], strict=True)
+    assert sum(moved(~mask, before, after) for mask, before, after in free) > 0.9 * (total - total // 2)
+
+
+def test_everything_is_trainable_again_and_the_rl_settings_are_back(on_two_ranks):
+    run = on_two_ranks["strict"]
+    assert run["restored"] and run["clip_grad"] == 0.7 and run["sft_lr"] == SFT_LR
+    again = zip(run["mask"], run["after"], run["later"], strict=True)
+    assert sum(moved(mask, before, after) for mask, before, after in again) > 0
+
+
+def test_gradient_freezing_lets_moments_and_weight_decay_move_the_frozen_weights(on_two_ranks):
+    run = on_two_ranks["gradient"]
+    assert run["drift"] is None
+    pairs = zip(run["mask"], run["before"], run["after"], strict=True)
+    assert sum(moved(mask, before, after) for mask, before, after in pairs) > 0
+
+
+@pytest.mark.parametrize(("optimizer", "steps"), [("strict", {5.0}), ("separate", {2.0}), ("fresh", {2.0})])
+def test_each_sft_optimizer_counts_its_own_steps(on_two_ranks, optimizer, steps):
+    run = on_two_ranks[optimizer]
+    assert run["sft_steps"] == steps and run["restored"] and run["drift"] == 0.0
+
+
+def test_the_history_keeps_only_what_was_frozen_and_mifo_dagger_keeps_none(on_two_ranks):
+    run = on_two_ranks["strict"]
+    assert all(torch.equal(history > 0, mask) for history, mask in zip(run["history"], run["mask"], strict=True))
+    assert on_two_ranks["dagger"]["history"] is None and on_two_ranks["dagger"]["drift"] == 0.0
+
+
+def test_without_freezing_there_is_no_mask_and_all_weights_move(on_two_ranks):
+    run = on_two_ranks["no freeze"]
+    assert run["report"] is None and run["mask"] is None and run["drift"] is None
+    assert all(not torch.equal(before, after) for before, after in zip(run["before"], run["after"], strict=True))
+
+
+def _mask_of_a_known_change(settings: dict[str, Any]) -> list[torch.Tensor]:
+    """The mask after a change of the weights that is the same on every number of ranks, full of ties and zeros."""
+    engine = make_engine(settings)
+    model = engine.interval.model
+    engine.begin_interval()
+    for weight, where in zip(model.weights(), model.slices, strict=True):
+        index = torch.arange(where.first, where.first + weight.numel())
+        weight.copy_((index * 7919 % 13).clamp(max=9) * 2.0**-10)
+    for start in engine.interval.start:
+        start.zero_()
+    engine.interval.select(engine.mifo.freeze, engine.mifo.importance, interval=3)
+    return full(engine.interval._frozen)
+
+
+def test_the_mask_is_the_same_on_1_2_and_4_ranks():
+    rules = [({},), ({"mifo.freeze.scope": "per_tensor"},), ({"mifo.importance": {"name": "random", "seed": 0}},)]
+    by_ranks = [run_on_ranks(_mask_of_a_known_change, ranks, rules) for ranks in (1, 2, 4)]
+    for rule, one, two, four in zip(rules, *by_ranks, strict=True):
+        assert sum(int(mask.sum()) for mask in one) > 0
+        for number, (a, b, c) in enumerate(zip(one, two, four, strict=True)):
+            assert torch.equal(a, b) and torch.equal(a, c), (rule, number)
+
+
+def _loss_and_gradient(
+    rows_a_rank: int, cut: dict[str, Any], settings: dict[str, Any]
+) -> tuple[float, list[torch.Tensor]]:
+    from mifo_verl.bridge.sft_step import SftLossOfBatch, rows_of
+
+    engine = make_engine(settings)
+    batch = batch_of(examples(7), engine, rows_a_rank, **cut)
+    with engine.train_mode():
+        engine.optimizer_zero_grad()
+        output = engine.forward_backward_batch(batch, SftLossOfBatch(engine.mifo), forward_only=False)
+        gradient = full(engine.interval.model.gradients())
+    loss = torch.tensor(sum(output["loss"]), dtype=torch.float64)
+    torch.distributed.all_reduce(loss)
+    rows: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(rows, output["metrics"])
+    assert [row for row, _, _ in rows_of({"mifo_rows": [rank["mifo_rows"] for rank in rows]})] == list(range(7))
+    return loss.item() / torch.distributed.get_world_size(), gradient
+
+
+CUTS = [
+    (1, 1, {"use_dynamic_bsz": False, "micro_batch_size_per_gpu": 1}),
+    (1, 2, {"use_dynamic_bsz": False, "micro_batch_size_per_gpu": 2}),
+    (1, 4, {"use_dynamic_bsz": False, "micro_batch_size_per_gpu": 4}),
+    (1, 1, {"use_dynamic_bsz": True, "max_token_len_per_gpu": 60}),
+    (2, 1, {"use_dynamic_bsz": True, "max_token_len_per_gpu": 4096}),
+    (2, 2, {"use_dynamic_bsz": False, "micro_batch_size_per_gpu": 2}),
+]
+RULES = [{}, {"mifo.token_selector": {"name": "random", "ratio": 0.2}, "mifo.sft_loss": {"name": "dft"}}]
+
+
+def test_loss_and_gradient_do_not_depend_on_how_the_update_is_cut():
+    for_ranks = {
+        ranks: run_on_ranks(
+            _loss_and_gradient, ranks, [(rows, cut, rule) for rule in RULES for n, rows, cut in CUTS if n == ranks]
+        )
+        for ranks in (1, 2)
+    }
+    for number in range(len(RULES)):
+        results = [
+            result
+            for found in for_ranks.values()
+            for result in found[number * len(found) // len(RULES) : (number + 1) * len(found) // len(RULES)]
+        ]
+        assert len(results) == len(CUTS)
+        (loss, gradient), *others = results
+        for other_loss, other_gradient in others:
+            assert other_loss == pytest.approx(loss, rel=1e-6)
+            difference = torch.cat([one - two for one, two in zip(gradient, other_gradient, strict=True)])
+            assert float(difference.norm()) <= 1e-6 * float(torch.cat(gradient).norm())

@@ -1,0 +1,141 @@
+"""MifoConfig from a plain mapping, and what it refuses, section by section."""
+
+import copy
+
+import pytest
+
+from mifo_verl.config import MifoConfig, ProbeConfig, SftConfig, build_config
+from mifo_verl.method.freezing import StrictFreeze
+from mifo_verl.method.importance import AbsChange
+from mifo_verl.method.prompt_selection import MaxAccuracy
+from mifo_verl.method.schedule import WhenFull
+from mifo_verl.method.sft_loss import Nll
+from mifo_verl.method.token_selection import TopEntropy
+
+PAPER = {
+    "prompt_selector": {"name": "max_accuracy", "max_accuracy": "1/8"},
+    "token_selector": {"name": "top_entropy", "ratio": 0.2},
+    "sft_loss": {"name": "nll"},
+    "importance": {"name": "abs_change"},
+    "schedule": {"name": "when_full", "size": 64},
+    "freeze": {"name": "strict", "share": 0.5, "history": 0.5, "scope": "global"},
+    "sft": {},
+    "probe": {},
+}
+
+
+def changed(section: str, **settings) -> dict:
+    node = copy.deepcopy(PAPER)
+    node[section].update(settings)
+    return node
+
+
+def message(node: dict) -> str:
+    with pytest.raises(ValueError) as error:
+        build_config(node)
+    return str(error.value)
+
+
+def test_the_papers_settings_are_the_defaults_of_every_section():
+    expected = MifoConfig(
+        MaxAccuracy(), TopEntropy(), Nll(), AbsChange(), WhenFull(), StrictFreeze(), SftConfig(), ProbeConfig()
+    )
+    assert build_config(PAPER) == expected
+    assert (
+        build_config({key: {k: v for k, v in node.items() if k == "name"} for key, node in PAPER.items()}) == expected
+    )
+
+
+def test_the_defaults_of_the_sft_phase_are_those_of_the_method():
+    sft = SftConfig()
+    assert (sft.lr, sft.batch_size, sft.passes, sft.clip_grad) == (1e-6, 64, 1, 1.0)
+    assert (sft.optimizer, sft.surplus) == ("shared", "use")
+
+
+@pytest.mark.parametrize("section", sorted(PAPER))
+def test_a_missing_section_is_named(section):
+    node = {key: value for key, value in PAPER.items() if key != section}
+    assert message(node) == f"mifo.{section} must be set; start from trainer_configs/mifo.yaml, which sets it"
+
+
+def test_an_unknown_section_is_named_with_the_nearest():
+    assert message(PAPER | {"freezing": {}}) == (
+        "mifo.freezing must be one of prompt_selector, token_selector, sft_loss, importance, schedule, freeze, sft, "
+        "probe (did you mean freeze?); remove it"
+    )
+
+
+@pytest.mark.parametrize("section", [key for key, node in PAPER.items() if "name" in node])
+def test_an_unknown_member_is_refused_in_every_group(section):
+    assert message(changed(section, name="zzz")).startswith(f"mifo.{section}.name=zzz must be one of ")
+    assert message(changed(section, name="zzz")).endswith(f"; choose it with mifo/{section}=<name>")
+
+
+@pytest.mark.parametrize("section", [key for key, node in PAPER.items() if "name" in node])
+def test_an_unknown_setting_is_refused_in_every_group(section):
+    assert message(changed(section, zzz=1)).startswith(f"mifo.{section}.zzz=1 must be a setting of ")
+
+
+@pytest.mark.parametrize(
+    ("section", "settings", "expected"),
+    [
+        ("sft", {"lr": 0}, "mifo.sft.lr=0 must be above 0; the paper's value is 1e-6"),
+        ("sft", {"lr": -1e-6}, "mifo.sft.lr=-1e-06 must be above 0; the paper's value is 1e-6"),
+        ("sft", {"batch_size": 0}, "mifo.sft.batch_size=0 must be at least 1; the paper's value is 64"),
+        ("sft", {"passes": 0}, "mifo.sft.passes=0 must be at least 1; use mifo/schedule=never for RL alone"),
+        ("sft", {"clip_grad": 0}, "mifo.sft.clip_grad=0 must be above 0; use a large number to switch clipping off"),
+        (
+            "sft",
+            {"learning_rate": 1e-5},
+            "mifo.sft.learning_rate must be one of lr, batch_size, passes, clip_grad, optimizer, surplus; remove it",
+        ),
+        (
+            "probe",
+            {"kl_to_strat": True},
+            "mifo.probe.kl_to_strat must be one of around_sft, kl_to_start (did you mean kl_to_start?); remove it",
+        ),
+        (
+            "freeze",
+            {"share": 0},
+            "mifo.freeze.share=0 must be in (0, 1]; use mifo/freeze=none to freeze nothing",
+        ),
+        (
+            "token_selector",
+            {"ratio": 0},
+            "mifo.token_selector.ratio=0 must be in (0, 1]; use mifo/token_selector=all to keep every token",
+        ),
+        (
+            "prompt_selector",
+            {"max_accuracy": 2},
+            "mifo.prompt_selector.max_accuracy=2 must be a share in [0, 1]; write it as 0.125 or '1/8'",
+        ),
+        ("schedule", {"size": 0}, "mifo.schedule.size=0 must be at least 1; use mifo/schedule=never for RL alone"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_with_setting_value_rule_and_cure(section, settings, expected):
+    assert message(changed(section, **settings)) == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "start"),
+    [
+        (
+            {"optimizer": "shard"},
+            "mifo.sft.optimizer=shard must be one of shared, separate, fresh (did you mean shared?)",
+        ),
+        ({"surplus": "drop"}, "mifo.sft.surplus=drop must be one of use, keep"),
+    ],
+)
+def test_a_choice_of_the_sft_phase_that_does_not_exist_is_refused(settings, start):
+    assert message(changed("sft", **settings)).startswith(start)
+
+
+@pytest.mark.parametrize("optimizer", ["shared", "separate", "fresh"])
+@pytest.mark.parametrize("surplus", ["use", "keep"])
+def test_every_choice_of_the_sft_phase_is_taken(optimizer, surplus):
+    sft = build_config(changed("sft", optimizer=optimizer, surplus=surplus)).sft
+    assert (sft.optimizer, sft.surplus) == (optimizer, surplus)
+
+
+def test_a_value_of_the_wrong_type_in_a_section_is_a_value_error_that_names_the_section():
+    assert message(changed("sft", lr="fast")).startswith("mifo.sft.")

@@ -1,0 +1,66 @@
+"""acc(q) <= p: method.md part 1 step 2, trap 4."""
+
+from fractions import Fraction
+
+import pytest
+
+from mifo_verl.method.prompt_selection import PROMPT_SELECTORS, AnyPrompt, MaxAccuracy
+from mifo_verl.types import PromptGroup
+
+
+def group(num_correct: int, num_rollouts: int) -> PromptGroup:
+    return PromptGroup("q", num_correct, num_rollouts, step=3)
+
+
+@pytest.mark.parametrize(
+    ("p", "num_correct", "num_rollouts", "hard"),
+    [
+        (0.1, 1, 10, True),  # trap 4: equal is hard; the nearest float32 to 0.1 is above it, to 0.7 below it
+        (0.1, 2, 10, False),
+        (0.7, 7, 10, True),
+        (0.3, 3, 10, True),  # 3 * 0.1 > 0.3 in floats
+        ("1/8", 1, 8, True),
+        ("1/8", 2, 8, False),
+        (0.125, 1, 8, True),
+        ("1/8", 1, 7, False),  # a rollout was dropped: 1/7 > 1/8
+        ("1/3", 1, 3, True),
+        ("1/3", 2, 6, True),
+        ("1/3", 3, 8, False),
+        (0.3333333333333333, 1, 3, False),  # what was typed is below a third
+        (0, 0, 8, True),
+        (0, 1, 8, False),  # p = 0 is ReLIFT's rule
+        (1, 8, 8, True),
+        ("1", 1, 1, True),
+    ],
+)
+def test_a_prompt_is_hard_where_its_accuracy_is_at_most_p(p, num_correct, num_rollouts, hard):
+    assert MaxAccuracy(p)(group(num_correct, num_rollouts)) is hard
+
+
+@pytest.mark.parametrize("p", [0.1, 0.2, 0.3, 0.6, 0.7, 0.9, "1/8", "2/7"])
+def test_hard_agrees_with_exact_rationals_for_all_counts_up_to_20_rollouts(p):
+    limit = Fraction(p) if isinstance(p, str) else Fraction(round(p * 10), 10)
+    for n in range(1, 21):
+        for correct in range(n + 1):
+            assert MaxAccuracy(p)(group(correct, n)) is (Fraction(correct, n) <= limit), (correct, n)
+
+
+def test_the_default_is_one_eighth():
+    assert MaxAccuracy()(group(1, 8)) and not MaxAccuracy()(group(2, 8))
+
+
+def test_any_takes_a_prompt_that_is_always_solved():
+    assert AnyPrompt()(group(8, 8)) is True
+
+
+def test_the_members_are_these():
+    assert PROMPT_SELECTORS.names() == ["any", "max_accuracy"]
+
+
+@pytest.mark.parametrize("p", [-0.1, 1.5, "9/8", "eighth", "1/0", float("nan"), None])
+def test_a_p_outside_0_to_1_is_refused_with_the_full_name_of_the_setting(p):
+    with pytest.raises(ValueError) as error:
+        PROMPT_SELECTORS.build({"name": "max_accuracy", "max_accuracy": p})
+    assert str(error.value) == (
+        f"mifo.prompt_selector.max_accuracy={p} must be a share in [0, 1]; write it as 0.125 or '1/8'"
+    )
