@@ -1,0 +1,111 @@
+"""What a user can get wrong stops before Ray starts: one line, setting, value, rule, cure, exit code 2."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from mifo_verl.data.addition import rows
+from mifo_verl.data.parquet import write_rows
+from mifo_verl.train import main
+
+START = Path(__file__).parents[2] / "mifo_verl" / "data" / "addition_start"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    made = rows({1: 20, 2: 20}, "train", seed=0)
+    write_rows(made, folder / "train.parquet")
+    write_rows([{**row, "target": None} for row in made], folder / "without.parquet")
+    (folder / "broken.parquet").write_text("not a parquet file")
+    return folder
+
+
+WRONG = [
+    (["experiment=quikstart"], "experiment=quikstart must be one of", "did you mean quickstart?"),
+    (["rl=grppo"], "rl=grppo must be one of", "did you mean grpo?"),
+    (["method=mifoo"], "method=mifoo must be one of", "did you mean mifo?"),
+    (["mifo/token_selector=top"], "mifo/token_selector=top must be one of all, random, top_entropy", "files of"),
+    (["data.train_batch_sze=4"], "no setting is called data.train_batch_sze", "did you mean data.train_batch_size?"),
+    (["+mifo.token_selector.rato=0.1"], "mifo.token_selector.rato=0.1 must be a setting of top_entropy", "ratio"),
+    (["+mifo.sft.lrr=1"], "mifo.sft.lrr must be one of lr", "did you mean lr?"),
+    (["mifo.token_selector.ratio=0"], "mifo.token_selector.ratio=0 must be in (0, 1]", "mifo/token_selector=all"),
+    (["mifo.prompt_selector.max_accuracy=1.5"], "mifo.prompt_selector.max_accuracy=1.5 must be a share", "0.125"),
+    (["mifo.freeze.share=2"], "mifo.freeze.share=2 must be a share in [0, 1]", "write it as"),
+    (["mifo.freeze.scope=layer"], "mifo.freeze.scope=layer must be global or per_tensor", "global"),
+    (["buffer_size=0"], "mifo.schedule.size=0 must be a whole number of at least 1", "mifo/schedule=never"),
+    (["mifo.sft.optimizer=other"], "mifo.sft.optimizer=other must be one of shared, separate, fresh", "choose"),
+    (["mifo.sft.lr=-1"], "mifo.sft.lr=-1 must be a number above 0", "1e-6"),
+    (["mifo.sft.surplus=keep", "mifo/schedule=every"], "mifo.sft.surplus=keep must go with mifo/schedule=when_full", ""),
+    (["buffer_size=1000"], "mifo.schedule.size=1000 must be at most the 40 demonstrations", "make it smaller"),
+    (["data.train_batch_size=64"], "data.train_batch_size=64 must be at most the 40 rows", "make it smaller"),
+    (["data.train_batch_size=0"], "data.train_batch_size=0 must be a whole number of at least 1", "correct it"),
+    (["actor_rollout_ref.actor.ppo_mini_batch_size=3"], "ppo_mini_batch_size=3 must be a divisor of", "change one"),
+    (["actor_rollout_ref.rollout.n=1"], "actor_rollout_ref.rollout.n=1 must be at least 2 for grpo", "8"),
+    (["actor_rollout_ref.actor.strategy=fsdp"], "use_orig_params=False must be true with strategy=fsdp", "fsdp2"),
+    (["actor_rollout_ref.actor.strategy=megatron"], "strategy=megatron must be fsdp2 or fsdp", "fsdp2"),
+    (["actor_rollout_ref.actor.fsdp_config.model_dtype=bf16"], "model_dtype=bf16 must be fp32", "mifo/freeze=none"),
+    (["actor_rollout_ref.model.path=/no/such/model"], "path=/no/such/model must be an existing folder", "check"),
+    (["actor_rollout_ref.model.path=Qwen/Qwen2.5"], "must be an existing folder while HF_HUB_OFFLINE=1", "check"),
+    (["actor_rollout_ref.model.path=???"], "actor_rollout_ref.model.path must be set", "write"),
+    (["data.train_files=/no/such.parquet", "prepare=null"], "data.train_files=/no/such.parquet must be an existing", ""),
+    (["data.val_files=/no/such.parquet"], "data.val_files=/no/such.parquet must be an existing", "mifo_verl.data"),
+    (["data.train_files={data}/without.parquet"], "must be data with demonstrations in the column target", "never"),
+    (["data.train_files={data}/broken.parquet"], "data.train_files={data}/broken.parquet", "parquet"),
+    (["seed=-1"], "seed=-1 must be a whole number", "seed=0"),
+    (["trainer.n_gpus_per_node=3"], "splits evenly over 3 ranks", "change"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "message", "cure"), WRONG, ids=[wrong[0][0] for wrong in WRONG])
+def test_a_mistake_stops_before_ray_in_one_line_with_its_cure(overrides, message, cure, data, capsys, monkeypatch):
+    monkeypatch.setenv("VERL_PLATFORM", "cpu")
+    files = [f"data.train_files={data}/train.parquet", f"data.val_files={data}/train.parquet", "buffer_size=8"]
+    given = [*files, *(override.format(data=data) for override in overrides)]
+    experiment = [] if overrides[0].startswith("experiment") else ["experiment=quickstart"]
+    assert main([*experiment, *given]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: ")
+    assert message.format(data=data) in lines[0] and cure in lines[0]
+    assert "ray" not in sys.modules or not sys.modules["ray"].is_initialized()
+
+
+@pytest.mark.parametrize("column", ["prompt", "reward_model", "data_source"])
+def test_a_missing_column_is_named(column, tmp_path, data, capsys):
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(data / "train.parquet")
+    pq.write_table(table.drop_columns([column]), tmp_path / "bad.parquet")
+    assert main(["experiment=quickstart", f"data.train_files={tmp_path}/bad.parquet", "buffer_size=8"]) == 2
+    error = capsys.readouterr().err
+    assert column in error and "bad.parquet" in error and len(error.strip().splitlines()) == 1
+
+
+def test_help_and_an_empty_command_say_how_to_use_it(capsys):
+    assert main(["--help"]) == 0 and "experiment=quickstart" in capsys.readouterr().out
+    assert main([]) == 2
+
+
+def test_cfg_prints_the_whole_config_and_starts_nothing(capsys):
+    assert main(["experiment=quickstart", "--cfg"]) == 0
+    assert "top_entropy" in capsys.readouterr().out
+
+
+def test_a_plug_in_that_verl_may_not_load_stops_the_run(monkeypatch):
+    from mifo_verl.plugin import require_loaded
+
+    monkeypatch.setenv("VERL_USE_EXTERNAL_PLUGINS", "none")
+    with pytest.raises(RuntimeError, match="VERL_USE_EXTERNAL_PLUGINS=none keeps verl from loading mifo_verl"):
+        require_loaded()
+
+
+def test_a_plug_in_whose_import_fails_says_why(monkeypatch):
+    from mifo_verl import plugin
+
+    def fail() -> None:
+        raise ImportError("no module named tomorrow")
+
+    monkeypatch.setattr(plugin, "_register", fail)
+    with pytest.raises(RuntimeError, match="failed to load: ImportError: no module named tomorrow"):
+        plugin.require_loaded()

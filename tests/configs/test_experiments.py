@@ -1,0 +1,105 @@
+"""Every experiment, method and RL algorithm composes on verl's own config and builds."""
+
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from mifo_verl.bridge.compose import compose_config, config_folder
+from mifo_verl.config import build_config
+from mifo_verl.method.freezing import NoFreeze, StrictFreeze
+from mifo_verl.method.importance import AbsChange, RandomImportance
+from mifo_verl.method.prompt_selection import MaxAccuracy
+from mifo_verl.method.schedule import Always, Never, SftThenRl, WhenFull
+from mifo_verl.method.sft_loss import Nll
+from mifo_verl.method.token_selection import AllTokens, RandomTokens, TopEntropy
+
+MODEL = "actor_rollout_ref.model.path=some/model"
+
+
+def names(group: str) -> list[str]:
+    return sorted(file.stem for file in (config_folder() / group).glob("*.yaml"))
+
+
+def mifo_of(*overrides: str):
+    return build_config(OmegaConf.to_container(compose_config([MODEL, *overrides]).node.mifo))
+
+
+@pytest.mark.parametrize("experiment", names("experiment"))
+def test_every_experiment_composes_and_builds(experiment):
+    node = compose_config([MODEL, f"experiment={experiment}"]).node
+    build_config(OmegaConf.to_container(node.mifo))
+    assert node.name == experiment and Path(node.run_dir).name == experiment
+
+
+METHODS = {
+    "mifo": (MaxAccuracy("1/8"), TopEntropy(0.2), WhenFull(40), AbsChange(), StrictFreeze(0.5, 0.5)),
+    "mifo_dagger": (MaxAccuracy("1/8"), TopEntropy(0.2), WhenFull(40), AbsChange(), StrictFreeze(0.5, 0)),
+    "interleave": (MaxAccuracy(0), AllTokens(), WhenFull(40), AbsChange(), NoFreeze()),
+    "interleave_entropy": (MaxAccuracy("1/8"), TopEntropy(0.2), WhenFull(40), AbsChange(), NoFreeze()),
+    "interleave_freezing": (MaxAccuracy("1/8"), AllTokens(), WhenFull(40), AbsChange(), StrictFreeze(0.5, 0.5)),
+    "rl_only": (MaxAccuracy("1/8"), TopEntropy(0.2), Never(), AbsChange(), NoFreeze()),
+    "sft_only": (MaxAccuracy("1/8"), AllTokens(), Always(), AbsChange(), NoFreeze()),
+    "sft_then_rl": (MaxAccuracy("1/8"), AllTokens(), SftThenRl(100), AbsChange(), NoFreeze()),
+    "random_mask": (MaxAccuracy("1/8"), TopEntropy(0.2), WhenFull(40), RandomImportance(0), StrictFreeze(0.5, 0)),
+    "random_tokens": (MaxAccuracy("1/8"), RandomTokens(0.2), WhenFull(40), AbsChange(), StrictFreeze(0.5, 0.5)),
+}
+
+
+def test_the_methods_are_these_and_no_others():
+    assert names("method") == sorted(METHODS)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_each_method_is_a_switch_of_the_quick_start_and_an_experiment_of_its_own(method):
+    selector, tokens, schedule, importance, freeze = METHODS[method]
+    mifo = mifo_of("experiment=quickstart", f"method={method}")
+    assert (mifo.prompt_selector, mifo.token_selector, mifo.schedule) == (selector, tokens, schedule)
+    assert (mifo.importance, mifo.freeze, mifo.sft_loss) == (importance, freeze, Nll())
+    at_paper_size = mifo_of(f"experiment={method}")
+    assert (at_paper_size.token_selector, at_paper_size.freeze) == (tokens, freeze)
+
+
+ALGORITHMS = {
+    "dr_grpo": ("grpo", False, "seq-mean-token-sum-norm", False, False),
+    "grpo": ("grpo", True, "seq-mean-token-mean", True, False),
+    "dapo": ("grpo", True, "token-mean", False, True),
+    "rloo": ("rloo", True, "token-mean", False, False),
+    "reinforce_plus_plus": ("reinforce_plus_plus", True, "token-mean", False, False),
+    "ppo": ("gae", True, "token-mean", False, False),
+}
+
+
+def test_the_rl_algorithms_are_these_and_no_others():
+    assert names("rl") == sorted(ALGORITHMS)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_each_rl_algorithm_sets_what_its_paper_says(algorithm):
+    node = compose_config([MODEL, f"rl={algorithm}"]).node
+    actor = node.actor_rollout_ref.actor
+    estimator, by_std, aggregation, kl, filtered = ALGORITHMS[algorithm]
+    assert node.algorithm.adv_estimator == estimator
+    assert node.algorithm.norm_adv_by_std_in_grpo is by_std
+    assert actor.loss_agg_mode == aggregation and actor.use_kl_loss is kl
+    assert node.algorithm.filter_groups.enable is filtered
+    assert actor.clip_ratio_high == (0.28 if algorithm == "dapo" else 0.2)
+
+
+def test_the_base_has_the_values_of_the_paper():
+    node = compose_config([MODEL]).node
+    actor, rollout = node.actor_rollout_ref.actor, node.actor_rollout_ref.rollout
+    assert (node.data.train_batch_size, actor.ppo_mini_batch_size, rollout.n) == (128, 64, 8)
+    assert (actor.optim.lr, actor.optim.clip_grad, actor.optim.weight_decay) == (1e-6, 0.7, 0.01)
+    assert (rollout.temperature, actor.entropy_coeff, actor.clip_ratio) == (1.0, 0.001, 0.2)
+    assert (node.data.max_prompt_length, node.data.max_response_length) == (1024, 8192)
+    assert (node.mifo.sft.lr, node.mifo.sft.clip_grad, node.mifo.sft.passes) == (1e-6, 1.0, 1)
+    assert node.mifo.schedule.size == 64 and node.trainer.total_epochs == 3
+    assert actor.fsdp_config.model_dtype == "fp32" and node.seed == 0
+
+
+def test_the_seed_reaches_every_draw():
+    node = compose_config([MODEL, "seed=5", "mifo/importance=random"]).node
+    actor = node.actor_rollout_ref.actor
+    seeds = (node.data.seed, actor.data_loader_seed, actor.fsdp_config.seed, node.actor_rollout_ref.rollout.seed)
+    assert seeds == (5, 5, 5, 5) and node.mifo.importance.seed == 5
