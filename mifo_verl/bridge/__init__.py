@@ -1,1 +1,1 @@
-"""The plumbing: the only folder, with train.py and plugin.py, that imports verl, ray, tensordict, hydra or omegaconf."""
+"""The plumbing: with train.py and plugin.py the only place that imports verl, ray, tensordict, hydra, omegaconf."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from verl.utils.device import get_device_name
 from verl.workers.engine import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead, FSDPEngineWithValueHead
 
+from mifo_verl.bridge.checkpoint import load_shards, save_shards
 from mifo_verl.bridge.interval import IntervalState, MaskReport
 from mifo_verl.bridge.shards import ShardedModel
 from mifo_verl.config import MifoConfig, SftConfig
@@ -89,6 +91,16 @@ class MifoEngine(CpuModuleMixin, FSDPEngineWithLMHead):
         self.optimizer_config.clip_grad = self._rl.clip_grad
         self._rl = None
         return drift
+
+    def save_interval(self, folder: Path) -> None:
+        """Write this rank's interval state beside verl's checkpoint."""
+        save_shards(folder, self.interval, self._separate, self.rank, torch.distributed.get_world_size())
+
+    def load_interval(self, folder: Path) -> None:
+        """Read this rank's interval state back."""
+        if self.mifo.sft.optimizer == "separate":
+            self._separate = self._build_optimizer(self.module)
+        load_shards(folder, self.interval, self._separate, self.rank, torch.distributed.get_world_size())
 
     def _lend_optimizer(self, sft: SftConfig) -> None:
         lrs = [group["lr"] for group in self.optimizer.param_groups]

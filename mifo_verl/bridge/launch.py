@@ -1,4 +1,4 @@
-"""From a checked config to a running controller: Ray, verl's task runner with our trainer, progress, the final table."""
+"""From a checked config to a running controller: Ray, verl's task runner with our trainer, the final table."""
 
 import time
 from pathlib import Path
@@ -36,7 +36,7 @@ def launch(config: DictConfig) -> None:
         )
     except (AssertionError, ValueError, RuntimeError) as error:
         raise ConfigError(" ".join(str(error).split())) from None
-    folder = _new_folder(Path(config.run_dir))
+    folder = _run_folder(Path(config.run_dir), resumes=config.trainer.resume_mode != "disable")
     (folder / CONFIG).write_text(OmegaConf.to_yaml(config, resolve=True))
     try:
         with ProgressDisplay(folder, config):
@@ -46,9 +46,9 @@ def launch(config: DictConfig) -> None:
     print_summary(finish_summary(folder, time.time() - started), folder)
 
 
-def _new_folder(folder: Path) -> Path:
-    """The run's folder, empty: a run that was there before is moved aside, never mixed with or deleted."""
-    if (folder / METRICS).exists():
+def _run_folder(folder: Path, resumes: bool) -> Path:
+    """The run's folder. A run that was there before goes on, or is moved aside: never mixed with or deleted."""
+    if (folder / METRICS).exists() and not resumes:
         number = 1
         while (aside := folder.with_name(f"{folder.name}.{number}")).exists():
             number += 1

@@ -31,9 +31,9 @@ class RunRecords:
         """Append one object for every use of a demonstration."""
         self._append(LEDGER, lines)
 
-    def write_accuracy(self, start: dict[str, float], end: dict[str, float]) -> None:
-        """Keep the first and the last validation of the run for the summary."""
-        _write_json(self.folder / SUMMARY, {"accuracy_start": start, "accuracy_end": end})
+    def write_end(self, **table: Any) -> None:
+        """Keep what only the end of a run knows for the summary: accuracies, the digest of the weights."""
+        _write_json(self.folder / SUMMARY, table)
 
     def _append(self, name: str, lines: Iterable[dict[str, Any]]) -> None:
         with open(self.folder / name, "a") as file:

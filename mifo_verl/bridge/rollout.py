@@ -24,10 +24,10 @@ from verl.workers.config import HFModelConfig, RolloutConfig
 from verl.workers.rollout.base import _ROLLOUT_REGISTRY, BaseRollout
 from verl.workers.rollout.replica import RolloutReplica, RolloutReplicaRegistry, TokenOutput
 
-from mifo_verl.bridge.arrivals import Arrivals
-from mifo_verl.bridge.generate import Completion, Request, batches, generate_batch
-from mifo_verl.bridge.kv_cache import ATTENTION
-from mifo_verl.bridge.weights import WeightLoader
+from mifo_verl.generation.arrivals import Arrivals
+from mifo_verl.generation.generate import Completion, Request, batches, generate_batch
+from mifo_verl.generation.kv_cache import ATTENTION
+from mifo_verl.generation.weights import WeightLoader
 
 ROLLOUT_NAME = "transformers"
 SERVER_NAME = "transformers_server_0_0"

@@ -4,6 +4,9 @@ Data flows one way: rollouts -> rewards -> verl's RL update -> accuracy -> hard 
 -> SFT updates -> the next interval.
 """
 
+import hashlib
+import logging
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -23,6 +26,7 @@ from verl.utils.reward_score import default_compute_score
 from verl.workers.utils.padding import response_from_nested
 
 from mifo_verl.bridge import rollout
+from mifo_verl.bridge.checkpoint import FOLDER, load_controller, save_controller
 from mifo_verl.bridge.hard_prompts import HardPrompts
 from mifo_verl.bridge.records import RunRecords
 from mifo_verl.bridge.replay import OrderedReplayBuffer
@@ -32,6 +36,8 @@ from mifo_verl.bridge.worker import MifoTrainingWorker, MifoWorker
 from mifo_verl.config import build_config
 from mifo_verl.method.buffer import DemonstrationBuffer
 from mifo_verl.types import BufferEntry, Phase, Progress
+
+logger = logging.getLogger(__name__)
 
 TARGET = "target"
 """The column of the demonstrations. It stays on the controller."""
@@ -51,6 +57,7 @@ class MifoTrainer(PPOTrainerSync):
         self.buffer = DemonstrationBuffer()
         self.records = RunRecords(config.run_dir)
         self._drawn = 0
+        self._resumed = False
         self._validation: dict[str, float] | None = None  # of the weights as they are now
         self._first_validation: dict[str, float] = {}
         self._sft_report: dict[str, Any] | None = None
@@ -82,10 +89,35 @@ class MifoTrainer(PPOTrainerSync):
             config=self.config, mifo=self.mifo, workers=self.actor_rollout_wg, pad_token_id=self.tokenizer.pad_token_id
         )
 
+        if self.global_steps:
+            self._load_interval()
+
     def on_train_begin(self) -> None:
-        """The first interval begins."""
+        """The first interval begins, unless a checkpoint brought one along."""
         super().on_train_begin()
-        self.actor_rollout_wg.begin_interval()
+        if not self._resumed:
+            self.actor_rollout_wg.begin_interval()
+
+    def _save_checkpoint(self) -> None:
+        """The interval state first: verl's own part ends with the mark that makes the checkpoint count."""
+        folder = self._checkpoint_folder()
+        counts = {"interval": self.interval, "rl_steps": self.rl_steps, "drawn": self._drawn}
+        save_controller(folder, counts, self.buffer)
+        self.actor_rollout_wg.save_interval(str(folder))
+        super()._save_checkpoint()
+
+    def _load_interval(self) -> None:
+        folder = self._checkpoint_folder()
+        counts, entries = load_controller(folder)
+        self.interval, self.rl_steps, self._drawn = counts["interval"], counts["rl_steps"], counts["drawn"]
+        for entry in entries:
+            self.buffer.put(entry)
+        self.actor_rollout_wg.load_interval(str(folder))
+        self._resumed = True
+        logger.info(f"resumed interval {self.interval} with {len(self.buffer)} prompts in the buffer from {folder}")
+
+    def _checkpoint_folder(self) -> Path:
+        return Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}" / FOLDER
 
     def _fetch_one_gen_batch(self) -> TensorDict:
         """verl's next prompts, under uids that are the same in every run; their demonstrations stay here."""
@@ -220,7 +252,12 @@ class MifoTrainer(PPOTrainerSync):
         """verl's training loop; then the final table."""
         super().fit(agent_loop_manager)
         last = self._validation or self._validate()
-        self.records.write_accuracy(accuracy_by_source(self._first_validation), accuracy_by_source(last))
+        shards = "".join(self.actor_rollout_wg.weights_sha256())
+        self.records.write_end(
+            accuracy_start=accuracy_by_source(self._first_validation),
+            accuracy_end=accuracy_by_source(last),
+            weights_sha256=hashlib.sha256(shards.encode()).hexdigest(),
+        )
 
 
 def _rows(batch: TensorDict) -> list[dict[str, Any]]:

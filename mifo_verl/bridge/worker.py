@@ -1,8 +1,10 @@
 """The actor's Ray worker: verl's hybrid worker, whose actor also takes SFT updates on the same FSDP shards."""
 
+import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -81,6 +83,24 @@ class MifoWorker(ActorRolloutRefWorker):
         """Everything trainable again; the largest change of a held coordinate on this rank (0.0 in strict mode)."""
         with self._engine.train_mode():
             return self._engine.end_sft()
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def save_interval(self, folder: str) -> None:
+        """Write every rank's interval state beside verl's checkpoint."""
+        self._engine.save_interval(Path(folder))
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def load_interval(self, folder: str) -> None:
+        """Read every rank's interval state back."""
+        self._engine.load_interval(Path(folder))
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def weights_sha256(self) -> str:
+        """A digest of this rank's shards of the master weights."""
+        digest = hashlib.sha256()
+        for weight in self._engine.interval.model.weights():
+            digest.update(weight.cpu().numpy().tobytes())
+        return digest.hexdigest()
 
     @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor"))
     def compute_start_log_prob(self, data: TensorDict) -> TensorDict | None:

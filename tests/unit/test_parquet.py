@@ -131,7 +131,7 @@ def test_a_file_without_targets_has_no_demonstrations(tmp_path: Path) -> None:
 
 
 def test_the_command_writes_both_splits_and_says_where_a_level_is_small(tmp_path: Path, capsys: Any) -> None:
-    assert main(["addition", f"out={tmp_path}", "train_per_level=100", "val_per_level=10"]) == 0
+    assert main(["addition", f"out={tmp_path}", "train=100,100,100,100,100", "val=10,10,10,10,10"]) == 0
     assert count_demonstrations(tmp_path / "validation.parquet") == (50, 50)
     check_columns(tmp_path / "train.parquet")
     said = capsys.readouterr().out
@@ -147,7 +147,7 @@ def test_the_command_writes_both_splits_and_says_where_a_level_is_small(tmp_path
         (["addition", "out"], "out must be key=value"),
         (["addition", "out=x", "sed=1"], "did you mean seed"),
         (["addition", "out=x", "seed=-1"], "seed=-1 must be a whole number"),
-        (["addition", "out=x", "train_per_level=200000"], "must be in"),
+        (["addition", "out=x", "train=1,200000"], "must be in"),
         (["gsm8k", "out=x", "train=nowhere", "val=nowhere"], "nowhere must be a file that exists"),
     ],
 )

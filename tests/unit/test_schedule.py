@@ -22,6 +22,11 @@ def test_when_full_has_no_fixed_length():
     assert WhenFull(1)(at(step=1, rl_steps=1), 1) is SFT
 
 
+def test_when_full_begins_every_interval_with_rl_even_where_a_surplus_fills_the_buffer():
+    assert WhenFull(8)(Progress(step=4, interval=2, rl_steps=0), 20) is RL
+    assert WhenFull(8)(Progress(step=5, interval=2, rl_steps=1), 20) is SFT
+
+
 @pytest.mark.parametrize(("rl_steps", "buffer_size", "phase"), [(2, 9, RL), (3, 9, SFT), (4, 9, SFT), (3, 0, RL)])
 def test_every_is_sft_after_rl_steps_of_the_interval_where_the_buffer_is_not_empty(rl_steps, buffer_size, phase):
     assert Every(rl_steps=3)(at(step=100, rl_steps=rl_steps), buffer_size) is phase
@@ -52,19 +57,19 @@ def test_the_members_are_these():
     [
         (
             {"name": "when_full", "size": 0},
-            "mifo.schedule.size=0 must be at least 1; use mifo/schedule=never for RL alone",
+            "mifo.schedule.size=0 must be a whole number of at least 1; use mifo/schedule=never for RL alone",
         ),
         (
             {"name": "every", "rl_steps": 0},
-            "mifo.schedule.rl_steps=0 must be at least 1; use mifo/schedule=always for SFT alone",
+            "mifo.schedule.rl_steps=0 must be a whole number of at least 1; use mifo/schedule=always for SFT alone",
         ),
         (
             {"name": "every", "rl_steps": 1, "min_size": 0},
-            "mifo.schedule.min_size=0 must be at least 1; an SFT phase needs a prompt",
+            "mifo.schedule.min_size=0 must be a whole number of at least 1; an SFT phase needs a prompt",
         ),
         (
             {"name": "sft_then_rl", "sft_steps": 0},
-            "mifo.schedule.sft_steps=0 must be at least 1; use mifo/schedule=never for RL alone",
+            "mifo.schedule.sft_steps=0 must be a whole number of at least 1; use mifo/schedule=never for RL alone",
         ),
         ({"name": "every"}, "mifo.schedule.rl_steps must be set for every; write mifo.schedule.rl_steps=<value>"),
         (

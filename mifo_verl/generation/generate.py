@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
-from mifo_verl.bridge.kv_cache import new_cache
+from mifo_verl.generation.kv_cache import new_cache
 
 FINISHED_SHARE = 1 / 8
 """Finished rows leave the model as soon as they are this share of its rows."""

@@ -1,0 +1,1 @@
+"""Generation with transformers, batched, with a KV cache of its own: the CPU rollout server without verl and Ray."""

@@ -1,0 +1,128 @@
+"""Whole runs on Ray: three complete intervals, records that agree with each other, and the same bits for one seed."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+SMALL = [
+    "experiment=quickstart",
+    "trainer.total_training_steps=4",
+    "data.train_batch_size=8",
+    "actor_rollout_ref.actor.ppo_mini_batch_size=8",
+    "buffer_size=3",
+    "mifo.sft.batch_size=4",
+]
+
+
+def train(folder: Path, *overrides: str) -> dict[str, Any]:
+    """A small run in a process of its own, as a user starts it; what it left behind."""
+    command = [sys.executable, "-m", "mifo_verl.train", *SMALL, f"run_dir={folder}", *overrides]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=600, env={**os.environ})
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    lines = {name: (folder / f"{name}.jsonl").read_text().splitlines() for name in ("metrics", "ledger")}
+    return {
+        "out": done.stdout,
+        "metrics": [json.loads(line) for line in lines["metrics"]],
+        "ledger": [json.loads(line) for line in lines["ledger"]],
+        "summary": json.loads((folder / "summary.json").read_text()),
+        "files": {path.name for path in folder.iterdir()},
+    }
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory) -> dict[str, Any]:
+    return train(tmp_path_factory.mktemp("runs") / "first")
+
+
+@pytest.fixture(scope="module")
+def again(tmp_path_factory) -> dict[str, Any]:
+    return train(tmp_path_factory.mktemp("runs") / "again")
+
+
+@pytest.fixture(scope="module")
+def other_seed(tmp_path_factory) -> dict[str, Any]:
+    return train(tmp_path_factory.mktemp("runs") / "other", "seed=1", "trainer.total_training_steps=2")
+
+
+def test_a_run_passes_through_complete_intervals_and_leaves_its_files(first):
+    assert first["summary"]["intervals"] >= 3
+    assert {"config.yaml", "metrics.jsonl", "ledger.jsonl", "summary.json", "tensorboard"} <= first["files"]
+    phases = [(line["step"], line["phase"], line["interval"]) for line in first["metrics"]]
+    assert phases == sorted(phases, key=lambda line: (line[0], line[1] == "sft"))
+    assert [line["step"] for line in first["metrics"] if line["phase"] == "rl"] == [1, 2, 3, 4]
+
+
+def test_every_record_has_the_fields_that_the_docs_promise(first):
+    fields = {
+        "step", "phase", "interval", "reward", "accuracy", "entropy", "kl_to_start", "buffer_size", "kept_share",
+        "frozen_share", "loss", "grad_norm", "seconds",
+    }  # fmt: skip
+    assert all(fields <= set(line) for line in first["metrics"])
+    uses = {
+        "interval", "step", "prompt_id", "num_correct", "num_rollouts", "demonstration_sha256", "response_tokens",
+        "kept_tokens",
+    }  # fmt: skip
+    assert all(set(line) == uses for line in first["ledger"])
+
+
+def test_the_first_rl_step_of_an_interval_is_at_its_start_and_later_ones_are_not(first):
+    seen = set()
+    for line in (line for line in first["metrics"] if line["phase"] == "rl"):
+        new = line["interval"] not in seen
+        seen.add(line["interval"])
+        assert (line["kl_to_start"] == 0.0) if new else (line["kl_to_start"] > 0.0)
+
+
+def test_only_hard_prompts_are_trained_on_and_the_expert_is_the_one_of_the_data(first):
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(REPOSITORY / "data" / "addition" / "train.parquet").to_pylist()
+    expert = {row["prompt_id"]: row["target"][0]["content"] for row in table}
+    assert first["ledger"]
+    for use in first["ledger"]:
+        assert use["num_rollouts"] == 8 and use["num_correct"] * 8 <= use["num_rollouts"]
+        assert hashlib.sha256(expert[use["prompt_id"]].encode()).hexdigest() == use["demonstration_sha256"]
+        assert use["kept_tokens"] == -(-use["response_tokens"] // 5)
+
+
+def test_the_ledger_the_metrics_and_the_summary_agree(first):
+    sft = [line for line in first["metrics"] if line["phase"] == "sft"]
+    uses = first["ledger"]
+    for key in ("response_tokens", "kept_tokens"):
+        assert sum(use[key] for use in uses) == sum(line[key] for line in sft)
+        assert sum(use[key] for use in uses) == sum(phase[key] for phase in first["summary"]["sft_phases"])
+    assert len(uses) == sum(line["demonstrations"] for line in sft) == first["summary"]["demonstrations"]
+    assert all(line["frozen_share"] == pytest.approx(0.5, abs=1e-5) for line in sft)
+    assert all(line["frozen_drift"] == 0.0 for line in sft if "frozen_drift" in line)
+    assert all(line["frozen_share"] == 0.0 for line in first["metrics"] if line["phase"] == "rl")
+    for phase in first["summary"]["sft_phases"]:
+        assert 0 <= phase["accuracy_before"] <= 1 and 0 <= phase["accuracy_after"] <= 1
+    seconds = first["summary"]["seconds"]
+    assert seconds["total"] == pytest.approx(seconds["rl"] + seconds["sft"] + seconds["overhead"])
+
+
+def test_the_console_ends_with_the_table(first):
+    assert "validation accuracy" in first["out"] and "addition/level_3" in first["out"]
+    assert "complete intervals" in first["out"] and "SFT interval 1" in first["out"]
+
+
+def without_times(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+
+
+def test_the_same_seed_gives_the_same_bits(first, again):
+    assert again["summary"]["weights_sha256"] == first["summary"]["weights_sha256"]
+    assert without_times(again["metrics"]) == without_times(first["metrics"])
+    assert again["ledger"] == first["ledger"]
+
+
+def test_another_seed_gives_another_run(first, other_seed):
+    assert other_seed["summary"]["weights_sha256"] != first["summary"]["weights_sha256"]
+    assert without_times(other_seed["metrics"])[0] != without_times(first["metrics"])[0]
