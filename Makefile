@@ -4,7 +4,7 @@ BIN := .venv/bin
 LOCK := docker/cpu.lock.txt
 EXPERIMENT ?= quickstart
 
-.PHONY: help setup lock quickstart test test-unit lint format types config clean
+.PHONY: help setup lock quickstart rl-algorithms test test-unit lint format types config clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -20,12 +20,18 @@ setup: .venv/.ready ## install the pinned CPU set and this package into .venv
 lock: ## resolve the CPU set anew and pin it in docker/cpu.lock.txt
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/python -m pip install --quiet torch==2.13.0
-	.venv-lock/bin/python -m pip install --quiet "setuptools<82" wheel ".[cpu,dev]"
+	.venv-lock/bin/python -m pip install --quiet setuptools wheel ".[cpu,dev]"
 	.venv-lock/bin/python -m pip freeze --all | sed -E '/^(mifo_verl|pip)\b/d; s/\+cpu$$//' > $(LOCK)
 	rm -rf .venv-lock
 
 quickstart: setup ## run the whole loop on two CPU cores
 	$(BIN)/python -m mifo_verl.train experiment=quickstart
+
+RL := dr_grpo grpo dapo rloo reinforce_plus_plus ppo
+rl-algorithms: setup ## small runs of two intervals or more with every RL algorithm
+	for rl in $(RL); do $(BIN)/python -m mifo_verl.train experiment=quickstart rl=$$rl run_dir=runs/rl/$$rl \
+	  trainer.total_training_steps=3 buffer_size=4 data.train_batch_size=8 actor_rollout_ref.actor.ppo_mini_batch_size=8 \
+	  mifo.probe.around_sft=false || exit 1; done
 
 test: setup ## all tests
 	$(BIN)/python -m pytest -q tests

@@ -104,15 +104,22 @@ class HardPrompts:
                 ground_truth=answer,
                 extra_info=dict(row.get("extra_info") or {}),
             )
-            self._verified[prompt_id] = bool(result["acc"] if isinstance(result, Mapping) else result == 1)
+            counted = count_correct([(prompt_id, _acc_of(result), False)])
+            self._verified[prompt_id] = counted[prompt_id] == (1, 1)
         return self._verified[prompt_id]
 
 
 def _correctness(extra_fields: Mapping[str, Any]) -> object:
-    info = extra_fields.get("reward_extra_info", {})
-    if "acc" not in info:
+    return _acc_of(extra_fields.get("reward_extra_info", {}))
+
+
+def _acc_of(result: Mapping[str, Any] | float) -> object:
+    """The correctness that a reward function returned; a plain number stands for both, as in verl."""
+    if not isinstance(result, Mapping):
+        return result
+    if "acc" not in result:
         raise ValueError(
             "the reward function returned no acc; it has to return {'score': float, 'acc': 0 or 1} "
             "(reward.custom_reward_function)"
         )
-    return info["acc"]
+    return result["acc"]

@@ -65,6 +65,20 @@ def _check_engine(config: DictConfig, mifo: MifoConfig) -> None:
             "fp32, because importance is taken from float32 master weights (bf16 hides most RL updates)",
             f"use {name}.fsdp_config.model_dtype=fp32, or mifo/freeze=none",
         )
+    require(
+        config.trainer.v1.trainer_mode == "mifo",
+        "trainer.v1.trainer_mode",
+        config.trainer.v1.trainer_mode,
+        "mifo, or verl's own trainer would run",
+        "use python -m verl.trainer.main_ppo for that",
+    )
+    require(
+        isinstance(mifo.schedule, Never) or not config.actor_rollout_ref.model.use_fused_kernels,
+        "actor_rollout_ref.model.use_fused_kernels",
+        config.actor_rollout_ref.model.use_fused_kernels,
+        "false, because fused kernels give no logits to take the tokens' entropy from",
+        "use mifo/schedule=never, or switch them off",
+    )
     if mifo.sft.surplus == "keep" and not isinstance(mifo.schedule, WhenFull):
         raise ConfigError("mifo.sft.surplus=keep must go with mifo/schedule=when_full, which says what surplus is")
 

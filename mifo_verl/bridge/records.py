@@ -31,6 +31,12 @@ class RunRecords:
         """Append one object for every use of a demonstration."""
         self._append(LEDGER, lines)
 
+    def rewind(self, step: int) -> None:
+        """Forget the lines after a step, where a run goes on from that step's checkpoint."""
+        for name in (METRICS, LEDGER):
+            kept = [line for line in read_lines(self.folder / name) if line["step"] <= step]
+            (self.folder / name).write_text("".join(json.dumps(line) + "\n" for line in kept))
+
     def write_end(self, **table: Any) -> None:
         """Keep what only the end of a run knows for the summary: accuracies, the digest of the weights."""
         _write_json(self.folder / SUMMARY, table)

@@ -19,6 +19,9 @@ from verl.utils import tensordict_utils as tu
 
 from mifo_verl.bridge.rollout import ROLLOUT_NAME, SERVER_NAME
 
+SEEDED = (ROLLOUT_NAME, "vllm")
+"""The rollouts whose sampling parameters have a seed; others draw as they like."""
+
 STREAM = "mifo_stream"
 """The column with the name of a prompt's random stream. It goes no further than the agent loop worker."""
 
@@ -51,7 +54,9 @@ class SeededAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class): 
 
     async def _run_agent_loop(self, sampling_params: dict[str, Any], trajectory: dict[str, Any], **kwargs: Any) -> Any:
         seed = stable_seed(self.rollout_config.seed, kwargs.pop(STREAM), kwargs["session_id"])
-        return await super()._run_agent_loop({**sampling_params, "seed": seed}, trajectory, **kwargs)
+        if self.rollout_config.name in SEEDED:
+            sampling_params = {**sampling_params, "seed": seed}
+        return await super()._run_agent_loop(sampling_params, trajectory, **kwargs)
 
 
 class MifoAgentLoopManager(AgentLoopManagerTQ):

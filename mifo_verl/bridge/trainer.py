@@ -113,6 +113,7 @@ class MifoTrainer(PPOTrainerSync):
         for entry in entries:
             self.buffer.put(entry)
         self.actor_rollout_wg.load_interval(str(folder))
+        self.records.rewind(self.global_steps)
         self._resumed = True
         logger.info(f"resumed interval {self.interval} with {len(self.buffer)} prompts in the buffer from {folder}")
 

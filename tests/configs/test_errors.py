@@ -61,6 +61,8 @@ WRONG = [
     (["data.val_files=/no/such.parquet"], "data.val_files=/no/such.parquet must be an existing", "mifo_verl.data"),
     (["data.train_files={data}/without.parquet"], "must be data with demonstrations in the column target", "never"),
     (["data.train_files={data}/broken.parquet"], "data.train_files={data}/broken.parquet", "parquet"),
+    (["trainer.v1.trainer_mode=sync"], "trainer.v1.trainer_mode=sync must be mifo", "verl.trainer.main_ppo"),
+    (["actor_rollout_ref.model.use_fused_kernels=true"], "use_fused_kernels=True must be false", "switch them off"),
     (["seed=-1"], "seed=-1 must be a whole number", "seed=0"),
     (["trainer.n_gpus_per_node=3"], "splits evenly over 3 ranks", "change"),
 ]

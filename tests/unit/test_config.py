@@ -81,9 +81,21 @@ def test_an_unknown_setting_is_refused_in_every_group(section):
     [
         ("sft", {"lr": 0}, "mifo.sft.lr=0 must be a number above 0; the paper's value is 1e-6"),
         ("sft", {"lr": -1e-6}, "mifo.sft.lr=-1e-06 must be a number above 0; the paper's value is 1e-6"),
-        ("sft", {"batch_size": 0}, "mifo.sft.batch_size=0 must be a whole number of at least 1; the paper's value is 64"),
-        ("sft", {"passes": 0}, "mifo.sft.passes=0 must be a whole number of at least 1; use mifo/schedule=never for RL alone"),
-        ("sft", {"clip_grad": 0}, "mifo.sft.clip_grad=0 must be a number above 0; use a large number to switch clipping off"),
+        (
+            "sft",
+            {"batch_size": 0},
+            "mifo.sft.batch_size=0 must be a whole number of at least 1; the paper's value is 64",
+        ),
+        (
+            "sft",
+            {"passes": 0},
+            "mifo.sft.passes=0 must be a whole number of at least 1; use mifo/schedule=never for RL alone",
+        ),
+        (
+            "sft",
+            {"clip_grad": 0},
+            "mifo.sft.clip_grad=0 must be a number above 0; use a large number to switch clipping off",
+        ),
         (
             "sft",
             {"learning_rate": 1e-5},
@@ -109,7 +121,11 @@ def test_an_unknown_setting_is_refused_in_every_group(section):
             {"max_accuracy": 2},
             "mifo.prompt_selector.max_accuracy=2 must be a share in [0, 1]; write it as 0.125 or '1/8'",
         ),
-        ("schedule", {"size": 0}, "mifo.schedule.size=0 must be a whole number of at least 1; use mifo/schedule=never for RL alone"),
+        (
+            "schedule",
+            {"size": 0},
+            "mifo.schedule.size=0 must be a whole number of at least 1; use mifo/schedule=never for RL alone",
+        ),
     ],
 )
 def test_a_value_out_of_range_is_refused_with_setting_value_rule_and_cure(section, settings, expected):
