@@ -98,9 +98,9 @@ class MifoEngine(CpuModuleMixin, FSDPEngineWithLMHead):
 
     def load_interval(self, folder: Path) -> None:
         """Read this rank's interval state back."""
-        if self.mifo.sft.optimizer == "separate":
-            self._separate = self._build_optimizer(self.module)
-        load_shards(folder, self.interval, self._separate, self.rank, torch.distributed.get_world_size())
+        separate = self._build_optimizer(self.module) if self.mifo.sft.optimizer == "separate" else None
+        load_shards(folder, self.interval, separate, self.rank, torch.distributed.get_world_size())
+        self._separate = separate
 
     def _lend_optimizer(self, sft: SftConfig) -> None:
         lrs = [group["lr"] for group in self.optimizer.param_groups]

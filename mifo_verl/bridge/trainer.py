@@ -48,6 +48,8 @@ TARGET = "target"
 class MifoTrainer(PPOTrainerSync):
     """``trainer.v1.trainer_mode=mifo``."""
 
+    val_dataloader: Any
+
     def __init__(self, config: DictConfig) -> None:
         with open_dict(config):
             config.trainer.v1.trainer_mode = "sync"  # verl compares this word in many places

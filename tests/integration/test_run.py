@@ -18,6 +18,7 @@ SMALL = [
     "actor_rollout_ref.actor.ppo_mini_batch_size=8",
     "buffer_size=3",
     "mifo.sft.batch_size=4",
+    "data.val_max_samples=40",
 ]
 
 
