@@ -32,17 +32,18 @@ def test_every_experiment_composes_and_builds(experiment):
     assert node.name == experiment and Path(node.run_dir).name == experiment
 
 
+S = WhenFull(26)  # the quick start's
 METHODS = {
-    "mifo": (MaxAccuracy("1/8"), TopEntropy(0.2), WhenFull(40), AbsChange(), StrictFreeze(0.5, 0.5)),
-    "mifo_dagger": (MaxAccuracy("1/8"), TopEntropy(0.2), WhenFull(40), AbsChange(), StrictFreeze(0.5, 0)),
-    "interleave": (MaxAccuracy(0), AllTokens(), WhenFull(40), AbsChange(), NoFreeze()),
-    "interleave_entropy": (MaxAccuracy("1/8"), TopEntropy(0.2), WhenFull(40), AbsChange(), NoFreeze()),
-    "interleave_freezing": (MaxAccuracy("1/8"), AllTokens(), WhenFull(40), AbsChange(), StrictFreeze(0.5, 0.5)),
+    "mifo": (MaxAccuracy("1/8"), TopEntropy(0.2), S, AbsChange(), StrictFreeze(0.5, 0.5)),
+    "mifo_dagger": (MaxAccuracy("1/8"), TopEntropy(0.2), S, AbsChange(), StrictFreeze(0.5, 0)),
+    "interleave": (MaxAccuracy(0), AllTokens(), S, AbsChange(), NoFreeze()),
+    "interleave_entropy": (MaxAccuracy("1/8"), TopEntropy(0.2), S, AbsChange(), NoFreeze()),
+    "interleave_freezing": (MaxAccuracy("1/8"), AllTokens(), S, AbsChange(), StrictFreeze(0.5, 0.5)),
     "rl_only": (MaxAccuracy("1/8"), TopEntropy(0.2), Never(), AbsChange(), NoFreeze()),
     "sft_only": (MaxAccuracy("1/8"), AllTokens(), Always(), AbsChange(), NoFreeze()),
     "sft_then_rl": (MaxAccuracy("1/8"), AllTokens(), SftThenRl(100), AbsChange(), NoFreeze()),
-    "random_mask": (MaxAccuracy("1/8"), TopEntropy(0.2), WhenFull(40), RandomImportance(0), StrictFreeze(0.5, 0)),
-    "random_tokens": (MaxAccuracy("1/8"), RandomTokens(0.2), WhenFull(40), AbsChange(), StrictFreeze(0.5, 0.5)),
+    "random_mask": (MaxAccuracy("1/8"), TopEntropy(0.2), S, RandomImportance(0), StrictFreeze(0.5, 0)),
+    "random_tokens": (MaxAccuracy("1/8"), RandomTokens(0.2), S, AbsChange(), StrictFreeze(0.5, 0.5)),
 }
 
 
@@ -96,6 +97,7 @@ def test_the_base_has_the_values_of_the_paper():
     assert (node.mifo.sft.lr, node.mifo.sft.clip_grad, node.mifo.sft.passes) == (1e-6, 1.0, 1)
     assert node.mifo.schedule.size == 64 and node.trainer.total_epochs == 3
     assert actor.fsdp_config.model_dtype == "fp32" and node.seed == 0
+    assert actor.loss_scale_factor == 8192
 
 
 def test_the_seed_reaches_every_draw():
