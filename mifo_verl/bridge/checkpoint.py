@@ -24,19 +24,22 @@ FORMAT = 1
 FOLDER = "mifo"
 
 
-def save_controller(folder: Path, counts: dict[str, int], buffer: Iterable[BufferEntry]) -> None:
+def save_controller(
+    folder: Path, counts: dict[str, int], buffer: Iterable[BufferEntry], accuracy_start: dict[str, float]
+) -> None:
     """Write the controller's part."""
     folder.mkdir(parents=True, exist_ok=True)
-    state = {"format": FORMAT, "counts": counts, "buffer": [asdict(entry) for entry in buffer]}
+    entries = [asdict(entry) for entry in buffer]
+    state = {"format": FORMAT, "counts": counts, "buffer": entries, "accuracy_start": accuracy_start}
     (folder / "controller.json").write_text(json.dumps(state) + "\n")
 
 
-def load_controller(folder: Path) -> tuple[dict[str, int], list[BufferEntry]]:
+def load_controller(folder: Path) -> tuple[dict[str, int], list[BufferEntry], dict[str, float]]:
     """Read the controller's part. Raises ValueError on another format."""
     state = json.loads((folder / "controller.json").read_text())
     if state["format"] != FORMAT:
         raise ValueError(f"{folder} has format {state['format']}, and this version reads format {FORMAT}")
-    return state["counts"], [_entry(entry) for entry in state["buffer"]]
+    return state["counts"], [_entry(entry) for entry in state["buffer"]], state["accuracy_start"]
 
 
 def _entry(entry: dict[str, Any]) -> BufferEntry:

@@ -10,7 +10,8 @@ from tensordict import TensorDict
 from torch import Tensor
 from torch.optim import Optimizer
 from verl.utils import tensordict_utils as tu
-from verl.utils.device import get_device_name
+from verl.utils.device import get_device_id, get_device_name
+from verl.utils.fsdp_utils import load_fsdp_optimizer, offload_fsdp_optimizer
 from verl.workers.engine import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead, FSDPEngineWithValueHead
 
@@ -85,7 +86,7 @@ class MifoEngine(CpuModuleMixin, FSDPEngineWithLMHead):
         if self._rl is None:
             raise RuntimeError("no SFT phase is running")
         drift = self.interval.release(self.optimizer)
-        self.optimizer = self._rl.optimizer
+        self._use(self._rl.optimizer)
         for group, lr in zip(self.optimizer.param_groups, self._rl.lrs, strict=True):
             group["lr"] = lr
         self.optimizer_config.clip_grad = self._rl.clip_grad
@@ -106,13 +107,20 @@ class MifoEngine(CpuModuleMixin, FSDPEngineWithLMHead):
         lrs = [group["lr"] for group in self.optimizer.param_groups]
         self._rl = _RlSettings(self.optimizer, lrs, self.optimizer_config.clip_grad)
         if sft.optimizer == "fresh":
-            self.optimizer = self._build_optimizer(self.module)
+            self._use(self._build_optimizer(self.module))
         elif sft.optimizer == "separate":
             self._separate = self._separate or self._build_optimizer(self.module)
-            self.optimizer = self._separate
+            self._use(self._separate)
         for group in self.optimizer.param_groups:
             group["lr"] = sft.lr
         self.optimizer_config.clip_grad = sft.clip_grad
+
+    def _use(self, optimizer: Optimizer) -> None:
+        """Make another optimizer the engine's own; where verl offloads optimizers, only this one is on the device."""
+        if self._is_offload_optimizer and optimizer is not self.optimizer:
+            offload_fsdp_optimizer(self.optimizer)
+            load_fsdp_optimizer(optimizer, get_device_id())
+        self.optimizer = optimizer
 
     # ------------------------------------------------------------------ one update
 

@@ -28,6 +28,7 @@ class HardPrompts:
         tokenizer: Any,
         score: Scorer,
         max_response_tokens: int,
+        num_rollouts: int,
     ) -> None:
         self.buffer = buffer
         self.rejected: Counter[str] = Counter()
@@ -36,8 +37,9 @@ class HardPrompts:
         self._tokenizer = tokenizer
         self._score = score
         self._max_response_tokens = max_response_tokens
+        self._num_rollouts = num_rollouts
         self._rows: dict[str, dict[str, Any]] = {}
-        self._verified: dict[str, bool] = {}
+        self._verified: dict[tuple[str, str], bool] = {}
 
     def begin_step(self) -> None:
         """Forget the prompts of the step before and start its counts anew."""
@@ -72,6 +74,9 @@ class HardPrompts:
 
     def _consider(self, uid: str, num_correct: int, num_rollouts: int, prompt_ids: list[int], step: int) -> None:
         row = self._rows[uid]
+        if num_rollouts < self._num_rollouts:  # some failed: what is left is no accuracy over N
+            self.rejected["incomplete"] += 1
+            return
         group = PromptGroup(prompt_id_of(row), num_correct, num_rollouts, step)
         if not self._selector(group):
             self.buffer.discard(group.prompt_id)
@@ -96,17 +101,18 @@ class HardPrompts:
         return built
 
     def _is_correct(self, row: dict[str, Any], text: str, answer: str) -> bool:
-        prompt_id = prompt_id_of(row)
-        if prompt_id not in self._verified:
+        key = (text, answer)
+        if key not in self._verified:
             result = self._score(
                 data_source=row["data_source"],
                 solution_str=text,
                 ground_truth=answer,
                 extra_info=dict(row.get("extra_info") or {}),
             )
+            prompt_id = prompt_id_of(row)
             counted = count_correct([(prompt_id, _acc_of(result), False)])
-            self._verified[prompt_id] = counted[prompt_id] == (1, 1)
-        return self._verified[prompt_id]
+            self._verified[key] = counted[prompt_id] == (1, 1)
+        return self._verified[key]
 
 
 def _correctness(extra_fields: Mapping[str, Any]) -> object:

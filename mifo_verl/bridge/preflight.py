@@ -133,6 +133,16 @@ def _check_sizes(config: DictConfig) -> None:
         f"such that mini-batch x rollout.n = {mini * rollout.n} splits evenly over {ranks} ranks",
         "change the mini-batch, actor_rollout_ref.rollout.n or trainer.n_gpus_per_node",
     )
+    if actor.use_dynamic_bsz:
+        longest = config.data.max_prompt_length + config.data.max_response_length
+        budget = actor.ppo_max_token_len_per_gpu * actor.ulysses_sequence_parallel_size
+        require(
+            longest <= budget,
+            "actor_rollout_ref.actor.ppo_max_token_len_per_gpu",
+            actor.ppo_max_token_len_per_gpu,
+            f"such that a sequence of data.max_prompt_length + data.max_response_length = {longest} tokens fits",
+            "make it larger, or the lengths smaller",
+        )
     if config.algorithm.adv_estimator in ("grpo", "rloo"):
         require(
             rollout.n >= 2,

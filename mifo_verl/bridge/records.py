@@ -62,10 +62,11 @@ def ledger_line(entry: BufferEntry, interval: int, step: int, kept_tokens: int) 
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSON-lines file; none where it does not exist."""
+    """The objects of a JSON-lines file, without a last line that is still being written; none where it is absent."""
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    text = path.read_text()
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
 def finish_summary(folder: Path, total_seconds: float) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 A stream is named by the training step and the uid of the prompt, which the trainer keeps the same in every run; in
 validation by the prompt itself, since verl draws its validation uids at random. Two validations of the same data
 thus share their streams, so that their difference is the weights' alone.
-Chosen by ``actor_rollout_ref.rollout.agent.agent_loop_manager_class``; for the rollouts ``transformers`` and ``vllm``.
+Chosen by ``actor_rollout_ref.rollout.agent.agent_loop_manager_class``. vLLM gets the seeds where
+``rollout.full_determinism`` is set, since a seed of its own slows the sampling of every request there.
 """
 
 import hashlib
@@ -18,9 +19,6 @@ from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorke
 from verl.utils import tensordict_utils as tu
 
 from mifo_verl.bridge.rollout import ROLLOUT_NAME, SERVER_NAME
-
-SEEDED = (ROLLOUT_NAME, "vllm")
-"""The rollouts whose sampling parameters have a seed; others draw as they like."""
 
 STREAM = "mifo_stream"
 """The column with the name of a prompt's random stream. It goes no further than the agent loop worker."""
@@ -54,7 +52,7 @@ class SeededAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class): 
 
     async def _run_agent_loop(self, sampling_params: dict[str, Any], trajectory: dict[str, Any], **kwargs: Any) -> Any:
         seed = stable_seed(self.rollout_config.seed, kwargs.pop(STREAM), kwargs["session_id"])
-        if self.rollout_config.name in SEEDED:
+        if self.rollout_config.name == ROLLOUT_NAME or self.rollout_config.full_determinism:
             sampling_params = {**sampling_params, "seed": seed}
         return await super()._run_agent_loop(sampling_params, trajectory, **kwargs)
 

@@ -109,6 +109,7 @@ def sft_lines(report: dict[str, Any], seconds: float) -> list[dict[str, Any]]:
     ]
     lines[-1] |= {
         "mask": report["mask"],
+        "rejected_demonstrations": report["rejected"],
         "frozen_drift": report["drift"],
         "accuracy_before": report["accuracy_before"],
         "accuracy_after": report.get("accuracy_after"),

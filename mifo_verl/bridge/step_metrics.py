@@ -33,7 +33,7 @@ def rl_line(
         "update": 0,
         "reward": _number(metrics, "critic/score/mean"),
         "accuracy": prompts.num_correct / prompts.num_rollouts if prompts.num_rollouts else None,
-        "entropy": _number(metrics, "actor/entropy"),
+        "entropy": _number(metrics, "mifo/rl/entropy"),
         "kl_to_start": _number(metrics, "mifo/rl/kl_to_start"),
         "kept_share": None,
         "frozen_share": 0.0,

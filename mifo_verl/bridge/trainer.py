@@ -6,6 +6,7 @@ Data flows one way: rollouts -> rewards -> verl's RL update -> accuracy -> hard 
 
 import hashlib
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ class MifoTrainer(PPOTrainerSync):
         self._drawn = 0
         self._resumed = False
         self._validation: dict[str, float] | None = None  # of the weights as they are now
-        self._first_validation: dict[str, float] = {}
+        self._accuracy_start: dict[str, float] = {}
         self._sft_report: dict[str, Any] | None = None
         super().__init__(config)
 
@@ -87,6 +88,7 @@ class MifoTrainer(PPOTrainerSync):
             tokenizer=self.tokenizer,
             score=get_custom_reward_fn(self.config) or default_compute_score,
             max_response_tokens=self.config.data.max_response_length,
+            num_rollouts=self.config.actor_rollout_ref.rollout.n,
         )
         self.sft_phase = SftPhase(
             config=self.config, mifo=self.mifo, workers=self.actor_rollout_wg, pad_token_id=self.tokenizer.pad_token_id
@@ -94,6 +96,8 @@ class MifoTrainer(PPOTrainerSync):
 
         if self.global_steps:
             self._load_interval()
+        else:
+            self.records.rewind(0)
 
     def on_train_begin(self) -> None:
         """The first interval begins, unless a checkpoint brought one along."""
@@ -105,13 +109,17 @@ class MifoTrainer(PPOTrainerSync):
         """The interval state first: verl's own part ends with the mark that makes the checkpoint count."""
         folder = self._checkpoint_folder()
         counts = {"interval": self.interval, "rl_steps": self.rl_steps, "drawn": self._drawn}
-        save_controller(folder, counts, self.buffer)
+        save_controller(folder, counts, self.buffer, self._accuracy_start)
         self.actor_rollout_wg.save_interval(str(folder))
         super()._save_checkpoint()
+        for old in folder.parent.parent.glob(f"global_step_*/{FOLDER}"):
+            if not (old.parent / "actor").exists():  # verl keeps only its newest
+                shutil.rmtree(old)
 
     def _load_interval(self) -> None:
-        folder = self._checkpoint_folder()
-        counts, entries = load_controller(folder)
+        elsewhere = self.config.trainer.resume_mode == "resume_path"
+        folder = Path(self.config.trainer.resume_from_path) / FOLDER if elsewhere else self._checkpoint_folder()
+        counts, entries, self._accuracy_start = load_controller(folder)
         self.interval, self.rl_steps, self._drawn = counts["interval"], counts["rl_steps"], counts["drawn"]
         for entry in entries:
             self.buffer.put(entry)
@@ -142,6 +150,7 @@ class MifoTrainer(PPOTrainerSync):
         self._sft_report = None
         self.hard_prompts.begin_step()
         if self._next_phase() is Phase.SFT:
+            self.checkpoint_manager.sleep_replicas()  # no rollout of this step does it
             if not len(self.buffer):
                 self._fill_from_dataset()
             batch = KVBatchMeta(partition_id="train")
@@ -154,6 +163,10 @@ class MifoTrainer(PPOTrainerSync):
                 return batch
         if len(self.buffer):
             self._run_sft_phase(metrics, timing_raw)
+        else:
+            logger.warning(
+                f"step {self.global_steps}: no prompt has a usable demonstration {self.hard_prompts.rejected}"
+            )
         return batch
 
     def _next_phase(self) -> Phase:
@@ -179,7 +192,8 @@ class MifoTrainer(PPOTrainerSync):
         with marked_timer("sft", timing_raw):
             self._sft_report = self.sft_phase.run(self.buffer, self.interval, self.global_steps)
         self._validation = None
-        self._sft_report |= {"accuracy_before": before, "buffer_size": buffer_size}
+        rejected = dict(sorted(self.hard_prompts.rejected.items()))
+        self._sft_report |= {"accuracy_before": before, "buffer_size": buffer_size, "rejected": rejected}
         self.records.ledger(self._sft_report.pop("ledger"))
         self.interval += 1
         self.rl_steps = 0
@@ -225,15 +239,23 @@ class MifoTrainer(PPOTrainerSync):
         """verl's validation, made once for the same weights."""
         if self._validation is None:
             self._validation = super()._validate()
-            self._first_validation = self._first_validation or self._validation
+            self._accuracy_start = self._accuracy_start or accuracy_by_source(self._validation)
         return dict(self._validation)
 
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         batch = super()._compute_old_log_prob(batch, metrics)
+        if "actor/entropy" in metrics:  # verl's is aggregated as the loss is; the record's is the mean over tokens
+            metrics["mifo/rl/entropy"] = self._mean_over_tokens(batch, "entropy")
         if self.mifo.probe.kl_to_start:
             with marked_timer("kl_to_start", self.timing_raw):
                 metrics["mifo/rl/kl_to_start"] = self._kl_to_start(batch)
         return batch
+
+    def _mean_over_tokens(self, batch: KVBatchMeta, field: str) -> float:
+        fields = [field, "response_mask"]
+        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
+        mask = data["response_mask"].to_padded_tensor(0).bool()
+        return float(data[field].to_padded_tensor(0.0)[mask].double().mean())
 
     def _kl_to_start(self, batch: KVBatchMeta) -> float:
         """Mean over the rollouts' tokens of r - 1 - log r, r = pi_start / pi: KL(pi || pi_start), never negative."""
@@ -271,7 +293,7 @@ class MifoTrainer(PPOTrainerSync):
         last = self._validation or self._validate()
         shards = "".join(self.actor_rollout_wg.weights_sha256())
         self.records.write_end(
-            accuracy_start=accuracy_by_source(self._first_validation),
+            accuracy_start=self._accuracy_start,
             accuracy_end=accuracy_by_source(last),
             weights_sha256=hashlib.sha256(shards.encode()).hexdigest(),
         )

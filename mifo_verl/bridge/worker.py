@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from tensordict import TensorDict
 from verl.single_controller.base.decorator import Dispatch, make_nd_compute_dataproto_dispatch_fn, register
-from verl.utils.device import get_device_name
+from verl.utils.device import get_device_name, get_torch_device
 from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
 
 from mifo_verl.bridge import rollout
@@ -45,6 +45,11 @@ class MifoWorker(ActorRolloutRefWorker):
         rollout.register()
         super().__init__(*args, **kwargs)
 
+    @staticmethod
+    def _settle() -> None:
+        """Wait for copies to the host that verl's offloading leaves under way."""
+        get_torch_device().synchronize()
+
     @property
     def _engine(self) -> MifoEngine:
         return self.actor.engine
@@ -59,6 +64,7 @@ class MifoWorker(ActorRolloutRefWorker):
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def begin_interval(self) -> None:
         """theta_start = theta."""
+        self._settle()
         self._engine.begin_interval()
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
@@ -87,16 +93,19 @@ class MifoWorker(ActorRolloutRefWorker):
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def save_interval(self, folder: str) -> None:
         """Write every rank's interval state beside verl's checkpoint."""
+        self._settle()
         self._engine.save_interval(Path(folder))
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def load_interval(self, folder: str) -> None:
         """Read every rank's interval state back."""
-        self._engine.load_interval(Path(folder))
+        with self._engine.train_mode():
+            self._engine.load_interval(Path(folder))
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def weights_sha256(self) -> str:
         """A digest of this rank's shards of the master weights."""
+        self._settle()
         digest = hashlib.sha256()
         for weight in self._engine.interval.model.weights():
             digest.update(weight.cpu().numpy().tobytes())

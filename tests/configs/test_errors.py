@@ -63,6 +63,7 @@ WRONG = [
     (["data.train_files={data}/broken.parquet"], "data.train_files={data}/broken.parquet", "parquet"),
     (["trainer.v1.trainer_mode=sync"], "trainer.v1.trainer_mode=sync must be mifo", "verl.trainer.main_ppo"),
     (["actor_rollout_ref.model.use_fused_kernels=true"], "use_fused_kernels=True must be false", "switch them off"),
+    (["actor_rollout_ref.actor.ppo_max_token_len_per_gpu=100"], "= 128 tokens fits", "make it larger"),
     (["seed=-1"], "seed=-1 must be a whole number", "seed=0"),
     (["trainer.n_gpus_per_node=3"], "splits evenly over 3 ranks", "change"),
 ]

@@ -61,6 +61,11 @@ def test_each_method_is_a_switch_of_the_quick_start_and_an_experiment_of_its_own
     assert (at_paper_size.token_selector, at_paper_size.freeze) == (tokens, freeze)
 
 
+def test_stand_alone_sft_has_its_own_learning_rate():
+    assert mifo_of("experiment=sft_only").sft.lr == mifo_of("experiment=sft_then_rl").sft.lr == 1e-5
+    assert mifo_of("experiment=mifo").sft.lr == 1e-6
+
+
 ALGORITHMS = {
     "dr_grpo": ("grpo", False, "seq-mean-token-sum-norm", False, False),
     "grpo": ("grpo", True, "seq-mean-token-mean", True, False),

@@ -37,7 +37,9 @@ def row(prompt_id: str, target: str | None, answer: str = "7") -> dict[str, Any]
 
 @pytest.fixture
 def collector(monkeypatch):
-    made = HardPrompts(MaxAccuracy("1/8"), DemonstrationBuffer(), Characters(), compute_score, max_response_tokens=13)
+    made = HardPrompts(
+        MaxAccuracy("1/8"), DemonstrationBuffer(), Characters(), compute_score, max_response_tokens=13, num_rollouts=8
+    )
 
     def finish(correct: dict[str, list[int]], padding: dict[str, list[int]] | None = None, step: int = 1) -> None:
         groups = [(uid, acc, False) for uid, accs in correct.items() for acc in accs]
@@ -68,7 +70,12 @@ def test_a_hard_prompt_joins_with_the_rollouts_own_prompt_tokens_and_its_provena
     collector.remember("t1", row("hard", SEVEN))
     collector.finish({"t0": [1, 1, 0, 0, 0, 0, 0, 0], "t1": [0, 0, 0, 0, 0, 0, 0, 1]}, step=4)
     (entry,) = collector.buffer
-    assert (entry.group.prompt_id, entry.group.num_correct, entry.group.num_rollouts, entry.group.step) == ("hard", 1, 8, 4)
+    assert (entry.group.prompt_id, entry.group.num_correct, entry.group.num_rollouts, entry.group.step) == (
+        "hard",
+        1,
+        8,
+        4,
+    )
     assert entry.example.prompt_ids == (5, 6, 7)
     assert entry.example.response_ids == (*(ord(c) for c in SEVEN), 0)
     assert (collector.num_correct, collector.num_rollouts) == (3, 16)
@@ -76,8 +83,22 @@ def test_a_hard_prompt_joins_with_the_rollouts_own_prompt_tokens_and_its_provena
 
 def test_padding_rollouts_do_not_count(collector):
     collector.remember("t0", row("solved", SEVEN))
-    collector.finish({"t0": [1, 0]}, padding={"t0": [0] * 14})
-    assert len(collector.buffer) == 0 and collector.num_rollouts == 2
+    collector.finish({"t0": [1, 1, 0, 0, 0, 0, 0, 0]}, padding={"t0": [0] * 8})  # with them 2 of 16 would be hard
+    assert len(collector.buffer) == 0 and collector.num_rollouts == 8
+
+
+def test_a_group_that_lost_rollouts_is_counted_and_not_judged(collector):
+    collector.remember("t0", row("hard", SEVEN))
+    collector.finish({"t0": [0]})
+    assert len(collector.buffer) == 0 and collector.rejected == {"incomplete": 1}
+
+
+def test_every_demonstration_is_verified_by_itself_also_under_an_id_seen_before(collector):
+    collector.remember("t0", row("twice", SEVEN))
+    collector.finish({"t0": [0] * 8})
+    collector.remember("t1", row("twice", "so \\boxed{8}"))
+    collector.finish({"t1": [0] * 8})
+    assert collector.rejected == {"wrong": 1}
 
 
 def test_the_newest_accuracy_replaces_the_old_entry_or_takes_it_out(collector):
@@ -110,6 +131,8 @@ def test_correctness_comes_from_acc_and_its_absence_is_an_error(collector):
 
 
 def test_a_reward_that_is_a_plain_number_other_than_0_and_1_does_not_verify_a_demonstration(monkeypatch):
-    made = HardPrompts(MaxAccuracy(0), DemonstrationBuffer(), Characters(), lambda **_: 0.9, max_response_tokens=13)
+    made = HardPrompts(
+        MaxAccuracy(0), DemonstrationBuffer(), Characters(), lambda **_: 0.9, max_response_tokens=13, num_rollouts=8
+    )
     with pytest.raises(ValueError, match=r"acc=0.9 of prompt hard must be 0 or 1"):
         made.example(row("hard", SEVEN), [1])

@@ -17,8 +17,9 @@ SEPARATE = {"mifo.sft.optimizer": "separate", "mifo.sft.lr": 1e-3}
 def test_the_buffer_comes_back_with_its_provenance_and_order(tmp_path):
     hard = BufferEntry(PromptGroup("q2", 1, 8, 5), SftExample("q2", (1, 2), (3,), "a" * 64))
     unrolled = BufferEntry(None, SftExample("q1", (4,), (5, 6), "b" * 64))
-    save_controller(tmp_path, {"interval": 3, "rl_steps": 2, "drawn": 48}, [hard, unrolled])
-    assert load_controller(tmp_path) == ({"interval": 3, "rl_steps": 2, "drawn": 48}, [hard, unrolled])
+    save_controller(tmp_path, {"interval": 3, "rl_steps": 2, "drawn": 48}, [hard, unrolled], {"mean": 0.25})
+    counts = {"interval": 3, "rl_steps": 2, "drawn": 48}
+    assert load_controller(tmp_path) == (counts, [hard, unrolled], {"mean": 0.25})
 
 
 def test_another_format_is_refused_by_name(tmp_path):

@@ -62,6 +62,14 @@ CASES = {
     "gradient": (2, {"mifo.freeze.name": "gradient"}),
     "separate": (2, {"mifo.sft.optimizer": "separate"}),
     "fresh": (2, {"mifo.sft.optimizer": "fresh"}),
+    "gradient alone": (
+        2,
+        {
+            "mifo.freeze.name": "gradient",
+            "mifo.sft.optimizer": "fresh",
+            "actor_rollout_ref.actor.optim.weight_decay": 0.0,
+        },
+    ),
     "dagger": (1, {"mifo.freeze.history": 0}),
     "no freeze": (1, {"mifo.freeze": {"name": "none"}, "mifo.probe.kl_to_start": False}),
 }
@@ -107,6 +115,12 @@ def test_gradient_freezing_lets_moments_and_weight_decay_move_the_frozen_weights
     assert sum(moved(mask, before, after) for mask, before, after in pairs) > 0
 
 
+def test_a_zero_gradient_alone_holds_still_without_moments_and_weight_decay(on_two_ranks):
+    run = on_two_ranks["gradient alone"]
+    pairs = zip(run["mask"], run["before"], run["after"], strict=True)
+    assert sum(moved(mask, before, after) for mask, before, after in pairs) == 0
+
+
 @pytest.mark.parametrize(("optimizer", "steps"), [("strict", {5.0}), ("separate", {2.0}), ("fresh", {2.0})])
 def test_each_sft_optimizer_counts_its_own_steps(on_two_ranks, optimizer, steps):
     run = on_two_ranks[optimizer]
@@ -123,6 +137,105 @@ def test_without_freezing_there_is_no_mask_and_all_weights_move(on_two_ranks):
     run = on_two_ranks["no freeze"]
     assert run["report"] is None and run["mask"] is None and run["drift"] is None
     assert all(not torch.equal(before, after) for before, after in zip(run["before"], run["after"], strict=True))
+
+
+def _norms() -> tuple[float, float, float]:
+    """The norm that the update clips by, and the gradient's norm over the free and over all coordinates."""
+    from mifo_verl.bridge.sft_step import SftLossOfBatch
+
+    engine = make_engine(MOVING)
+    engine.begin_interval()
+    update(engine, examples(8))
+    engine.begin_sft(interval=1)
+    batch = batch_of(examples(6), engine, use_dynamic_bsz=True, max_token_len_per_gpu=4096)
+    with engine.train_mode():
+        engine.optimizer_zero_grad()
+        engine.forward_backward_batch(batch, SftLossOfBatch(engine.mifo))
+        gradient = torch.cat(full(engine.interval.model.gradients()))
+        frozen = torch.cat(full(engine.interval._frozen))
+        return engine.optimizer_step(), float(gradient[~frozen].norm()), float(gradient.norm())
+
+
+def test_the_clip_norm_is_taken_after_the_mask():
+    ((clipped_by, free, whole),) = run_on_ranks(_norms, 2, [()])
+    assert clipped_by == pytest.approx(free, rel=1e-4) and free < 0.99 * whole
+
+
+def _two_intervals(history: float) -> list[list[torch.Tensor]]:
+    """Importance of the first interval, change in the second, importance and mask of the second."""
+    engine = make_engine({"mifo.freeze.history": history})
+    model, interval = engine.interval.model, engine.interval
+    found = []
+    for number in (1, 2):
+        engine.begin_interval()
+        for weight, where in zip(model.weights(), model.slices, strict=True):
+            index = torch.arange(where.first, where.first + weight.numel())
+            weight.add_(((index * (7919, 104729)[number - 1]) % 1009).float() * 2.0**-12)
+        change = [(end - start).abs() for end, start in zip(model.weights(), interval.start, strict=True)]
+        interval.select(engine.mifo.freeze, engine.mifo.importance, number)
+        found.append([full(part) for part in (change, interval.history or change, interval._frozen)])
+        interval.release(engine.optimizer)
+    (_, first, _), (change, second, mask) = found
+    return [first, change, second, mask]
+
+
+def test_the_history_is_remembered_with_weight_alpha_and_decides_the_next_mask():
+    (first, change, second, mask), (*_, dagger_mask) = run_on_ranks(_two_intervals, 2, [(0.5,), (0.0,)])
+    for c1, delta, c2, frozen in zip(first, change, second, mask, strict=True):
+        assert torch.equal(c2, torch.where(frozen, 0.5 * c1 + 0.5 * delta, 0.0))
+    assert any(not torch.equal(one, other) for one, other in zip(mask, dagger_mask, strict=True))
+
+
+def _reference_and_engine() -> tuple[float, float, list[float], list[float]]:
+    """Loss and entropy sums by a plain forward pass, one example at a time, and by the engine."""
+    from transformers import AutoModelForCausalLM
+
+    from mifo_verl.bridge.sft_step import SftLossOfBatch, rows_of
+    from tests.integration.engine_ranks import _quickstart
+
+    model = AutoModelForCausalLM.from_pretrained(_quickstart().actor_rollout_ref.model.path, dtype=torch.float32)
+    losses, entropies = [], []
+    for example in examples(7):
+        ids = torch.tensor([example.prompt_ids + example.response_ids])
+        with torch.no_grad():
+            logits = model(ids).logits[0, len(example.prompt_ids) - 1 : -1].double()
+        log_prob = torch.log_softmax(logits, dim=-1)
+        entropy = -(log_prob.exp() * log_prob).sum(dim=-1)
+        kept = entropy.topk(-(-len(example.response_ids) // 5)).indices
+        chosen = log_prob[torch.arange(len(example.response_ids)), torch.tensor(example.response_ids)]
+        losses.append(-float(chosen[kept].sum()) / len(example.response_ids))
+        entropies.append(float(entropy.sum()))
+    engine = make_engine({})
+    batch = batch_of(examples(7), engine, use_dynamic_bsz=True, max_token_len_per_gpu=4096)
+    with engine.train_mode():
+        output = engine.forward_backward_batch(batch, SftLossOfBatch(engine.mifo))
+    rows = rows_of({"mifo_rows": [output["metrics"]["mifo_rows"]]})
+    return sum(losses) / 7, sum(output["loss"]), entropies, [entropy for _, _, entropy in rows]
+
+
+def test_the_engines_loss_and_entropy_are_those_of_a_plain_forward_pass():
+    ((loss, ours, entropies, our_entropies),) = run_on_ranks(_reference_and_engine, 1, [()])
+    assert ours == pytest.approx(loss, rel=1e-5)
+    assert our_entropies == pytest.approx(entropies, rel=1e-5)
+
+
+def _packed_and_padded() -> list[list[float]]:
+    from verl.utils import tensordict_utils as tu
+
+    engine = make_engine({})
+    batch = batch_of(examples(3), engine)
+    lengths = batch["input_ids"].offsets().diff().tolist()
+    logits = [torch.randn(length, 265, generator=torch.Generator().manual_seed(length)) for length in lengths]
+    padded = torch.nn.utils.rnn.pad_sequence(logits, batch_first=True)
+    from_padded = engine._selection_entropy(padded, {}, batch)
+    packed = torch.cat([*logits, torch.zeros(3, 265)])[None]
+    tu.assign_non_tensor(batch, use_remove_padding=True)
+    return [from_padded.values().tolist(), engine._selection_entropy(packed, {"pad_size": 3}, batch).values().tolist()]
+
+
+def test_packed_and_padded_logits_have_the_same_entropy():
+    ((padded, packed),) = run_on_ranks(_packed_and_padded, 1, [()])
+    assert packed == pytest.approx(padded, rel=1e-6) and len(packed) > 3
 
 
 def _mask_of_a_known_change(settings: dict[str, Any]) -> list[torch.Tensor]:
