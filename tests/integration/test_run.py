@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ SMALL = [
     "buffer_size=3",
     "mifo.sft.batch_size=4",
     "data.val_max_samples=40",
+    "trainer.save_freq=2",
 ]
 
 
@@ -29,6 +31,7 @@ def train(folder: Path, *overrides: str) -> dict[str, Any]:
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     lines = {name: (folder / f"{name}.jsonl").read_text().splitlines() for name in ("metrics", "ledger")}
     return {
+        "folder": folder,
         "out": done.stdout,
         "metrics": [json.loads(line) for line in lines["metrics"]],
         "ledger": [json.loads(line) for line in lines["ledger"]],
@@ -112,6 +115,24 @@ def test_the_ledger_the_metrics_and_the_summary_agree(first):
 def test_the_console_ends_with_the_table(first):
     assert "validation accuracy" in first["out"] and "addition/level_3" in first["out"]
     assert "complete intervals" in first["out"] and "SFT interval 1" in first["out"]
+
+
+@pytest.fixture(scope="module")
+def resumed(first, tmp_path_factory) -> dict[str, Any]:
+    """The first run as if it had been lost after step 2, and gone on from that step's checkpoint."""
+    folder = tmp_path_factory.mktemp("runs") / "resumed"
+    shutil.copytree(first["folder"], folder)
+    checkpoints = folder / "checkpoints"
+    shutil.rmtree(checkpoints / "global_step_4")
+    (checkpoints / "latest_checkpointed_iteration.txt").write_text("2")
+    return train(folder, "trainer.resume_mode=auto")
+
+
+def test_a_run_goes_on_from_its_checkpoint_as_if_it_had_never_stopped(first, resumed):
+    assert resumed["ledger"] == first["ledger"]
+    assert without_times(resumed["metrics"]) == without_times(first["metrics"])
+    assert resumed["summary"]["weights_sha256"] == first["summary"]["weights_sha256"]
+    assert resumed["summary"]["accuracy_start"] == first["summary"]["accuracy_start"]
 
 
 def without_times(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
