@@ -9,6 +9,8 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 from torch.optim import Optimizer
+from transformers import AutoModelForTokenClassification
+from verl.utils import model as verl_model
 from verl.utils import tensordict_utils as tu
 from verl.utils.device import get_device_id, get_device_name
 from verl.utils.fsdp_utils import load_fsdp_optimizer, offload_fsdp_optimizer
@@ -158,7 +160,27 @@ class MifoEngine(CpuModuleMixin, FSDPEngineWithLMHead):
 
 
 class MifoCriticEngine(CpuModuleMixin, FSDPEngineWithValueHead):
-    """The critic's engine; the same on every device."""
+    """The critic's engine; on a CPU without the flash attention that verl asks for by name."""
+
+    def _build_module(self) -> Any:
+        if get_device_name() != "cpu":
+            return super()._build_module()
+        asked = verl_model.load_valuehead_model
+        verl_model.load_valuehead_model = _value_model_with_sdpa
+        try:
+            return super()._build_module()
+        finally:
+            verl_model.load_valuehead_model = asked
+
+
+def _value_model_with_sdpa(local_path: str, torch_dtype: Any, model_config: Any, trust_remote_code: bool) -> Any:
+    return AutoModelForTokenClassification.from_pretrained(
+        local_path,
+        dtype=torch_dtype,
+        config=model_config,
+        attn_implementation="sdpa",
+        trust_remote_code=trust_remote_code,
+    )
 
 
 def register_engines() -> None:

@@ -46,7 +46,7 @@ class OrderedReplayBuffer(ReplayBuffer):
         if filtered:
             trajectories = self.partitions[partition_id]
             keys = sorted((key for key in trajectories if key.split("_")[0] in filtered), key=key_order)
-            self._on_evict(KVBatchMeta(partition_id, keys=keys, tags=[trajectories[key] for key in keys]))
+            self._on_evict(KVBatchMeta(partition_id=partition_id, keys=keys, tags=[trajectories[key] for key in keys]))
         return super()._evict_terminal_groups(global_steps, partition_id, eviction_reasons)
 
     def _select_prompt_uids(
