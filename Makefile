@@ -30,7 +30,7 @@ quickstart: setup ## run the whole loop on two CPU cores
 RL := dr_grpo grpo dapo rloo reinforce_plus_plus ppo
 rl-algorithms: setup ## small runs of two intervals or more with every RL algorithm
 	for rl in $(RL); do $(BIN)/python -m mifo_verl.train experiment=quickstart rl=$$rl run_dir=runs/rl/$$rl \
-	  trainer.total_training_steps=3 buffer_size=4 data.train_batch_size=8 actor_rollout_ref.actor.ppo_mini_batch_size=8 \
+	  trainer.total_training_steps=4 buffer_size=2 data.train_batch_size=8 actor_rollout_ref.actor.ppo_mini_batch_size=8 \
 	  mifo.probe.around_sft=false data.val_max_samples=40 || exit 1; \
 	  $(BIN)/python -c "import json; assert json.load(open('runs/rl/$$rl/summary.json'))['intervals'] >= 2" || exit 1; done
 

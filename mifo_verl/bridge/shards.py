@@ -1,8 +1,8 @@
 """A model as FSDP shards it: flat local views of parameters, gradients and optimizer state, in one fixed order.
 
-Over the ranks of the shard group, in rank order, the flat views of a parameter are the flattened parameter: FSDP2 splits
-DTensors by rows, and FSDP1 with ``use_orig_params`` holds 1-D slices (written for, not tested). Replicas (HSDP) hold the
-same coordinates, so only the shard group counts.
+Over the ranks of the shard group, in rank order, the flat views of a parameter are the flattened parameter: FSDP2
+splits DTensors by rows, and FSDP1 with ``use_orig_params`` holds 1-D slices (written for, not tested). Replicas (HSDP)
+hold the same coordinates, so only the shard group counts.
 """
 
 from collections.abc import Iterator
