@@ -13,6 +13,7 @@ MOVING = {
     "actor_rollout_ref.actor.optim.weight_decay": 0.1,
     "actor_rollout_ref.actor.optim.clip_grad": 0.7,
     "mifo.sft.lr": SFT_LR,
+    "mifo.sft.optimizer": "shared",
 }
 
 
