@@ -104,7 +104,7 @@ def test_an_unknown_setting_is_refused_in_every_group(section):
         (
             "probe",
             {"kl_to_strat": True},
-            "mifo.probe.kl_to_strat must be one of around_sft, kl_to_start (did you mean kl_to_start?); remove it",
+            "mifo.probe.kl_to_strat must be one of around_sft, prompts, kl_to_start (did you mean kl_to_start?); remove it",
         ),
         (
             "freeze",
