@@ -12,7 +12,7 @@ from mifo_verl.bridge.preflight import check_run, prepare_data
 
 USAGE = """usage: python -m mifo_verl.train experiment=<name> [setting=value ...]
 
-  experiment=quickstart          two CPU cores, a tiny model, two minutes
+  experiment=quickstart          two CPU cores, a tiny model, under three minutes
   experiment=<file>              any file of trainer_configs/experiment/
   run_dir=<folder> seed=<n>      where the run is kept, what it draws
   mifo/<choice>=<plug-in>        another plug-in, e.g. mifo/token_selector=all
