@@ -28,7 +28,7 @@ def _phase(num_updates: int, settings: dict[str, Any]) -> dict[str, Any]:
     moments = full([state for _, _, state in model.optimizer_state(engine.optimizer)])
     rl_optimizer, lrs = engine.optimizer, [group["lr"] for group in engine.optimizer.param_groups]
     report = engine.begin_sft(interval=1)
-    mask = None if report is None else full([frozen for frozen in engine.interval._frozen])
+    mask = None if report is None else full([frozen for frozen in engine.interval.frozen])
     for _ in range(num_updates):
         update(engine, examples(6))
     sft_lr = engine.optimizer.param_groups[0]["lr"]
@@ -153,7 +153,7 @@ def _norms() -> tuple[float, float, float]:
         engine.optimizer_zero_grad()
         engine.forward_backward_batch(batch, SftLossOfBatch(engine.mifo))
         gradient = torch.cat(full(engine.interval.model.gradients()))
-        frozen = torch.cat(full(engine.interval._frozen))
+        frozen = torch.cat(full(engine.interval.frozen))
         return engine.optimizer_step(), float(gradient[~frozen].norm()), float(gradient.norm())
 
 
@@ -174,7 +174,7 @@ def _two_intervals(history: float) -> list[list[torch.Tensor]]:
             weight.add_(((index * (7919, 104729)[number - 1]) % 1009).float() * 2.0**-12)
         change = [(end - start).abs() for end, start in zip(model.weights(), interval.start, strict=True)]
         interval.select(engine.mifo.freeze, engine.mifo.importance, number)
-        found.append([full(part) for part in (change, interval.history or change, interval._frozen)])
+        found.append([full(part) for part in (change, interval.history or change, interval.frozen)])
         interval.release(engine.optimizer)
     (_, first, _), (change, second, mask) = found
     return [first, change, second, mask]
@@ -250,7 +250,7 @@ def _mask_of_a_known_change(settings: dict[str, Any]) -> list[torch.Tensor]:
     for start in engine.interval.start:
         start.zero_()
     engine.interval.select(engine.mifo.freeze, engine.mifo.importance, interval=3)
-    return full(engine.interval._frozen)
+    return full(engine.interval.frozen)
 
 
 def test_the_mask_is_the_same_on_1_2_and_4_ranks():
