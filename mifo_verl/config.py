@@ -82,7 +82,7 @@ class CheckpointConfig:
 
 @dataclass(frozen=True)
 class WatchdogConfig:
-    """When a wait is reported, and when it ends the run (``mifo.watchdog``)."""
+    """When a wait is reported, and what ends the run with a reason (``mifo.watchdog``)."""
 
     factor: float = 2.0
     """A stage that takes this many times its median so far is reported, with what is awaited."""
@@ -90,8 +90,11 @@ class WatchdogConfig:
     """No stage is reported earlier."""
     limit_seconds: float = 3600.0
     """A stage that takes longer ends the run with a reason."""
+    max_skipped_updates: int = 3
+    """Updates in a row that may be skipped because their gradient is not finite; one more ends the run."""
 
     def __post_init__(self) -> None:
+        require_count("max_skipped_updates", self.max_skipped_updates, "the default is a good start")
         for name in ("factor", "floor_seconds", "limit_seconds"):
             require_positive(name, getattr(self, name), "the default is a good start")
 

@@ -1,7 +1,7 @@
-"""Named points of a run where a test can kill a process: ``MIFO_FAULT=<point>:<n>[:<role>]``.
+"""Named points of a run where a test can signal a process: ``MIFO_FAULT=<point>:<n>[:<role>[:<signal>]]``.
 
-The n-th time that a process comes to the point, the process named by the role (itself by default) is killed with
-SIGKILL. Without the variable nothing here does anything. ``python -m tests.faults`` drives it.
+The n-th time that a process comes to the point, the process named by the role (itself by default) gets the signal (KILL
+by default). Without the variable nothing here does anything. ``python -m tests.faults`` drives it.
 """
 
 import os
@@ -42,14 +42,16 @@ def reach(point: str) -> None:
     plan = os.environ.get("MIFO_FAULT")
     if plan is None:
         return
-    wanted, count, *role = plan.split(":")
+    wanted, count, role, name, *_ = [*plan.split(":"), "", ""]
     if wanted != point:
         return
     _reached[point] += 1
     if _reached[point] != int(count):
         return
-    kill(role[0]) if role else os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(600)  # the run ends meanwhile, and this process with it
+    number = signal.Signals[f"SIG{name or 'KILL'}"]
+    kill(role, number) if role else os.kill(os.getpid(), number)
+    if number == signal.SIGKILL:
+        time.sleep(600)  # the run ends meanwhile, and this process with it
 
 
 def kill(role: str, signal_number: int = signal.SIGKILL) -> int | None:

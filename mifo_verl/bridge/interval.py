@@ -49,10 +49,16 @@ class IntervalState:
             raise RuntimeError("the interval has no start; begin() comes before select()")
         reach("threshold")
         importance = self._importance(scorer, float(Fraction(str(freeze.history))), interval)
+        self._require_finite(importance)
         rule = select_top_share if freeze.scope == "global" else select_top_share_per_tensor
         selection = rule(importance, freeze.share, self.model.shards)
         for values, frozen in zip(importance, selection.frozen, strict=True):
             forget_unselected_(values, frozen)
+        if selection.num_frozen == selection.num_coordinates:
+            raise ValueError(
+                f"mifo.freeze.share={freeze.share} must leave something to train, and it froze all "
+                f"{selection.num_coordinates} coordinates; lower it"
+            )
         self.history = importance if Fraction(str(freeze.history)) > 0 else None
         self.frozen = selection.frozen
         return MaskReport(
@@ -70,6 +76,16 @@ class IntervalState:
         for old, start, end, where in zip(history, self.start, ends, self.model.slices, strict=True):
             accumulate_(old, scorer(start, end.to(start.device), where, interval), alpha)
         return history
+
+    def _require_finite(self, importance: list[Tensor]) -> None:
+        """Raise on every rank where a coordinate of any rank is NaN or infinite. Collective."""
+        broken = torch.stack([(~values.isfinite()).sum() for values in importance]).sum()
+        count = int(self.model.shards.sum(broken.reshape(1)))
+        if count:
+            raise FloatingPointError(
+                f"the importance of {count} coordinates is not finite, so weights are NaN or infinite; resume from "
+                "a checkpoint before, with a lower learning rate"
+            )
 
     def hold(self, freeze: GradientFreeze, optimizer: Optimizer) -> None:
         """Begin to hold the mask's coordinates; in strict mode their weights and moments too."""

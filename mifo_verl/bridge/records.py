@@ -3,6 +3,7 @@
 import fcntl
 import json
 import logging
+import math
 import os
 import time
 from collections.abc import Iterable
@@ -47,8 +48,9 @@ class RunRecords:
                 time.sleep(0.5)
 
     def metrics(self, line: dict[str, Any]) -> None:
-        """Append one object for one step."""
-        self._append(METRICS, [line])
+        """Append one object for one step. What is not finite is written as null and named in ``nonfinite``."""
+        broken = [key for key, value in line.items() if isinstance(value, float) and not math.isfinite(value)]
+        self._append(METRICS, [line | {key: None for key in broken} | ({"nonfinite": broken} if broken else {})])
 
     def ledger(self, lines: Iterable[dict[str, Any]]) -> None:
         """Append one object for every use of a demonstration."""

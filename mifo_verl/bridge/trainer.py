@@ -6,6 +6,7 @@ Data flows one way: rollouts -> rewards -> verl's RL update -> accuracy -> hard 
 
 import hashlib
 import logging
+import math
 from typing import Any
 
 import ray
@@ -31,7 +32,7 @@ from mifo_verl.bridge.records import RunRecords
 from mifo_verl.bridge.replay import OrderedReplayBuffer
 from mifo_verl.bridge.sft_phase import SftPhase, sft_lines, sft_metrics
 from mifo_verl.bridge.step_metrics import accuracy_by_source, rl_line
-from mifo_verl.bridge.watchdog import Watchdog, timed
+from mifo_verl.bridge.watchdog import CannotGoOn, Watchdog, timed
 from mifo_verl.bridge.worker import MifoTrainingWorker, MifoWorker
 from mifo_verl.config import build_config
 from mifo_verl.method.buffer import DemonstrationBuffer
@@ -60,6 +61,7 @@ class MifoTrainer(MeasuringTrainer):
         self.rl_steps = 0
         self.buffer = DemonstrationBuffer()
         self._drawn = 0
+        self._skipped = 0
         self._accuracy_start = {}
         self._sft: SftProgress | None = None
         self._sft_entered = False
@@ -271,13 +273,25 @@ class MifoTrainer(MeasuringTrainer):
             self.watchdog.require_alive()
             rl["validation"] = accuracy_by_source(metrics) or None
             rl["seconds"]["checkpoint"], self._save_seconds = self._save_seconds, 0.0
-            self.records.metrics(rl)
+            self._record(rl)
         if self._sft_report is not None:
             for line in sft_lines(self._sft_report, timing_raw["sft"]):
-                self.records.metrics(line)
+                self._record(line)
             self.records.ledger(self._sft_report["ledger"])
         self._sft = None
         self._save_if_due()
+
+    def _record(self, line: dict[str, Any]) -> None:
+        """Write a line. verl skips an update whose gradient is not finite; too many in a row end the run."""
+        self.records.metrics(line)
+        finite = line["grad_norm"] is None or math.isfinite(line["grad_norm"])
+        self._skipped = 0 if finite else self._skipped + 1
+        if self._skipped > self.mifo.watchdog.max_skipped_updates:
+            raise CannotGoOn(
+                f"the gradients of the last {self._skipped} updates were not finite, and all were skipped "
+                f"(mifo.watchdog.max_skipped_updates={self.mifo.watchdog.max_skipped_updates}); "
+                "resume from a checkpoint before, with a lower learning rate"
+            )
 
     def _log_rollout_data(self, batch: KVBatchMeta, timing_raw: dict[str, float], rollout_data_dir: str) -> None:
         if _has_rollouts(batch):

@@ -177,23 +177,6 @@ def test_a_rank_waits_for_the_others_once_behind_its_writes_and_once_more_only_f
     assert "should_save_hf_model" in behind[1]
 
 
-def test_a_step_is_saved_before_it_is_recorded():
-    from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
-
-    source = inspect.getsource(PPOTrainerSync.fit)
-    order = [
-        "on_step_begin",
-        "self.step(",
-        "_save_checkpoint",
-        "on_step_end",
-        "_validate",
-        "_compute_metrics",
-        "kv_clear",
-    ]
-    places = [source.index(name, source.index("while current_epoch")) for name in order]
-    assert places == sorted(places)
-
-
 def test_the_actors_that_the_watchdog_asks_are_where_it_looks():
     from verl.experimental.agent_loop.agent_loop import AgentLoopManager
     from verl.experimental.reward_loop.reward_loop import RewardLoopManager

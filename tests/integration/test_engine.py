@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from tests.integration.engine_ranks import batch_of, examples, full, make_engine, run_on_ranks, update
 
@@ -311,3 +312,29 @@ def test_loss_and_gradient_do_not_depend_on_how_the_update_is_cut():
             assert other_loss == pytest.approx(loss, rel=1e-6)
             difference = torch.cat([one - two for one, two in zip(gradient, other_gradient, strict=True)])
             assert float(difference.norm()) <= 1e-6 * float(torch.cat(gradient).norm())
+
+
+def _broken(settings: dict[str, Any], weight: float | None) -> list[str]:
+    engine = make_engine(settings)
+    engine.begin_interval()
+    for parameter in engine.interval.model.weights():
+        parameter += 1e-3  # every coordinate moves
+    if weight is not None and dist.get_rank() == dist.get_world_size() - 1:
+        engine.interval.model.weights()[0][0] = weight
+    said = ""
+    try:
+        engine.begin_sft(interval=1)
+    except (FloatingPointError, ValueError) as error:
+        said = str(error)
+    every: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(every, said)
+    return every
+
+
+def test_weights_that_are_not_finite_and_masks_that_leave_nothing_end_the_phase_on_every_rank():
+    cases = [({}, float("nan")), ({}, float("inf")), ({"mifo.freeze.share": 1.0}, None), ({}, None)]
+    nan, infinite, everything, fine = run_on_ranks(_broken, 2, cases)
+    for said in (nan, infinite):
+        assert said[0] == said[1] and said[0].startswith("the importance of 1 coordinates is not finite")
+    assert everything[0] == everything[1] and "mifo.freeze.share=1.0 must leave something to train" in everything[0]
+    assert fine == ["", ""]
