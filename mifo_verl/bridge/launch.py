@@ -19,6 +19,7 @@ from verl.utils.config import validate_config
 
 from mifo_verl.bridge.checkpoint_store import CheckpointStore
 from mifo_verl.bridge.compose import ConfigError
+from mifo_verl.bridge.faults import DRIVER
 from mifo_verl.bridge.progress import ProgressDisplay, print_summary
 from mifo_verl.bridge.records import CONFIG, METRICS, RunRecords, finish_summary, replace_text
 from mifo_verl.bridge.resume import check_resume
@@ -117,6 +118,7 @@ def launch(config: DictConfig) -> int:
         _check_checkpoint(config)
     folder = _run_folder(Path(config.run_dir), resumes)
     replace_text(folder / CONFIG, OmegaConf.to_yaml(config, resolve=True))
+    os.environ[DRIVER] = str(os.getpid())
     start = _Start(_WARM_ON_CPU if config.trainer.device == "cpu" else 0)
     while not _run(config, folder, start):
         config.trainer.resume_mode = "auto"
