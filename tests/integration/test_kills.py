@@ -6,10 +6,10 @@ from pathlib import Path
 from tests.faults.__main__ import main
 
 KILLS = [
-    "rollout:20:rollout_server",
-    "reward:5:reward_worker",
+    "rollout:20",  # the rollout server
+    "reward:5",  # a reward worker
     "rl_update:2",  # a rank
-    "hard_prompts:2:controller",
+    "hard_prompts:2",  # the controller
     "sft_forward:2:ray_head",
     "checkpoint_file:2",  # a rank, half a file written
     "checkpoint_commit:1:driver",
