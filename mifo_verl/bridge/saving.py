@@ -5,7 +5,6 @@ to stop ends at the next of these places: between rollouts, before an RL update,
 end. What it then saves is the end of the last step, or the SFT phase as far as it is.
 """
 
-import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -150,7 +149,7 @@ class SavingTrainer(PPOTrainerSync):
             facts = run_facts(self.config, step, state.sft is not None, self._accuracy_now())
             folder = self._store.commit(folder, facts)
         except (OSError, RayTaskError) as error:
-            free = shutil.disk_usage(self._store.folder).free
+            free = self._store.free_bytes()
             self._store.abandon()
             self._save_failed(step, error, free)
         else:
