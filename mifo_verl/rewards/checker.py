@@ -42,8 +42,10 @@ def serve(connection: socket.socket, check: Check) -> None:
 def run_template(control: socket.socket, check: Check) -> None:
     """Fork a checker for every socket that comes in, end one for every pid; what is sent back is a pid or a status."""
     children: set[int] = set()
+    ended: set[int] = set()
     control.send(b"ready")
     while True:
+        ended -= {pid for pid in ended if os.waitpid(pid, os.WNOHANG)[0]}
         message, files, _, _ = socket.recv_fds(control, 64, 1)
         if files:
             pid = os.fork()
@@ -56,18 +58,25 @@ def run_template(control: socket.socket, check: Check) -> None:
             children.add(pid)
             control.send(str(pid).encode())
         elif message:
-            control.send(str(_end(int(message), children)).encode())
+            name, wait = message.split()
+            control.send(str(_end(int(name), children, ended, wait == b"wait")).encode())
         else:
             break
     for pid in children:
         os.kill(pid, signal.SIGKILL)
 
 
-def _end(pid: int, children: set[int]) -> int:
-    """Kill the checker where it still runs; its exit code, negative for the signal that ended it."""
-    children.remove(pid)  # not waited for yet, so the number is still its own
-    os.kill(pid, signal.SIGKILL)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+def _end(pid: int, children: set[int], ended: set[int], wait: bool) -> int:
+    """Kill the checker where it still runs; where asked to wait, its exit code, negative for the signal that ended it.
+
+    Without waiting it is -9: a process takes a while to give back a lot of memory. It is collected at a later call.
+    """
+    os.kill(pid, signal.SIGKILL)  # not collected yet, so the number is still its own
+    children.remove(pid)
+    if wait:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    ended.add(pid)
+    return -signal.SIGKILL
 
 
 def main(module_name: str) -> None:

@@ -12,7 +12,8 @@ from mifo_verl.rewards.template import Checker, Template, TemplateGone
 
 CPU_SECONDS = 0.5
 """The CPU time of one check: hundreds of times what an ordinary answer takes, on a busy machine as on an idle one."""
-WALL_SECONDS = 1.0
+WALL_SECONDS = 0.85
+"""When a check ends that has had a processor, but too little of it to reach its CPU limit."""
 SIZE = 2
 """Checkers of one calling process; verl runs several reward workers, each with its own."""
 _CHECKS_OF_ONE = 2000

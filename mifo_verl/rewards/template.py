@@ -13,7 +13,7 @@ from mifo_verl.rewards.wire import receive, send
 
 _START_SECONDS = 120.0
 """The template imports sympy first, which is slow on a busy machine."""
-STARVED_SHARE = 0.5
+STARVED_SHARE = 0.2
 """A checker that has had less than this share of its CPU limit at the wall clock waits for a processor: it goes on."""
 LONGEST_WALL_SECONDS = 15.0
 """No check takes longer, starved or not."""
@@ -53,11 +53,11 @@ class Template:
             raise TemplateGone
         return Checker(self, ours, int(pid))
 
-    def end(self, pid: int) -> int | None:
+    def end(self, pid: int, wait: bool) -> int | None:
         """End a checker; its exit code, negative for the signal that ended it, None where the template has died too."""
         with self._lock:
             try:
-                self._control.send(str(pid).encode())
+                self._control.send(f"{pid} {'wait' if wait else 'leave'}".encode())
             except OSError:
                 return None
             code = self._reply()
@@ -102,12 +102,12 @@ class Checker:
             reply = None
         if reply is not None:
             return reply
-        return "cpu limit" if self.end() == -signal.SIGPROF else "crashed"
+        return "cpu limit" if self.end(wait=True) == -signal.SIGPROF else "crashed"
 
-    def end(self) -> int | None:
-        """End the process; its exit code."""
+    def end(self, wait: bool = False) -> int | None:
+        """End the process, without waiting until it has gone, or with its exit code."""
         self._connection.close()
-        return self._template.end(self._pid)
+        return self._template.end(self._pid, wait)
 
     def _wait(self, wall_seconds: float, cpu_seconds: float) -> bool:
         """False where the wall clock has run out: a checker that was given no processor gets up to 15 s."""
