@@ -1,12 +1,14 @@
-"""Score hostile answers and report the time of each: ``python -m tests.benchmarks.check_hostile [count=10000] [seed=0]``.
+"""Score hostile answers and report the time of each: ``python -m tests.benchmarks.check_hostile [count=10000] [seed=0] [out=<file>]``.
 
 The exit code is 1 where an answer took more than 1 s, where one was called correct, or where an ordinary answer that
 followed was not.
 """
 
+import json
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -17,7 +19,7 @@ from tests.benchmarks.hostile_answers import hostile_answers
 GOLD = "17/23"
 
 
-def main(count: int, seed: int) -> int:
+def main(count: int, seed: int, out: str | None) -> int:
     """Print the times of all answers by family."""
     pool = Pool(math.CHECKER)
     pool.start()
@@ -31,6 +33,8 @@ def main(count: int, seed: int) -> int:
         errors[verdict.error or "read"] += 1
         wrong += verdict.correct + (not math.verdict(r"so $\frac{34}{46}$", GOLD, pool=pool).correct)
     print(f"{'family':<16} {'answers':>8} {'median':>8} {'p99':>8} {'max':>8}  (s)")
+    if out:
+        Path(out).write_text(json.dumps({"seconds": seconds, "ended": errors, "wrong": wrong}))
     seconds["all"] = [one for times in seconds.values() for one in times]
     for name, unsorted in seconds.items():
         times = sorted(unsorted)
@@ -47,4 +51,4 @@ def main(count: int, seed: int) -> int:
 
 if __name__ == "__main__":
     settings = dict(pair.split("=", 1) for pair in sys.argv[1:])
-    sys.exit(main(int(settings.get("count", "10000")), int(settings.get("seed", "0"))))
+    sys.exit(main(int(settings.get("count", "10000")), int(settings.get("seed", "0")), settings.get("out")))
