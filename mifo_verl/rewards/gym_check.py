@@ -7,10 +7,12 @@ from typing import Any
 
 import reasoning_gym
 
+from mifo_verl.rewards.entries import read_entry
+
 
 def check(request: dict[str, Any]) -> dict[str, Any]:
     """The family's score of an answer, from 0 to 1. Raises where the entry is malformed."""
-    entry = json.loads(request["entry"])
+    entry = read_entry(request["entry"])
     return {"score": float(_scorer(entry["metadata"]["source_dataset"])(request["answer"], entry))}
 
 
