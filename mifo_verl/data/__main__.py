@@ -1,5 +1,6 @@
 """Prepare data and models: ``python -m mifo_verl.data <what> key=value ...``; without arguments, the list of both."""
 
+import os
 import sys
 import textwrap
 import time
@@ -126,5 +127,13 @@ def _integer(name: str, value: str) -> int:
     return int(value)
 
 
+def _without_hash_seed() -> None:
+    """Start again with PYTHONHASHSEED=0 for reasoning-gym: some families make questions in the order of a set."""
+    if "reasoning_gym" in sys.argv[1:3] and sys.flags.hash_randomization:
+        command = [sys.executable, "-m", "mifo_verl.data", *sys.argv[1:]]
+        os.execve(sys.executable, command, os.environ | {"PYTHONHASHSEED": "0"})
+
+
 if __name__ == "__main__":
+    _without_hash_seed()
     sys.exit(main(sys.argv[1:]))

@@ -48,10 +48,8 @@ class Report:
     def as_json(self) -> dict[str, Any]:
         """The report as plain values, counts in falling order."""
         share = self.verified / self.demonstrations if self.demonstrations else None
-        plain = {
-            key: dict(value.most_common()) if isinstance(value, Counter) else value for key, value in vars(self).items()
-        }
-        return plain | {"verified_share": share}
+        counts = {key: dict(value.most_common()) for key, value in vars(self).items() if isinstance(value, Counter)}
+        return vars(self) | counts | {"verified_share": share}
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ class Preparation:
 
     score: Scorer
     unverified: str = "keep"
-    """``keep`` a demonstration that does not verify (training counts and skips it), ``null`` it, or ``drop`` the row."""
+    """``keep`` a demonstration that does not verify (training skips and counts it), ``null`` it, ``drop`` the row."""
     max_rows: int | None = None
     system: str | None = None
     sets: EvaluationSets | None = None
@@ -150,5 +148,5 @@ def summary(numbers: list[int]) -> Lengths:
 
 
 def _source_of(row: Row) -> str:
-    level = row["extra_info"]["level"]
-    return str(row["data_source"]) if level is None else f"{row['data_source']}, level {level}"
+    source, level = str(row["data_source"]), row["extra_info"]["level"]
+    return source if level is None or source.endswith(f"level_{level}") else f"{source}, level {level}"

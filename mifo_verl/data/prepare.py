@@ -58,8 +58,10 @@ def prepare(name: str, settings: dict[str, str], console: Console) -> None:
         "train": settings.get("train", recipe.train),
         "validation": settings.get("val", recipe.val),
     }
-    require("out" in settings, "out", "", "set", "add out=<folder>")
-    require(any(sources.values()), "train", "", "set", "add train=<file>, val=<file> or both")
+    if "out" not in settings:
+        raise ValueError(f"out must be set for {name}; add out=<folder>")
+    if not any(sources.values()):
+        raise ValueError(f"train or val must be set for {name}; add train=<file>, val=<file> or both")
     limit = settings.get("max_rows", "")
     require(not limit or limit.isdecimal(), "max_rows", limit, "a whole number", "write max_rows=100")
     unverified = settings.get("unverified", "keep")
