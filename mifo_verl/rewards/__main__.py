@@ -53,7 +53,7 @@ def _read(arguments: list[str]) -> tuple[Scorer, int]:
     settings |= {"workers": int(workers), "require_think": think == "true"}
     if "cpu_seconds" in settings:
         settings["cpu_seconds"] = _positive(settings["cpu_seconds"])
-    return scorer(**settings), int(workers)
+    return scorer(**settings, start=True), int(workers)
 
 
 def _positive(value: str) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 
 from mifo_verl.registry import nearest
 from mifo_verl.rewards import boxed, choice, custom, exact, gym, math
-from mifo_verl.rewards.pool import CPU_SECONDS, Pool, started
+from mifo_verl.rewards.pool import CPU_SECONDS, Pool
 from mifo_verl.rewards.verdict import Verdict
 
 Scorer = Callable[[str, str, Mapping[str, Any]], Verdict]
@@ -24,19 +24,21 @@ def scorer(
     workers: int = 2,
     path: str = "",
     name: str = "compute_score",
+    start: bool = False,
 ) -> Scorer:
     """The reward ``kind`` as a function, the same code as in training; safe to call from several threads.
 
-    ``workers`` is the number of processes of ``math`` and ``reasoning_gym``. ``path`` and ``name`` are those of a
+    ``workers`` is the number of processes of ``math`` and ``reasoning_gym``, started at the first check that needs one,
+    or at once with ``start``. ``path`` and ``name`` are those of a
     ``custom`` function, which runs in the calling process. Raises ValueError on an unknown kind or a bad function, and
-    RuntimeError where a package is missing.
+    RuntimeError, at the start of the processes, where a package is missing.
     """
     if kind not in KINDS:
         raise ValueError(f"kind={kind} must be one of {', '.join(KINDS)}{nearest(kind, list(KINDS))}; write kind=math")
     if kind == "math":
-        return _math(require_think, cpu_seconds, started(math.CHECKER, workers))
+        return _math(require_think, cpu_seconds, _pool(math.CHECKER, workers, start))
     if kind == "reasoning_gym":
-        return _reasoning_gym(require_think, cpu_seconds, started(gym.CHECKER, workers))
+        return _reasoning_gym(require_think, cpu_seconds, _pool(gym.CHECKER, workers, start))
     if kind == "custom":
         return _custom(path, name)
     verdict = {"boxed": boxed.verdict, "exact": exact.verdict, "choice": choice.verdict}[kind]
@@ -45,6 +47,13 @@ def scorer(
         return verdict(response, answer, require_think)
 
     return score
+
+
+def _pool(module: str, size: int, start: bool) -> Pool:
+    pool = Pool(module, size)
+    if start:
+        pool.start()
+    return pool
 
 
 def _math(require_think: bool, cpu_seconds: float, pool: Pool) -> Scorer:

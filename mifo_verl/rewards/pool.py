@@ -110,13 +110,6 @@ _NAMED: dict[str, Pool] = {}
 _NAMED_LOCK = threading.Lock()
 
 
-def started(module: str, size: int) -> Pool:
-    """A pool of its own whose template runs already. Raises RuntimeError where it cannot start."""
-    pool = Pool(module, size)
-    pool.start()
-    return pool
-
-
 def pool_of(module: str) -> Pool:
     """This process's pool for a module: one for all calls that name no other."""
     with _NAMED_LOCK:

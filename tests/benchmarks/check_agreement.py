@@ -66,7 +66,7 @@ def plain_math_verify(gold: str, text: str) -> bool:
 def main(data: Path, most_rows: int | None, out: str | None) -> int:
     """Print the table; the exit code is 1 where the isolated checker misses a verdict that plain math-verify has right."""
     logging.disable(logging.CRITICAL)
-    ours = scorer("math", workers=2)
+    ours = scorer("math", workers=2, start=True)
     differing: list[dict[str, Any]] = []
     print(
         f"{'file':<16} {'checks':>7} {'= plain':>9} {'= label':>9} {'plain = label':>14} {'a second':>9} {'plain':>7}"

@@ -158,7 +158,7 @@ def _as_json(dataset: Any, entry: dict[str, Any]) -> str | None:
     """The entry as JSON, marked where lists have to be tuples again; None where its own answer is wrong afterwards."""
     for tuples in (False, True):
         try:
-            stored = json.dumps(entry | ({"tuples": True} if tuples else {}), sort_keys=True)
+            stored = json.dumps(entry | ({"tuples": True} if tuples else {}), sort_keys=True, default=str)
         except (TypeError, ValueError):
             return None
         if entry["answer"] is None or float(dataset.score_answer(entry["answer"], read_entry(stored))) >= 1.0:
