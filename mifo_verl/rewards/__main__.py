@@ -13,7 +13,7 @@ USAGE = """usage: python -m mifo_verl.rewards kind=<kind> [key=value ...] < in.j
   kind=math | boxed | exact | choice | reasoning_gym | custom   see docs/rewards.md
   require_think=false   true: a response without </think> is wrong
   workers=<cores>       lines checked at the same time
-  cpu_seconds=0.4       CPU time of one check (math, reasoning_gym)
+  cpu_seconds=0.5       CPU time of one check (math, reasoning_gym)
   path= name=           of kind=custom: the file or pkg://module, and the function
 in:  {"response": text, "answer": text} a line, for kind=reasoning_gym and custom also "extra_info", "data_source"
 out: {"score", "correct", "extracted", "seconds", "error"} a line, in the order of the input"""
@@ -61,7 +61,7 @@ def _positive(value: str) -> float:
         number = float(value)
     except ValueError:
         number = 0.0
-    require(0 < number < 3600, "cpu_seconds", value, "a number of seconds above 0", "leave it out for 0.4")
+    require(0 < number < 3600, "cpu_seconds", value, "a number of seconds above 0", "leave it out for 0.5")
     return number
 
 

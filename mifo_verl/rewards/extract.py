@@ -36,6 +36,12 @@ def answer_part(text: str, require_think: bool = False) -> str:
     return answer[start if line < 0 else line + 1 :]
 
 
+def final_line(text: str) -> str | None:
+    """What stands on the last line after ``####``, where GSM8K writes the answer; None for any other last line."""
+    line = text.rstrip().rpartition("\n")[2].strip()
+    return line.removeprefix("####").strip() if line.startswith("####") else None
+
+
 def last_boxed(text: str) -> str | None:
     """What stands inside the last ``\\boxed{...}`` whose braces balance, stripped; None where there is none.
 

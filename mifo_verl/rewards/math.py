@@ -7,7 +7,7 @@ paper's data, where missing tags are 0, add ``+reward.custom_reward_function.rew
 from typing import Any
 
 from mifo_verl.rewards.boxed import normalise
-from mifo_verl.rewards.extract import MAX_CHARS, answer_part, last_boxed
+from mifo_verl.rewards.extract import MAX_CHARS, answer_part, final_line, last_boxed
 from mifo_verl.rewards.pool import CPU_SECONDS, Pool, pool_of
 from mifo_verl.rewards.verdict import Verdict, binary
 
@@ -20,12 +20,15 @@ def verdict(
     """Whether the answer that ``text`` ends with equals ``answer``, a plain string such as ``\\frac{1}{2}``.
 
     Only what follows the last ``</think>`` is read; without the tag, all of ``text``, or, with ``require_think``,
-    nothing: not correct. A last box that is the answer letter by letter is correct; all else is asked of math-verify,
-    in a process of its own. What cannot be read within ``cpu_seconds`` of CPU time is not correct, with ``error`` set.
+    nothing: not correct. A last box, or else a last line ``#### 42``, that is the answer letter by letter is correct;
+    all else is asked of math-verify, in a process of its own. What cannot be read within ``cpu_seconds`` of CPU time is
+    not correct, with ``error`` set.
     """
     answered = answer_part(text, require_think)
     gold = (last_boxed(answer) or answer).strip()
     found = last_boxed(answered)
+    if found is None:
+        found = final_line(answered)
     if not gold or len(gold) > MAX_CHARS or not answered.strip():
         return binary(False, found)
     if found is not None and normalise(found) == normalise(gold):

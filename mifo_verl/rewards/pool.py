@@ -10,7 +10,7 @@ from typing import Any
 
 from mifo_verl.rewards.template import Checker, Template, TemplateGone
 
-CPU_SECONDS = 0.4
+CPU_SECONDS = 0.5
 """The CPU time of one check: hundreds of times what an ordinary answer takes, on a busy machine as on an idle one."""
 WALL_SECONDS = 0.85
 """When a check ends that is short of its CPU limit; one that has had less than 3/4 of it goes on to reach 3/4."""
