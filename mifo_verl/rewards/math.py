@@ -19,11 +19,11 @@ def verdict(
 ) -> Verdict:
     """Whether the answer that ``text`` ends with equals ``answer``, a plain string such as ``\\frac{1}{2}``.
 
-    Of an ``answer`` that is a whole solution its last box, or its last line ``#### 42``, is taken. Of ``text`` only what
-    follows the last ``</think>`` is read; without the tag, all of it, or, with ``require_think``, nothing: not correct. A
-    last box, or else a last line ``#### 42``, that is the answer letter by letter is correct; all else is asked of
-    math-verify, in a process of its own. What cannot be read within ``cpu_seconds`` of CPU time is not correct, with
-    ``error`` set.
+    Of an ``answer`` that is a whole solution its last box, or its last line ``#### 42``, is taken. Of ``text`` only
+    what follows the last ``</think>`` is read; without the tag, all of it, or, with ``require_think``, nothing: not
+    correct. A last box, or else a last line ``#### 42``, that is the answer letter by letter is correct; all else is
+    asked of math-verify, in a process of its own. What cannot be read within ``cpu_seconds`` of CPU time is not
+    correct, with ``error`` set.
     """
     answered = answer_part(text, require_think)
     gold = (last_boxed(answer) or final_line(answer) or answer).strip()
