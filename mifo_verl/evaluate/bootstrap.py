@@ -49,6 +49,21 @@ def interval(benchmarks_Q: Sequence[Sequence[float]], level: float = LEVEL, seed
     return Interval(mean, float(low), float(high))
 
 
+def share_interval(values_Q: Sequence[float], level: float = LEVEL, seed: int = 0) -> Interval:
+    """The interval of one benchmark's metric in [0, 1].
+
+    Where every question has the value 0, or every one 1, all resamples are alike and a bootstrap would claim certainty:
+    there it is the exact binomial interval (Clopper and Pearson 1934), such as [0, 11.6] percent for 0 of 30 questions.
+    """
+    found = interval([values_Q], level, seed)
+    bound = ((1 - level) / 2) ** (1 / len(values_Q))
+    if all(value == 0 for value in values_Q):
+        return Interval(0.0, 0.0, 1 - bound)
+    if all(value == 1 for value in values_Q):
+        return Interval(1.0, bound, 1.0)
+    return found
+
+
 def paired(
     first_Q: Sequence[Sequence[float]], second_Q: Sequence[Sequence[float]], level: float = LEVEL, seed: int = 0
 ) -> Interval:

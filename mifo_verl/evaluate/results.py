@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mifo_verl.evaluate.bootstrap import Interval, interval
+from mifo_verl.evaluate.bootstrap import Interval, interval, share_interval
 from mifo_verl.evaluate.estimators import CORRECT, majority_at_k, pass_at_k
 from mifo_verl.evaluate.store import Generation
 from mifo_verl.rewards.boxed import normalise
@@ -62,7 +62,7 @@ class BenchmarkResult:
 
     def interval(self, metric: str) -> Interval:
         """The metric with its 95 % bootstrap interval over questions."""
-        return interval([self.values(metric)])
+        return share_interval(self.values(metric))
 
     @property
     def mean_tokens(self) -> float:
@@ -86,7 +86,7 @@ def question_result(
         num_correct=sum(verdict.correct for verdict in verdicts),
         majority={k: majority_at_k(votes, k) for k in ks if k <= len(votes)},
         mean_tokens=float(np.mean([made.num_tokens for made in generations])),
-        num_truncated=sum(made.truncated for made in generations),
+        num_truncated=sum(made.stop_reason == "length" for made in generations),
     )
 
 

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from typing import Any
 
 from tqdm import tqdm
@@ -12,10 +13,11 @@ from mifo_verl.evaluate.models import Model
 from mifo_verl.evaluate.questions import Question, QuestionSet
 from mifo_verl.evaluate.results import BenchmarkResult, QuestionResult, question_result
 from mifo_verl.evaluate.settings import Settings
-from mifo_verl.evaluate.store import Generation, GenerationStore, generation_key
+from mifo_verl.evaluate.store import FIELDS, Generation, generation_key
 from mifo_verl.evaluate.templates import CHAT, messages_of, prompt_tokens
 from mifo_verl.generation.generate import Completion, Request
 from mifo_verl.generation.streams import stable_seed, validation_streams
+from mifo_verl.keyed_lines import KeyedLines
 from mifo_verl.scoring import Verdict
 
 _SCORING_THREADS = 4
@@ -29,14 +31,14 @@ def evaluate_model(model: Model, sets: Sequence[QuestionSet], settings: Settings
     results: list[BenchmarkResult] = []
     for questions in sets:
         path = settings.out / "generations" / model.digest[:16] / f"{questions.name.replace('/', '_')}.jsonl"
-        with GenerationStore(path) as store:
+        with KeyedLines(path, FIELDS) as store:
             answered = generations(engine, model, questions, settings, store)
         results += judge(questions, answered, settings)
     return results
 
 
 def generations(
-    engine: Engine, model: Model, questions: QuestionSet, settings: Settings, store: GenerationStore
+    engine: Engine, model: Model, questions: QuestionSet, settings: Settings, store: KeyedLines
 ) -> list[list[Generation]]:
     """The responses to every question, of which those that the store lacks are generated.
 
@@ -60,11 +62,12 @@ def generations(
             text = engine.tokenizer.decode(completion.token_ids, skip_special_tokens=True)  # as in verl's reward loop
             made = Generation(text, len(completion.token_ids), "length" if _is_cut(completion) else "completed")
             about = {"benchmark": question.benchmark, "question": question.id, "sample": sample, "sampling": sampling}
-            store.put(keys[place], made, {"model": model.digest, **about})
+            store.put(keys[place], {"model": model.digest, **about, **asdict(made)})
             bar.update()
 
         engine.generate(asked, needed, keep)
-    return [[store[key] for key in keys[first : first + each]] for first in range(0, len(keys), each)]
+    made = [Generation.of(store.get(key) or {}) for key in keys]
+    return [made[first : first + each] for first in range(0, len(made), each)]
 
 
 def requests(tokenizer: Any, questions: QuestionSet, settings: Settings) -> list[Request]:
