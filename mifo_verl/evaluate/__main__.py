@@ -37,7 +37,7 @@ def evaluate(settings: Settings) -> list[dict[str, Any]]:
 
 def _check_distinct(sets: Sequence[QuestionSet]) -> None:
     names = Counter(name for entry in sets for name in {question.benchmark for question in entry.questions})
-    twice = [name for name, count in names.items() if count > 1]
+    twice = sorted(name for name, count in names.items() if count > 1)
     if twice:
         raise ValueError(f"benchmarks must give {', '.join(twice)} once; two of the entries hold it")
 

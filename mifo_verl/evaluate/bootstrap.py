@@ -16,8 +16,6 @@ LEVEL = 0.95
 _CHUNK = 2_000_000
 """Indices held in memory at a time."""
 
-Values = NDArray[np.float64]
-
 
 @dataclass(frozen=True)
 class Interval:
@@ -41,8 +39,7 @@ def interval(benchmarks_Q: Sequence[Sequence[float]], level: float = LEVEL, seed
     Source: Efron and Tibshirani 1993, chapter 13 (percentile interval). The same seed gives the same numbers.
     Raises ValueError where a benchmark has no questions.
     """
-    means_D = sum((_resampled_means(values_Q, seed + place) for place, values_Q in enumerate(benchmarks_Q)), _zeros())
-    means_D /= len(benchmarks_Q)
+    means_D = np.mean([_resampled_means(values_Q, seed + place) for place, values_Q in enumerate(benchmarks_Q)], axis=0)
     mean = float(np.mean([np.mean(values_Q) for values_Q in benchmarks_Q]))
     tail = (1 - level) / 2
     low, high = np.quantile(means_D, [tail, 1 - tail])
@@ -72,22 +69,11 @@ def paired(
     Both models' values of a question are resampled together: what a question's difficulty does to both cancels out.
     Raises ValueError where the questions are not as many.
     """
-    return interval(
-        [list(np.subtract(a_Q, b_Q)) for a_Q, b_Q in zip(_checked(first_Q), _checked(second_Q), strict=True)],
-        level,
-        seed,
-    )
+    pairs = zip(first_Q, second_Q, strict=True)
+    return interval([[a - b for a, b in zip(a_Q, b_Q, strict=True)] for a_Q, b_Q in pairs], level, seed)
 
 
-def _checked(benchmarks_Q: Sequence[Sequence[float]]) -> list[Values]:
-    return [np.asarray(values_Q, dtype=np.float64) for values_Q in benchmarks_Q]
-
-
-def _zeros() -> Values:
-    return np.zeros(DRAWS)
-
-
-def _resampled_means(values_Q: Sequence[float], seed: int) -> Values:
+def _resampled_means(values_Q: Sequence[float], seed: int) -> NDArray[np.float64]:
     """means_D of DRAWS resamples with replacement."""
     values = np.asarray(values_Q, dtype=np.float64)
     require(len(values) > 0, "questions", len(values), "at least 1", "a benchmark without questions has no mean")

@@ -74,6 +74,7 @@ class Settings:
         check_template(self.template)
         chats = self.system is None or self.template == "chat"
         require(chats, "system", self.system, "left away unless template=chat", "other templates have their own")
+        choose_engine(self.engine)
         self.scorer()
 
     def scorer(self) -> Scorer:
