@@ -72,7 +72,7 @@ class Endpoint:
         return httpx.AsyncClient(
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=httpx.Timeout(self.timeout_seconds, connect=min(30.0, self.timeout_seconds)),
-            limits=httpx.Limits(max_connections=self.concurrency),
+            limits=httpx.Limits(max_connections=None),  # ``concurrency`` is kept where requests begin
         )
 
     async def ask(

@@ -76,14 +76,15 @@ class Answering(BaseHTTPRequestHandler):
         if behaviour == "slow" and number == 1:
             time.sleep(3.0)
         if behaviour == "drips" and number == 1:  # bytes keep coming: no single read times out
+            content = json.dumps({"choices": [{"message": {"content": right}}]}).encode()
             self.send_response(200)
-            self.send_header("Content-Length", "1000")
+            self.send_header("Content-Length", str(30 + len(content)))
             self.end_headers()
             for _ in range(30):
                 self.wfile.write(b" ")
                 self.wfile.flush()
                 time.sleep(0.1)
-            return None
+            return self.wfile.write(content)
         if behaviour == "drops" and number == 1:
             return self.connection.close()
         if behaviour == "garbles" and number == 1:

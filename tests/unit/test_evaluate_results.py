@@ -28,8 +28,8 @@ def result(name, *counts, num_samples=4):
 
 
 def test_correctness_is_the_rewards_correctness_and_not_its_score():
-    shaped = [Verdict(0.1, True), Verdict(1.0, False)]
-    assert question_result("q", made("a", "b"), shaped, [1]).num_correct == 1
+    shaped = [Verdict(0.1, True), Verdict(0.2, True), Verdict(1.0, False)]
+    assert question_result("q", made("a", "b", "c"), shaped, [1]).num_correct == 2
 
 
 def test_wrong_answers_vote_by_what_their_last_box_holds():

@@ -18,6 +18,7 @@ def test_what_was_put_is_there_when_the_file_is_opened_again(tmp_path):
     with KeyedLines(path, FIELDS) as lines:
         lines.put("a", {"text": "ä\n\u2028", "note": 1})
         assert "a" in lines and "b" not in lines and len(lines) == 1
+        assert path.read_bytes().endswith(b"\n")  # for whoever looks on, and if this process dies now
     with KeyedLines(path, FIELDS) as lines:
         assert lines.get("a") == {"text": "ä\n\u2028", "note": 1}
         assert lines.get("b") is None
