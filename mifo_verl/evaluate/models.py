@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mifo_verl.bridge.checkpoint_store import MANIFEST, STOPPED, CheckpointStore, verify
 from mifo_verl.bridge.merge import merged_folder
 
 _CONTENT = ("*.safetensors", "*.bin", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
@@ -55,21 +56,26 @@ def digest_of(folder: Path) -> str:
 
 
 def _checkpoint(path: Path) -> Path | None:
-    """The folder global_step_<n> that the path means."""
+    """The folder global_step_<n> that the path means; of a run, its newest that is whole.
+
+    Raises ValueError where files of it are not those that were saved.
+    """
     if path.name == "actor":
         path = path.parent
     if (path / "actor").is_dir():
+        if (path / MANIFEST).is_file():  # verl's own checkpoints have none
+            verify(path)
         return path
     for folder in (path / "checkpoints", path):
-        newest = folder / "latest_checkpointed_iteration.txt"
-        if newest.is_file():
-            return folder / f"global_step_{newest.read_text().strip()}"
+        if any(folder.glob("global_step_*")) or any(folder.glob(f"{STOPPED}/global_step_*")):
+            newest = CheckpointStore(folder, keep_last=1, keep_best=0).newest(print)
+            return newest.folder if newest else None
     return None
 
 
 def _checkpoint_name(checkpoint: Path) -> str:
     """``<run>/<step>``, such as ``mifo/global_step_200``."""
-    run = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
+    run = next(folder for folder in checkpoint.parents if folder.name not in ("checkpoints", STOPPED))
     return f"{run.name}/{checkpoint.name}"
 
 

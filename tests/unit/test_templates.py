@@ -3,7 +3,6 @@
 import pytest
 from transformers import AutoTokenizer
 
-from mifo_verl.data.gsm8k import INSTRUCTION
 from mifo_verl.data.tiny_model import START_MODEL
 from mifo_verl.evaluate.templates import check_template, fill, messages_of, prompt_tokens, template_names
 
@@ -43,8 +42,9 @@ def test_primes_template_is_a_conversation():
     assert text.endswith("User: 1+1?\n\nPresent the answer in LaTex format: \\boxed{Your answer}. Assistant:")
 
 
-def test_chat_asks_with_the_instruction_that_gsm8k_is_trained_with():
-    assert messages_of("1+1?", None) == [{"role": "user", "content": f"1+1?\n{INSTRUCTION}"}]
+def test_chat_asks_with_the_instruction_that_training_asks_with():
+    asked = "1+1?\nReason step by step, and write the final answer in \\boxed{}."
+    assert messages_of("1+1?", None) == [{"role": "user", "content": asked}]
     assert messages_of("1+1?", "Be brief.")[0] == {"role": "system", "content": "Be brief."}
 
 
