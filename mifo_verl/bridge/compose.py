@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -69,8 +70,13 @@ def compose_config(overrides: list[str]) -> ComposedConfig:
 
 def composed_defaults(overrides: list[str]) -> DictConfig:
     """The config that the choices among the overrides give without the overrides of single values, not resolved."""
+    return _composed_choices(tuple(chosen(overrides)))
+
+
+@lru_cache
+def _composed_choices(choices: tuple[str, ...]) -> DictConfig:
     with _hydra():
-        return compose("mifo", overrides=[_search_path(), *chosen(overrides)])
+        return compose("mifo", overrides=[_search_path(), *choices])
 
 
 @contextmanager

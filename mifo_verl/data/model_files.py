@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 _POINTER = b"version https://git-lfs"
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "*.tiktoken", "tekken.json")
 _SCALED = ("linear", "dynamic", "yarn", "longrope", "llama3")
 
 
@@ -34,6 +35,11 @@ def weight_errors(folder: Path) -> Iterator[str]:
                 yield f"{file} must be weights, not a git-lfs pointer; run git lfs pull in its folder"
     if not files:
         yield f"{folder} must hold weights (*.safetensors or pytorch_model*.bin); download the model again"
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether the folder holds a vocabulary: without one, transformers makes up an empty tokenizer in silence."""
+    return any(True for pattern in _TOKENIZERS for _ in folder.glob(pattern))
 
 
 def special_tokens(folder: Path) -> list[str]:

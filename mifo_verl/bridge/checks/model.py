@@ -6,7 +6,7 @@ from typing import Any
 
 from mifo_verl.bridge.checks.findings import Findings, NotChecked
 from mifo_verl.bridge.checks.run import Run, is_offline
-from mifo_verl.data.model_files import rope_errors, weight_errors, window
+from mifo_verl.data.model_files import has_tokenizer, read_json, rope_errors, weight_errors, window
 
 PATH = "actor_rollout_ref.model.path"
 
@@ -80,6 +80,10 @@ def check_tokenizer(run: Run, found: Findings) -> None:
     """The tokenizer is there and fits the model."""
     if run.model_folder is None:
         raise NotChecked("not checked: the model's folder comes first")
+    folder = Path(run.get("actor_rollout_ref.model.tokenizer_path") or run.model_folder)
+    rule = "a folder that holds a tokenizer (tokenizer.json or tokenizer.model)"
+    if not found.require(has_tokenizer(folder), PATH, run.get(PATH), rule, "copy the tokenizer's files there"):
+        return
     try:
         tokenizer = run.tokenizer
     except NotChecked as error:
@@ -88,9 +92,6 @@ def check_tokenizer(run: Run, found: Findings) -> None:
     if isinstance(size, int):
         rule = f"at least the {largest} tokens of its tokenizer"
         found.require(largest <= size, "config.json: vocab_size", size, rule, "resize the embeddings, or take its own")
-    found.require(
-        largest > 0, PATH, run.get(PATH), "a folder with a tokenizer that has tokens", "copy the tokenizer's files there"
-    )
     eos = tokenizer.eos_token
     found.require(
         eos is not None,
@@ -120,8 +121,6 @@ def check_tokenizer(run: Run, found: Findings) -> None:
 
 def _stop_ids(run: Run) -> set[int]:
     """The end tokens of config.json and generation_config.json."""
-    from mifo_verl.data.model_files import read_json
-
     found: set[int] = set()
     assert run.model_folder is not None
     generation = run.model_folder / "generation_config.json"
