@@ -6,6 +6,7 @@ user can fix; 0 when the run has ended.
 
 import os
 import sys
+from pathlib import Path
 
 from mifo_verl.bridge.compose import ConfigError, compose_config
 from mifo_verl.bridge.preflight import check_run, prepare_data, write_data
@@ -36,10 +37,12 @@ def main(arguments: list[str]) -> int:
         prepare_data(config.node)
         checked = check_run(config.node, overrides)
         for warning in checked.found.warnings():
-            print(f"warning: {warning}", file=sys.stderr)
+            print(f"warning: {warning}")
         checked.raise_errors()
-        from mifo_verl.bridge.launch import launch  # imports verl, which reads the environment
+        from mifo_verl.bridge.launch import _run_folder, launch  # imports verl, which reads the environment
 
+        resumes = config.node.trainer.resume_mode != "disable"
+        write_data(checked, _run_folder(Path(config.node.run_dir), resumes))
         launch(config.node)
     except ConfigError as error:
         for line in error.errors:

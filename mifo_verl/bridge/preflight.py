@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from mifo_verl.bridge.checks import batches, data, engine, machine, memory, model, ranges, reward, steps
+from mifo_verl.bridge.checks import batches, data, engine, machine, memory, model, ranges, reward, samples, steps
 from mifo_verl.bridge.checks.findings import Finding, Findings, Status
 from mifo_verl.bridge.checks.run import FILES, Run, in_background, paths_of
 from mifo_verl.bridge.compose import ConfigError
@@ -44,9 +44,9 @@ CHECKS: dict[str, Callable[[Run, Findings], None]] = {
     "chat template": model.check_template,
     "rows": data.check_rows,
     "demonstrations": steps.check_buffer,
-    "lengths": data.check_lengths,
+    "lengths": samples.check_lengths,
     "reward": reward.check_reward,
-    "verification": data.check_demonstrations,
+    "verification": samples.check_demonstrations,
     "overlap": data.check_overlap,
     "trackers": machine.check_trackers,
     "GPUs and nodes": machine.check_gpus,

@@ -94,6 +94,11 @@ class RowScan:
         """The rows that are not bad, in order."""
         return [row for row in range(self.num_rows) if row not in self.bad]
 
+    def messages(self, row: int) -> list[dict[str, str]]:
+        """The prompt of a good row."""
+        parts = [message.split("\0") for message in str(self.keys[row]).split("\1")]
+        return [{"role": role, "content": content} for role, content in parts]
+
     def num_demonstrations(self) -> int:
         """Good rows with a demonstration, well formed but not verified."""
         return sum(self.has_demonstration[row] for row in self.good_rows())
@@ -162,9 +167,7 @@ def _find_repeats(scan: RowScan, ids: Sequence[str | None]) -> None:
                 owner[name] = key
 
 
-def _scan_batch(
-    batch: pa.RecordBatch, hostile: str, wanted: set[int], start: int
-) -> tuple[RowScan, list[str | None]]:
+def _scan_batch(batch: pa.RecordBatch, hostile: str, wanted: set[int], start: int) -> tuple[RowScan, list[str | None]]:
     batch, broken = _readable(batch)
     size, names = batch.num_rows, batch.schema.names
     prompt = _Messages(batch.column("prompt"))

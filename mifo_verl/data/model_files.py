@@ -6,7 +6,15 @@ from pathlib import Path
 from typing import Any
 
 _POINTER = b"version https://git-lfs"
-_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "*.tiktoken", "tekken.json")
+_TOKENIZERS = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "spiece.model",
+    "vocab.json",
+    "vocab.txt",
+    "*.tiktoken",
+    "tekken.json",
+)
 _SCALED = ("linear", "dynamic", "yarn", "longrope", "llama3")
 
 
@@ -55,7 +63,7 @@ def special_tokens(folder: Path) -> list[str]:
 
 
 def rope_errors(config: dict[str, Any]) -> Iterator[str]:
-    """What is wrong with the RoPE settings of a config.json, old (rope_theta, rope_scaling) or new (rope_parameters)."""
+    """What is wrong with the RoPE settings of a config.json, in their old form or the new."""
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     theta = rope.get("rope_theta", config.get("rope_theta"))
     if theta is not None and (isinstance(theta, bool | str) or theta <= 0):

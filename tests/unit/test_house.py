@@ -15,9 +15,11 @@ MAY_IMPORT = {
     "data": {"types", "registry", "rewards"},
     "generation": {"types"},
     "config": {"types", "registry", "method"},
-    "bridge": {"types", "registry", "method", "rewards", "data", "generation", "config", "bridge", "plugin"},
+    "bridge": {"types", "registry", "method", "rewards", "data", "generation", "config", "memory", "bridge", "plugin"},
     "plugin": {"bridge"},
     "train": {"bridge", "plugin"},
+    "check": {"bridge"},
+    "memory": set(),
     "__init__": set(),
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

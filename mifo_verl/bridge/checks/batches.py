@@ -40,8 +40,9 @@ def check_micro_batches(run: Run, found: Findings) -> None:
     if run.get("algorithm.adv_estimator") == "gae":
         roles.append(("critic", "ppo_", "use_dynamic_bsz"))
     for role, prefix, dynamic in roles:
+        budget = f"{role}.{prefix}max_token_len_per_gpu"
         if run.get(f"{role}.{dynamic}"):
-            _check_budget(run, found, role, f"{role}.{prefix}max_token_len_per_gpu")
+            _check_budget(run, found, role, budget)
         else:
             _check_fixed(run, found, role, f"{role}.{prefix}micro_batch_size")
 
@@ -49,13 +50,11 @@ def check_micro_batches(run: Run, found: Findings) -> None:
 def _check_budget(run: Run, found: Findings, role: str, key: str) -> None:
     """A micro-batch of a token budget."""
     parallel = run.get(f"{role}.ulysses_sequence_parallel_size") or 1
-    budget = run.get(key)
-    rule = (
-        f"such that a sequence of data.max_prompt_length + data.max_response_length = {run.max_tokens} tokens fits"
-    )
-    found.require(
-        run.max_tokens <= budget * parallel, key, budget, rule, "make it larger, or the lengths smaller"
-    )
+    budget, of_actor = run.get(key), f"{ACTOR}.ppo_max_token_len_per_gpu"
+    if role != ACTOR and found.has_error(of_actor) and budget == run.get(of_actor):
+        return  # it follows the actor's
+    rule = f"such that a sequence of data.max_prompt_length + data.max_response_length = {run.max_tokens} tokens fits"
+    found.require(run.max_tokens <= budget * parallel, key, budget, rule, "make it larger, or the lengths smaller")
 
 
 def _check_fixed(run: Run, found: Findings, role: str, key: str) -> None:

@@ -29,15 +29,15 @@ def check_trainer(run: Run, found: Findings) -> None:
 def check_engine(run: Run, found: Findings) -> None:
     """FSDP in the form that masks need."""
     actor = run.config.actor_rollout_ref.actor
-    fsdp2 = found.require(
+    known = found.require(
         actor.strategy in ("fsdp", "fsdp2"),
         f"{ACTOR}.strategy",
         actor.strategy,
         "fsdp2 or fsdp",
         "fsdp2 is the default",
     )
-    if fsdp2 and actor.strategy == "fsdp":
-        found.require(
+    if known and actor.strategy == "fsdp":
+        original = found.require(
             bool(actor.fsdp_config.use_orig_params),
             f"{ACTOR}.fsdp_config.use_orig_params",
             actor.fsdp_config.use_orig_params,
@@ -45,7 +45,7 @@ def check_engine(run: Run, found: Findings) -> None:
             f"use {ACTOR}.strategy=fsdp2",
         )
         found.require(
-            run.config.trainer.device != "cpu",
+            not original or run.config.trainer.device != "cpu",
             f"{ACTOR}.strategy",
             "fsdp",
             "fsdp2 on a CPU",
@@ -69,7 +69,7 @@ def check_engine(run: Run, found: Findings) -> None:
             "use mifo/schedule=never, or switch them off",
         )
     if run.mifo.sft.surplus == "keep" and not isinstance(run.mifo.schedule, WhenFull):
-        found.error("mifo.sft.surplus=keep must go with mifo/schedule=when_full, which says what surplus is; choose one")
+        found.error("mifo.sft.surplus=keep must go with mifo/schedule=when_full, which says what surplus is; use it")
 
 
 def check_parallel(run: Run, found: Findings) -> None:
@@ -79,9 +79,7 @@ def check_parallel(run: Run, found: Findings) -> None:
     if size > 1:
         removed = run.get(f"{MODEL}.use_remove_padding") is True
         found.require(removed, ulysses, size, f"1 where {MODEL}.use_remove_padding=False", "change one of them")
-        found.require(
-            run.num_ranks % size == 0, ulysses, size, f"a divisor of the {run.num_ranks} ranks", "change it"
-        )
+        found.require(run.num_ranks % size == 0, ulysses, size, f"a divisor of the {run.num_ranks} ranks", "change it")
     ranks = run.num_ranks
     split = found.require(
         ranks % run.get(tensor) == 0, tensor, run.get(tensor), f"a divisor of the {ranks} ranks", "make it smaller"

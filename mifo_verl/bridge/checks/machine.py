@@ -12,7 +12,8 @@ from mifo_verl.bridge.checks.findings import Findings
 from mifo_verl.bridge.checks.run import Run
 from mifo_verl.registry import nearest
 
-TRACKERS = ("console", "tensorboard", "wandb", "mlflow", "swanlab", "vemlp_wandb", "clearml", "trackio", "file", "rl_insight")
+TRACKERS = ["console", "tensorboard", "wandb", "mlflow", "swanlab", "vemlp_wandb", "clearml", "trackio", "file"]
+TRACKERS += ["rl_insight"]
 _PACKAGES = {"vemlp_wandb": "volcengine_ml_platform", "tensorboard": "tensorboard"}
 _KEYS = {"wandb": "WANDB_API_KEY", "swanlab": "SWANLAB_API_KEY"}
 _ACTORS_BESIDE_RANKS = 4
@@ -53,7 +54,8 @@ def check_gpus(run: Run, found: Findings) -> None:
         return
     gpus = visible_gpus() if is_local else None
     if gpus is None:
-        found.warn(f"trainer.n_gpus_per_node={ranks} is not checked: the cluster's GPUs are not seen from here", "see ray status")
+        message = f"trainer.n_gpus_per_node={ranks} is not checked: the cluster's GPUs are not seen from here"
+        found.warn(message, "see ray status")
         return
     found.require(
         ranks <= len(gpus),
@@ -78,13 +80,13 @@ def check_trackers(run: Run, found: Findings) -> None:
     """Every tracker is known, installed and logged in to."""
     asked = run.get("trainer.logger")
     for name in [asked] if isinstance(asked, str) else list(asked or []):
-        rule = f"one of {', '.join(TRACKERS)}{nearest(str(name), list(TRACKERS))}"
+        rule = f"one of {', '.join(TRACKERS)}{nearest(str(name), TRACKERS)}"
         if not found.require(name in TRACKERS, "trainer.logger", name, rule, "write [console] for none"):
             continue
         package = _PACKAGES.get(name, name)
         if name not in ("console", "file"):
-            rule = f"installed, and there is no package {package} here"
-            if not found.require(find_spec(package) is not None, "trainer.logger", name, rule, f"pip install {package}"):
+            rule, there = f"installed, and there is no package {package} here", find_spec(package) is not None
+            if not found.require(there, "trainer.logger", name, rule, f"pip install {package}"):
                 continue
         key = _KEYS.get(name)
         if key:

@@ -67,6 +67,7 @@ def _meta_model(run: Run, config: dict[str, Any]) -> Any:
 
 def plan_of(run: Run) -> MemoryPlan:
     """The run's part of the count."""
+    freeze: Any
     actor, rollout, freeze = run.config.actor_rollout_ref.actor, run.config.actor_rollout_ref.rollout, run.mifo.freeze
     fsdp = actor.fsdp_config
     compute = (fsdp.get("mixed_precision") or {}).get("param_dtype", "bf16")
@@ -84,10 +85,12 @@ def plan_of(run: Run) -> MemoryPlan:
         is_checkpointed=bool(run.get("actor_rollout_ref.model.enable_gradient_checkpointing")),
         offloads_parameters=bool(fsdp.param_offload),
         offloads_optimizer=bool(fsdp.optimizer_offload),
-        frozen_share=float(exact_share("share", freeze.share)) if trains and isinstance(freeze, GradientFreeze) else 0.0,
+        frozen_share=float(exact_share("share", freeze.share))
+        if trains and isinstance(freeze, GradientFreeze)
+        else 0.0,
         is_strict=isinstance(freeze, StrictFreeze),
         keeps_start=masks or probes,
-        keeps_history=trains and isinstance(freeze, GradientFreeze) and exact_share("history", freeze.history) > 0,
+        keeps_history=trains and masks and exact_share("history", freeze.history) > 0,
         probes_kl=probes,
         sft_optimizer=run.mifo.sft.optimizer if trains else "none",
         has_reference=run.get(f"{ACTOR}.use_kl_loss") is True or run.get("algorithm.use_kl_in_reward") is True,

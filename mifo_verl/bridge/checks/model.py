@@ -146,7 +146,9 @@ def check_template(run: Run, found: Findings) -> None:
             text = run.render(prompt, tokenize=False)
             closed = run.render(prompt, tokenize=False, add_generation_prompt=False)
         except Exception as error:
-            raise ValueError(f"chat_template must render the prompts ({' '.join(str(error).split())}); {cure}") from None
+            raise ValueError(
+                f"chat_template must render the prompts ({' '.join(str(error).split())}); {cure}"
+            ) from None
         for message in prompt:
             content = (message["content"] or "").strip()
             rule = f"one that renders the {message['role']} message, and {content[:40]!r} is not in its text"
@@ -155,6 +157,6 @@ def check_template(run: Run, found: Findings) -> None:
             text != closed,
             name,
             "the tokenizer's",
-            "renders no generation prompt: add_generation_prompt changes nothing, so the model has to open its own turn",
+            "renders no generation prompt: add_generation_prompt changes nothing, the model has to open its turn",
             cure,
         )

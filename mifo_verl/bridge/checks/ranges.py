@@ -47,9 +47,7 @@ CHOICES = {
         "grpo_vectorized optimal_token_baseline tir_optimal_token_baseline gdpo"
     ),
     "algorithm.kl_penalty": "kl k1 abs mse k2 low_var_kl k3 full kl+ k1+ abs+ mse+ k2+ low_var_kl+ k3+",
-    f"{ACTOR}.loss_agg_mode": (
-        "token-mean token-sum seq-mean-token-sum seq-mean-token-mean seq-mean-token-sum-norm"
-    ),
+    f"{ACTOR}.loss_agg_mode": ("token-mean token-sum seq-mean-token-sum seq-mean-token-mean seq-mean-token-sum-norm"),
     f"{ACTOR}.kl_loss_type": "kl k1 abs mse k2 low_var_kl k3 full kl+ k1+ abs+ mse+ k2+ low_var_kl+ k3+",
     f"{ACTOR}.policy_loss.loss_mode": (
         "vanilla dppo_tv dppo_kl gspo sapo gpg clip_cov kl_cov geo_mean dro cispo bypass_mode"
@@ -89,22 +87,21 @@ def check_kinds(run: Run, found: Findings) -> None:
 def check_ranges(run: Run, found: Findings) -> None:
     """Numbers in their range, words among the choices."""
     for key in COUNTS:
-        _require(run, found, key, lambda v: _is_whole(v) and v >= 1, "a whole number of at least 1", "correct it")
+        value = run.get(key)
+        found.require(_is_whole(value) and value >= 1, key, value, "a whole number of at least 1", "correct it")
     steps = run.get("trainer.total_training_steps")
     whole = steps is None or (_is_whole(steps) and steps >= 1)
     found.require(whole, "trainer.total_training_steps", steps, "null or at least 1", "null takes all epochs")
-    for key in POSITIVE:
-        _require(run, found, key, lambda v: _is_number(v) and v > 0, "a number above 0", "the paper's value is in the README")
-    for key in NOT_NEGATIVE:
-        _require(run, found, key, lambda v: _is_number(v) and v >= 0, "a number of at least 0", "0 switches it off")
-    for key in SHARES:
-        _require(run, found, key, lambda v: _is_number(v) and 0 <= v <= 1, "in [0, 1]", "write it as a share: 0.1 for 10 %")
-    for key in FRACTIONS:
-        _require(run, found, key, lambda v: _is_number(v) and 0 < v <= 1, "in (0, 1]", "write it as a share: 0.9 for 90 %")
+    paper, share = "the paper's value is in the README", "write it as a share: 0.1 for 10 %"
+    _require_all(run, found, POSITIVE, lambda v: v > 0, "a number above 0", paper)
+    _require_all(run, found, NOT_NEGATIVE, lambda v: v >= 0, "a number of at least 0", "0 switches it off")
+    _require_all(run, found, SHARES, lambda v: 0 <= v <= 1, "in [0, 1]", share)
+    _require_all(run, found, FRACTIONS, lambda v: 0 < v <= 1, "in (0, 1]", share)
     for key, names in CHOICES.items():
-        choices = names.split()
-        text = str(run.get(key))
-        _require(run, found, key, lambda v, c=choices: str(v) in c, f"one of {', '.join(choices)}{nearest(text, choices)}", "choose one of them")
+        value, choices = run.get(key), names.split()
+        if value is not None:
+            rule = f"one of {', '.join(choices)}{nearest(str(value), choices)}"
+            found.require(str(value) in choices, key, value, rule, "choose one of them")
     betas = run.get(f"{OPTIM}.betas")
     pair = betas is not None and len(betas) == 2 and all(_is_number(beta) and 0 <= beta < 1 for beta in betas)
     found.require(pair, f"{OPTIM}.betas", betas, "two numbers in [0, 1)", "AdamW's are [0.9,0.999]")
@@ -135,10 +132,13 @@ def check_magnitudes(run: Run, found: Findings) -> None:
         )
 
 
-def _require(run: Run, found: Findings, key: str, rule: Callable[[Any], bool], text: str, cure: str) -> None:
-    value = run.get(key)
-    if value is not None or key in COUNTS:
-        found.require(bool(rule(value)), key, value, text, cure)
+def _require_all(
+    run: Run, found: Findings, keys: tuple[str, ...], holds: Callable[[float], bool], rule: str, cure: str
+) -> None:
+    for key in keys:
+        value = run.get(key)
+        if value is not None:
+            found.require(_is_number(value) and holds(value), key, value, rule, cure)
 
 
 def _kind_of(default: Any) -> tuple[str, Callable[[Any], bool]] | None:

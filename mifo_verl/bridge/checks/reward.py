@@ -141,7 +141,9 @@ def _check_default(run: Run, found: Findings) -> None:
         for source in sorted(sources):
             rule = f"a data_source of which verl has a reward function where {NODE}.path=null"
             cure = f"set {NODE}.path and .name to your own, e.g. pkg://mifo_verl.rewards.math"
-            if not found.require(f'"{source}"' in known or source.startswith("aime"), "data_source", source, rule, cure):
+            if not found.require(
+                f'"{source}"' in known or source.startswith("aime"), "data_source", source, rule, cure
+            ):
                 return
     found.note("verl's own")
 
@@ -150,7 +152,7 @@ def _first_row(run: Run) -> Mapping[str, Any]:
     """A row of the training data, or one made up where there is none."""
     try:
         scan = run.scans("data.train_files")[0]
-    except Exception:
+    except NotChecked:
         return _ROW
     good = [row for number, row in sorted(scan.sample.items()) if number not in scan.bad]
     return good[0] if good else _ROW

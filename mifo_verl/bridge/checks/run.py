@@ -98,9 +98,16 @@ class Run:
         options |= {"add_generation_prompt": add_generation_prompt, "tokenize": tokenize, "return_dict": False}
         return self.tokenizer.apply_chat_template(list(messages), **options)
 
-    def scans(self, setting: str) -> list[RowScan]:
+    def read(self, setting: str) -> list[RowScan]:
         """The scanned files of a setting. Raises what reading them raised."""
         return self._scans[setting].result()
+
+    def scans(self, setting: str) -> list[RowScan]:
+        """The same, for checks that come after the one of the files: raises NotChecked where that one says why."""
+        try:
+            return self.read(setting)
+        except (ValueError, OSError):
+            raise NotChecked("not checked: the data's files come first") from None
 
     @cached_property
     def reports(self) -> list[FileReport]:

@@ -40,7 +40,9 @@ def check_selection(run: Run, found: Findings) -> None:
         f"is below one rollout of {num_rollouts} and acts as 0: hard is a prompt without any correct rollout",
         f"write '1/{num_rollouts}' for one, or 0",
     )
-    found.advise(p < 1, name, selector.max_accuracy, "takes every prompt for hard", "use mifo/prompt_selector=any for that")
+    found.advise(
+        p < 1, name, selector.max_accuracy, "takes every prompt for hard", "use mifo/prompt_selector=any for that"
+    )
 
 
 def check_steps(run: Run, found: Findings) -> None:
