@@ -1,7 +1,7 @@
 """Train: ``python -m mifo_verl.train experiment=quickstart [any Hydra override]``.
 
 Composes the config, checks all of it before Ray starts, and hands it to verl. Exit code 2 and one line for what a
-user can fix; 0 when the run has ended.
+user can fix; 0 when the run has ended; 75 when it was asked to stop and can be resumed.
 """
 
 import os
@@ -43,12 +43,11 @@ def main(arguments: list[str]) -> int:
 
         resumes = config.node.trainer.resume_mode != "disable"
         write_data(checked, _run_folder(Path(config.node.run_dir), resumes))
-        launch(config.node)
+        return launch(config.node)
     except ConfigError as error:
         for line in error.errors:
             print(f"error: {line}", file=sys.stderr)
         return 2
-    return 0
 
 
 if __name__ == "__main__":

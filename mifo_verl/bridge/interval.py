@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from mifo_verl.bridge.faults import reach
 from mifo_verl.bridge.shards import ShardedModel
 from mifo_verl.method.freezing import GradientFreeze, HeldStill, StrictFreeze, mask_gradients_
 from mifo_verl.method.importance import ImportanceScorer, accumulate_, forget_unselected_
@@ -32,7 +33,7 @@ class IntervalState:
         self.model = model
         self.start: list[Tensor] | None = None
         self.history: list[Tensor] | None = None
-        self._frozen: list[Tensor] | None = None
+        self.frozen: list[Tensor] | None = None
         self._held: HeldStill | None = None
         self._held_keys: list[tuple[int, str]] = []
 
@@ -46,13 +47,20 @@ class IntervalState:
         """Steps 3 to 5: update magnitude, importance, mask, and what is remembered. Collective over the ranks."""
         if self.start is None:
             raise RuntimeError("the interval has no start; begin() comes before select()")
+        reach("threshold")
         importance = self._importance(scorer, float(Fraction(str(freeze.history))), interval)
+        self._require_finite(importance)
         rule = select_top_share if freeze.scope == "global" else select_top_share_per_tensor
         selection = rule(importance, freeze.share, self.model.shards)
         for values, frozen in zip(importance, selection.frozen, strict=True):
             forget_unselected_(values, frozen)
+        if selection.num_frozen == selection.num_coordinates:
+            raise ValueError(
+                f"mifo.freeze.share={freeze.share} must leave something to train, and it froze all "
+                f"{selection.num_coordinates} coordinates; lower it"
+            )
         self.history = importance if Fraction(str(freeze.history)) > 0 else None
-        self._frozen = selection.frozen
+        self.frozen = selection.frozen
         return MaskReport(
             frozen_share=selection.num_frozen / selection.num_coordinates,
             positive_share=selection.num_positive / selection.num_coordinates,
@@ -69,15 +77,25 @@ class IntervalState:
             accumulate_(old, scorer(start, end.to(start.device), where, interval), alpha)
         return history
 
+    def _require_finite(self, importance: list[Tensor]) -> None:
+        """Raise on every rank where a coordinate of any rank is NaN or infinite. Collective."""
+        broken = torch.stack([(~values.isfinite()).sum() for values in importance]).sum()
+        count = int(self.model.shards.sum(broken.reshape(1)))
+        if count:
+            raise FloatingPointError(
+                f"the importance of {count} coordinates is not finite, so weights are NaN or infinite; resume from "
+                "a checkpoint before, with a lower learning rate"
+            )
+
     def hold(self, freeze: GradientFreeze, optimizer: Optimizer) -> None:
         """Begin to hold the mask's coordinates; in strict mode their weights and moments too."""
-        if self._frozen is None:
+        if self.frozen is None:
             raise RuntimeError("nothing is selected; select() comes before hold()")
         if isinstance(freeze, StrictFreeze):
             # an optimizer state that does not exist yet starts at 0, and a zero gradient leaves it there
             coordinates = self._coordinates(optimizer)
             self._held_keys = list(coordinates)
-            self._held = HeldStill(list(coordinates.values()), [self._frozen[number] for number, _ in coordinates])
+            self._held = HeldStill(list(coordinates.values()), [self.frozen[number] for number, _ in coordinates])
 
     def _coordinates(self, optimizer: Optimizer) -> dict[tuple[int, str], Tensor]:
         """Flat views of everything that has one value a coordinate: the weights and the optimizer's moments."""
@@ -90,8 +108,8 @@ class IntervalState:
 
     def before_update(self) -> None:
         """Zero the frozen coordinates of the gradient, before the clip norm is taken."""
-        if self._frozen is not None:
-            mask_gradients_(self.model.gradients(), self._frozen)
+        if self.frozen is not None:
+            mask_gradients_(self.model.gradients(), self.frozen)
 
     def after_update(self, optimizer: Optimizer) -> None:
         """Put the held coordinates back."""
@@ -101,5 +119,5 @@ class IntervalState:
     def release(self, optimizer: Optimizer) -> float | None:
         """Everything is trainable again. Returns the largest drift of what was held, None where nothing was."""
         drift = None if self._held is None else self._held.drift(self._held_now(optimizer))
-        self._frozen = self._held = None
+        self.frozen = self._held = None
         return drift

@@ -1,33 +1,94 @@
-"""From a checked config to a running controller: Ray, verl's task runner with our trainer, the final table."""
+"""From a checked config to a running controller: Ray, verl's task runner with our trainer, the final table.
 
+SIGTERM or SIGINT asks the run to stop with a checkpoint; a second one ends it at once.
+"""
+
+import os
+import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import ray
 from omegaconf import DictConfig, OmegaConf
+from ray.exceptions import RayTaskError
 from verl.trainer.main_ppo import TaskRunnerV1, run_ppo
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import validate_config
 
+from mifo_verl.bridge.checkpoint_store import CheckpointStore
 from mifo_verl.bridge.compose import ConfigError
 from mifo_verl.bridge.progress import ProgressDisplay, print_summary
-from mifo_verl.bridge.records import CONFIG, METRICS, finish_summary
+from mifo_verl.bridge.records import CONFIG, METRICS, finish_summary, replace_text
+from mifo_verl.bridge.resume import check_resume
+from mifo_verl.bridge.saving import Stopped
 from mifo_verl.plugin import require_loaded
+
+EXIT_STOPPED = 75
+"""Exit code of a run that was asked to stop and can be resumed (EX_TEMPFAIL)."""
 
 _TaskRunner: Any = TaskRunnerV1.__ray_metadata__.modified_class
 
 
 class MifoTaskRunner(_TaskRunner):
-    """verl's task runner in a process that must have our plug-in."""
+    """verl's task runner in a process that must have our plug-in; it can be asked to stop while it runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stop_asked = False
 
     def run(self, config: DictConfig) -> None:
         require_loaded()
         super().run(config)
 
+    def init_agent_loop_manager(self) -> None:
+        super().init_agent_loop_manager()
+        if self._stop_asked:
+            self.trainer.stopping.set()
 
-def launch(config: DictConfig) -> None:
-    """Run a training to its end. Raises ConfigError where verl itself refuses the config."""
+    def stop(self) -> None:
+        """Ask the run to stop at the next place where nothing is lost."""
+        self._stop_asked = True
+        if self.trainer is not None:
+            self.trainer.stopping.set()
+
+
+class _Start:
+    """What verl takes for the task runner's actor class: it keeps the actor, and starts processes for those to come.
+
+    Each process of a run spends 5 s on imports, and on a small machine they would come one after another. A task that
+    only imports leaves an idle process behind, which Ray gives to the next actor.
+    """
+
+    def __init__(self, num_warm: int) -> None:
+        self.runner: Any = None
+        self._num_warm = num_warm
+
+    def remote(self) -> Any:
+        self.runner = ray.remote(num_cpus=1, max_concurrency=2)(MifoTaskRunner).remote()
+        for _ in range(self._num_warm):
+            _import_all.remote()
+        return self.runner
+
+
+_WARM_ON_CPU = 5  # TransferQueue's two, the reward worker, the rollout server, the agent loop
+
+
+@ray.remote(num_cpus=0.1)
+def _import_all() -> None:
+    import verl.experimental.reward_loop  # noqa: F401
+
+    import mifo_verl.bridge.sampling  # noqa: F401
+
+
+def launch(config: DictConfig) -> int:
+    """Run a training to its end, or until it is asked to stop; returns the exit code.
+
+    Raises ConfigError where verl itself refuses the config, or where a checkpoint belongs to another run.
+    """
     started = time.time()
     try:
         require_loaded()
@@ -36,14 +97,53 @@ def launch(config: DictConfig) -> None:
         )
     except (AssertionError, ValueError, RuntimeError) as error:
         raise ConfigError(" ".join(str(error).split())) from None
-    folder = _run_folder(Path(config.run_dir), resumes=config.trainer.resume_mode != "disable")
-    (folder / CONFIG).write_text(OmegaConf.to_yaml(config, resolve=True))
+    resumes = config.trainer.resume_mode != "disable"
+    if resumes:
+        _check_checkpoint(config)
+    folder = _run_folder(Path(config.run_dir), resumes)
+    replace_text(folder / CONFIG, OmegaConf.to_yaml(config, resolve=True))
+    start = _Start(_WARM_ON_CPU if config.trainer.device == "cpu" else 0)
     try:
-        with ProgressDisplay(folder, config):
-            run_ppo(config, ray.remote(num_cpus=1)(MifoTaskRunner))
+        with ProgressDisplay(folder, config), _stop_on_signal(start):
+            run_ppo(config, start)
+    except RayTaskError as error:
+        if isinstance(getattr(error, "cause", None), Stopped):
+            print(f"stopped on request; the same command with trainer.resume_mode=auto goes on in {folder}")
+            return EXIT_STOPPED
+        raise
     finally:
         ray.shutdown()
     print_summary(finish_summary(folder, time.time() - started), folder)
+    return 0
+
+
+def _check_checkpoint(config: DictConfig) -> None:
+    trainer = config.trainer
+    folder = trainer.default_local_dir if trainer.resume_mode == "auto" else Path(trainer.resume_from_path).parent
+    facts = CheckpointStore(folder, keep_last=1, keep_best=0).newest_facts()
+    for warning in check_resume(facts, config) if facts else []:
+        print(f"warning: {warning}")
+
+
+@contextmanager
+def _stop_on_signal(start: _Start) -> Iterator[None]:
+    """Turn the first SIGTERM or SIGINT into a request to stop, and end the process at the second."""
+    seen: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        seen.append(number)
+        if len(seen) > 1:
+            os._exit(128 + number)
+        print(f"{signal.Signals(number).name}: stopping with a checkpoint; once more ends the run at once", flush=True)
+        if start.runner is not None:
+            start.runner.stop.remote()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _run_folder(folder: Path, resumes: bool) -> Path:

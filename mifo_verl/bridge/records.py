@@ -1,6 +1,11 @@
 """What a run leaves behind: metrics.jsonl, ledger.jsonl and summary.json in its folder, written as it goes."""
 
+import fcntl
 import json
+import logging
+import math
+import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,7 +15,10 @@ from mifo_verl.types import BufferEntry
 METRICS = "metrics.jsonl"
 LEDGER = "ledger.jsonl"
 SUMMARY = "summary.json"
+EVENTS = "events.jsonl"
 CONFIG = "config.yaml"
+
+logger = logging.getLogger(__name__)
 
 RL_STAGES = ("rollout", "old_log_prob", "reference", "critic", "critic_update", "advantage", "actor_update")
 """The stages of a record that are the RL phase itself; the rest is overhead."""
@@ -23,9 +31,26 @@ class RunRecords:
         self.folder = Path(run_dir)
         self.folder.mkdir(parents=True, exist_ok=True)
 
+    def lock(self, patience_seconds: float = 60.0) -> None:
+        """Be the only writer of this folder. Raises RuntimeError where another run still is after so long."""
+        self._lock = open(self.folder / ".lock", "w")  # noqa: SIM115  held while this process lives
+        deadline = time.monotonic() + patience_seconds
+        while True:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise RuntimeError(
+                        f"run_dir={self.folder} must not be written by two runs at a time, and another one holds it; "
+                        "stop that one, or choose another run_dir"
+                    ) from None
+                time.sleep(0.5)
+
     def metrics(self, line: dict[str, Any]) -> None:
-        """Append one object for one step."""
-        self._append(METRICS, [line])
+        """Append one object for one step. What is not finite is written as null and named in ``nonfinite``."""
+        broken = [key for key, value in line.items() if isinstance(value, float) and not math.isfinite(value)]
+        self._append(METRICS, [line | {key: None for key in broken} | ({"nonfinite": broken} if broken else {})])
 
     def ledger(self, lines: Iterable[dict[str, Any]]) -> None:
         """Append one object for every use of a demonstration."""
@@ -35,7 +60,12 @@ class RunRecords:
         """Forget the lines after a step, where a run goes on from that step's checkpoint."""
         for name in (METRICS, LEDGER):
             kept = [line for line in read_lines(self.folder / name) if line["step"] <= step]
-            (self.folder / name).write_text("".join(json.dumps(line) + "\n" for line in kept))
+            replace_text(self.folder / name, "".join(json.dumps(line) + "\n" for line in kept))
+
+    def event(self, kind: str, text: str) -> None:
+        """Append what a person should know: a checkpoint made, resumed, skipped or failed, a stage that is late."""
+        logger.warning(text)
+        self._append(EVENTS, [{"time": time.time(), "kind": kind, "text": text}])
 
     def write_end(self, **table: Any) -> None:
         """Keep what only the end of a run knows for the summary: accuracies, the digest of the weights."""
@@ -77,7 +107,9 @@ def finish_summary(folder: Path, total_seconds: float) -> dict[str, Any]:
     rl_seconds = sum(line["seconds"].get(stage, 0.0) for line in rl for stage in RL_STAGES)
     sft_seconds = sum(line["seconds"]["sft"] for line in sft)
     phases = [_phase(line, sft) for line in sft if "accuracy_before" in line]
-    table = json.loads((folder / SUMMARY).read_text()) | {
+    table = json.loads((folder / SUMMARY).read_text())
+    total_seconds += table.pop("seconds_before", 0.0)
+    table |= {
         "rl_steps": len(rl),
         "sft_updates": len(sft),
         "intervals": len(phases),
@@ -96,7 +128,14 @@ def finish_summary(folder: Path, total_seconds: float) -> dict[str, Any]:
 
 
 def _write_json(path: Path, table: dict[str, Any]) -> None:
-    path.write_text(json.dumps(table, indent=2) + "\n")
+    replace_text(path, json.dumps(table, indent=2) + "\n")
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a whole file or leave the old one."""
+    new = path.with_name(f"{path.name}.new")
+    new.write_text(text)
+    os.replace(new, path)
 
 
 def _phase(last: dict[str, Any], sft: list[dict[str, Any]]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """One SFT phase, as the controller drives it (MIFO section 3, steps 3 to 7)."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from statistics import fmean
 from typing import Any
 
@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 from verl.utils import tensordict_utils as tu
 
+from mifo_verl.bridge.checkpoint import SftProgress
 from mifo_verl.bridge.records import ledger_line
 from mifo_verl.bridge.sft_step import rows_of, sequence_seed, sft_batch
 from mifo_verl.config import MifoConfig
@@ -28,22 +29,43 @@ class SftPhase:
         actor = config.actor_rollout_ref.actor
         self._rows_a_rank = 1 if actor.use_dynamic_bsz else int(actor.ppo_micro_batch_size_per_gpu)
 
-    def run(self, buffer: DemonstrationBuffer, interval: int, step: int) -> dict[str, Any]:
-        """Train on the buffer and take out what was used. Returns the report of the phase, its ledger lines in it."""
+    def begin(
+        self,
+        buffer: DemonstrationBuffer,
+        interval: int,
+        rejected: dict[str, int],
+        accuracy_before: dict[str, float] | None,
+    ) -> SftProgress:
+        """Take out of the buffer what the phase trains on, and let every shard make its mask."""
         schedule = self._mifo.schedule
         keeps = self._mifo.sft.surplus == "keep"
+        buffer_size = len(buffer)
         entries = buffer.take(schedule.size if keeps and isinstance(schedule, WhenFull) else None)
         mask = self._workers.begin_sft(interval)[0]
-        report: dict[str, Any] = {"interval": interval, "step": step, "mask": mask, "updates": [], "ledger": []}
-        batches = list(self._batches(entries, interval))
-        for batch in tqdm(batches, desc=f"SFT phase of interval {interval}", leave=False):
+        return SftProgress(entries, buffer_size, mask, rejected, accuracy_before)
+
+    def run(self, phase: SftProgress, interval: int, step: int, stopping: Callable[[], bool]) -> dict[str, Any] | None:
+        """Make the updates that are left. Returns the report of the whole phase, None where it was stopped inside."""
+        batches = list(self._batches(phase.entries, interval))
+        for batch in tqdm(batches[len(phase.updates) :], desc=f"SFT phase of interval {interval}", leave=False):
+            if stopping():
+                return None
             update, ledger = self._update(batch, interval, step)
-            report["updates"].append(update)
-            report["ledger"] += ledger
+            phase.updates.append(update)
+            phase.ledger += ledger
         drifts = [drift for drift in self._workers.end_sft() if drift is not None]
-        report["drift"] = max(drifts) if drifts else None
-        report["examples"] = len(entries)
-        return report
+        return {
+            "interval": interval,
+            "step": step,
+            "mask": phase.mask,
+            "updates": phase.updates,
+            "ledger": phase.ledger,
+            "drift": max(drifts) if drifts else None,
+            "examples": len(phase.entries),
+            "buffer_size": phase.buffer_size,
+            "rejected": phase.rejected,
+            "accuracy_before": phase.accuracy_before,
+        }
 
     def _batches(self, entries: list[BufferEntry], interval: int) -> Iterator[list[BufferEntry]]:
         """The updates of a phase: every pass in an order of its own that the seed fixes."""

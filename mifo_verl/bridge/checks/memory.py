@@ -115,12 +115,12 @@ def _micro_batch_tokens(run: Run) -> int:
 
 
 def num_checkpoints(run: Run) -> int:
-    """Checkpoints on the disk at the end; while one is written, one more than is kept."""
-    freq, kept = run.get("trainer.save_freq"), run.get("trainer.max_actor_ckpt_to_keep")
+    """Checkpoints on the disk at most: while one is written, one more than is kept."""
+    freq, kept = run.get("trainer.save_freq"), run.mifo.checkpoint.keep_last + run.mifo.checkpoint.keep_best
     if not isinstance(freq, int) or freq <= 0:
         return 0
     made = -(-num_steps(run)[0] // freq)
-    return min(made, kept + 1) if isinstance(kept, int) and kept > 0 else made
+    return min(made, kept + 1)
 
 
 def check_memory(run: Run, found: Findings) -> None:
@@ -155,7 +155,7 @@ def check_disk(run: Run, found: Findings) -> None:
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     needed, free = peak(prediction(run), "disk"), shutil.disk_usage(there).free
     rule = f"such that {made} checkpoints of {size(needed)} in all fit the {size(free)} that are free"
-    cure = "save less often, set trainer.max_actor_ckpt_to_keep, or another trainer.default_local_dir"
+    cure = "lower mifo.checkpoint.keep_last and .keep_best, or set another trainer.default_local_dir"
     found.require(needed <= free, "trainer.save_freq", run.get("trainer.save_freq"), rule, cure)
     found.note(f"{made} checkpoints, {size(needed)}; {size(free)} free")
 
