@@ -1,14 +1,15 @@
 """The rows of a parquet file that no run should train on, found column by column, with the reason against each.
 
 A row is read as columns of Arrow, never as Python objects, so that a file of some 10,000 long demonstrations takes
-seconds. B stands for the rows of a batch, M for their messages.
+seconds.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +17,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
+from mifo_verl.data.message_columns import Messages, blank, has, mask, readable
 from mifo_verl.data.parquet import find_demonstrations, is_untyped
 
-Mask = NDArray[np.bool_]
 MAX_FIELD_BYTES = 1_000_000
 """A longer text is no prompt and no demonstration: about 250,000 tokens."""
 ROLES = ("system", "user", "assistant", "tool")
 _CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
 _BATCH_ROWS = 1024
+_THREADS = 2
 _COLUMNS = ("data_source", "prompt", "target", "prompt_id", "extra_info")
 NUM_SHOWN = 5
 _SHOWN_CHARS = 160
-
-
-_STAND_IN = {
-    "data_source": "?",
-    "prompt": [{"role": "user", "content": "?"}],
-    "reward_model": {"ground_truth": "?"},
-}
 
 
 class Reason(Enum):
@@ -112,11 +106,8 @@ def scan_rows(path: str | Path, special_tokens: Iterable[str] = (), num_sampled:
     total = file.metadata.num_rows
     wanted = {place * total // num_sampled for place in range(num_sampled)} if total else set()
     batches = file.iter_batches(_BATCH_ROWS, columns=[*columns, "reward_model.ground_truth"])
-    starts = range(0, max(total, 1), _BATCH_ROWS)
-    with ThreadPoolExecutor(2) as pool:
-        parts = list(pool.map(lambda start, batch: _scan_batch(batch, hostile, wanted, start), starts, batches))
     scan, ids = RowScan(Path(path)), []
-    for part, part_ids in parts:
+    for part, part_ids in _in_threads(lambda start, batch: _scan_batch(batch, hostile, wanted, start), batches):
         scan.bad |= {scan.num_rows + row: reason for row, reason in part.bad.items()}
         scan.texts |= {scan.num_rows + row: text for row, text in part.texts.items()}
         scan.sample |= {scan.num_rows + row: whole for row, whole in part.sample.items()}
@@ -127,6 +118,16 @@ def scan_rows(path: str | Path, special_tokens: Iterable[str] = (), num_sampled:
         scan.num_rows += part.num_rows
     _find_repeats(scan, ids)
     return scan
+
+
+def _in_threads(scan: Callable[[int, pa.RecordBatch], Any], batches: Iterable[pa.RecordBatch]) -> Iterator[Any]:
+    """What ``scan(first row, batch)`` returns, in order; a few batches at a time, so that not all are in memory."""
+    batches, start = iter(batches), 0
+    with ThreadPoolExecutor(_THREADS) as pool:
+        while group := list(islice(batches, 2 * _THREADS)):
+            starts = [start + number * _BATCH_ROWS for number in range(len(group))]
+            start += len(group) * _BATCH_ROWS
+            yield from pool.map(scan, starts, group)
 
 
 def write_good_rows(scan: RowScan, path: Path) -> None:
@@ -168,27 +169,27 @@ def _find_repeats(scan: RowScan, ids: Sequence[str | None]) -> None:
 
 
 def _scan_batch(batch: pa.RecordBatch, hostile: str, wanted: set[int], start: int) -> tuple[RowScan, list[str | None]]:
-    batch, broken = _readable(batch)
+    batch, broken = readable(batch)
     size, names = batch.num_rows, batch.schema.names
-    prompt = _Messages(batch.column("prompt"))
+    prompt = Messages(batch.column("prompt"))
     truth = pc.cast(pc.struct_field(batch.column("reward_model"), "ground_truth"), pa.string())
     found = {
-        Reason.NO_DATA_SOURCE: _mask(pc.is_null(batch.column("data_source"))),
+        Reason.NO_DATA_SOURCE: mask(pc.is_null(batch.column("data_source"))),
         Reason.MALFORMED_PROMPT: prompt.malformed() | prompt.last_is_blank(),
         Reason.UNKNOWN_ROLE: prompt.any(pc.invert(pc.is_in(prompt.role, pa.array(ROLES)))),
         Reason.ENDS_WITH_ANSWER: prompt.last_role_is("assistant"),
-        Reason.NO_ANSWER: _blank(truth),
-        Reason.CONTROL_CHARACTER: broken | prompt.any(_has(prompt.content, _CONTROL)) | _mask(_has(truth, _CONTROL)),
-        Reason.SPECIAL_TOKEN: prompt.any(_has(prompt.content, hostile)),
+        Reason.NO_ANSWER: blank(truth),
+        Reason.CONTROL_CHARACTER: broken | prompt.any(has(prompt.content, _CONTROL)) | mask(has(truth, _CONTROL)),
+        Reason.SPECIAL_TOKEN: prompt.any(has(prompt.content, hostile)),
         Reason.TOO_LONG: prompt.any(pc.greater(pc.binary_length(prompt.content), MAX_FIELD_BYTES)),
     }
     demonstration = np.zeros(size, bool)
     if "target" in names and not is_untyped(batch.schema.field("target").type):
-        target = _Messages(batch.column("target"))
-        demonstration = _mask(find_demonstrations(batch.column("target")))
+        target = Messages(batch.column("target"))
+        demonstration = mask(find_demonstrations(batch.column("target")))
         found[Reason.MALFORMED_DEMONSTRATION] = (target.length > 0) & ~demonstration
-        found[Reason.CONTROL_CHARACTER] |= target.any(_has(target.content, _CONTROL))
-        found[Reason.SPECIAL_TOKEN] |= target.any(_has(target.content, hostile))
+        found[Reason.CONTROL_CHARACTER] |= target.any(has(target.content, _CONTROL))
+        found[Reason.SPECIAL_TOKEN] |= target.any(has(target.content, hostile))
         found[Reason.TOO_LONG] |= target.any(pc.greater(pc.binary_length(target.content), MAX_FIELD_BYTES))
     bad = {int(row): reason for reason in reversed(Reason) if reason in found for row in np.flatnonzero(found[reason])}
     keys = [None if wrong else key for wrong, key in zip(found[Reason.MALFORMED_PROMPT], prompt.keys(), strict=True)]
@@ -211,74 +212,3 @@ def _excerpt_of(row: dict[str, Any], reason: Reason, hostile: str) -> str:
             return excerpt(message["content"], hit.start())
     column = {Reason.NO_ANSWER: "reward_model", Reason.MALFORMED_DEMONSTRATION: "target"}.get(reason, "prompt")
     return f"{column}={excerpt(str(row[column]))}"
-
-
-class _Messages:
-    """A column of lists of messages, flat: role_M, content_M, and row_M, the row of each message."""
-
-    def __init__(self, column: pa.Array) -> None:
-        flat = pc.list_flatten(column)
-        self.role, self.content = pc.struct_field(flat, "role"), pc.struct_field(flat, "content")
-        self.row = np.asarray(pc.list_parent_indices(column), dtype=np.int64)
-        self.length = np.asarray(pc.list_value_length(column).fill_null(0), dtype=np.int64)
-        self._ends = np.cumsum(self.length)
-
-    def any(self, of_messages: pa.Array) -> Mask:
-        """True for the rows with a message for which the mask holds; a null does not hold."""
-        hits = self.row[_mask(of_messages)]
-        return np.bincount(hits, minlength=len(self.length)) > 0
-
-    def malformed(self) -> Mask:
-        return (self.length == 0) | self.any(pc.or_(pc.is_null(self.role), pc.is_null(self.content)))
-
-    def last_is_blank(self) -> Mask:
-        return self._of_last(_blank(self.content))
-
-    def last_role_is(self, role: str) -> Mask:
-        return self._of_last(_mask(pc.equal(self.role, role)))
-
-    def num_bytes(self) -> NDArray[np.int64]:
-        lengths = np.asarray(pc.binary_length(self.content).fill_null(0), dtype=np.int64)
-        return np.bincount(self.row, weights=lengths, minlength=len(self.length)).astype(np.int64)
-
-    def keys(self) -> list[str]:
-        pairs = zip(self.role.to_pylist(), self.content.to_pylist(), strict=True)
-        texts = [f"{role}\0{content}" for role, content in pairs]
-        return ["\1".join(texts[end - length : end]) for end, length in zip(self._ends, self.length, strict=True)]
-
-    def _of_last(self, of_messages: Mask) -> Mask:
-        some, result = self.length > 0, np.zeros(len(self.length), bool)
-        result[some] = of_messages[self._ends[some] - 1]
-        return result
-
-
-def _readable(batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Mask]:
-    """The batch in valid UTF-8, and the rows where it was not: those are read with the wrong bytes replaced."""
-    broken = np.zeros(batch.num_rows, bool)
-    try:
-        batch.validate(full=True)
-        return batch, broken
-    except pa.ArrowInvalid:
-        pass
-    rows = []
-    for number in range(batch.num_rows):
-        row = batch.slice(number, 1)
-        try:
-            row.validate(full=True)
-            rows += row.to_pylist()
-        except (pa.ArrowInvalid, UnicodeDecodeError):
-            broken[number] = True
-            rows.append(_STAND_IN)
-    return pa.RecordBatch.from_pylist(rows, schema=batch.schema), broken
-
-
-def _has(text: pa.Array, pattern: str) -> pa.Array:
-    return pc.match_substring_regex(text, pattern) if pattern else pa.array(np.zeros(len(text), bool))
-
-
-def _blank(text: pa.Array) -> Mask:
-    return ~_mask(pc.match_substring_regex(text, r"\S"))
-
-
-def _mask(of_rows: pa.Array) -> Mask:
-    return np.asarray(of_rows.fill_null(False)).astype(bool)
