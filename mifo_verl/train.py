@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from mifo_verl.bridge.compose import ConfigError, compose_config
-from mifo_verl.bridge.preflight import check_run, prepare_data, write_data
+from mifo_verl.bridge.preflight import check_run, prepare_data, print_bad_rows, write_data
 
 USAGE = """usage: python -m mifo_verl.train experiment=<name> [setting=value ...]
 
@@ -39,6 +39,7 @@ def main(arguments: list[str]) -> int:
         for warning in checked.found.warnings():
             print(f"warning: {warning}")
         checked.raise_errors()
+        print_bad_rows(checked)
         from mifo_verl.bridge.launch import _run_folder, launch  # imports verl, which reads the environment
 
         resumes = config.node.trainer.resume_mode != "disable"

@@ -139,22 +139,23 @@ def print_table(checked: Checked) -> None:
         row = (finding.check, finding.status.value, finding.message, finding.cure)
         table.add_row(*(text.replace("[", r"\[") for text in row), style=colour if finding.cure else None)
     console.print(table)
-    _print_bad_rows(checked.reports, console)
+    print_bad_rows(checked)
     _print_components(checked.components, console)
     errors, warnings = len(checked.found.errors()), len(checked.found.warnings())
     console.print(f"{errors} errors, {warnings} warnings in {checked.seconds:.1f} s")
 
 
-def _print_bad_rows(reports: list[FileReport], console: Console) -> None:
+def print_bad_rows(checked: Checked) -> None:
+    """A table of the bad rows by reason, with the first five of each; nothing where there are none."""
     table = Table(title="Bad rows", title_justify="left")
     for column in ("file", "reason", "rows", "the first five"):
         table.add_column(column, overflow="fold")
-    for report in reports:
+    for report in checked.reports:
         for bad in report.bad:
             first = "\n".join(f"{shown['row']}: {shown['text']}" for shown in bad.first)
             table.add_row(report.path, bad.reason, str(bad.num_rows), first.replace("[", r"\["))
     if table.row_count:
-        console.print(table)
+        Console(highlight=False).print(table)
 
 
 def _print_components(components: list[Component], console: Console) -> None:

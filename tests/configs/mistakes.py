@@ -1,7 +1,15 @@
-"""The corpus of mistakes: reading a file of tests/mistakes/, writing the data and the model that it asks for."""
+"""The corpus of mistakes: reading a file of tests/mistakes/, writing what it asks for, and what a check says of it.
+
+``python -m tests.configs.mistakes`` (make mistakes) prints the share that is caught before a run starts.
+"""
 
 import json
+import os
 import shutil
+import sys
+import tempfile
+import time
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
@@ -10,7 +18,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
 
+from mifo_verl.bridge.compose import ConfigError, compose_config
+from mifo_verl.bridge.preflight import check_run
 from mifo_verl.data.addition import rows
 
 FOLDER = Path(__file__).parents[1] / "mistakes"
@@ -110,3 +123,59 @@ def _copy_model(edit: dict[str, Any], folder: Path) -> None:
         (folder / name).unlink()
     for name, text in edit.get("files", {}).items():
         (folder / name).write_text(text)
+
+
+def messages_of(mistake: Mistake, folder: Path) -> list[str]:
+    """What a check says of a mistake: its errors, and its warnings where the mistake is one."""
+    overrides = overrides_of(mistake, folder)
+    with _environment(mistake.env):
+        try:
+            config = compose_config(overrides)
+            with _environment(config.environment()):
+                found = check_run(config.node, overrides).found
+        except ConfigError as error:
+            return error.errors
+    return [str(finding) for finding in found.errors() + (found.warnings() if mistake.level == "warning" else [])]
+
+
+def named(mistake: Mistake, messages: list[str]) -> list[str]:
+    """The messages with every piece that the mistake's file expects."""
+    return [message for message in messages if all(str(piece) in message for piece in mistake.expect)]
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Any:
+    before = dict(os.environ)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def main() -> int:
+    """Check every mistake; returns 1 where fewer than 95 of 100 are caught."""
+    corpus, slowest, missed = read_all(), 0.0, []
+    for mistake in tqdm(corpus, desc="mistakes", disable=None):
+        with tempfile.TemporaryDirectory() as folder, redirect_stderr(open(os.devnull, "w")):
+            started = time.monotonic()
+            messages = messages_of(mistake, Path(folder) / "run")
+            slowest = max(slowest, time.monotonic() - started)
+        if not named(mistake, messages):
+            missed.append(mistake)
+    table = Table(title="Mistakes that are not caught", title_justify="left")
+    for column in ("file", "mistake", "expected"):
+        table.add_column(column)
+    for mistake in missed:
+        table.add_row(mistake.name, mistake.kind, ", ".join(map(str, mistake.expect)))
+    Console().print(table)
+    errors = sum(mistake.level == "error" for mistake in corpus if mistake not in missed)
+    caught = len(corpus) - len(missed)
+    print(f"{caught} of {len(corpus)} mistakes caught before start ({100 * caught / len(corpus):.1f} %): ", end="")
+    print(f"{errors} as errors, {caught - errors} as warnings; the slowest took {slowest:.1f} s after the imports")
+    return 0 if caught >= 0.95 * len(corpus) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -3,53 +3,28 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from mifo_verl.bridge.compose import ConfigError, compose_config
-from mifo_verl.bridge.preflight import check_run
-from tests.configs.mistakes import FOLDER, Mistake, overrides_of, read_all
+from tests.configs.mistakes import FOLDER, Mistake, messages_of, named, overrides_of, read_all
 
 CORPUS = read_all()
 LIMIT_SECONDS = 10.0
-CAUGHT: dict[str, bool] = {}
-
-
-def messages_of(mistake: Mistake, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What a check says of a mistake: its errors, and its warnings where the mistake is one."""
-    for name, value in mistake.env.items():
-        monkeypatch.setenv(name, value)
-    overrides = overrides_of(mistake, folder)
-    try:
-        config = compose_config(overrides)
-        for name, value in config.environment().items():
-            monkeypatch.setenv(name, value)
-        found = check_run(config.node, overrides).found
-    except ConfigError as error:
-        return error.errors
-    return [str(finding) for finding in found.errors() + (found.warnings() if mistake.level == "warning" else [])]
-
-
-def says(messages: list[str], pieces: list[str]) -> bool:
-    return any(all(str(piece) in message for piece in pieces) for message in messages)
 
 
 @pytest.mark.parametrize("mistake", CORPUS, ids=[mistake.name for mistake in CORPUS])
-def test_a_mistake_is_named_with_its_cure(mistake, tmp_path, monkeypatch):
-    messages = messages_of(mistake, tmp_path, monkeypatch)
-    CAUGHT[mistake.name] = says(messages, mistake.expect)
+def test_a_mistake_is_named_with_its_cure(mistake, tmp_path):
+    messages = messages_of(mistake, tmp_path / "run")
+    found = named(mistake, messages)
     if mistake.caught:
-        assert CAUGHT[mistake.name], "\n".join(messages)
-        named = [message for message in messages if all(str(piece) in message for piece in mistake.expect)]
-        assert "; " in named[0], "a message ends with its cure"
+        assert found, "\n".join(messages)
+        assert "; " in found[0], "a message ends with its cure"
     else:
-        assert not CAUGHT[mistake.name], "caught now: say so in its file"
+        assert not found, "caught now: say so in its file"
 
 
-def test_what_is_right_has_no_error_and_no_warning(tmp_path, monkeypatch):
-    right = Mistake("right", "nothing", [], level="warning")
-    messages = messages_of(right, tmp_path, monkeypatch)
+def test_what_is_right_has_no_error_and_no_warning(tmp_path):
+    messages = messages_of(Mistake("right", "nothing", [], level="warning"), tmp_path / "run")
     assert [message for message in messages if "memory are there" not in message] == []
 
 
@@ -68,12 +43,12 @@ def test_no_file_of_the_corpus_says_the_same_as_another():
 @pytest.mark.parametrize("name", ["key_batchsize", "special_token", "window", "reward_signature_of_trl"])
 def test_the_command_line_says_it_within_ten_seconds_of_work_and_exits_with_2(name, tmp_path):
     mistake = next(mistake for mistake in CORPUS if mistake.name == name)
-    command = [sys.executable, "-m", "mifo_verl.check", *overrides_of(mistake, tmp_path)]
+    command = [sys.executable, "-m", "mifo_verl.check", *overrides_of(mistake, tmp_path / "run")]
     environment = os.environ | {"COLUMNS": "1000"}
     before = os.times()
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
     after = os.times()
     worked = after.children_user + after.children_system - before.children_user - before.children_system
     assert done.returncode == 2
-    assert says([" ".join(line.split()) for line in (done.stdout + done.stderr).splitlines()], mistake.expect)
+    assert named(mistake, [" ".join(line.split()) for line in (done.stdout + done.stderr).splitlines()])
     assert worked < LIMIT_SECONDS
