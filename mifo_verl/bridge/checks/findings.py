@@ -69,8 +69,9 @@ class Findings:
         self._add(Status.WARNING, message, cure)
 
     def note(self, text: str) -> None:
-        """What was found in order."""
-        self._add(Status.OK, text)
+        """What was found in order; nothing beside an error of the same check."""
+        if not any(error.check == self._check for error in self.errors()):
+            self._add(Status.OK, text)
 
     @contextmanager
     def of(self, check: str) -> Iterator[None]:

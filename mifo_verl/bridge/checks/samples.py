@@ -11,16 +11,16 @@ from mifo_verl.data.bad_rows import NUM_SHOWN, RowScan
 from mifo_verl.data.demonstrations import demonstration_of
 from mifo_verl.data.report import BadRows, FileReport
 
-VERIFY_SECONDS = 2.5
-"""Time for the reward on demonstrations; a sample that takes longer is cut, and its size reported."""
+SECONDS = 2.5
+"""Time for the tokenizer, and again for the reward; a sample that takes longer is cut, and its size reported."""
 _TRAIN, _PROMPT, _RESPONSE = "data.train_files", "data.max_prompt_length", "data.max_response_length"
 
 
 def check_lengths(run: Run, found: Findings) -> None:
     """Prompts and demonstrations of the sample against the run's lengths."""
-    prompts, responses = [], []
+    prompts, responses, deadline = [], [], time.monotonic() + SECONDS
     for scan, report in zip(run.scans(_TRAIN), run.reports, strict=False):
-        here = [(row, *_lengths(run, whole)) for row, whole in _good_sample(scan)]
+        here = [(row, *_lengths(run, whole)) for row, whole in _good_sample(scan) if time.monotonic() < deadline]
         report.sample.prompt_tokens = max((prompt for _, prompt, _ in here), default=0)
         report.sample.demonstration_tokens = max((response for _, _, response in here), default=0)
         report.sample.too_long = [row for row, _, response in here if response > run.get(_RESPONSE)]
@@ -33,7 +33,7 @@ def check_lengths(run: Run, found: Findings) -> None:
         rule = f"room for a demonstration: all {len(responses)} of a sample are longer"
         found.require(min(responses) <= limit, _RESPONSE, limit, rule, "make it larger")
     longest = f"prompt {max(prompts, default=0)}, demonstration {max(responses, default=0)} tokens"
-    found.note(f"longest of a sample: {longest}")
+    found.note(f"longest of {len(prompts)} rows: {longest}")
 
 
 def _lengths(run: Run, row: dict[str, Any]) -> tuple[int, int]:
@@ -70,7 +70,7 @@ def check_demonstrations(run: Run, found: Findings) -> None:
     """Demonstrations of the sample under the run's own reward: one that contradicts the answer is a bad row."""
     if not run.trains_on_demonstrations:
         raise NotChecked("not needed: no SFT phase")
-    score, deadline = reward_of(run), time.monotonic() + VERIFY_SECONDS
+    score, deadline = reward_of(run), time.monotonic() + SECONDS
     for scan, report in zip(run.scans(_TRAIN), run.reports, strict=False):
         for number, row in _good_sample(scan):
             demonstration = demonstration_of(row)
