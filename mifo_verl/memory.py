@@ -91,10 +91,14 @@ def predict(shape: ModelShape, plan: MemoryPlan) -> list[Component]:
     return [component for component in found if component.num_bytes > 0]
 
 
+def total(components: list[Component], place: Place, phase: str) -> float:
+    """The sum of a place in a phase."""
+    return sum(c.num_bytes for c in components if c.place == place and phase in c.phases)
+
+
 def peak(components: list[Component], place: Place) -> float:
     """The largest sum over the phases."""
-    sums = [sum(c.num_bytes for c in components if c.place == place and phase in c.phases) for phase in PHASES]
-    return max(sums)
+    return max(total(components, place, phase) for phase in PHASES)
 
 
 def _training(shape: ModelShape, plan: MemoryPlan) -> list[Component]:

@@ -15,11 +15,11 @@ from rich.table import Table
 
 from mifo_verl.bridge.checks import batches, data, engine, machine, memory, model, ranges, reward, samples, steps
 from mifo_verl.bridge.checks.findings import Finding, Findings, Status
-from mifo_verl.bridge.checks.run import FILES, Run, in_background, paths_of
+from mifo_verl.bridge.checks.run import FILES, Run, paths_of
 from mifo_verl.bridge.compose import ConfigError
 from mifo_verl.data.bad_rows import write_good_rows
 from mifo_verl.data.report import FileReport, write_report
-from mifo_verl.memory import PHASES, Component, peak
+from mifo_verl.memory import PHASES, Component, Place, total
 
 REPORT = "data_report.json"
 CHECKS: dict[str, Callable[[Run, Findings], None]] = {
@@ -105,7 +105,7 @@ def check_run(config: DictConfig, overrides: list[str]) -> Checked:
     started, found = time.monotonic(), Findings()
     with contextlib.redirect_stdout(sys.stderr):
         run = Run(config, overrides)
-        in_background(lambda: reward.check_reward(run, Findings()))  # math-verify's process takes its time to start
+        reward.start(run)
         for name, check in CHECKS.items():
             with found.of(name):
                 check(run, found)
@@ -168,8 +168,10 @@ def _print_components(components: list[Component], console: Console) -> None:
         shown = memory.size(component.num_bytes)
         cells = [shown if phase in component.phases else "" for phase in PHASES]
         table.add_row(component.place, component.name, *cells, component.formula)
-    for place, per in (("device", "a rank"), ("host", "a node"), ("disk", "in all")):
-        table.add_row(place, f"peak, {per}", "", memory.size(peak(components, place)), "", "", style="bold")  # type: ignore[arg-type]
+    sums: tuple[tuple[Place, str], ...] = (("device", "a rank"), ("host", "a node"), ("disk", "in all"))
+    for place, per in sums:
+        cells = [memory.size(total(components, place, phase)) for phase in PHASES]
+        table.add_row(place, f"sum, {per}", *cells, "", style="bold")
     console.print(table)
 
 

@@ -131,15 +131,17 @@ def _in_threads(scan: Callable[[int, pa.RecordBatch], Any], batches: Iterable[pa
 
 
 def write_good_rows(scan: RowScan, path: Path) -> None:
-    """Write the good rows to another file, batch by batch, all columns as they were."""
+    """Write the good rows to another file, batch by batch, all columns as they were; the file is whole or not there."""
     file, good = pq.ParquetFile(scan.path), np.ones(scan.num_rows, bool)
     good[list(scan.bad)] = False
     path.parent.mkdir(parents=True, exist_ok=True)
-    with pq.ParquetWriter(path, file.schema_arrow, compression="zstd") as writer:
+    temporary = path.with_suffix(".tmp")
+    with pq.ParquetWriter(temporary, file.schema_arrow, compression="zstd") as writer:
         first = 0
         for batch in file.iter_batches(_BATCH_ROWS):
             writer.write_batch(batch.filter(pa.array(good[first : first + batch.num_rows])))
             first += batch.num_rows
+    temporary.replace(path)
 
 
 def excerpt(text: str, position: int = 0) -> str:

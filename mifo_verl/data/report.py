@@ -62,4 +62,6 @@ def report_of(scan: RowScan, setting: str) -> FileReport:
 def write_report(files: list[FileReport], path: Path) -> None:
     """``data_report.json``."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps([asdict(file) for file in files], indent=2, ensure_ascii=False) + "\n")
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps([asdict(file) for file in files], indent=2, ensure_ascii=False) + "\n")
+    temporary.replace(path)

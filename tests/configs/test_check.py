@@ -111,6 +111,28 @@ def test_a_hub_name_that_is_not_cached_is_a_warning_where_the_hub_may_be_asked(t
     assert {"model", "window", "tokenizer", "chat template", "memory"} <= skipped
 
 
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["actor_rollout_ref.rollout.max_model_len=100"], "max_model_len=100 must be null, or from 128"),
+        (["actor_rollout_ref.rollout.max_model_len=1000"], "(prompt + response) to 512"),
+        (["actor_rollout_ref.actor.optim.total_training_steps=9"], "total_training_steps=9 has no effect"),
+        (
+            [
+                "method=sft_then_rl",
+                "mifo.schedule.sft_steps=3",
+                "actor_rollout_ref.actor.optim.lr_scheduler_type=cosine",
+            ],
+            "is spread over 4 steps, of which 1 are RL steps",
+        ),
+        (["hardware=gpu", "trainer.n_gpus_per_node=1"], "trainer.n_gpus_per_node=1"),
+    ],
+)
+def test_further_rules_across_settings(tmp_path, more, says):
+    found = checked(given(tmp_path, *more)).found
+    assert any(says in str(finding) for finding in found.errors() + found.warnings())
+
+
 # ------------------------------------------------------------------ bad rows
 
 HOSTILE = {

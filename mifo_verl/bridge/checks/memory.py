@@ -1,6 +1,5 @@
 """The predicted memory and disk of the run, against what the machine has."""
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -127,22 +126,25 @@ def check_memory(run: Run, found: Findings) -> None:
     """The prediction fits the machine, where it is known."""
     components, ranks = prediction(run), run.get("trainer.n_gpus_per_node")
     device, host = peak(components, "device"), peak(components, "host")
-    name, path = "actor_rollout_ref.model.path", run.get("actor_rollout_ref.model.path")
-    cure = "a smaller model, more ranks, offloading, or fewer tokens a micro-batch (docs/check.md)"
     if run.get("trainer.device") == "cpu":
-        needed, there, what = device * ranks + host, available_memory(), "this machine's memory"
-        fatal = True
+        free, total = memory_of_machine()
+        _judge(run, found, device * ranks + host, free, total, "this machine's memory")
     else:
         gpus = visible_gpus()
-        there, what = (min(gpus), "a GPU's memory") if gpus else (0, "")
-        needed, fatal = device, False
-    if there:
-        says = f"needs about {size(needed)}, and {size(there)} of {what} are there"
-        if fatal and needed > 1.5 * there:
-            found.require(False, name, path, f"a model that fits: it {says}", cure)
-        else:
-            found.advise(needed <= _ROOM * there, name, path, says, cure)
+        if gpus:
+            _judge(run, found, device, min(gpus), None, "a GPU's memory")
     found.note(f"device {size(device)} a rank, host {size(host)} a node")
+
+
+def _judge(run: Run, found: Findings, needed: float, free: int, total: int | None, what: str) -> None:
+    """An error where it cannot ever fit, a warning where it hardly fits now."""
+    name, path = "actor_rollout_ref.model.path", run.get("actor_rollout_ref.model.path")
+    cure = "a smaller model, more ranks, offloading, or fewer tokens a micro-batch (docs/check.md)"
+    says = f"needs about {size(needed)}, and {size(free)} of {what} are there"
+    if total is not None and needed > total:
+        found.require(False, name, path, f"a model that fits: it {says}", cure)
+    else:
+        found.advise(needed <= _ROOM * free, name, path, says, cure)
 
 
 def check_disk(run: Run, found: Findings) -> None:
@@ -160,15 +162,15 @@ def check_disk(run: Run, found: Findings) -> None:
     found.note(f"{made} checkpoints, {size(needed)}; {size(free)} free")
 
 
-def available_memory() -> int:
-    """Bytes of memory that this machine, or this container, can still give."""
+def memory_of_machine() -> tuple[int, int]:
+    """(bytes that this machine, or this container, can still give, bytes that it has)."""
     lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-    free = int(lines["MemAvailable"].split()[0]) << 10
+    free, total = (int(lines[name].split()[0]) << 10 for name in ("MemAvailable", "MemTotal"))
     limit = Path("/sys/fs/cgroup/memory.max")
     if limit.exists() and limit.read_text().strip().isdigit():
         used = int(Path("/sys/fs/cgroup/memory.current").read_text())
-        free = min(free, int(limit.read_text()) - used)
-    return max(free, os.sysconf("SC_PAGE_SIZE"))
+        free, total = min(free, int(limit.read_text()) - used), min(total, int(limit.read_text()))
+    return max(free, 0), total
 
 
 def size(num_bytes: float) -> str:

@@ -73,6 +73,11 @@ def check_window(run: Run, found: Findings) -> None:
     rule = f"at least data.max_prompt_length + data.max_response_length = {run.max_tokens}"
     cure = "make the lengths smaller, or write the window (and rope_theta) into the model's config.json (docs/gpu.md)"
     found.require(run.max_tokens <= longest, "config.json: max_position_embeddings", longest, rule, cure)
+    served, name = run.get("actor_rollout_ref.rollout.max_model_len"), "actor_rollout_ref.rollout.max_model_len"
+    fits = served is None or run.max_tokens <= served <= longest
+    found.require(
+        fits, name, served, f"null, or from {run.max_tokens} (prompt + response) to {longest}", "leave it out"
+    )
     found.note(f"{run.max_tokens} of {longest} tokens")
 
 

@@ -29,6 +29,8 @@ class Run:
     def __init__(self, config: DictConfig, overrides: list[str]) -> None:
         self.config = config
         self.overrides = overrides
+        self.background: dict[str, Future[Any]] = {}
+        """What other checks have set to work beside the rest, by name."""
         self._scans = {setting: in_background(lambda s=setting: self._scan(s)) for setting in FILES}
 
     def get(self, key: str) -> Any:

@@ -64,15 +64,31 @@ def check_steps(run: Run, found: Findings) -> None:
         "raise trainer.total_epochs",
     )
     _check_phases(run, found, steps)
-    warmup = run.get(f"{OPTIM}.lr_warmup_steps")
+    _check_learning_rate(run, found, steps)
+    found.note(f"{rows} rows, {steps} steps")
+
+
+def _check_learning_rate(run: Run, found: Findings, steps: int) -> None:
+    """verl's schedule takes a step with every RL step and none with an SFT update."""
+    schedule, kind, total = run.mifo.schedule, run.get(f"{OPTIM}.lr_scheduler_type"), f"{OPTIM}.total_training_steps"
+    given, warmup = run.get(total), run.get(f"{OPTIM}.lr_warmup_steps")
+    cure = "leave it out and set trainer.total_training_steps"
+    found.advise(given == -1, total, given, f"has no effect: the trainer writes its own {steps} there", cure)
+    if isinstance(schedule, SftThenRl) and schedule.sft_steps < steps:
+        found.advise(
+            kind == "constant",
+            f"{OPTIM}.lr_scheduler_type",
+            kind,
+            f"is spread over {steps} steps, of which {steps - schedule.sft_steps} are RL steps: it ends early",
+            "use constant",
+        )
     found.advise(
         not isinstance(warmup, int) or warmup < steps,
         f"{OPTIM}.lr_warmup_steps",
         warmup,
-        f"is no less than the run's {steps} RL steps: the learning rate never reaches its value",
+        f"is no less than the run's {steps} steps: the learning rate never reaches its value",
         "make it smaller",
     )
-    found.note(f"{rows} rows, {steps} steps")
 
 
 def _check_phases(run: Run, found: Findings, steps: int) -> None:
