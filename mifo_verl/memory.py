@@ -11,8 +11,8 @@ from typing import Literal
 FP32 = 4
 PHASES = ("rollout", "rl", "sft")
 Place = Literal["device", "host", "disk"]
-PROCESS_BYTES = 600_000_000
-"""Resident memory of a process that has imported verl, rounded up (docs/check.md says how it was measured)."""
+PROCESS_BYTES = 400_000_000
+"""A process that has imported verl, what it shares with others divided among them (docs/check.md: how it was measured)."""
 ROLLOUT_TOKEN_BYTES = 68
 """A token in TransferQueue: six columns of int64 and five of float32."""
 
@@ -70,6 +70,8 @@ class MemoryPlan:
     """Sequences of a step."""
     sync_bytes: int
     num_checkpoints: int
+    num_processes: int
+    """On a node, those that import verl."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ def _host(shape: ModelShape, plan: MemoryPlan) -> list[Component]:
     copies = ranks if shape.is_tied else 1
     queue = plan.rollouts * plan.sequence_tokens * ROLLOUT_TOKEN_BYTES
     return [
-        Component("processes", "host", PROCESS_BYTES * (2 * ranks + 4), PHASES, "0.6 GB*(2*ranks + 4)"),
+        Component("processes", "host", PROCESS_BYTES * plan.num_processes, PHASES, "0.4 GB*processes"),
         Component("loading", "host", FP32 * shape.num_parameters * copies, ("rollout",), f"4N*{copies}"),
         Component("reference", "host", plan.reference_bytes * n * ranks * plan.has_reference, PHASES, "b*N/W*ranks"),
         Component("parameters offloaded", "host", FP32 * n * ranks * plan.offloads_parameters, PHASES, "4N/W*ranks"),

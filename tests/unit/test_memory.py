@@ -43,6 +43,7 @@ PLAN = MemoryPlan(
     rollouts=6,
     sync_bytes=11,
     num_checkpoints=2,
+    num_processes=9,
 )
 
 
@@ -66,7 +67,7 @@ def test_every_component_is_its_formula() -> None:
         "rollout weights": 1000,  # 2 * 1000 / 2
         "KV cache": 2 * 4 * 1 * 5 * 2 * 3 * 7 / 2,
         "weight sync": 22,
-        "processes": 600_000_000 * 8,
+        "processes": 400_000_000 * 9,
         "loading": 4000,
         "rollouts": 6 * 7 * 68,
         "weights and optimizer": 12 * 1000 * 2,

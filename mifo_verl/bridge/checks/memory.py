@@ -102,7 +102,20 @@ def plan_of(run: Run) -> MemoryPlan:
         rollouts=sequences,
         sync_bytes=int(run.get(f"{ROLLOUT}.checkpoint_engine.update_weights_bucket_megabytes") or 0) << 20,
         num_checkpoints=num_checkpoints(run),
+        num_processes=_num_processes(run),
     )
+
+
+def _num_processes(run: Run) -> int:
+    """The processes of one node: workers, rollout servers, agent loops, reward workers, and those that are one each.
+
+    On a CPU five more wait idle, started early because imports are slow.
+    """
+    workers = run.get("trainer.n_gpus_per_node")
+    servers = -(-workers // run.get(f"{ROLLOUT}.tensor_model_parallel_size"))
+    loops = run.get(f"{ROLLOUT}.agent.num_workers") + run.get("reward.num_workers")
+    alone = 3 + run.get("transfer_queue.backend.SimpleStorage.num_data_storage_units")  # command, trainer, queue
+    return int(workers + servers + loops + alone + (5 if run.get("trainer.device") == "cpu" else 0))
 
 
 def _micro_batch_tokens(run: Run) -> int:
