@@ -12,7 +12,7 @@ FP32 = 4
 PHASES = ("rollout", "rl", "sft")
 Place = Literal["device", "host", "disk"]
 PROCESS_BYTES = 400_000_000
-"""A process that has imported verl, what it shares with others divided among them (docs/check.md: how it was measured)."""
+"""A process that has imported verl, what it shares with others divided among them; measured (docs/check.md)."""
 ROLLOUT_TOKEN_BYTES = 68
 """A token in TransferQueue: six columns of int64 and five of float32."""
 
