@@ -25,14 +25,16 @@ POINTS = (
 )
 
 ROLES = {
-    "driver": "mifo_verl.train",
     "controller": "TaskRunner",
     "rank": "ray::WorkerDict",
     "rollout_server": "ray::TransformersServer",
     "reward_worker": "ray::RewardLoopWorker",
     "ray_head": "gcs_server",
 }
-"""A word of each role's command line."""
+"""A word of the command line of each role's processes; a run has the role ``driver`` too."""
+
+DRIVER = "MIFO_DRIVER_PID"
+"""Environment variable: the process of ``mifo_verl.train``, for the processes that it starts on this machine."""
 
 _reached: Counter[str] = Counter()
 
@@ -49,21 +51,23 @@ def reach(point: str) -> None:
     if _reached[point] != int(count):
         return
     number = signal.Signals[f"SIG{name or 'KILL'}"]
-    kill(role, number) if role else os.kill(os.getpid(), number)
+    kill(int(os.environ[DRIVER]), role, number) if role else os.kill(os.getpid(), number)
     if number == signal.SIGKILL:
         time.sleep(600)  # the run ends meanwhile, and this process with it
 
 
-def kill(role: str, signal_number: int = signal.SIGKILL) -> int | None:
-    """Signal one process of a role on this machine; its id, None where there is none."""
+def kill(driver: int, role: str, number: int = signal.SIGKILL) -> bool:
+    """Signal the first process of a role of the run with this driver; whether there is one."""
     import psutil
 
-    for process in psutil.process_iter(["pid", "cmdline"]):
-        command = " ".join(process.info["cmdline"] or [])
-        if ROLES[role] in command and process.pid != os.getpid():
-            os.kill(process.pid, signal_number)
-            return int(process.pid)
-    return None
+    if role == "driver":
+        os.kill(driver, number)
+        return True
+    for process in psutil.Process(driver).children(recursive=True):
+        if process.pid != os.getpid() and ROLES[role] in " ".join(process.cmdline()):
+            os.kill(process.pid, number)
+            return True
+    return False
 
 
 def _tear_saved_files() -> None:

@@ -6,23 +6,22 @@ SIGTERM or SIGINT asks the run to stop with a checkpoint; a second one ends it a
 import os
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import ray
 from omegaconf import DictConfig, OmegaConf
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError
 from verl.trainer.main_ppo import TaskRunnerV1, run_ppo
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import validate_config
 
 from mifo_verl.bridge.checkpoint_store import CheckpointStore
 from mifo_verl.bridge.compose import ConfigError
+from mifo_verl.bridge.faults import DRIVER
 from mifo_verl.bridge.progress import ProgressDisplay, print_summary
-from mifo_verl.bridge.records import CONFIG, METRICS, finish_summary, replace_text
+from mifo_verl.bridge.records import CONFIG, METRICS, RunRecords, finish_summary, replace_text
 from mifo_verl.bridge.resume import check_resume
 from mifo_verl.bridge.saving import Stopped
 from mifo_verl.plugin import require_loaded
@@ -65,13 +64,31 @@ class _Start:
 
     def __init__(self, num_warm: int) -> None:
         self.runner: Any = None
+        self.num_runs = 0
+        self.began = 0.0
+        self.signals: list[int] = []
+        self.stopped = False
         self._num_warm = num_warm
 
     def remote(self) -> Any:
+        self.num_runs += 1
+        self.began = time.time()
         self.runner = ray.remote(num_cpus=1, max_concurrency=2)(MifoTaskRunner).remote()
+        for number in (signal.SIGTERM, signal.SIGINT):  # not earlier: ray.init has just set handlers of its own
+            signal.signal(number, self._on_signal)
+        if self.signals:  # in an attempt before this one
+            self.runner.stop.remote()
         for _ in range(self._num_warm):
             _import_all.remote()
         return self.runner
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        """The first signal asks the run to stop, the second ends this process at once."""
+        self.signals.append(number)
+        if len(self.signals) > 1:
+            os._exit(128 + number)
+        print(f"{signal.Signals(number).name}: stopping with a checkpoint; once more ends the run at once", flush=True)
+        self.runner.stop.remote()
 
 
 _WARM_ON_CPU = 5  # TransferQueue's two, the reward worker, the rollout server, the agent loop
@@ -89,7 +106,6 @@ def launch(config: DictConfig) -> int:
 
     Raises ConfigError where verl itself refuses the config, or where a checkpoint belongs to another run.
     """
-    started = time.time()
     try:
         require_loaded()
         validate_config(
@@ -102,19 +118,33 @@ def launch(config: DictConfig) -> int:
         _check_checkpoint(config)
     folder = _run_folder(Path(config.run_dir), resumes)
     replace_text(folder / CONFIG, OmegaConf.to_yaml(config, resolve=True))
+    os.environ[DRIVER] = str(os.getpid())
     start = _Start(_WARM_ON_CPU if config.trainer.device == "cpu" else 0)
+    while not _run(config, folder, start):
+        config.trainer.resume_mode = "auto"
+    if start.stopped:
+        print(f"stopped on request; the same command with trainer.resume_mode=auto goes on in {folder}")
+        return EXIT_STOPPED
+    print_summary(finish_summary(folder, time.time() - start.began), folder)
+    return 0
+
+
+def _run(config: DictConfig, folder: Path, start: _Start) -> bool:
+    """One attempt; whether it came to its end or was stopped. Raises what ended it where no restart is left."""
     try:
-        with ProgressDisplay(folder, config), _stop_on_signal(start):
+        with ProgressDisplay(folder, config):
             run_ppo(config, start)
-    except RayTaskError as error:
-        if isinstance(getattr(error, "cause", None), Stopped):
-            print(f"stopped on request; the same command with trainer.resume_mode=auto goes on in {folder}")
-            return EXIT_STOPPED
-        raise
+    except RayError as error:
+        start.stopped = isinstance(getattr(error, "cause", None), Stopped)
+        if not start.stopped and start.num_runs > config.restarts:
+            raise
+        if not start.stopped:
+            reason = " ".join(str(getattr(error, "cause", None) or error).split())
+            RunRecords(folder).event("restart", f"RESTART {start.num_runs} of {config.restarts}: {reason[-400:]}")
+        return bool(start.stopped)
     finally:
         ray.shutdown()
-    print_summary(finish_summary(folder, time.time() - started), folder)
-    return 0
+    return True
 
 
 def _check_checkpoint(config: DictConfig) -> None:
@@ -123,27 +153,6 @@ def _check_checkpoint(config: DictConfig) -> None:
     facts = CheckpointStore(folder, keep_last=1, keep_best=0).newest_facts()
     for warning in check_resume(facts, config) if facts else []:
         print(f"warning: {warning}")
-
-
-@contextmanager
-def _stop_on_signal(start: _Start) -> Iterator[None]:
-    """Turn the first SIGTERM or SIGINT into a request to stop, and end the process at the second."""
-    seen: list[int] = []
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        seen.append(number)
-        if len(seen) > 1:
-            os._exit(128 + number)
-        print(f"{signal.Signals(number).name}: stopping with a checkpoint; once more ends the run at once", flush=True)
-        if start.runner is not None:
-            start.runner.stop.remote()
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _run_folder(folder: Path, resumes: bool) -> Path:

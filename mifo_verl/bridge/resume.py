@@ -19,6 +19,7 @@ FREE = (
     "env",
     "ray_kwargs",
     "prepare",
+    "restarts",
     "hydra",
     "trainer.logger",
     "trainer.project_name",

@@ -10,10 +10,8 @@ differs or hangs.
 
 import contextlib
 import json
-import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -26,7 +24,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from mifo_verl.bridge.faults import ROLES, kill
+from mifo_verl.bridge.faults import DRIVER, ROLES, kill
 
 REPOSITORY = Path(__file__).parents[2]
 RUN = [
@@ -65,6 +63,7 @@ POINTS = [
     "checkpoint_commit:2",
     "validation:1",
     "exit:1",
+    "driver",
     *ROLES,
 ]
 """A name with a number is a point of ``mifo_verl.bridge.faults``; a name without is a role, killed at a random moment."""
@@ -88,7 +87,6 @@ def launch(folder: Path, plan: str | None, chance: random.Random) -> Launch:
     began = time.monotonic()
     with open(folder.with_suffix(".log"), "a") as log:
         process = subprocess.Popen(command, cwd=REPOSITORY, stdout=log, stderr=log, start_new_session=True)
-        family = psutil.Process(process.pid)
         if plan and ":" not in plan:
             _kill_later(process, plan, chance.uniform(20, 60))
         try:
@@ -96,7 +94,7 @@ def launch(folder: Path, plan: str | None, chance: random.Random) -> Launch:
             outcome = "finished" if code == 0 else "died"
         except subprocess.TimeoutExpired:
             outcome = "HUNG"
-        _end_all(family, process)
+        _end_all(process)
     return Launch(plan, outcome, time.monotonic() - began)
 
 
@@ -104,33 +102,28 @@ def _kill_later(process: subprocess.Popen[bytes], role: str, delay: float) -> No
     """Kill a role after so many seconds; where none of it is there yet, as soon as there is."""
     time.sleep(delay)
     while process.poll() is None:
-        if role == "driver":
-            os.kill(process.pid, signal.SIGKILL)
-            return
-        if kill(role) is not None:
+        if kill(process.pid, role):
             return
         time.sleep(0.2)
 
 
-def _end_all(family: psutil.Process, process: subprocess.Popen[bytes]) -> None:
+def _end_all(process: subprocess.Popen[bytes]) -> None:
     """Wait for the processes of a run to end by themselves; what is left after that is reported and ended."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        left = [p for p in psutil.process_iter(["cmdline"]) if _is_of_ray(p)]
-        if not left:
-            return
+    deadline = time.monotonic() + 90
+    while left := [p for p in psutil.process_iter() if _is_of_run(p, process.pid)]:
+        if time.monotonic() > deadline:
+            print(f"left behind after 90 s: {[' '.join(p.cmdline())[:60] for p in left]}", flush=True)
+            for p in left:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    p.kill()
         time.sleep(0.5)
-    print(f"left behind after 60 s: {[' '.join(p.info['cmdline'])[:60] for p in left]}", flush=True)
-    if process.poll() is None:
-        process.kill()
-    for p in left:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            p.kill()
 
 
-def _is_of_ray(process: psutil.Process) -> bool:
-    command = " ".join(process.info["cmdline"] or [])
-    return command.startswith("ray::") or "gcs_server" in command or "raylet/raylet" in command
+def _is_of_run(process: psutil.Process, driver: int) -> bool:
+    try:
+        return process.pid == driver or process.environ().get(DRIVER) == str(driver)
+    except psutil.Error:
+        return False
 
 
 def trace(folder: Path) -> dict[str, Any]:
@@ -158,8 +151,8 @@ def run_chain(folder: Path, plans: list[str], chance: random.Random) -> list[Lau
         last = launches[-1]
         print(f"{folder.name}: {plan or 'to the end'}: {last.outcome}, {last.seconds:.0f} s", flush=True)
         if last.outcome == "finished":
-            if plan:
-                plans.append(plan)  # the run ended before its point came
+            if plan and len(launches) > 1:
+                plans.append(plan)  # the run ended before its point came; it has another chance in a run from the start
             return launches
 
 
