@@ -123,7 +123,13 @@ _REGISTRIES: dict[str, Registry[Any]] = {
     "schedule": SCHEDULES,
     "freeze": FREEZES,
 }
-_SECTIONS = {"sft": SftConfig, "probe": ProbeConfig, "checkpoint": CheckpointConfig, "watchdog": WatchdogConfig}
+_SECTIONS: dict[str, type] = {
+    "sft": SftConfig,
+    "probe": ProbeConfig,
+    "checkpoint": CheckpointConfig,
+    "watchdog": WatchdogConfig,
+}
+_KNOWN = [*_REGISTRIES, *_SECTIONS]
 
 
 def build_config(node: Mapping[str, Any]) -> MifoConfig:
@@ -132,16 +138,31 @@ def build_config(node: Mapping[str, Any]) -> MifoConfig:
     Raises ValueError, naming the setting, its value, the rule and the cure, on anything unknown, missing or out of
     range.
     """
-    known = [*_REGISTRIES, *_SECTIONS]
+    errors = config_errors(node)
+    if errors:
+        raise ValueError(errors[0])
+    return MifoConfig(**{key: _build(key, node[key]) for key in _KNOWN})
+
+
+def config_errors(node: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a ``mifo`` mapping: one line for each of its nodes that cannot be built."""
+    errors = []
     for key in node:
-        if key not in known:
-            raise ValueError(f"mifo.{key} must be one of {', '.join(known)}{nearest(str(key), known)}; remove it")
-    for key in known:
-        if key not in node:
-            raise ValueError(f"mifo.{key} must be set; start from trainer_configs/mifo.yaml, which sets it")
-    plugins: dict[str, Any] = {key: registry.build(node[key]) for key, registry in _REGISTRIES.items()}
-    sections: dict[str, Any] = {key: _section(f"mifo.{key}", kind, node[key]) for key, kind in _SECTIONS.items()}
-    return MifoConfig(**plugins, **sections)
+        if key not in _KNOWN:
+            nearby = nearest(str(key), _KNOWN)
+            errors.append(f"mifo.{key} must be one of {', '.join(_KNOWN)}{nearby}; remove it")
+    for key in _KNOWN:
+        try:
+            if key not in node:
+                raise ValueError(f"mifo.{key} must be set; start from trainer_configs/mifo.yaml, which sets it")
+            _build(key, node[key])
+        except ValueError as error:
+            errors.append(str(error))
+    return errors
+
+
+def _build(key: str, node: Any) -> Any:
+    return _REGISTRIES[key].build(node) if key in _REGISTRIES else _section(f"mifo.{key}", _SECTIONS[key], node)
 
 
 def _section(setting: str, kind: type, node: Mapping[str, Any]) -> Any:

@@ -6,9 +6,10 @@ user can fix; 0 when the run has ended; 75 when it was asked to stop and can be 
 
 import os
 import sys
+from pathlib import Path
 
 from mifo_verl.bridge.compose import ConfigError, compose_config
-from mifo_verl.bridge.preflight import check_run, prepare_data
+from mifo_verl.bridge.preflight import check_run, prepare_data, print_bad_rows, write_data
 
 USAGE = """usage: python -m mifo_verl.train experiment=<name> [setting=value ...]
 
@@ -26,19 +27,27 @@ def main(arguments: list[str]) -> int:
     if not arguments or "--help" in arguments or "-h" in arguments:
         print(USAGE)
         return 0 if arguments else 2
+    overrides = [argument for argument in arguments if argument != "--cfg"]
     try:
-        config = compose_config([argument for argument in arguments if argument != "--cfg"])
+        config = compose_config(overrides)
         if "--cfg" in arguments:
             print(config.to_yaml())
             return 0
         os.environ.update(config.environment())
         prepare_data(config.node)
-        check_run(config.node)
-        from mifo_verl.bridge.launch import launch  # imports verl, which reads the environment
+        checked = check_run(config.node, overrides)
+        for warning in checked.found.warnings():
+            print(f"warning: {warning}")
+        checked.raise_errors()
+        print_bad_rows(checked)
+        from mifo_verl.bridge.launch import _run_folder, launch  # imports verl, which reads the environment
 
+        resumes = config.node.trainer.resume_mode != "disable"
+        write_data(checked, _run_folder(Path(config.node.run_dir), resumes))
         return launch(config.node)
     except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
+        for line in error.errors:
+            print(f"error: {line}", file=sys.stderr)
         return 2
 
 
