@@ -1,14 +1,17 @@
-"""What a run leaves behind: metrics.jsonl, ledger.jsonl and summary.json in its folder, written as it goes."""
+"""What a run leaves behind, written as it goes: metrics, ledger, prompts and inspection (JSON lines), summary.json."""
 
+import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from mifo_verl.types import BufferEntry
+from mifo_verl.types import BufferEntry, PromptGroup
 
 METRICS = "metrics.jsonl"
 LEDGER = "ledger.jsonl"
+PROMPTS = "prompts.jsonl"
+INSPECTION = "inspection.jsonl"
 SUMMARY = "summary.json"
 CONFIG = "config.yaml"
 
@@ -31,9 +34,19 @@ class RunRecords:
         """Append one object for every use of a demonstration."""
         self._append(LEDGER, lines)
 
+    def prompts(self, line: dict[str, Any]) -> None:
+        """Append one object for the prompts of one RL step."""
+        self._append(PROMPTS, [line])
+
+    def inspection(self, line: dict[str, Any]) -> None:
+        """Append one object for one SFT phase: its mask and its tokens."""
+        self._append(INSPECTION, [line])
+
     def rewind(self, step: int) -> None:
         """Forget the lines after a step, where a run goes on from that step's checkpoint."""
-        for name in (METRICS, LEDGER):
+        for name in (METRICS, LEDGER, PROMPTS, INSPECTION):
+            if not (self.folder / name).exists():
+                continue
             kept = [line for line in read_lines(self.folder / name) if line["step"] <= step]
             (self.folder / name).write_text("".join(json.dumps(line) + "\n" for line in kept))
 
@@ -59,6 +72,17 @@ def ledger_line(entry: BufferEntry, interval: int, step: int, kept_tokens: int) 
         "response_tokens": len(entry.example.response_ids),
         "kept_tokens": kept_tokens,
     }
+
+
+def lines_sha256(lines: Iterable[dict[str, Any]]) -> str:
+    """The digest of an update's ledger lines, which its record keeps: no field of them can change unseen."""
+    return hashlib.sha256("".join(json.dumps(line, sort_keys=True) + "\n" for line in lines).encode()).hexdigest()
+
+
+def prompts_line(groups: Iterable[PromptGroup], interval: int, step: int) -> dict[str, Any]:
+    """The prompts of one RL step: [prompt id, correct rollouts, rollouts] of each."""
+    prompts = [[group.prompt_id, group.num_correct, group.num_rollouts] for group in groups]
+    return {"interval": interval, "step": step, "prompts": prompts}
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

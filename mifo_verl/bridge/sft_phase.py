@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 from verl.utils import tensordict_utils as tu
 
-from mifo_verl.bridge.records import ledger_line
+from mifo_verl.bridge.records import ledger_line, lines_sha256
 from mifo_verl.bridge.sft_step import rows_of, sequence_seed, sft_batch
 from mifo_verl.config import MifoConfig
 from mifo_verl.method.buffer import DemonstrationBuffer
@@ -65,6 +65,7 @@ class SftPhase:
             raise RuntimeError(f"an SFT update of {len(entries)} demonstrations came back with rows {rows}")
         tokens = sum(len(example.response_ids) for example in examples)
         kept = [kept for _, kept, _ in rows]
+        ledger = [ledger_line(entry, interval, step, k) for entry, k in zip(entries, kept, strict=True)]
         update = {
             "loss": metrics["loss"],
             "grad_norm": metrics["grad_norm"],
@@ -72,8 +73,9 @@ class SftPhase:
             "demonstrations": len(entries),
             "response_tokens": tokens,
             "kept_tokens": sum(kept),
+            "ledger_sha256": lines_sha256(ledger),
         }
-        return update, [ledger_line(e, interval, step, k) for e, k in zip(entries, kept, strict=True)]
+        return update, ledger
 
     def _num_ranks(self) -> int:
         info = self._workers._dispatch_info
@@ -103,6 +105,7 @@ def sft_lines(report: dict[str, Any], seconds: float) -> list[dict[str, Any]]:
             "demonstrations": update["demonstrations"],
             "response_tokens": update["response_tokens"],
             "kept_tokens": update["kept_tokens"],
+            "ledger_sha256": update["ledger_sha256"],
             "seconds": {"sft": seconds / len(report["updates"])},
         }
         for number, update in enumerate(report["updates"], start=1)
