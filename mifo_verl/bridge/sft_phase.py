@@ -1,7 +1,7 @@
 """One SFT phase, as the controller drives it (MIFO section 3, steps 3 to 7)."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from statistics import fmean
 from typing import Any
 
@@ -10,8 +10,9 @@ from tqdm import tqdm
 from verl.utils import tensordict_utils as tu
 
 from mifo_verl.bridge.records import ledger_line, lines_sha256
-from mifo_verl.bridge.sft_step import rows_of, sequence_seed, sft_batch
+from mifo_verl.bridge.sft_step import rows_of, sequence_seed, sft_batch, tokens_of
 from mifo_verl.config import MifoConfig
+from mifo_verl.inspect.tokens import TokenSummary
 from mifo_verl.method.buffer import DemonstrationBuffer
 from mifo_verl.method.schedule import WhenFull
 from mifo_verl.types import BufferEntry
@@ -20,7 +21,15 @@ from mifo_verl.types import BufferEntry
 class SftPhase:
     """Runs SFT phases on the actor's workers."""
 
-    def __init__(self, config: DictConfig, mifo: MifoConfig, workers: Any, pad_token_id: int) -> None:
+    def __init__(
+        self,
+        config: DictConfig,
+        mifo: MifoConfig,
+        workers: Any,
+        pad_token_id: int,
+        decode: Callable[[int], str] = str,
+    ) -> None:
+        self._decode = decode
         self._mifo = mifo
         self._workers = workers
         self._pad_token_id = pad_token_id
@@ -34,16 +43,29 @@ class SftPhase:
         keeps = self._mifo.sft.surplus == "keep"
         entries = buffer.take(schedule.size if keeps and isinstance(schedule, WhenFull) else None)
         mask = self._workers.begin_sft(interval)[0]
+        tokens = self._token_summary()
         report: dict[str, Any] = {"interval": interval, "step": step, "mask": mask, "updates": [], "ledger": []}
         batches = list(self._batches(entries, interval))
         for batch in tqdm(batches, desc=f"SFT phase of interval {interval}", leave=False):
-            update, ledger = self._update(batch, interval, step)
+            update, ledger = self._update(batch, interval, step, tokens)
             report["updates"].append(update)
             report["ledger"] += ledger
+        report["inspection"] = {"interval": interval, "step": step} | self._inspection(tokens)
         drifts = [drift for drift in self._workers.end_sft() if drift is not None]
         report["drift"] = max(drifts) if drifts else None
         report["examples"] = len(entries)
         return report
+
+    def _token_summary(self) -> TokenSummary | None:
+        inspect = self._mifo.inspect
+        return TokenSummary(inspect.examples, inspect.example_tokens) if inspect.tokens else None
+
+    def _inspection(self, tokens: TokenSummary | None) -> dict[str, Any]:
+        """What inspection.jsonl keeps of the phase, before the mask is released."""
+        return {
+            "mask": self._workers.inspect_sft()[0] if self._mifo.inspect.mask else None,
+            "tokens": None if tokens is None else tokens.table(self._decode),
+        }
 
     def _batches(self, entries: list[BufferEntry], interval: int) -> Iterator[list[BufferEntry]]:
         """The updates of a phase: every pass in an order of its own that the seed fixes."""
@@ -54,7 +76,7 @@ class SftPhase:
             yield from (order[start : start + size] for start in range(0, len(order), size))
 
     def _update(
-        self, entries: list[BufferEntry], interval: int, step: int
+        self, entries: list[BufferEntry], interval: int, step: int, tokens: TokenSummary | None
     ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         examples = [entry.example for entry in entries]
         seeds = [sequence_seed(self._seed, interval, example.prompt_id) for example in examples]
@@ -63,15 +85,18 @@ class SftPhase:
         rows = rows_of(metrics)
         if [row for row, _, _ in rows] != list(range(len(entries))):
             raise RuntimeError(f"an SFT update of {len(entries)} demonstrations came back with rows {rows}")
-        tokens = sum(len(example.response_ids) for example in examples)
+        if tokens is not None:
+            for row, (entropy, keep) in sorted(tokens_of(metrics).items()):
+                tokens.add(examples[row], entropy.tolist(), keep.tolist())
+        num_tokens = sum(len(example.response_ids) for example in examples)
         kept = [kept for _, kept, _ in rows]
         ledger = [ledger_line(entry, interval, step, k) for entry, k in zip(entries, kept, strict=True)]
         update = {
             "loss": metrics["loss"],
             "grad_norm": metrics["grad_norm"],
-            "entropy": sum(entropy for _, _, entropy in rows) / tokens,
+            "entropy": sum(entropy for _, _, entropy in rows) / num_tokens,
             "demonstrations": len(entries),
-            "response_tokens": tokens,
+            "response_tokens": num_tokens,
             "kept_tokens": sum(kept),
             "ledger_sha256": lines_sha256(ledger),
         }

@@ -1,7 +1,7 @@
 """Print and verify the data ledger of a run: ``python -m mifo_verl.ledger <run> [data=<file>]``.
 
-Exit code 0 where everything agrees, 1 where a line is missing, doubled, altered or of another data set, 2 where there is
-nothing to verify.
+Exit code 0 where everything agrees, 1 where a line is missing, doubled, altered or of another data set, 2 where there
+is nothing to verify.
 """
 
 import sys

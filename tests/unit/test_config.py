@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from mifo_verl.config import MifoConfig, ProbeConfig, SftConfig, build_config
+from mifo_verl.config import InspectConfig, MifoConfig, ProbeConfig, SftConfig, build_config
 from mifo_verl.method.freezing import StrictFreeze
 from mifo_verl.method.importance import AbsChange
 from mifo_verl.method.prompt_selection import MaxAccuracy
@@ -21,6 +21,7 @@ PAPER = {
     "freeze": {"name": "strict", "share": 0.5, "history": 0.5, "scope": "global"},
     "sft": {},
     "probe": {},
+    "inspect": {},
 }
 
 
@@ -38,7 +39,15 @@ def message(node: dict) -> str:
 
 def test_the_papers_settings_are_the_defaults_of_every_section():
     expected = MifoConfig(
-        MaxAccuracy(), TopEntropy(), Nll(), AbsChange(), WhenFull(), StrictFreeze(), SftConfig(), ProbeConfig()
+        MaxAccuracy(),
+        TopEntropy(),
+        Nll(),
+        AbsChange(),
+        WhenFull(),
+        StrictFreeze(),
+        SftConfig(),
+        ProbeConfig(),
+        InspectConfig(),
     )
     assert build_config(PAPER) == expected
     assert (
