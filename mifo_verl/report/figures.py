@@ -119,12 +119,12 @@ def buffer(run: Run) -> Figure:
     for name, color, sft in (("RL goes on", "#93c5fd", False), ("SFT follows", SFT_ORANGE, True)):
         own = [place for place, step in enumerate(steps) if (step in phases) == sft]
         bars = {"x": [steps[place] for place in own], "y": [sizes[place] for place in own]}
-        data.append({"type": "bar", "name": name, "marker": {"color": color}} | bars)
+        data.append({"type": "bar", "name": name, "width": 0.85, "marker": {"color": color}} | bars)
     size = run.config["mifo"]["schedule"].get("size")
     if size and steps:
         data.append(_line(f"S = {size}", [steps[0] - 0.5, steps[-1] + 0.5], [size, size], INK, dash="dash"))
     note = "After the RL of each step; SFT trains on it and empties it."
-    return figure("Buffer", note, data, "step", "hard prompts", barmode="overlay", bargap=0.15)
+    return figure("Buffer", note, data, "step", "hard prompts", barmode="overlay")
 
 
 def coupling(run: Run) -> list[Figure]:

@@ -3,10 +3,11 @@
 from typing import Any
 
 from mifo_verl.inspect.overlap import chance_jaccard, jaccard
-from mifo_verl.report.figures import GREY, RL_BLUE, SFT_ORANGE, Figure, figure, whole_numbers
+from mifo_verl.report.figures import RL_BLUE, SFT_ORANGE, Figure, figure, whole_numbers
 from mifo_verl.report.run import Run
 
-_SCALE = [[0, "#f8fafc"], [0.5, "#93c5fd"], [1, "#1e3a8a"]]
+_SCALE = [[0, "#1e40af"], [0.25, "#93c5fd"], [0.5, "#f8fafc"], [0.75, "#fdba74"], [1, "#c2410c"]]
+_MOST_CELLS_WITH_TEXT = 12
 
 
 def mask_figures(run: Run) -> list[Figure]:
@@ -21,7 +22,7 @@ def mask_figures(run: Run) -> list[Figure]:
 
 
 def heat_map(lines: list[dict[str, Any]], by: str) -> Figure:
-    """Share frozen of every layer, or kind of matrix, in every interval."""
+    """Share frozen of every layer, or kind of matrix, in every interval; white is the share of the whole model."""
     tables = [line["mask"][f"by_{by}"] for line in lines]
     names = tables[0][by]
     shares = [
@@ -34,7 +35,10 @@ def heat_map(lines: list[dict[str, Any]], by: str) -> Figure:
         "y": names,
         "z": shares,
         "zmin": 0,
+        "zmid": sum(map(sum, (table["frozen"] for table in tables)))
+        / sum(map(sum, (table["coordinates"] for table in tables))),
         "zmax": 1,
+        "texttemplate": "%{z:.0%}" if len(lines) <= _MOST_CELLS_WITH_TEXT else "",
         "colorscale": _SCALE,
         "colorbar": {"title": {"text": "frozen"}, "tickformat": ".0%", "thickness": 12},
         "hovertemplate": f"interval %{{x}}, {by} %{{y}}: %{{z:.1%}} frozen<extra></extra>",
@@ -45,7 +49,16 @@ def heat_map(lines: list[dict[str, Any]], by: str) -> Figure:
     title = "Frozen, by layer" if by == "layer" else "Frozen, by kind of matrix"
     height = max(300, 110 + 22 * len(names)) if len(names) < 40 else 720
     x = whole_numbers([line["interval"] for line in lines])
-    return figure(title, "Share of the coordinates.", [data], "interval", by, yaxis=axis, height=height, xaxis=x)
+    return figure(
+        title,
+        "Share of the coordinates. White is the share of the whole model; orange is frozen more, blue less.",
+        [data],
+        "interval",
+        by,
+        yaxis=axis,
+        height=height,
+        xaxis=x,
+    )
 
 
 def _overlap(lines: list[dict[str, Any]]) -> Figure:
@@ -104,7 +117,7 @@ def _visible(lines: list[dict[str, Any]]) -> Figure:
         chance.append(sum(table["rl_visible"]) / sum(table["coordinates"]))
     data = [
         _points("of what SFT changed, RL had changed", x, own, SFT_ORANGE),
-        _points("of all coordinates (chance)", x, chance, GREY, "dash"),
+        _points("of all coordinates (chance)", x, chance, "#64748b", "dash"),
     ]
     note = "Changes that a bfloat16 copy of the weights shows."
     ranges = {"range": [0, 1.02], "tickformat": ".0%"}

@@ -5,15 +5,25 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from mifo_verl import __version__
 from mifo_verl.report.run import VERSIONS
 
-_PACKAGES = ("verl", "torch", "transformers", "ray", "vllm", "flash-attn", "tensordict", "TransferQueue", "math-verify")
+_PACKAGES = (
+    "mifo_verl",
+    "verl",
+    "torch",
+    "transformers",
+    "ray",
+    "vllm",
+    "flash-attn",
+    "tensordict",
+    "TransferQueue",
+    "math-verify",
+)
 
 
 def record_versions(folder: Path) -> None:
     """Write ``versions.json`` into the run's folder; packages that are not installed are left out."""
-    found = {"mifo_verl": __version__, "python": platform.python_version()}
+    found = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
             found[name] = version(name)

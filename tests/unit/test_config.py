@@ -70,7 +70,7 @@ def test_a_missing_section_is_named(section):
 def test_an_unknown_section_is_named_with_the_nearest():
     assert message(PAPER | {"freezing": {}}) == (
         "mifo.freezing must be one of prompt_selector, token_selector, sft_loss, importance, schedule, freeze, sft, "
-        "probe (did you mean freeze?); remove it"
+        "probe, inspect (did you mean freeze?); remove it"
     )
 
 
