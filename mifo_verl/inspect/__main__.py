@@ -15,10 +15,8 @@ USAGE = """usage: python -m mifo_verl.inspect mask   <run> [interval=N]    the m
                                           the last mask, and the one that SFT would freeze now
        python -m mifo_verl.inspect tokens <run> [interval=N]    entropies; demonstrations with the kept tokens marked"""
 
-_RUN = {
-    "frozen": "frozen",
-    "zero_score": "score 0",
-    "previous": "frozen before",
+_MASK = {"frozen": "frozen", "previous": "frozen before", "frozen_and_previous": "both", "zero_score": "score 0"}
+_UPDATES = {
     "rl_norm": "RL update",
     "sft_norm": "SFT update",
     "rl_visible": "RL visible",
@@ -68,7 +66,8 @@ def _interval(folder: Path, interval: str | None, what: str) -> None:
     if what == "tokens":
         show.tokens(line)
         return
-    show.mask(line["mask"], _RUN)
+    show.mask(line["mask"], _MASK)
+    show.mask(line["mask"], _UPDATES)
     show.overlap(line["mask"])
     Console().print("updates: L2 norm; visible: where a bfloat16 copy of the weights changed", highlight=False)
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mifo_verl.report.groups import Group, curve
+from mifo_verl.report.groups import Group, curve, probe_curve
 from mifo_verl.report.run import Run, mean_of, probes, split_seconds, step_seconds
 
 RL_BLUE, SFT_ORANGE, GREY, INK = "#2563eb", "#ea580c", "#cbd5e1", "#334155"
@@ -58,34 +58,39 @@ def timeline(run: Run) -> Figure:
 
 def curves(groups: list[Group], name: str, title: str, note: str, y: str) -> Figure | None:
     """One number of the RL records by step: the mean of every group with its band, SFT phases marked for one run."""
-    data: list[Any] = []
-    for group in groups:
-        steps, means, bands = curve(group.runs, name)
-        if not steps:
-            continue
-        banded = [(step, band) for step, band in zip(steps, bands, strict=True) if band is not None]
-        if banded:
-            x = [step for step, _ in banded]
-            edges = [low for _, (low, _) in banded], [high for _, (_, high) in banded]
-            data.append(
-                {
-                    "type": "scatter",
-                    "mode": "lines",
-                    "x": x + x[::-1],
-                    "y": edges[1] + edges[0][::-1],
-                    "fill": "toself",
-                    "fillcolor": group.color + "26",
-                    "line": {"width": 0},
-                    "hoverinfo": "skip",
-                    "showlegend": False,
-                }
-            )
-        label = f"{group.label} (n={len(group.runs)})" if len(group.runs) > 1 else group.label
-        data.append(_line(label, steps, means, group.color))
+    data = [trace for group in groups for trace in _with_band(group, *curve(group.runs, name))]
     if not data:
         return None
     alone = groups[0].runs[0] if len(groups) == 1 and len(groups[0].runs) == 1 else None
     return figure(title, note, data, "step", y, showlegend=alone is None, shapes=_sft_marks(alone))
+
+
+def coupling_curves(groups: list[Group]) -> list[Figure]:
+    """What a phase changed of every probed quantity, by interval, for every group."""
+    found = {name: rows[0][0].upper() for one in groups for run in one.runs for name, rows in probes(run).items()}
+    made = []
+    for name, phase in found.items():
+        data = [trace for group in groups for trace in _with_band(group, *probe_curve(group.runs, name))]
+        words = name.replace("_", " ")
+        note = f"After {phase} minus before it, by interval."
+        made.append(figure(f"{phase}'s change of {words}", note, data, "interval", "change", showlegend=True))
+    return made
+
+
+def _with_band(group: Group, steps: list[int], means: list[float], bands: list[Any]) -> list[dict[str, Any]]:
+    """The traces of a group's curve: the band where there is one, then the mean; none without a value."""
+    if not steps:
+        return []
+    data: list[dict[str, Any]] = []
+    banded = [(step, band) for step, band in zip(steps, bands, strict=True) if band is not None]
+    if banded:
+        x = [step for step, _ in banded]
+        y = [high for _, (_, high) in banded] + [low for _, (low, _) in banded][::-1]
+        area = {"fill": "toself", "fillcolor": group.color + "26", "line": {"width": 0}, "hoverinfo": "skip"}
+        data.append({"type": "scatter", "mode": "lines", "x": x + x[::-1], "y": y, "showlegend": False} | area)
+    label = f"{group.label} (n={len(group.runs)})" if len(group.runs) > 1 else group.label
+    mode = {"mode": "lines"} if len(steps) > 2 else {"mode": "lines+markers", "marker": {"size": 8}}
+    return [*data, _line(label, steps, means, group.color) | mode]
 
 
 def accuracy(run: Run) -> Figure:

@@ -7,6 +7,7 @@ from mifo_verl.report.figures import GREY, SFT_ORANGE, Figure, figure, whole_num
 from mifo_verl.report.run import Run
 
 _MOST_EXAMPLES = 4
+_TICKS = [0.0001, 0.001, 0.01, 0.1, 1, 10]
 
 
 def token_figures(run: Run) -> list[Figure]:
@@ -25,6 +26,7 @@ def _entropy(tables: list[dict[str, Any]]) -> Figure:
         _steps("all response tokens", x, _sum(tables, "entropy"), "#94a3b8"),
         _steps("in the loss", x, _sum(tables, "entropy_kept"), SFT_ORANGE),
     ]
+    axis = {"type": "log", "tickvals": _TICKS, "ticktext": [f"{tick:g}" for tick in _TICKS]}
     medians = [table["threshold"]["median"] for table in tables if table["threshold"]]
     shapes = []
     note = "Bins of a logarithmic axis; the first holds all below it."
@@ -42,7 +44,7 @@ def _entropy(tables: list[dict[str, Any]]) -> Figure:
         data,
         "entropy (nats)",
         "tokens",
-        xaxis={"type": "log"},
+        xaxis=axis,
         shapes=shapes,
     )
 
@@ -65,9 +67,9 @@ def _thresholds(run: Run) -> Figure:
     note = (
         "The smallest entropy kept of a demonstration: median, smallest and largest over the demonstrations of a phase."
     )
-    axis = whole_numbers(x)
+    axes: dict[str, Any] = {"xaxis": whole_numbers(x), "yaxis": {"rangemode": "tozero"}}
     return figure(
-        "Entropy threshold", note, [data | {"name": "threshold"}], "interval", "nats", showlegend=False, xaxis=axis
+        "Entropy threshold", note, [data | {"name": "threshold"}], "interval", "nats", showlegend=False, **axes
     )
 
 
@@ -80,7 +82,12 @@ def _position(tables: list[dict[str, Any]]) -> Figure:
     mean = sum(kept) / sum(whole)
     line = {"type": "scatter", "mode": "lines", "name": f"all positions: {mean:.1%}", "x": [0, 1], "y": [mean, mean]}
     data = [bars, line | {"line": {"color": GREY, "dash": "dash"}}]
-    axes: dict[str, Any] = {"yaxis": {"tickformat": ".0%"}, "xaxis": {"tickformat": ".0%"}, "bargap": 0.1}
+    axes: dict[str, Any] = {
+        "yaxis": {"tickformat": ".0%"},
+        "xaxis": {"tickformat": ".0%"},
+        "bargap": 0.1,
+        "height": 360,
+    }
     return figure("Kept, by position in the response", "", data, "position (start to end)", "share kept", **axes)
 
 
@@ -101,7 +108,7 @@ def _top(tables: list[dict[str, Any]]) -> Figure:
     note = "Sums over the phases' own lists of their 30 most often kept tokens; ␣ is a space, ⏎ a new line."
     axis = {"type": "category"}
     return figure(
-        "Tokens kept most often", note, [data], "times in the loss", "", yaxis=axis, showlegend=False, height=420
+        "Tokens kept most often", note, [data], "times in the loss", "", yaxis=axis, showlegend=False, height=360
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mifo_verl.report.bands import mean_interval
-from mifo_verl.report.run import Run
+from mifo_verl.report.run import Run, probes
 
 _NOT_THE_METHOD = ("seed", "data_loader_seed", "run_dir", "name", "experiment_name", "default_local_dir")
 _COLORS = ("#2563eb", "#ea580c", "#059669", "#9333ea", "#b45309", "#0891b2", "#be123c", "#4d7c0f", "#6b7280", "#c026d3")
@@ -34,8 +34,12 @@ def group(runs: list[Run]) -> list[Group]:
     ]
 
 
-def curve(runs: list[Run], name: str) -> tuple[list[int], list[float], list[tuple[float, float] | None]]:
-    """(steps, mean over the runs that have a value there, its 95 % interval) of one number of the RL records."""
+Curve = tuple[list[int], list[float], list[tuple[float, float] | None]]
+"""(steps or intervals, mean over the runs that have a value there, its 95 % interval)."""
+
+
+def curve(runs: list[Run], name: str) -> Curve:
+    """One number of the RL records by step."""
     values: dict[int, list[float]] = {}
     for run in runs:
         for line in run.rl:
@@ -44,6 +48,19 @@ def curve(runs: list[Run], name: str) -> tuple[list[int], list[float], list[tupl
                 value = value.get("mean")
             if isinstance(value, int | float):
                 values.setdefault(line["step"], []).append(float(value))
+    return _banded(values)
+
+
+def probe_curve(runs: list[Run], name: str) -> Curve:
+    """What a phase changed of a probed quantity, by interval."""
+    values: dict[int, list[float]] = {}
+    for run in runs:
+        for _, interval, before, after in probes(run).get(name, []):
+            values.setdefault(interval, []).append(after - before)
+    return _banded(values)
+
+
+def _banded(values: dict[int, list[float]]) -> Curve:
     steps = sorted(values)
     means, bands = [], []
     for step in steps:

@@ -106,7 +106,7 @@ def _several(page: _Page, runs: list[Run]) -> str:
         f"<p>{len(runs)} runs of {len(groups)} methods: {label}. ± and the bands are 95 % intervals of the mean over "
     )
     text += "seeds (Student's t); a method is a config without its seed.</p>"
-    curves = page.draw(*(how.curves(groups, *signal) for signal in _SIGNALS))
+    curves = page.draw(*(how.curves(groups, *signal) for signal in _SIGNALS), *how.coupling_curves(groups))
     details = "".join(_folded(page, run, opened=False) for run in runs[:_DETAILED])
     rest = len(runs) - _DETAILED
     more = f"<p>Figures of the {rest} other runs: give them to the command alone.</p>" if rest > 0 else ""

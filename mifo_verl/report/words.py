@@ -65,7 +65,7 @@ def _when(run: Run, found: dict[str, Number], n: Show) -> str:
 def _cost(found: dict[str, Number], n: Show) -> str:
     if not found["sft_phases"]:
         return "Nothing so far."
-    share = f"{n('sft_time_share', '.1%')} of the {n('seconds_total', ',.0f')} of the run"
+    share = f"{n('sft_time_share', '.1%')} of the run's {n('seconds_total', ',.0f')}"
     time = f"{n('seconds_sft', ',.1f')} seconds, {share}."
     if not found["probed_phases"]:
         return f"{time} Its cost in accuracy was not probed (<code>mifo.probe.around_sft</code>)."
@@ -103,7 +103,7 @@ def _extremes(run: Run) -> str:
     shares = {kind: frozen[kind] / sizes[kind] for kind in frozen if sizes[kind]}
     most, least = max(shares, key=lambda kind: shares[kind]), min(shares, key=lambda kind: shares[kind])
     return (
-        f"Most of all {most} ({shown(f'frozen_{most}', shares[most], '.0%')}), least {least} "
+        f"By kind of matrix, most of {most} ({shown(f'frozen_{most}', shares[most], '.0%')}) and least of {least} "
         f"({shown(f'frozen_{least}', shares[least], '.0%')})."
     )
 
