@@ -16,7 +16,8 @@ def updates(found: Groups, ends: list[str]) -> None:
         for end in ends:
             table.add_column(end)
         for group, sums in groups.items():
-            cells = [f"{sums[end]:.4g} ({sums[end + '_relative']:.2e})" for end in ends]
+            relative = ("-" if sums[f"{end}_relative"] is None else f"{sums[f'{end}_relative']:.2e}" for end in ends)
+            cells = [f"{sums[end]:.4g} ({over})" for end, over in zip(ends, relative, strict=True)]
             table.add_row(group, f"{sums['coordinates']:,.0f}", *cells)
         Console().print(table)
 

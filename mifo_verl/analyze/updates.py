@@ -31,7 +31,7 @@ def update_norms(start: Weights, ends: dict[str, Weights]) -> dict[str, dict[str
     """``by_layer``, ``by_kind``, ``total``: of every group its coordinates, and of every end the norm of its update.
 
     ``<end>`` is the L2 norm of the update, ``<end>_relative`` the same over the norm of the start, ``<end>_moved`` the
-    number of coordinates that differ. Raises ValueError where the models are not the same.
+    number of coordinates that differ; over a norm of 0 it is None. Raises ValueError where the models are not the same.
     """
 
     def measure(name: str) -> Sums:
@@ -42,13 +42,13 @@ def update_norms(start: Weights, ends: dict[str, Weights]) -> dict[str, dict[str
             values |= {label: _square(change), f"{label}_moved": float((change != 0).sum())}
         return values
 
-    tables = grouped(common_names(start, *ends.values()), measure, "updates")
+    tables: dict[str, dict[str, dict[str, Any]]] = grouped(common_names(start, *ends.values()), measure, "updates")
     for groups in tables.values():
         for sums in groups.values():
             size = math.sqrt(sums.pop("start"))
             for label in ends:
                 sums[label] = math.sqrt(sums[label])
-                sums[f"{label}_relative"] = sums[label] / size if size else math.nan
+                sums[f"{label}_relative"] = sums[label] / size if size else None
     return tables
 
 

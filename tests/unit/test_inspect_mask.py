@@ -57,7 +57,11 @@ def test_chance_is_what_random_masks_have():
     assert own == pytest.approx(chance_jaccard([200_000], [int(one.sum())], [int(two.sum())]), abs=0.005)
 
 
-NAMES = ["model.layers.0.self_attn.q_proj.weight", "model.layers.0.mlp.up_proj.weight", "model.layers.1.mlp.up_proj.weight"]
+NAMES = [
+    "model.layers.0.self_attn.q_proj.weight",
+    "model.layers.0.mlp.up_proj.weight",
+    "model.layers.1.mlp.up_proj.weight",
+]
 START = [torch.tensor([1.0, 1.0, 1.0, 1.0]), torch.tensor([2.0, 2.0]), torch.tensor([4.0, 4.0])]
 # 1 + 2^-7 is the next bfloat16 after 1; 1 + 2^-12 rounds to 1
 AFTER_RL = [torch.tensor([1.0, 1 + 2**-7, 1 + 2**-12, 4.0]), torch.tensor([2.0, 6.0]), torch.tensor([4.0, 4.0])]
@@ -69,7 +73,9 @@ SCORE = [[0.0, 0.1, 0.0, 3.0], [0.0, 4.0], [0.0, 0.0]]
 
 def counted(slices: list[slice], shards: object, with_previous: bool = True) -> dict:
     inspection = MaskInspection(NAMES)
-    start, after_rl, after_sft = ([t[s] for t, s in zip(ts, slices, strict=True)] for ts in (START, AFTER_RL, AFTER_SFT))
+    start, after_rl, after_sft = (
+        [t[s] for t, s in zip(ts, slices, strict=True)] for ts in (START, AFTER_RL, AFTER_SFT)
+    )
     inspection.rl(start, after_rl)
     for number, own in enumerate(slices):
         previous = torch.tensor(PREVIOUS[number])[own] if with_previous else None
