@@ -4,7 +4,7 @@ BIN := .venv/bin
 LOCK := docker/cpu.lock.txt
 EXPERIMENT ?= quickstart
 
-.PHONY: help setup lock quickstart rl-algorithms test test-unit lint format types config clean
+.PHONY: help setup lock quickstart rl-algorithms kill-test test test-unit lint format types config clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -33,6 +33,10 @@ rl-algorithms: setup ## small runs of two intervals or more with every RL algori
 	  trainer.total_training_steps=4 buffer_size=2 data.train_batch_size=8 actor_rollout_ref.actor.ppo_mini_batch_size=8 \
 	  mifo.probe.around_sft=false data.val_max_samples=40 || exit 1; \
 	  $(BIN)/python -c "import json; assert json.load(open('runs/rl/$$rl/summary.json'))['intervals'] >= 2" || exit 1; done
+
+N ?= 100
+kill-test: setup ## kill runs N times at every point of them, and compare their ends with a run never killed
+	$(BIN)/python -m tests.faults kills=$(N)
 
 test: setup ## all tests
 	$(BIN)/python -m pytest -q tests

@@ -86,6 +86,43 @@ class InspectConfig:
 
 
 @dataclass(frozen=True)
+class CheckpointConfig:
+    """What happens to checkpoints (``mifo.checkpoint``); ``trainer.save_freq`` says when one is made."""
+
+    keep_last: int = 2
+    """Newest checkpoints that are kept."""
+    keep_best: int = 1
+    """Further checkpoints that are kept, those of the highest validation accuracy."""
+    on_failed_save: Literal["continue", "stop"] = "continue"
+    """What a run does whose checkpoint the disk refuses. The last good one is kept either way."""
+
+    def __post_init__(self) -> None:
+        require_count("keep_last", self.keep_last, "the newest checkpoint is always kept")
+        whole = isinstance(self.keep_best, int) and not isinstance(self.keep_best, bool)
+        require(whole and self.keep_best >= 0, "keep_best", self.keep_best, "a whole number", "use 0 to keep none")
+        _require_choice("on_failed_save", self.on_failed_save, ("continue", "stop"))
+
+
+@dataclass(frozen=True)
+class WatchdogConfig:
+    """When a wait is reported, and what ends the run with a reason (``mifo.watchdog``)."""
+
+    factor: float = 2.0
+    """A stage that takes this many times its median so far is reported, with what is awaited."""
+    floor_seconds: float = 30.0
+    """No stage is reported earlier."""
+    limit_seconds: float = 3600.0
+    """A stage that takes longer ends the run with a reason."""
+    max_skipped_updates: int = 3
+    """Updates in a row that may be skipped because their gradient is not finite; one more ends the run."""
+
+    def __post_init__(self) -> None:
+        require_count("max_skipped_updates", self.max_skipped_updates, "the default is a good start")
+        for name in ("factor", "floor_seconds", "limit_seconds"):
+            require_positive(name, getattr(self, name), "the default is a good start")
+
+
+@dataclass(frozen=True)
 class MifoConfig:
     """All settings of MIFO; each field is the node of the same name under ``mifo``."""
 
@@ -98,6 +135,8 @@ class MifoConfig:
     sft: SftConfig
     probe: ProbeConfig
     inspect: InspectConfig
+    checkpoint: CheckpointConfig
+    watchdog: WatchdogConfig
 
 
 _REGISTRIES: dict[str, Registry[Any]] = {
@@ -108,7 +147,13 @@ _REGISTRIES: dict[str, Registry[Any]] = {
     "schedule": SCHEDULES,
     "freeze": FREEZES,
 }
-_SECTIONS = {"sft": SftConfig, "probe": ProbeConfig, "inspect": InspectConfig}
+_SECTIONS = {
+    "sft": SftConfig,
+    "probe": ProbeConfig,
+    "inspect": InspectConfig,
+    "checkpoint": CheckpointConfig,
+    "watchdog": WatchdogConfig,
+}
 
 
 def build_config(node: Mapping[str, Any]) -> MifoConfig:

@@ -1,7 +1,7 @@
 """Train: ``python -m mifo_verl.train experiment=quickstart [any Hydra override]``.
 
 Composes the config, checks all of it before Ray starts, and hands it to verl. Exit code 2 and one line for what a
-user can fix; 0 when the run has ended.
+user can fix; 0 when the run has ended; 75 when it was asked to stop and can be resumed.
 """
 
 import os
@@ -36,11 +36,10 @@ def main(arguments: list[str]) -> int:
         check_run(config.node)
         from mifo_verl.bridge.launch import launch  # imports verl, which reads the environment
 
-        launch(config.node)
+        return launch(config.node)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 """The interval state beside verl's checkpoint: ``global_step_N/mifo/`` (JSON and safetensors, no pickle).
 
-``controller.json`` holds the phase, the counts and the buffer with its provenance; each rank writes its own shards of
-theta_start, the importance history and the separate SFT optimizer. A checkpoint is made between steps, when no SFT
-phase runs and no mask is held. It is read back for the same number of ranks only.
+``controller.json`` holds the counts, the buffer with its provenance and, where a run was stopped inside an SFT phase,
+how far that phase is; each rank writes its own shards of theta_start, the importance history, the mask held and the SFT
+phase's own optimizer. It is read back for the same number of ranks only.
 """
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,26 +20,54 @@ from mifo_verl.bridge.interval import IntervalState
 from mifo_verl.bridge.shards import ShardedModel
 from mifo_verl.types import BufferEntry, PromptGroup, SftExample
 
-FORMAT = 1
 FOLDER = "mifo"
 
 
-def save_controller(
-    folder: Path, counts: dict[str, int], buffer: Iterable[BufferEntry], accuracy_start: dict[str, float]
-) -> None:
+@dataclass
+class SftProgress:
+    """An SFT phase on its way."""
+
+    entries: list[BufferEntry]
+    """What the phase trains on, in the order taken from the buffer."""
+    buffer_size: int
+    """What the buffer held when the phase began."""
+    mask: dict[str, Any] | None
+    rejected: dict[str, int]
+    accuracy_before: dict[str, float] | None = None
+    updates: list[dict[str, Any]] = field(default_factory=list)
+    """The records of the updates made so far."""
+    ledger: list[dict[str, Any]] = field(default_factory=list)
+    rl_line: dict[str, Any] | None = None
+    """The record of the RL step that filled the buffer, where it is not written yet."""
+
+
+@dataclass
+class ControllerState:
+    """What the controller has to know again."""
+
+    interval: int
+    rl_steps: int
+    drawn: int
+    """Prompts drawn from the data set so far."""
+    elapsed_seconds: float
+    buffer: list[BufferEntry]
+    accuracy_start: dict[str, float]
+    sft: SftProgress | None = None
+
+
+def save_controller(folder: Path, state: ControllerState) -> None:
     """Write the controller's part."""
     folder.mkdir(parents=True, exist_ok=True)
-    entries = [asdict(entry) for entry in buffer]
-    state = {"format": FORMAT, "counts": counts, "buffer": entries, "accuracy_start": accuracy_start}
-    (folder / "controller.json").write_text(json.dumps(state) + "\n")
+    (folder / "controller.json").write_text(json.dumps(asdict(state)) + "\n")
 
 
-def load_controller(folder: Path) -> tuple[dict[str, int], list[BufferEntry], dict[str, float]]:
-    """Read the controller's part. Raises ValueError on another format."""
+def load_controller(folder: Path) -> ControllerState:
+    """Read the controller's part."""
     state = json.loads((folder / "controller.json").read_text())
-    if state["format"] != FORMAT:
-        raise ValueError(f"{folder} has format {state['format']}, and this version reads format {FORMAT}")
-    return state["counts"], [_entry(entry) for entry in state["buffer"]], state["accuracy_start"]
+    state["buffer"] = [_entry(entry) for entry in state["buffer"]]
+    if state["sft"] is not None:
+        state["sft"] = SftProgress(**state["sft"] | {"entries": [_entry(entry) for entry in state["sft"]["entries"]]})
+    return ControllerState(**state)
 
 
 def _entry(entry: dict[str, Any]) -> BufferEntry:
@@ -48,9 +76,9 @@ def _entry(entry: dict[str, Any]) -> BufferEntry:
 
 
 def save_shards(folder: Path, interval: IntervalState, separate: Optimizer | None, rank: int, ranks: int) -> None:
-    """Write this rank's part."""
+    """Write this rank's part; ``separate`` is the SFT phase's optimizer where it is not the RL phase's."""
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = _named("start", interval.start) | _named("history", interval.history)
+    tensors = _named("start", interval.start) | _named("history", interval.history) | _named("frozen", interval.frozen)
     if separate is not None:
         tensors |= {f"optimizer.{number}.{name}": state for number, name, state in _states(interval.model, separate)}
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, _file(folder, rank, ranks))
@@ -67,7 +95,7 @@ def load_shards(folder: Path, interval: IntervalState, separate: Optimizer | Non
     saved = load_file(file)
     device = interval.model.weights()[0].device
     numbers = range(len(interval.model.parameters))
-    for part in ("start", "history"):
+    for part in ("start", "history", "frozen"):
         held = [saved[f"{part}.{number}"].to(device) for number in numbers] if f"{part}.0" in saved else None
         setattr(interval, part, held)
     if separate is not None:

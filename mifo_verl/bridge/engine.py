@@ -18,6 +18,7 @@ from verl.workers.engine import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead, FSDPEngineWithValueHead
 
 from mifo_verl.bridge.checkpoint import load_shards, save_shards
+from mifo_verl.bridge.faults import reach
 from mifo_verl.bridge.interval import IntervalState, MaskReport
 from mifo_verl.bridge.shards import ShardedModel
 from mifo_verl.config import MifoConfig, SftConfig
@@ -51,7 +52,33 @@ class CpuModuleMixin:
             vars(config)["forward_only"] = True
 
 
-class MifoEngine(CpuModuleMixin, FSDPEngineWithLMHead):
+class SaveTogetherMixin:
+    """Where the disk refuses one rank's checkpoint, every rank raises, and none waits for another for ever."""
+
+    def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        """verl's save. Raises OSError on all ranks where a file of one could not be written."""
+        manager = self.checkpoint_manager  # type: ignore[attr-defined]
+        whole, failures = manager.save_checkpoint, []
+
+        def guarded(*args: Any, **kwargs: Any) -> None:
+            try:
+                whole(*args, **kwargs)
+            except (OSError, RuntimeError) as error:
+                failures.append(f"rank {torch.distributed.get_rank()}: {error}")
+                torch.distributed.barrier()  # the one behind the writes, where the other ranks are
+
+        manager.save_checkpoint = guarded
+        try:
+            super().save_checkpoint(*args, **kwargs)  # type: ignore[misc]
+        finally:
+            del manager.save_checkpoint
+        everywhere: list[Any] = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(everywhere, failures)
+        if any(everywhere):
+            raise OSError("; ".join(failure for rank in everywhere for failure in rank))
+
+
+class MifoEngine(SaveTogetherMixin, CpuModuleMixin, FSDPEngineWithLMHead):
     """The actor's engine: RL updates as in verl, SFT updates under a mask, theta_start beside the weights."""
 
     mifo: MifoConfig
@@ -75,42 +102,51 @@ class MifoEngine(CpuModuleMixin, FSDPEngineWithLMHead):
     def begin_sft(self, interval: int) -> MaskReport | None:
         """Select the mask, then let the SFT phase's optimizer, learning rate and clip norm in. Collective."""
         report = None
-        freeze = self.mifo.freeze
-        if isinstance(freeze, GradientFreeze):
-            report = self.interval.select(freeze, self.mifo.importance, interval)
-        self._lend_optimizer(self.mifo.sft)
-        if isinstance(freeze, GradientFreeze):
-            self.interval.hold(freeze, self.optimizer)
+        if isinstance(self.mifo.freeze, GradientFreeze):
+            report = self.interval.select(self.mifo.freeze, self.mifo.importance, interval)
+        self.enter_sft()
         return report
 
-    def end_sft(self) -> float | None:
-        """Release the mask and give the RL phase its settings back. Returns the drift of this rank's held values."""
+    def enter_sft(self) -> None:
+        """Take the SFT phase's settings up under the mask that is selected, at its begin or after ``leave_sft``."""
+        self._lend_optimizer(self.mifo.sft)
+        if isinstance(self.mifo.freeze, GradientFreeze):
+            self.interval.hold(self.mifo.freeze, self.optimizer)
+
+    def leave_sft(self) -> None:
+        """Give the RL phase its settings back. The mask stays selected."""
         if self._rl is None:
             raise RuntimeError("no SFT phase is running")
-        drift = self.interval.release(self.optimizer)
         self._use(self._rl.optimizer)
         for group, lr in zip(self.optimizer.param_groups, self._rl.lrs, strict=True):
             group["lr"] = lr
         self.optimizer_config.clip_grad = self._rl.clip_grad
         self._rl = None
+
+    def end_sft(self) -> float | None:
+        """Release the mask and give the RL phase its settings back. Returns the drift of this rank's held values."""
+        reach("mask_release")
+        drift = self.interval.release(self.optimizer)
+        self.leave_sft()
+        if self.mifo.sft.optimizer == "fresh":
+            self._separate = None
         return drift
 
     def save_interval(self, folder: Path) -> None:
         """Write this rank's interval state beside verl's checkpoint."""
         save_shards(folder, self.interval, self._separate, self.rank, torch.distributed.get_world_size())
+        reach("checkpoint_file")
 
     def load_interval(self, folder: Path) -> None:
         """Read this rank's interval state back."""
-        separate = self._build_optimizer(self.module) if self.mifo.sft.optimizer == "separate" else None
+        separate = None if self.mifo.sft.optimizer == "shared" else self._build_optimizer(self.module)
         load_shards(folder, self.interval, separate, self.rank, torch.distributed.get_world_size())
-        self._separate = separate
+        self._separate = separate if separate is not None and separate.state else None
 
     def _lend_optimizer(self, sft: SftConfig) -> None:
         lrs = [group["lr"] for group in self.optimizer.param_groups]
         self._rl = _RlSettings(self.optimizer, lrs, self.optimizer_config.clip_grad)
-        if sft.optimizer == "fresh":
-            self._use(self._build_optimizer(self.module))
-        elif sft.optimizer == "separate":
+        if sft.optimizer != "shared":
             self._separate = self._separate or self._build_optimizer(self.module)
             self._use(self._separate)
         for group in self.optimizer.param_groups:
@@ -129,6 +165,7 @@ class MifoEngine(CpuModuleMixin, FSDPEngineWithLMHead):
     def optimizer_step(self) -> float:
         """verl's update; in an SFT phase the mask comes before the clip norm and after the update."""
         if self._rl is None:
+            reach("rl_update")
             return super().optimizer_step()
         self.interval.before_update()
         grad_norm = super().optimizer_step()
@@ -159,7 +196,7 @@ class MifoEngine(CpuModuleMixin, FSDPEngineWithLMHead):
         return torch.nested.nested_tensor_from_jagged(entropy, offsets)
 
 
-class MifoCriticEngine(CpuModuleMixin, FSDPEngineWithValueHead):
+class MifoCriticEngine(SaveTogetherMixin, CpuModuleMixin, FSDPEngineWithValueHead):
     """The critic's engine; on a CPU without the flash attention that verl asks for by name."""
 
     def _build_module(self) -> Any:

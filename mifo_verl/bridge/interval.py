@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from mifo_verl.bridge.faults import reach
 from mifo_verl.bridge.shards import ShardedModel
 from mifo_verl.inspect.mask import MaskInspection
 from mifo_verl.method.freezing import GradientFreeze, HeldStill, StrictFreeze, mask_gradients_
@@ -38,7 +39,7 @@ class IntervalState:
         """Whether an SFT phase counts its mask and both updates by layer; theta_start then moves to its own start."""
         self._inspection: MaskInspection | None = None
         self._last_mask: list[Tensor] | None = None
-        self._frozen: list[Tensor] | None = None
+        self.frozen: list[Tensor] | None = None
         self._held: HeldStill | None = None
         self._held_keys: list[tuple[int, str]] = []
 
@@ -52,15 +53,22 @@ class IntervalState:
         """Steps 3 to 5: update magnitude, importance, mask, and what is remembered. Collective over the ranks."""
         if self.start is None:
             raise RuntimeError("the interval has no start; begin() comes before select()")
+        reach("threshold")
         previous = self._previous_mask()
         importance = self._importance(scorer, float(Fraction(str(freeze.history))), interval)
+        self._require_finite(importance)
         rule = select_top_share if freeze.scope == "global" else select_top_share_per_tensor
         selection = rule(importance, freeze.share, self.model.shards)
         self._inspect_mask(selection.frozen, importance, previous)
         for values, frozen in zip(importance, selection.frozen, strict=True):
             forget_unselected_(values, frozen)
+        if selection.num_frozen == selection.num_coordinates:
+            raise ValueError(
+                f"mifo.freeze.share={freeze.share} must leave something to train, and it froze all "
+                f"{selection.num_coordinates} coordinates; lower it"
+            )
         self.history = importance if Fraction(str(freeze.history)) > 0 else None
-        self._frozen = selection.frozen
+        self.frozen = selection.frozen
         return MaskReport(
             frozen_share=selection.num_frozen / selection.num_coordinates,
             positive_share=selection.num_positive / selection.num_coordinates,
@@ -76,6 +84,16 @@ class IntervalState:
         for old, start, end, where in zip(history, self.start, ends, self.model.slices, strict=True):
             accumulate_(old, scorer(start, end.to(start.device), where, interval), alpha)
         return history
+
+    def _require_finite(self, importance: list[Tensor]) -> None:
+        """Raise on every rank where a coordinate of any rank is NaN or infinite. Collective."""
+        broken = torch.stack([(~values.isfinite()).sum() for values in importance]).sum()
+        count = int(self.model.shards.sum(broken.reshape(1)))
+        if count:
+            raise FloatingPointError(
+                f"the importance of {count} coordinates is not finite, so weights are NaN or infinite; resume from "
+                "a checkpoint before, with a lower learning rate"
+            )
 
     def _previous_mask(self) -> list[Tensor] | None:
         """Where the history is not 0, which is the last mask; without a history, the copy kept of it."""
@@ -116,13 +134,13 @@ class IntervalState:
 
     def hold(self, freeze: GradientFreeze, optimizer: Optimizer) -> None:
         """Begin to hold the mask's coordinates; in strict mode their weights and moments too."""
-        if self._frozen is None:
+        if self.frozen is None:
             raise RuntimeError("nothing is selected; select() comes before hold()")
         if isinstance(freeze, StrictFreeze):
             # an optimizer state that does not exist yet starts at 0, and a zero gradient leaves it there
             coordinates = self._coordinates(optimizer)
             self._held_keys = list(coordinates)
-            self._held = HeldStill(list(coordinates.values()), [self._frozen[number] for number, _ in coordinates])
+            self._held = HeldStill(list(coordinates.values()), [self.frozen[number] for number, _ in coordinates])
 
     def _coordinates(self, optimizer: Optimizer) -> dict[tuple[int, str], Tensor]:
         """Flat views of everything that has one value a coordinate: the weights and the optimizer's moments."""
@@ -135,8 +153,8 @@ class IntervalState:
 
     def before_update(self) -> None:
         """Zero the frozen coordinates of the gradient, before the clip norm is taken."""
-        if self._frozen is not None:
-            mask_gradients_(self.model.gradients(), self._frozen)
+        if self.frozen is not None:
+            mask_gradients_(self.model.gradients(), self.frozen)
 
     def after_update(self, optimizer: Optimizer) -> None:
         """Put the held coordinates back."""
@@ -146,5 +164,5 @@ class IntervalState:
     def release(self, optimizer: Optimizer) -> float | None:
         """Everything is trainable again. Returns the largest drift of what was held, None where nothing was."""
         drift = None if self._held is None else self._held.drift(self._held_now(optimizer))
-        self._frozen = self._held = None
+        self.frozen = self._held = None
         return drift

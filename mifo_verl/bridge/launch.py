@@ -1,34 +1,111 @@
-"""From a checked config to a running controller: Ray, verl's task runner with our trainer, the final table."""
+"""From a checked config to a running controller: Ray, verl's task runner with our trainer, the final table.
 
+SIGTERM or SIGINT asks the run to stop with a checkpoint; a second one ends it at once.
+"""
+
+import os
+import signal
 import time
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import ray
 from omegaconf import DictConfig, OmegaConf
+from ray.exceptions import RayError
 from verl.trainer.main_ppo import TaskRunnerV1, run_ppo
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import validate_config
 
+from mifo_verl.bridge.checkpoint_store import CheckpointStore
 from mifo_verl.bridge.compose import ConfigError
+from mifo_verl.bridge.faults import DRIVER
 from mifo_verl.bridge.progress import ProgressDisplay, print_summary
-from mifo_verl.bridge.records import CONFIG, METRICS, finish_summary
+from mifo_verl.bridge.records import CONFIG, METRICS, RunRecords, finish_summary, replace_text
+from mifo_verl.bridge.resume import check_resume
+from mifo_verl.bridge.saving import Stopped
 from mifo_verl.plugin import require_loaded
+
+EXIT_STOPPED = 75
+"""Exit code of a run that was asked to stop and can be resumed (EX_TEMPFAIL)."""
 
 _TaskRunner: Any = TaskRunnerV1.__ray_metadata__.modified_class
 
 
 class MifoTaskRunner(_TaskRunner):
-    """verl's task runner in a process that must have our plug-in."""
+    """verl's task runner in a process that must have our plug-in; it can be asked to stop while it runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stop_asked = False
 
     def run(self, config: DictConfig) -> None:
         require_loaded()
         super().run(config)
 
+    def init_agent_loop_manager(self) -> None:
+        super().init_agent_loop_manager()
+        if self._stop_asked:
+            self.trainer.stopping.set()
 
-def launch(config: DictConfig) -> None:
-    """Run a training to its end. Raises ConfigError where verl itself refuses the config."""
-    started = time.time()
+    def stop(self) -> None:
+        """Ask the run to stop at the next place where nothing is lost."""
+        self._stop_asked = True
+        if self.trainer is not None:
+            self.trainer.stopping.set()
+
+
+class _Start:
+    """What verl takes for the task runner's actor class: it keeps the actor, and starts processes for those to come.
+
+    Each process of a run spends 5 s on imports, and on a small machine they would come one after another. A task that
+    only imports leaves an idle process behind, which Ray gives to the next actor.
+    """
+
+    def __init__(self, num_warm: int) -> None:
+        self.runner: Any = None
+        self.num_runs = 0
+        self.began = 0.0
+        self.signals: list[int] = []
+        self.stopped = False
+        self._num_warm = num_warm
+
+    def remote(self) -> Any:
+        self.num_runs += 1
+        self.began = time.time()
+        self.runner = ray.remote(num_cpus=1, max_concurrency=2)(MifoTaskRunner).remote()
+        for number in (signal.SIGTERM, signal.SIGINT):  # not earlier: ray.init has just set handlers of its own
+            signal.signal(number, self._on_signal)
+        if self.signals:  # in an attempt before this one
+            self.runner.stop.remote()
+        for _ in range(self._num_warm):
+            _import_all.remote()
+        return self.runner
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        """The first signal asks the run to stop, the second ends this process at once."""
+        self.signals.append(number)
+        if len(self.signals) > 1:
+            os._exit(128 + number)
+        print(f"{signal.Signals(number).name}: stopping with a checkpoint; once more ends the run at once", flush=True)
+        self.runner.stop.remote()
+
+
+_WARM_ON_CPU = 5  # TransferQueue's two, the reward worker, the rollout server, the agent loop
+
+
+@ray.remote(num_cpus=0.1)
+def _import_all() -> None:
+    import verl.experimental.reward_loop  # noqa: F401
+
+    import mifo_verl.bridge.sampling  # noqa: F401
+
+
+def launch(config: DictConfig) -> int:
+    """Run a training to its end, or until it is asked to stop; returns the exit code.
+
+    Raises ConfigError where verl itself refuses the config, or where a checkpoint belongs to another run.
+    """
     try:
         require_loaded()
         validate_config(
@@ -36,14 +113,46 @@ def launch(config: DictConfig) -> None:
         )
     except (AssertionError, ValueError, RuntimeError) as error:
         raise ConfigError(" ".join(str(error).split())) from None
-    folder = _run_folder(Path(config.run_dir), resumes=config.trainer.resume_mode != "disable")
-    (folder / CONFIG).write_text(OmegaConf.to_yaml(config, resolve=True))
+    resumes = config.trainer.resume_mode != "disable"
+    if resumes:
+        _check_checkpoint(config)
+    folder = _run_folder(Path(config.run_dir), resumes)
+    replace_text(folder / CONFIG, OmegaConf.to_yaml(config, resolve=True))
+    os.environ[DRIVER] = str(os.getpid())
+    start = _Start(_WARM_ON_CPU if config.trainer.device == "cpu" else 0)
+    while not _run(config, folder, start):
+        config.trainer.resume_mode = "auto"
+    if start.stopped:
+        print(f"stopped on request; the same command with trainer.resume_mode=auto goes on in {folder}")
+        return EXIT_STOPPED
+    print_summary(finish_summary(folder, time.time() - start.began), folder)
+    return 0
+
+
+def _run(config: DictConfig, folder: Path, start: _Start) -> bool:
+    """One attempt; whether it came to its end or was stopped. Raises what ended it where no restart is left."""
     try:
         with ProgressDisplay(folder, config):
-            run_ppo(config, ray.remote(num_cpus=1)(MifoTaskRunner))
+            run_ppo(config, start)
+    except RayError as error:
+        start.stopped = isinstance(getattr(error, "cause", None), Stopped)
+        if not start.stopped and start.num_runs > config.restarts:
+            raise
+        if not start.stopped:
+            reason = " ".join(str(getattr(error, "cause", None) or error).split())
+            RunRecords(folder).event("restart", f"RESTART {start.num_runs} of {config.restarts}: {reason[-400:]}")
+        return bool(start.stopped)
     finally:
         ray.shutdown()
-    print_summary(finish_summary(folder, time.time() - started), folder)
+    return True
+
+
+def _check_checkpoint(config: DictConfig) -> None:
+    trainer = config.trainer
+    folder = trainer.default_local_dir if trainer.resume_mode == "auto" else Path(trainer.resume_from_path).parent
+    facts = CheckpointStore(folder, keep_last=1, keep_best=0).newest_facts()
+    for warning in check_resume(facts, config) if facts else []:
+        print(f"warning: {warning}")
 
 
 def _run_folder(folder: Path, resumes: bool) -> Path:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from mifo_verl.bridge.records import METRICS, read_lines
+from mifo_verl.bridge.records import EVENTS, METRICS, read_lines
 
 _REFRESH_SECONDS = 0.5
 
@@ -23,6 +23,8 @@ class ProgressDisplay:
 
     def __init__(self, folder: Path, config: DictConfig) -> None:
         self._file = folder / METRICS
+        self._events = folder / EVENTS
+        self._told = len(read_lines(self._events))
         self._total = config.trainer.total_training_steps
         self._full = config.mifo.schedule.get("size")
         self._console = Console()
@@ -55,14 +57,21 @@ class ProgressDisplay:
             self._show_new(bar, task)
 
     def _show_new(self, bar: Progress, task: Any) -> None:
+        events = read_lines(self._events)
+        for event in events[self._told :]:
+            self._console.print(f"{_clock(event['time'])} {event['text']}", soft_wrap=True, highlight=False)
+        self._told = len(events)
         lines = read_lines(self._file)
         for line in lines[self._shown :]:
             text = _describe(line, self._full)
             bar.update(task, description=text, completed=line["step"])
             if not self._console.is_terminal or "accuracy_before" in line:
-                stamp = time.strftime("%H:%M:%S")
-                self._console.print(f"{stamp} step {line['step']} {text}", soft_wrap=True, highlight=False)
+                self._console.print(f"{_clock()} step {line['step']} {text}", soft_wrap=True, highlight=False)
         self._shown = len(lines)
+
+
+def _clock(seconds: float | None = None) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(seconds))
 
 
 def _describe(line: dict[str, Any], full: int | None) -> str:

@@ -1,19 +1,27 @@
 """What a run leaves behind, written as it goes: metrics, ledger, prompts and inspection (JSON lines), summary.json."""
 
+import fcntl
 import hashlib
 import json
+import logging
+import math
+import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from mifo_verl.types import BufferEntry, PromptGroup
+from mifo_verl.types import BufferEntry
 
 METRICS = "metrics.jsonl"
 LEDGER = "ledger.jsonl"
 PROMPTS = "prompts.jsonl"
 INSPECTION = "inspection.jsonl"
 SUMMARY = "summary.json"
+EVENTS = "events.jsonl"
 CONFIG = "config.yaml"
+
+logger = logging.getLogger(__name__)
 
 RL_STAGES = ("rollout", "old_log_prob", "reference", "critic", "critic_update", "advantage", "actor_update")
 """The stages of a record that are the RL phase itself; the rest is overhead."""
@@ -26,21 +34,39 @@ class RunRecords:
         self.folder = Path(run_dir)
         self.folder.mkdir(parents=True, exist_ok=True)
 
+    def lock(self, patience_seconds: float = 60.0) -> None:
+        """Be the only writer of this folder. Raises RuntimeError where another run still is after so long."""
+        self._lock = open(self.folder / ".lock", "w")  # noqa: SIM115  held while this process lives
+        deadline = time.monotonic() + patience_seconds
+        while True:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise RuntimeError(
+                        f"run_dir={self.folder} must not be written by two runs at a time, and another one holds it; "
+                        "stop that one, or choose another run_dir"
+                    ) from None
+                time.sleep(0.5)
+
     def metrics(self, line: dict[str, Any]) -> None:
-        """Append one object for one step."""
-        self._append(METRICS, [line])
+        """Append one object for one step. What is not finite is written as null and named in ``nonfinite``.
+
+        The step's prompts and an SFT phase's inspection go to files of their own.
+        """
+        for part, name in (("prompts", PROMPTS), ("inspection", INSPECTION)):
+            if part in line:
+                where = {"interval": line["interval"], "step": line["step"]}
+                held = line[part] if isinstance(line[part], dict) else {part: line[part]}
+                self._append(name, [where | held])
+        line = {key: value for key, value in line.items() if key not in ("prompts", "inspection")}
+        broken = [key for key, value in line.items() if isinstance(value, float) and not math.isfinite(value)]
+        self._append(METRICS, [line | {key: None for key in broken} | ({"nonfinite": broken} if broken else {})])
 
     def ledger(self, lines: Iterable[dict[str, Any]]) -> None:
         """Append one object for every use of a demonstration."""
         self._append(LEDGER, lines)
-
-    def prompts(self, line: dict[str, Any]) -> None:
-        """Append one object for the prompts of one RL step."""
-        self._append(PROMPTS, [line])
-
-    def inspection(self, line: dict[str, Any]) -> None:
-        """Append one object for one SFT phase: its mask and its tokens."""
-        self._append(INSPECTION, [line])
 
     def rewind(self, step: int) -> None:
         """Forget the lines after a step, where a run goes on from that step's checkpoint."""
@@ -48,7 +74,12 @@ class RunRecords:
             if not (self.folder / name).exists():
                 continue
             kept = [line for line in read_lines(self.folder / name) if line["step"] <= step]
-            (self.folder / name).write_text("".join(json.dumps(line) + "\n" for line in kept))
+            replace_text(self.folder / name, "".join(json.dumps(line) + "\n" for line in kept))
+
+    def event(self, kind: str, text: str) -> None:
+        """Append what a person should know: a checkpoint made, resumed, skipped or failed, a stage that is late."""
+        logger.warning(text)
+        self._append(EVENTS, [{"time": time.time(), "kind": kind, "text": text}])
 
     def write_end(self, **table: Any) -> None:
         """Keep what only the end of a run knows for the summary: accuracies, the digest of the weights."""
@@ -79,12 +110,6 @@ def lines_sha256(lines: Iterable[dict[str, Any]]) -> str:
     return hashlib.sha256("".join(json.dumps(line, sort_keys=True) + "\n" for line in lines).encode()).hexdigest()
 
 
-def prompts_line(groups: Iterable[PromptGroup], interval: int, step: int) -> dict[str, Any]:
-    """The prompts of one RL step: [prompt id, correct rollouts, rollouts] of each."""
-    prompts = [[group.prompt_id, group.num_correct, group.num_rollouts] for group in groups]
-    return {"interval": interval, "step": step, "prompts": prompts}
-
-
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The objects of a JSON-lines file, without a last line that is still being written; none where it is absent."""
     if not path.exists():
@@ -101,7 +126,9 @@ def finish_summary(folder: Path, total_seconds: float) -> dict[str, Any]:
     rl_seconds = sum(line["seconds"].get(stage, 0.0) for line in rl for stage in RL_STAGES)
     sft_seconds = sum(line["seconds"]["sft"] for line in sft)
     phases = [_phase(line, sft) for line in sft if "accuracy_before" in line]
-    table = json.loads((folder / SUMMARY).read_text()) | {
+    table = json.loads((folder / SUMMARY).read_text())
+    total_seconds += table.pop("seconds_before", 0.0)
+    table |= {
         "rl_steps": len(rl),
         "sft_updates": len(sft),
         "intervals": len(phases),
@@ -120,7 +147,14 @@ def finish_summary(folder: Path, total_seconds: float) -> dict[str, Any]:
 
 
 def _write_json(path: Path, table: dict[str, Any]) -> None:
-    path.write_text(json.dumps(table, indent=2) + "\n")
+    replace_text(path, json.dumps(table, indent=2) + "\n")
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a whole file or leave the old one."""
+    new = path.with_name(f"{path.name}.new")
+    new.write_text(text)
+    os.replace(new, path)
 
 
 def _phase(last: dict[str, Any], sft: list[dict[str, Any]]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """verl's replay buffer in an order that does not depend on which rollout finished first."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from transfer_queue import KVBatchMeta
@@ -22,13 +23,28 @@ class OrderedReplayBuffer(ReplayBuffer):
     the same number of prompts in every run; without it, refills overlap with generation.
     """
 
-    def __init__(self, built: ReplayBuffer, settle: bool, on_evict: Callable[[KVBatchMeta], None]) -> None:
+    def __init__(
+        self,
+        built: ReplayBuffer,
+        settle: bool,
+        on_evict: Callable[[KVBatchMeta], None],
+        on_poll: Callable[[], None] = lambda: None,
+        stage: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         self.__dict__.update(built.__dict__)
         self.poll_interval = POLL_SECONDS
         self._settle = settle
         self._on_evict = on_evict
+        self._on_poll = on_poll
+        self._stage = stage
+
+    def sample(self, *args: Any, **kwargs: Any) -> Any:
+        """verl's sample, which waits for the rollouts."""
+        with self._stage():
+            return super().sample(*args, **kwargs)
 
     def _terminal_eviction_reasons(self, global_steps: int, partition_id: str) -> tuple[set, set, set, Any]:
+        self._on_poll()
         reasons = super()._terminal_eviction_reasons(global_steps, partition_id)
         in_flight = self.pending_keys[partition_id] or self.running_keys[partition_id]
         if self._settle and in_flight and any(reasons[:3]):

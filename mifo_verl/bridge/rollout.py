@@ -24,6 +24,7 @@ from verl.workers.config import HFModelConfig, RolloutConfig
 from verl.workers.rollout.base import _ROLLOUT_REGISTRY, BaseRollout
 from verl.workers.rollout.replica import RolloutReplica, RolloutReplicaRegistry, TokenOutput
 
+from mifo_verl.bridge.faults import reach
 from mifo_verl.generation.arrivals import Arrivals
 from mifo_verl.generation.generate import Completion, Request, batches, generate_batch
 from mifo_verl.generation.kv_cache import ATTENTION
@@ -113,6 +114,7 @@ class TransformersServer:
         except Exception:
             self._arrivals.expect_one_less()
             raise
+        reach("rollout")
         completion = await self._arrivals.put(request)
         return TokenOutput(
             token_ids=completion.token_ids,
@@ -158,6 +160,7 @@ class TransformersServer:
 
     async def load_weights(self, tensors: dict[str, Tensor], last: bool, global_steps: int | None) -> None:
         """Write one bucket of the weights; after the ``last``, every weight has to have come."""
+        reach("weight_sync")
         await self._in_model_thread(self._weights.write, tensors, last)
         if last and global_steps is not None:
             self._global_steps = global_steps

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 from verl.utils import tensordict_utils as tu
 
+from mifo_verl.bridge.checkpoint import SftProgress
 from mifo_verl.bridge.records import ledger_line, lines_sha256
 from mifo_verl.bridge.sft_step import rows_of, sequence_seed, sft_batch, tokens_of
 from mifo_verl.config import MifoConfig
@@ -30,6 +31,7 @@ class SftPhase:
         decode: Callable[[int], str] = str,
     ) -> None:
         self._decode = decode
+        self._tokens: TokenSummary | None = None  # of the phase that runs; a checkpoint does not bring it back
         self._mifo = mifo
         self._workers = workers
         self._pad_token_id = pad_token_id
@@ -37,31 +39,55 @@ class SftPhase:
         actor = config.actor_rollout_ref.actor
         self._rows_a_rank = 1 if actor.use_dynamic_bsz else int(actor.ppo_micro_batch_size_per_gpu)
 
-    def run(self, buffer: DemonstrationBuffer, interval: int, step: int) -> dict[str, Any]:
-        """Train on the buffer and take out what was used. Returns the report of the phase, its ledger lines in it."""
+    def begin(
+        self,
+        buffer: DemonstrationBuffer,
+        interval: int,
+        rejected: dict[str, int],
+        accuracy_before: dict[str, float] | None,
+    ) -> SftProgress:
+        """Take out of the buffer what the phase trains on, and let every shard make its mask."""
         schedule = self._mifo.schedule
+        self._tokens = self._token_summary()
         keeps = self._mifo.sft.surplus == "keep"
+        buffer_size = len(buffer)
         entries = buffer.take(schedule.size if keeps and isinstance(schedule, WhenFull) else None)
         mask = self._workers.begin_sft(interval)[0]
-        tokens = self._token_summary()
-        report: dict[str, Any] = {"interval": interval, "step": step, "mask": mask, "updates": [], "ledger": []}
-        batches = list(self._batches(entries, interval))
-        for batch in tqdm(batches, desc=f"SFT phase of interval {interval}", leave=False):
+        return SftProgress(entries, buffer_size, mask, rejected, accuracy_before)
+
+    def run(self, phase: SftProgress, interval: int, step: int, stopping: Callable[[], bool]) -> dict[str, Any] | None:
+        """Make the updates that are left. Returns the report of the whole phase, None where it was stopped inside."""
+        batches = list(self._batches(phase.entries, interval))
+        tokens = self._tokens
+        for batch in tqdm(batches[len(phase.updates) :], desc=f"SFT phase of interval {interval}", leave=False):
+            if stopping():
+                return None
             update, ledger = self._update(batch, interval, step, tokens)
-            report["updates"].append(update)
-            report["ledger"] += ledger
-        report["inspection"] = {"interval": interval, "step": step} | self._inspection(tokens)
+            phase.updates.append(update)
+            phase.ledger += ledger
+        inspection = self._inspection(tokens)
         drifts = [drift for drift in self._workers.end_sft() if drift is not None]
-        report["drift"] = max(drifts) if drifts else None
-        report["examples"] = len(entries)
-        return report
+        return {
+            "interval": interval,
+            "step": step,
+            "mask": phase.mask,
+            "updates": phase.updates,
+            "ledger": phase.ledger,
+            "drift": max(drifts) if drifts else None,
+            "examples": len(phase.entries),
+            "buffer_size": phase.buffer_size,
+            "rejected": phase.rejected,
+            "accuracy_before": phase.accuracy_before,
+            "inspection": inspection,
+        }
 
     def _token_summary(self) -> TokenSummary | None:
         inspect = self._mifo.inspect
         return TokenSummary(inspect.examples, inspect.example_tokens) if inspect.tokens else None
 
     def _inspection(self, tokens: TokenSummary | None) -> dict[str, Any]:
-        """What inspection.jsonl keeps of the phase, before the mask is released."""
+        """What inspection.jsonl keeps of the phase, before the mask is released; null after a stop inside it."""
+        self._tokens = None
         return {
             "mask": self._workers.inspect_sft()[0] if self._mifo.inspect.mask else None,
             "tokens": None if tokens is None else tokens.table(self._decode),
@@ -141,6 +167,7 @@ def sft_lines(report: dict[str, Any], seconds: float) -> list[dict[str, Any]]:
         "frozen_drift": report["drift"],
         "accuracy_before": report["accuracy_before"],
         "accuracy_after": report.get("accuracy_after"),
+        "inspection": report["inspection"],
     }
     return lines
 

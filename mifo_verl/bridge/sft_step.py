@@ -17,6 +17,7 @@ from verl.utils.seqlen_balancing import get_seqlen_balanced_partitions
 from verl.workers.utils.padding import no_padding_2_padding
 
 from mifo_verl.bridge.engine import SELECTION_ENTROPY
+from mifo_verl.bridge.faults import reach
 from mifo_verl.config import MifoConfig
 from mifo_verl.types import SftExample
 
@@ -85,6 +86,7 @@ class SftLossOfBatch:
         self, model_output: dict[str, Tensor], data: TensorDict, dp_group: Any = None
     ) -> tuple[Tensor, dict[str, Any]]:
         """(this micro-batch's share of the loss, metrics of its rows)."""
+        reach("sft_forward")
         log_prob_BT = no_padding_2_padding(model_output["log_probs"], data)
         entropy_BT = no_padding_2_padding(model_output["entropy"], data)
         response_mask_BT = data["loss_mask"].to_padded_tensor(0).bool()

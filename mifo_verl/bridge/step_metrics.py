@@ -49,6 +49,7 @@ def rl_line(
         "response_length": _number(metrics, "response_length/mean"),
         "rollouts": prompts.num_rollouts,
         "rejected_demonstrations": dict(sorted(prompts.rejected.items())),
+        "prompts": [[group.prompt_id, group.num_correct, group.num_rollouts] for group in prompts.groups],
         "memory_gb": {name: _number(metrics, metric) for name, metric in _MEMORY.items()},
         "seconds": {stage: timing_raw[timer] for timer, stage in _STAGES.items() if timer in timing_raw},
     }

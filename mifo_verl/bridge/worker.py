@@ -91,6 +91,18 @@ class MifoWorker(ActorRolloutRefWorker):
             return self._engine.interval.inspect_sft()
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def enter_sft(self) -> None:
+        """Go on with an SFT phase whose mask a checkpoint brought."""
+        with self._engine.train_mode():
+            self._engine.enter_sft()
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def leave_sft(self) -> None:
+        """Leave an SFT phase as it is, to be saved: the mask stays, the RL phase's optimizer settings are back."""
+        with self._engine.train_mode():
+            self._engine.leave_sft()
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def end_sft(self) -> float | None:
         """Everything trainable again; the largest change of a held coordinate on this rank (0.0 in strict mode)."""
         with self._engine.train_mode():

@@ -53,7 +53,7 @@ def _report(run: RunFiles, named: list[Path]) -> int:
     if run.summary is None:
         console.print("no summary.json: the run goes on, or was killed")
     if not faults and (pending := pending_interval(run)) is not None:
-        console.print(f"the SFT phase of interval {pending} has no record yet: its lines are not counted against one")
+        console.print(f"the SFT phase of interval {pending} is not written whole yet, and not verified")
     for fault in faults[:_SHOWN]:
         console.print(fault, style="red", soft_wrap=True, highlight=False, markup=False)
     if len(faults) > _SHOWN:

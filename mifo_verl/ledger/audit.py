@@ -52,9 +52,10 @@ def without_digest(run: RunFiles) -> int:
 
 
 def pending_interval(run: RunFiles) -> int | None:
-    """The last phase of a run that goes on or was killed, where its lines are written and its records not yet."""
-    last = max((line["interval"] for line in run.ledger), default=None)
-    return last if run.summary is None and last not in {line["interval"] for line in run.sft} else None
+    """The last phase of a run that goes on or was killed, where of its records and its lines one is not there yet."""
+    records, lines = ({line["interval"] for line in part} for part in (run.sft, run.ledger))
+    last = max(records | lines, default=None)
+    return last if run.summary is None and last not in records & lines else None
 
 
 def _malformed(ledger: list[Line]) -> Iterator[str]:
@@ -81,6 +82,8 @@ def _gaps(run: RunFiles) -> Iterator[str]:
     last = max([line["interval"] - 1 for line in run.rl] + list(phases), default=0)
     for interval in range(1, last + 1):
         updates = [line["update"] for line in phases.get(interval, [])]
+        if interval == pending_interval(run):
+            continue
         if not updates:
             yield f"metrics: no SFT update of interval {interval}"
         elif updates != list(range(1, len(updates) + 1)) or "accuracy_before" not in phases[interval][-1]:
@@ -150,6 +153,9 @@ def _prompts(run: RunFiles) -> Iterator[str]:
     """The newest rollouts of a prompt, up to its use, must be those that the ledger names."""
     if run.prompts is None:
         return
+    lacking = {line["step"] for line in run.rl} - {line["step"] for line in run.prompts}
+    if lacking:
+        yield f"prompts: no line of step {', '.join(map(str, sorted(lacking)))}"
     newest: dict[str, list[Any]] = {}
     steps = iter(sorted(run.prompts, key=lambda line: line["step"]))
     ahead = next(steps, None)

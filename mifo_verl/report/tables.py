@@ -89,7 +89,7 @@ def _audit(run: Run) -> str:
     if run.undigested:
         text += f" {run.undigested} SFT updates carry no digest (an older run)."
     if run.pending is not None:
-        text += f" The phase of interval {run.pending} has no record yet."
+        text += f" The phase of interval {run.pending} is not written whole yet."
     return f"<p>{text} <code>python -m mifo_verl.ledger</code> also checks every hash against the data set.</p>"
 
 

@@ -46,6 +46,10 @@ TRAINER_HOOKS = {
     "_update_actor": ["batch", "metrics"],
     "_compute_old_log_prob": ["batch", "metrics"],
     "_compute_metrics": ["batch", "metrics", "timing_raw", "global_steps", "epoch"],
+    "_update_critic": ["batch", "metrics"],
+    "_load_checkpoint": [],
+    "_log_rollout_data": ["batch", "timing_raw", "rollout_data_dir"],
+    "on_step_begin": [],
     "on_train_begin": [],
     "on_step_end": [],
     "fit": ["agent_loop_manager"],
@@ -162,3 +166,22 @@ def test_padding_rows_are_tagged():
     from verl.trainer.ppo import padding_utils
 
     assert "is_padding=True" in inspect.getsource(padding_utils)
+
+
+def test_a_rank_waits_for_the_others_once_behind_its_writes_and_once_more_only_for_a_whole_model():
+    from verl.utils.checkpoint.fsdp_checkpoint_manager import FSDPCheckpointManager
+
+    source = inspect.getsource(FSDPCheckpointManager.save_checkpoint)
+    before, *behind = source.split("torch.distributed.barrier()")
+    assert "torch.save(" not in before and "torch.save(" in behind[0] and len(behind) == 3
+    assert "should_save_hf_model" in behind[1]
+
+
+def test_the_actors_that_the_watchdog_asks_are_where_it_looks():
+    from verl.experimental.agent_loop.agent_loop import AgentLoopManager
+    from verl.experimental.reward_loop.reward_loop import RewardLoopManager
+    from verl.single_controller.ray.base import RayWorkerGroup
+
+    assert isinstance(RayWorkerGroup.workers, property)
+    assert "self.reward_loop_workers = []" in inspect.getsource(RewardLoopManager)
+    assert "self.agent_loop_workers = []" in inspect.getsource(AgentLoopManager)

@@ -3,29 +3,24 @@
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 import torch.distributed as dist
 
-from mifo_verl.bridge.checkpoint import load_controller, save_controller
+from mifo_verl.bridge.checkpoint import ControllerState, SftProgress, load_controller, save_controller
 from mifo_verl.types import BufferEntry, PromptGroup, SftExample
 from tests.integration.engine_ranks import examples, full, make_engine, run_on_ranks, update
 
 SEPARATE = {"mifo.sft.optimizer": "separate", "mifo.sft.lr": 1e-3}
 
 
-def test_the_buffer_comes_back_with_its_provenance_and_order(tmp_path):
+def test_the_controller_s_state_comes_back_as_it_was(tmp_path):
     hard = BufferEntry(PromptGroup("q2", 1, 8, 5), SftExample("q2", (1, 2), (3,), "a" * 64))
     unrolled = BufferEntry(None, SftExample("q1", (4,), (5, 6), "b" * 64))
-    save_controller(tmp_path, {"interval": 3, "rl_steps": 2, "drawn": 48}, [hard, unrolled], {"mean": 0.25})
-    counts = {"interval": 3, "rl_steps": 2, "drawn": 48}
-    assert load_controller(tmp_path) == (counts, [hard, unrolled], {"mean": 0.25})
-
-
-def test_another_format_is_refused_by_name(tmp_path):
-    (tmp_path / "controller.json").write_text('{"format": 0}')
-    with pytest.raises(ValueError, match="has format 0, and this version reads format 1"):
-        load_controller(tmp_path)
+    phase = SftProgress([unrolled, hard], 3, {"threshold": 1e-9}, {"wrong": 2}, {"mean": 0.5}, [{"loss": 0.1}], [{}])
+    for sft in (None, phase):
+        state = ControllerState(3, 2, 48, 12.5, [hard, unrolled], {"mean": 0.25}, sft)
+        save_controller(tmp_path, state)
+        assert load_controller(tmp_path) == state
 
 
 def _state(engine: Any) -> list[list[torch.Tensor]]:
@@ -64,3 +59,83 @@ def test_start_history_and_separate_optimizer_come_back_bit_identical_on_two_ran
     assert any(float(history.abs().max()) > 0 for history in run["saved"][1])
     assert run["steps"] == {1.0}
     assert "the checkpoint is of another number of ranks than 2" in run["error"]
+
+
+def _everything(engine: Any) -> list[torch.Tensor]:
+    """Weights and the RL optimizer's moments."""
+    moments = [state for _, _, state in engine.interval.model.optimizer_state(engine.optimizer)]
+    return full([*engine.interval.model.weights(), *moments])
+
+
+def _stop_inside_an_sft_phase(folder: str, optimizer: str) -> dict[str, Any]:
+    settings = {"mifo.sft.optimizer": optimizer, "mifo.sft.lr": 1e-3, "actor_rollout_ref.actor.optim.weight_decay": 0.1}
+    engine = make_engine(settings)
+    engine.begin_interval()
+    update(engine, examples(4))
+    at_start = full(engine.interval.model.weights())
+    engine.begin_sft(interval=1)
+    mask = full(engine.interval.frozen)
+    update(engine, examples(2))
+    engine.leave_sft()
+    engine.save_checkpoint(f"{folder}/actor")
+    engine.save_interval(Path(folder))
+    engine.enter_sft()
+    update(engine, examples(3))
+    drift = engine.end_sft()
+    update(engine, examples(4))
+
+    other = make_engine(settings)
+    other.load_checkpoint(f"{folder}/actor", del_local_after_load=False)
+    other.load_interval(Path(folder))
+    other.enter_sft()
+    update(other, examples(3))
+    resumed_drift = other.end_sft()
+    held = full(other.interval.model.weights())
+    update(other, examples(4))
+    return {
+        "uncut": _everything(engine),
+        "resumed": _everything(other),
+        "drifts": (drift, resumed_drift),
+        "moved": [(end != start)[frozen].any() for start, end, frozen in zip(at_start, held, mask, strict=True)],
+        "trained": [(end != start)[~frozen].any() for start, end, frozen in zip(at_start, held, mask, strict=True)],
+        "lrs": [group["lr"] for group in other.optimizer.param_groups],
+    }
+
+
+def test_a_stop_inside_an_sft_phase_changes_no_bit_and_frozen_coordinates_stay(tmp_path):
+    optimizers = ("shared", "separate", "fresh")
+    runs = run_on_ranks(_stop_inside_an_sft_phase, 2, [(str(tmp_path / name), name) for name in optimizers])
+    for run in runs:
+        assert len(run["uncut"]) == len(run["resumed"])
+        assert all(torch.equal(one, two) for one, two in zip(run["uncut"], run["resumed"], strict=True))
+        assert run["drifts"] == (0.0, 0.0)
+        assert not any(run["moved"]) and any(run["trained"])
+        assert run["lrs"] == [1e-4]  # the RL phase's, not the SFT phase's
+
+
+def _save_where_one_rank_cannot(folder: str) -> dict[str, Any]:
+    engine = make_engine({})
+    engine.begin_interval()
+    if dist.get_rank() == 0:
+        (Path(folder) / "actor" / "optim_world_size_2_rank_1.pt").mkdir(parents=True)  # a folder is no file to write
+    dist.barrier()
+    said = ""
+    try:
+        engine.save_checkpoint(f"{folder}/actor")
+    except OSError as error:
+        said = str(error)
+    before = full(engine.interval.model.weights())
+    update(engine, examples(2))
+    again = Path(folder) / "again"
+    engine.save_checkpoint(str(again))
+    every = [None] * 2
+    dist.all_gather_object(every, said)
+    changed = any(not torch.equal(a, b) for a, b in zip(before, full(engine.interval.model.weights()), strict=True))
+    return {"said": every, "changed": changed, "files": sorted(path.name for path in again.glob("model*"))}
+
+
+def test_where_one_rank_cannot_write_every_rank_says_so_and_training_goes_on(tmp_path):
+    (run,) = run_on_ranks(_save_where_one_rank_cannot, 2, [(str(tmp_path),)])
+    assert run["said"][0] == run["said"][1] and run["said"][0].startswith("rank 1: ")
+    assert run["changed"]
+    assert run["files"] == ["model_world_size_2_rank_0.pt", "model_world_size_2_rank_1.pt"]

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from tests.integration.engine_ranks import batch_of, examples, full, make_engine, run_on_ranks, update
 
@@ -28,7 +29,7 @@ def _phase(num_updates: int, settings: dict[str, Any]) -> dict[str, Any]:
     moments = full([state for _, _, state in model.optimizer_state(engine.optimizer)])
     rl_optimizer, lrs = engine.optimizer, [group["lr"] for group in engine.optimizer.param_groups]
     report = engine.begin_sft(interval=1)
-    mask = None if report is None else full([frozen for frozen in engine.interval._frozen])
+    mask = None if report is None else full([frozen for frozen in engine.interval.frozen])
     for _ in range(num_updates):
         update(engine, examples(6))
     sft_lr = engine.optimizer.param_groups[0]["lr"]
@@ -153,7 +154,7 @@ def _norms() -> tuple[float, float, float]:
         engine.optimizer_zero_grad()
         engine.forward_backward_batch(batch, SftLossOfBatch(engine.mifo))
         gradient = torch.cat(full(engine.interval.model.gradients()))
-        frozen = torch.cat(full(engine.interval._frozen))
+        frozen = torch.cat(full(engine.interval.frozen))
         return engine.optimizer_step(), float(gradient[~frozen].norm()), float(gradient.norm())
 
 
@@ -174,7 +175,7 @@ def _two_intervals(history: float) -> list[list[torch.Tensor]]:
             weight.add_(((index * (7919, 104729)[number - 1]) % 1009).float() * 2.0**-12)
         change = [(end - start).abs() for end, start in zip(model.weights(), interval.start, strict=True)]
         interval.select(engine.mifo.freeze, engine.mifo.importance, number)
-        found.append([full(part) for part in (change, interval.history or change, interval._frozen)])
+        found.append([full(part) for part in (change, interval.history or change, interval.frozen)])
         interval.release(engine.optimizer)
     (_, first, _), (change, second, mask) = found
     return [first, change, second, mask]
@@ -250,7 +251,7 @@ def _mask_of_a_known_change(settings: dict[str, Any]) -> list[torch.Tensor]:
     for start in engine.interval.start:
         start.zero_()
     engine.interval.select(engine.mifo.freeze, engine.mifo.importance, interval=3)
-    return full(engine.interval._frozen)
+    return full(engine.interval.frozen)
 
 
 def test_the_mask_is_the_same_on_1_2_and_4_ranks():
@@ -311,3 +312,29 @@ def test_loss_and_gradient_do_not_depend_on_how_the_update_is_cut():
             assert other_loss == pytest.approx(loss, rel=1e-6)
             difference = torch.cat([one - two for one, two in zip(gradient, other_gradient, strict=True)])
             assert float(difference.norm()) <= 1e-6 * float(torch.cat(gradient).norm())
+
+
+def _broken(settings: dict[str, Any], weight: float | None) -> list[str]:
+    engine = make_engine(settings)
+    engine.begin_interval()
+    for parameter in engine.interval.model.weights():
+        parameter += 1e-3  # every coordinate moves
+    if weight is not None and dist.get_rank() == dist.get_world_size() - 1:
+        engine.interval.model.weights()[0][0] = weight
+    said = ""
+    try:
+        engine.begin_sft(interval=1)
+    except (FloatingPointError, ValueError) as error:
+        said = str(error)
+    every: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(every, said)
+    return every
+
+
+def test_weights_that_are_not_finite_and_masks_that_leave_nothing_end_the_phase_on_every_rank():
+    cases = [({}, float("nan")), ({}, float("inf")), ({"mifo.freeze.share": 1.0}, None), ({}, None)]
+    nan, infinite, everything, fine = run_on_ranks(_broken, 2, cases)
+    for said in (nan, infinite):
+        assert said[0] == said[1] and said[0].startswith("the importance of 1 coordinates is not finite")
+    assert everything[0] == everything[1] and "mifo.freeze.share=1.0 must leave something to train" in everything[0]
+    assert fine == ["", ""]

@@ -14,7 +14,6 @@ from mifo_verl.bridge.records import (
     finish_summary,
     ledger_line,
     lines_sha256,
-    prompts_line,
 )
 from mifo_verl.data import addition
 from mifo_verl.data.demonstrations import demonstration_of, prompt_id_of
@@ -97,8 +96,9 @@ class ExampleRun:
                 self.buffer.append(BufferEntry(group, self.example(row)))
         correct = sum(group.num_correct for group in groups) / (PROMPTS * ROLLOUTS)
         full = len(self.buffer) >= S
-        self.records.metrics(self.rl_line(step, correct, {"a": 0.5, "mean": 0.5} if validate else None))
-        self.records.prompts(prompts_line(groups, self.interval, step))
+        prompts = [[group.prompt_id, group.num_correct, group.num_rollouts] for group in groups]
+        line = self.rl_line(step, correct, {"a": 0.5, "mean": 0.5} if validate else None)
+        self.records.metrics(line | {"prompts": prompts})
         if full:
             self.phase(step)
 
@@ -139,11 +139,12 @@ class ExampleRun:
         }
 
     def phase(self, step: int) -> None:
-        size, lines, sums = len(self.buffer), [], TokenSummary(num_examples=1, max_tokens=16)
+        size, lines, uses = len(self.buffer), [], []
+        sums = TokenSummary(num_examples=1, max_tokens=16)
         parts = [self.buffer[start : start + UPDATE] for start in range(0, size, UPDATE)]
         for number, part in enumerate(parts, start=1):
             ledger = [self.use(entry, step, sums) for entry in part]
-            self.records.ledger(ledger)
+            uses += ledger
             tokens, kept = (sum(use[name] for use in ledger) for name in ("response_tokens", "kept_tokens"))
             lines.append(
                 {
@@ -176,16 +177,10 @@ class ExampleRun:
             "accuracy_before": {"a": before, "mean": before},
             "accuracy_after": {"a": before + 0.03125, "mean": before + 0.03125},
         }
+        lines[-1]["inspection"] = {"mask": self.mask(), "tokens": sums.table(chr)}
         for line in lines:
             self.records.metrics(line)
-        self.records.inspection(
-            {
-                "interval": self.interval,
-                "step": step,
-                "mask": self.mask(),
-                "tokens": sums.table(lambda token: chr(token)),
-            }
-        )
+        self.records.ledger(uses)
         self.buffer, self.interval = [], self.interval + 1
 
     def use(self, entry: BufferEntry, step: int, sums: TokenSummary) -> dict[str, Any]:

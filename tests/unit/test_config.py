@@ -4,7 +4,15 @@ import copy
 
 import pytest
 
-from mifo_verl.config import InspectConfig, MifoConfig, ProbeConfig, SftConfig, build_config
+from mifo_verl.config import (
+    CheckpointConfig,
+    InspectConfig,
+    MifoConfig,
+    ProbeConfig,
+    SftConfig,
+    WatchdogConfig,
+    build_config,
+)
 from mifo_verl.method.freezing import StrictFreeze
 from mifo_verl.method.importance import AbsChange
 from mifo_verl.method.prompt_selection import MaxAccuracy
@@ -22,6 +30,8 @@ PAPER = {
     "sft": {},
     "probe": {},
     "inspect": {},
+    "checkpoint": {},
+    "watchdog": {},
 }
 
 
@@ -39,16 +49,9 @@ def message(node: dict) -> str:
 
 def test_the_papers_settings_are_the_defaults_of_every_section():
     expected = MifoConfig(
-        MaxAccuracy(),
-        TopEntropy(),
-        Nll(),
-        AbsChange(),
-        WhenFull(),
-        StrictFreeze(),
-        SftConfig(),
-        ProbeConfig(),
-        InspectConfig(),
-    )
+        MaxAccuracy(), TopEntropy(), Nll(), AbsChange(), WhenFull(), StrictFreeze(), SftConfig(), ProbeConfig(),
+        InspectConfig(), CheckpointConfig(), WatchdogConfig(),
+    )  # fmt: skip
     assert build_config(PAPER) == expected
     assert (
         build_config({key: {k: v for k, v in node.items() if k == "name"} for key, node in PAPER.items()}) == expected
@@ -70,7 +73,7 @@ def test_a_missing_section_is_named(section):
 def test_an_unknown_section_is_named_with_the_nearest():
     assert message(PAPER | {"freezing": {}}) == (
         "mifo.freezing must be one of prompt_selector, token_selector, sft_loss, importance, schedule, freeze, sft, "
-        "probe, inspect (did you mean freeze?); remove it"
+        "probe, inspect, checkpoint, watchdog (did you mean freeze?); remove it"
     )
 
 
@@ -109,6 +112,32 @@ def test_an_unknown_setting_is_refused_in_every_group(section):
             "sft",
             {"learning_rate": 1e-5},
             "mifo.sft.learning_rate must be one of lr, batch_size, passes, clip_grad, optimizer, surplus; remove it",
+        ),
+        ("inspect", {"mask": 1}, "mifo.inspect.mask=1 must be true or false; correct it"),
+        (
+            "inspect",
+            {"examples": -1},
+            "mifo.inspect.examples=-1 must be a whole number of at least 0; 0 keeps no demonstration",
+        ),
+        (
+            "checkpoint",
+            {"keep_last": 0},
+            "mifo.checkpoint.keep_last=0 must be a whole number of at least 1; the newest checkpoint is always kept",
+        ),
+        (
+            "checkpoint",
+            {"keep_best": -1},
+            "mifo.checkpoint.keep_best=-1 must be a whole number; use 0 to keep none",
+        ),
+        (
+            "checkpoint",
+            {"on_failed_save": "ignore"},
+            "mifo.checkpoint.on_failed_save=ignore must be one of continue, stop; choose one of them",
+        ),
+        (
+            "watchdog",
+            {"limit_seconds": 0},
+            "mifo.watchdog.limit_seconds=0 must be a number above 0; the default is a good start",
         ),
         (
             "probe",

@@ -1,0 +1,90 @@
+"""Named points of a run where a test can signal a process: ``MIFO_FAULT=<point>:<n>[:<role>[:<signal>]]``.
+
+The n-th time that a process comes to the point, the process named by the role (itself by default) gets the signal (KILL
+by default). Without the variable nothing here does anything. ``python -m tests.faults`` drives it.
+"""
+
+import os
+import signal
+import time
+from collections import Counter
+
+POINTS = (
+    "rollout",
+    "reward",
+    "rl_update",
+    "hard_prompts",
+    "threshold",
+    "sft_forward",
+    "mask_release",
+    "weight_sync",
+    "checkpoint_file",
+    "checkpoint_commit",
+    "validation",
+    "exit",
+)
+
+ROLES = {
+    "controller": "TaskRunner",
+    "rank": "ray::WorkerDict",
+    "rollout_server": "ray::TransformersServer",
+    "reward_worker": "ray::RewardLoopWorker",
+    "ray_head": "gcs_server",
+}
+"""A word of the command line of each role's processes; a run has the role ``driver`` too."""
+
+DRIVER = "MIFO_DRIVER_PID"
+"""Environment variable: the process of ``mifo_verl.train``, for the processes that it starts on this machine."""
+
+_reached: Counter[str] = Counter()
+
+
+def reach(point: str) -> None:
+    """Say that this process is at a point; a test may end it here."""
+    plan = os.environ.get("MIFO_FAULT")
+    if plan is None:
+        return
+    wanted, count, role, name, *_ = [*plan.split(":"), "", ""]
+    if wanted != point:
+        return
+    _reached[point] += 1
+    if _reached[point] != int(count):
+        return
+    number = signal.Signals[f"SIG{name or 'KILL'}"]
+    kill(int(os.environ[DRIVER]), role, number) if role else os.kill(os.getpid(), number)
+    if number == signal.SIGKILL:
+        time.sleep(600)  # the run ends meanwhile, and this process with it
+
+
+def kill(driver: int, role: str, number: int = signal.SIGKILL) -> bool:
+    """Signal the first process of a role of the run with this driver; whether there is one."""
+    import psutil
+
+    if role == "driver":
+        os.kill(driver, number)
+        return True
+    for process in psutil.Process(driver).children(recursive=True):
+        if process.pid != os.getpid() and ROLES[role] in " ".join(process.cmdline()):
+            os.kill(process.pid, number)
+            return True
+    return False
+
+
+def _tear_saved_files() -> None:
+    """Let ``torch.save`` leave half a file where it is the point to die at."""
+    import torch
+
+    whole = torch.save
+
+    def torn(state: object, path: str, **kwargs: object) -> None:
+        whole(state, path, **kwargs)  # type: ignore[arg-type]
+        size = os.path.getsize(path)
+        os.truncate(path, size // 2)
+        reach("checkpoint_file")
+        whole(state, path, **kwargs)  # type: ignore[arg-type]
+
+    torch.save = torn  # type: ignore[assignment]
+
+
+if os.environ.get("MIFO_FAULT", "").startswith("checkpoint_file:"):
+    _tear_saved_files()

@@ -1,0 +1,151 @@
+"""What a checkpoint says of its run, and whether another run may go on from it."""
+
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from mifo_verl.bridge.compose import ConfigError
+from mifo_verl.bridge.records import CONFIG
+
+FREE = (
+    "name",
+    "run_dir",
+    "env",
+    "ray_kwargs",
+    "prepare",
+    "restarts",
+    "hydra",
+    "trainer.logger",
+    "trainer.project_name",
+    "trainer.experiment_name",
+    "trainer.save_freq",
+    "trainer.test_freq",
+    "trainer.val_before_train",
+    "trainer.log_val_generations",
+    "trainer.resume_mode",
+    "trainer.resume_from_path",
+    "trainer.default_local_dir",
+    "trainer.rollout_data_dir",
+    "trainer.validation_data_dir",
+    "trainer.nnodes",
+    "trainer.n_gpus_per_node",
+    "global_profiler",
+    "data.val_files",
+    "data.val_max_samples",
+    "data.val_batch_size",
+    "mifo.checkpoint",
+    "mifo.watchdog",
+    "mifo.probe",
+    "actor_rollout_ref.rollout.trace",
+    "actor_rollout_ref.rollout.gpu_memory_utilization",
+    "actor_rollout_ref.rollout.val_kwargs",
+    "actor_rollout_ref.actor.ppo_max_token_len_per_gpu",
+    "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu",
+    "actor_rollout_ref.actor.fsdp_config.param_offload",
+    "actor_rollout_ref.actor.fsdp_config.optimizer_offload",
+)
+"""Settings that may differ on resume: they say where and how fast, not what is trained. The number of ranks, which is
+nnodes x n_gpus_per_node, has to stay."""
+
+LENGTHS = ("trainer.total_training_steps", "trainer.total_epochs")
+"""Free only while the learning rate does not depend on them."""
+
+_POINTED_AT = ("data.train_files", "actor_rollout_ref.model.path")
+"""Compared by content."""
+
+_PACKAGES = ("mifo_verl", "verl", "torch", "transformers", "ray", "vllm")
+
+
+def run_facts(config: DictConfig, step: int, during_step: bool, accuracy: float | None) -> dict[str, Any]:
+    """The facts of a checkpoint: where in the run it stands, and of what run it is."""
+    run = yaml.safe_load((Path(config.run_dir) / CONFIG).read_text())
+    text = json.dumps(run, sort_keys=True)
+    return {
+        "step": step,
+        "during_step": during_step,
+        "accuracy": accuracy,
+        "config": run,
+        "config_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        **_surroundings(config),
+    }
+
+
+def _surroundings(config: DictConfig) -> dict[str, Any]:
+    """What the config only points at."""
+    model = Path(str(config.actor_rollout_ref.model.path)).expanduser() / "config.json"
+    files = config.data.train_files
+    paths = [files] if isinstance(files, str) else list(files)
+    return {
+        "world_size": config.trainer.nnodes * config.trainer.n_gpus_per_node,
+        "model_config_sha256": _file_sha256(model) if model.exists() else None,
+        "train_files_sha256": [_file_sha256(Path(path).expanduser()) for path in paths],
+        "versions": {name: _version(name) for name in _PACKAGES},
+    }
+
+
+def _file_sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def check_resume(saved: Mapping[str, Any], config: DictConfig) -> list[str]:
+    """Refuse to go on from a checkpoint of another run. Returns warnings for what differs and may.
+
+    Raises ConfigError with every setting that differs and must not.
+    """
+    now = {"config": OmegaConf.to_container(config, resolve=True), **_surroundings(config)}
+    refused = []
+    if saved["world_size"] != now["world_size"]:
+        refused.append(
+            f"trainer.nnodes x trainer.n_gpus_per_node={now['world_size']} (the checkpoint has {saved['world_size']} "
+            "ranks, and each reads back its own shard)"
+        )
+    if saved["model_config_sha256"] != now["model_config_sha256"]:
+        refused.append("actor_rollout_ref.model.path (its config.json is another one)")
+    if saved["train_files_sha256"] != now["train_files_sha256"]:
+        refused.append("data.train_files (their content has changed, and the place in them would be another)")
+    before, after = _flat(saved["config"]), _flat(now["config"])
+    optim = config.actor_rollout_ref.actor.optim
+    constant = optim.lr_scheduler_type == "constant" and optim.lr_warmup_steps_ratio == 0
+    free = FREE + _POINTED_AT + (LENGTHS if constant else ())
+    for key in sorted(before.keys() | after.keys()):
+        if before.get(key) != after.get(key) and not _is_free(key, free):
+            refused.append(f"{key}={after.get(key)} (the checkpoint has {before.get(key)})")
+    if refused:
+        raise ConfigError(
+            f"trainer.resume_mode={config.trainer.resume_mode} must go on with the settings of the checkpoint in "
+            f"{config.trainer.default_local_dir}, and these differ: {'; '.join(refused)}; set them back, or start a "
+            "new run with another run_dir"
+        )
+    return [
+        f"{name} {now['versions'][name]} is not the {version} of the checkpoint: the run goes on, not bit by bit"
+        for name, version in saved["versions"].items()
+        if now["versions"].get(name) != version
+    ]
+
+
+def _is_free(key: str, free: tuple[str, ...]) -> bool:
+    return any(key == one or key.startswith(f"{one}.") for one in free)
+
+
+def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(node, Mapping) or not node:
+        return {prefix: node}
+    return {
+        key: value
+        for name, child in node.items()
+        for key, value in _flat(child, f"{prefix}.{name}" if prefix else str(name)).items()
+    }

@@ -1,0 +1,109 @@
+"""A run goes on only from a checkpoint of the same run; what differs is named."""
+
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from mifo_verl.bridge.compose import ConfigError, compose_config
+from mifo_verl.bridge.records import CONFIG
+from mifo_verl.bridge.resume import check_resume, run_facts
+from mifo_verl.data.addition import rows
+from mifo_verl.data.parquet import write_rows
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    write_rows(rows({1: 20}, "train", seed=0), folder / "train.parquet")
+    return folder
+
+
+def config(folder: Path, *overrides: str):
+    return compose_config(
+        [
+            "experiment=quickstart",
+            f"run_dir={folder}",
+            f"data.train_files={folder}/train.parquet",
+            "trainer.resume_mode=auto",
+            *overrides,
+        ]
+    ).node
+
+
+@pytest.fixture(scope="module")
+def facts(folder):
+    first = config(folder)
+    (folder / CONFIG).write_text(OmegaConf.to_yaml(first, resolve=True))
+    return run_facts(first, step=4, during_step=False, accuracy=0.5)
+
+
+def test_the_facts_say_of_what_run_and_where_in_it(facts):
+    assert (facts["step"], facts["accuracy"], facts["world_size"]) == (4, 0.5, 2)
+    assert facts["versions"]["verl"] == "0.9.1" and facts["versions"]["torch"].startswith("2.")
+    assert facts["config"]["buffer_size"] == 26
+
+
+def test_the_same_settings_go_on_without_a_word(facts, folder):
+    assert check_resume(facts, config(folder)) == []
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "trainer.save_freq=7",
+        "trainer.logger=[console]",
+        "mifo.checkpoint.keep_last=5",
+        "mifo.watchdog.factor=3",
+        "mifo.probe.prompts=10",
+        "trainer.total_training_steps=50",
+        "name=other",
+        "ray_kwargs.ray_init.num_cpus=8",
+        "+env.MIFO_FAULT=exit:1",
+    ],
+)
+def test_what_says_only_where_and_how_fast_may_differ(facts, folder, override):
+    assert check_resume(facts, config(folder, override)) == []
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("seed=3", "seed=3 (the checkpoint has 0)"),
+        ("buffer_size=8", "mifo.schedule.size=8 (the checkpoint has 26)"),
+        ("mifo.freeze.share=0.3", "mifo.freeze.share=0.3 (the checkpoint has 0.5)"),
+        ("mifo/freeze=none", "mifo.freeze.name=none"),
+        ("actor_rollout_ref.actor.optim.lr=1e-5", "actor_rollout_ref.actor.optim.lr=1e-05 (the checkpoint has 0.0001)"),
+        ("mifo.sft.optimizer=shared", "mifo.sft.optimizer=shared (the checkpoint has separate)"),
+        ("trainer.n_gpus_per_node=1", "=1 (the checkpoint has 2 ranks"),
+        ("actor_rollout_ref.rollout.n=4", "actor_rollout_ref.rollout.n=4 (the checkpoint has 8)"),
+        ("actor_rollout_ref.actor.optim.lr_scheduler_type=cosine", "lr_scheduler_type=cosine"),
+    ],
+)
+def test_what_changes_the_training_is_refused_with_both_values(facts, folder, override, said):
+    with pytest.raises(ConfigError) as refusal:
+        check_resume(facts, config(folder, override))
+    assert said in str(refusal.value)
+    assert "trainer.resume_mode=auto must" in str(refusal.value) and "another run_dir" in str(refusal.value)
+
+
+def test_the_length_of_a_run_is_free_only_while_the_learning_rate_does_not_depend_on_it(facts, folder):
+    decaying = {**facts, "config": OmegaConf.to_container(
+        config(folder, "actor_rollout_ref.actor.optim.lr_scheduler_type=cosine"), resolve=True
+    )}  # fmt: skip
+    longer = ["actor_rollout_ref.actor.optim.lr_scheduler_type=cosine", "trainer.total_training_steps=50"]
+    with pytest.raises(ConfigError, match=r"trainer\.total_training_steps=50 \(the checkpoint has 22\)"):
+        check_resume(decaying, config(folder, *longer))
+
+
+def test_data_and_model_that_have_changed_are_refused(facts, folder, tmp_path):
+    with pytest.raises(ConfigError, match=r"data\.train_files"):
+        check_resume({**facts, "train_files_sha256": ["0" * 64]}, config(folder))
+    with pytest.raises(ConfigError, match=r"model\.path"):
+        check_resume({**facts, "model_config_sha256": "0" * 64}, config(folder))
+
+
+def test_another_version_is_a_warning(facts, folder):
+    older = {**facts, "versions": {**facts["versions"], "torch": "2.0.0"}}
+    (warning,) = check_resume(older, config(folder))
+    assert "torch" in warning and "2.0.0" in warning

@@ -1,0 +1,25 @@
+"""One kill of each kind, each at another point of the run: it ends as if it had never been killed."""
+
+import json
+from pathlib import Path
+
+from tests.faults.__main__ import main
+
+KILLS = [
+    "rollout:20",  # the rollout server
+    "reward:5",  # a reward worker
+    "rl_update:2",  # a rank
+    "hard_prompts:2",  # the controller
+    "sft_forward:2:ray_head",
+    "checkpoint_file:2",  # a rank, half a file written
+    "checkpoint_commit:1:driver",
+]
+
+
+def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(tmp_path):
+    code = main([f"kills={len(KILLS)}", f"out={tmp_path}", f"points={','.join(KILLS)}"])
+    table = {
+        row["point"]: (row["outcome"], row["count"]) for row in json.loads(Path(tmp_path, "table.json").read_text())
+    }
+    assert table == {point: ("bit-identical", 1) for point in KILLS}
+    assert code == 0

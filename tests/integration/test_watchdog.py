@@ -1,0 +1,113 @@
+"""What is late is said with whom it waits for; what has died or takes too long ends the wait with a reason."""
+
+import contextlib
+import os
+import signal
+import time
+
+import pytest
+import ray
+
+from mifo_verl.bridge import watchdog as module
+from mifo_verl.bridge.watchdog import CannotGoOn, Watchdog
+from mifo_verl.config import WatchdogConfig
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster():
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@ray.remote(num_cpus=0)
+class Actor:
+    async def pid(self) -> int:
+        return os.getpid()
+
+
+@pytest.fixture
+def watched(monkeypatch):
+    """A watchdog over two actors, quick for a test; what it said is in the list."""
+    monkeypatch.setattr(module, "_PING_SECONDS", 0.4)
+    monkeypatch.setattr(module, "_TICK_SECONDS", 0.1)
+    monkeypatch.setattr(module, "_LAST_WORDS_SECONDS", 1e9)
+    said: list[tuple[str, str]] = []
+    made = []
+
+    def make(**settings: float) -> tuple[Watchdog, dict[str, int], list[tuple[str, str]]]:
+        actors = {"reward worker 0": Actor.remote(), "rank 1": Actor.remote()}
+        pids = {name: ray.get(actor.pid.remote()) for name, actor in actors.items()}
+        dog = Watchdog(WatchdogConfig(**settings), lambda *event: said.append(event), lambda: "3 prompts: t1, t2, t3")
+        dog.start(actors)
+        made.append((dog, pids))
+        return dog, pids, said
+
+    yield make
+    for dog, pids in made:
+        dog.end()
+        for pid in pids.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def wait_until(condition, seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.05)
+
+
+def test_a_stage_that_takes_its_usual_time_is_not_reported(watched):
+    dog, _, said = watched(factor=2.0, floor_seconds=0.5)
+    for _ in range(3):
+        with dog.stage("rollout"):
+            time.sleep(0.3)
+    assert said == [] and dog.failure is None
+
+
+def test_a_late_stage_names_the_prompts_awaited_and_the_actor_that_does_not_answer(watched):
+    dog, pids, said = watched(factor=2.0, floor_seconds=2.0)
+    os.kill(pids["reward worker 0"], signal.SIGSTOP)
+    with dog.stage("rollout"):
+        wait_until(lambda: said)
+    kind, text = said[0]
+    assert kind == "late" and text.startswith("LATE: rollout has taken 2 s, its first time")
+    assert "waiting for 3 prompts: t1, t2, t3" in text
+    assert "busy or stuck: reward worker 0 (" in text and "rank 1" not in text
+
+
+def test_late_is_measured_against_the_median_of_the_stage_and_told_again_at_twice_the_wait(watched):
+    dog, _, said = watched(factor=2.0, floor_seconds=0.8)
+    for seconds in (0.5, 0.5, 3.0):
+        with dog.stage("RL update"):
+            time.sleep(seconds)
+    waits = [float(text.split("taken ")[1].split(" s")[0]) for _, text in said]
+    assert len(waits) == 2  # over 1 s, then over twice that
+    assert all("usually 0 s" in text or "usually 1 s" in text for _, text in said)
+    assert "every actor answers" in said[0][1]
+
+
+def test_a_dead_actor_ends_the_wait_with_its_name(watched):
+    dog, pids, said = watched()
+    os.kill(pids["rank 1"], signal.SIGKILL)
+    wait_until(lambda: dog.failure)
+    assert dog.failure.startswith("rank 1 has died") and said[0][0] == "failed"
+    with pytest.raises(CannotGoOn, match="rank 1 has died"):
+        dog.raise_if_failed()
+
+
+def test_what_a_dead_actor_left_unfinished_is_not_recorded(watched):
+    dog, pids, _ = watched()
+    dog.end()
+    dog.require_alive()
+    os.kill(pids["reward worker 0"], signal.SIGKILL)
+    with pytest.raises(CannotGoOn, match="reward worker 0 has died"):
+        dog.require_alive()
+
+
+def test_a_stage_over_its_limit_ends_the_wait_with_what_it_waited_for(watched):
+    dog, _, _ = watched(limit_seconds=1.0)
+    with dog.stage("validation"):
+        wait_until(lambda: dog.failure)
+    assert "LATE: validation has taken 1 s" in dog.failure and "mifo.watchdog.limit_seconds is over" in dog.failure
