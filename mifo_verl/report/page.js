@@ -6,6 +6,7 @@
   const library = document.createElement("script");
   library.textContent = await new Response(stream).text();
   document.head.append(library);
+  library.remove(); // it has run
 
   const axis = { automargin: true, gridcolor: "#eef2f7", linecolor: "#cbd5e1", zerolinecolor: "#cbd5e1", title: { standoff: 8 } };
   const merge = (low, high) => {
