@@ -35,7 +35,7 @@
   };
   const drawOpen = (root) => {
     for (const place of root.querySelectorAll(".plot")) {
-      if (place.offsetParent !== null) draw(place);
+      if (!place.closest("details:not([open])")) draw(place);
     }
   };
   drawOpen(document);
