@@ -63,6 +63,29 @@ class ProbeConfig:
 
 
 @dataclass(frozen=True)
+class InspectConfig:
+    """What every SFT phase writes to ``inspection.jsonl`` (``mifo.inspect``)."""
+
+    mask: bool = True
+    """The mask, the RL and the SFT update by layer and by kind of matrix; 2 bytes a coordinate on the host."""
+    tokens: bool = True
+    """Entropies and positions of the tokens and of those kept, and the tokens kept most often."""
+    examples: int = 2
+    """Demonstrations of a phase kept with every token, its entropy and whether it was kept."""
+    example_tokens: int = 512
+    """Tokens of such a demonstration that are kept, from its first."""
+
+    def __post_init__(self) -> None:
+        for name in ("mask", "tokens"):
+            value = getattr(self, name)
+            require(isinstance(value, bool), name, value, "true or false", "correct it")
+        for name in ("examples", "example_tokens"):
+            value = getattr(self, name)
+            whole = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+            require(whole, name, value, "a whole number of at least 0", "0 keeps no demonstration")
+
+
+@dataclass(frozen=True)
 class CheckpointConfig:
     """What happens to checkpoints (``mifo.checkpoint``); ``trainer.save_freq`` says when one is made."""
 
@@ -111,6 +134,7 @@ class MifoConfig:
     freeze: Freeze
     sft: SftConfig
     probe: ProbeConfig
+    inspect: InspectConfig
     checkpoint: CheckpointConfig
     watchdog: WatchdogConfig
 
@@ -126,6 +150,7 @@ _REGISTRIES: dict[str, Registry[Any]] = {
 _SECTIONS: dict[str, type] = {
     "sft": SftConfig,
     "probe": ProbeConfig,
+    "inspect": InspectConfig,
     "checkpoint": CheckpointConfig,
     "watchdog": WatchdogConfig,
 }
