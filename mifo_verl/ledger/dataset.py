@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mifo_verl.data.demonstrations import demonstration_of, prompt_id_of
-from mifo_verl.data.parquet import find_demonstrations, is_untyped
+from mifo_verl.data.parquet import count_demonstrations
 
 _COLUMNS = ("prompt", "target", "reward_model", "prompt_id")
 _BATCH_ROWS = 2048
@@ -43,16 +42,8 @@ def find_files(config: dict[str, Any], folder: Path) -> list[Path]:
 
 def count(files: Iterable[Path]) -> DataSet:
     """Rows and demonstrations, without reading a text into Python."""
-    num_rows = num_demonstrations = 0
-    for file in files:
-        parquet = pq.ParquetFile(file)
-        num_rows += parquet.metadata.num_rows
-        target = parquet.schema_arrow.get_field_index("target")
-        if target < 0 or is_untyped(parquet.schema_arrow.field(target).type):
-            continue
-        for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=["target"]):
-            num_demonstrations += pc.sum(find_demonstrations(batch.column("target"))).as_py() or 0
-    return DataSet(num_rows, num_demonstrations)
+    counts = [count_demonstrations(file) for file in files]
+    return DataSet(sum(rows for rows, _ in counts), sum(demonstrations for _, demonstrations in counts))
 
 
 def hashes(files: Iterable[Path], wanted: set[str]) -> dict[str, set[str]]:
