@@ -6,7 +6,6 @@ user can fix; 0 when the run has ended; 75 when it was asked to stop and can be 
 
 import os
 import sys
-from pathlib import Path
 
 from mifo_verl.bridge.compose import ConfigError, compose_config
 from mifo_verl.bridge.preflight import check_run, prepare_data, print_bad_rows, write_data
@@ -40,11 +39,9 @@ def main(arguments: list[str]) -> int:
             print(f"warning: {warning}")
         checked.raise_errors()
         print_bad_rows(checked)
-        from mifo_verl.bridge.launch import _run_folder, launch  # imports verl, which reads the environment
+        from mifo_verl.bridge.launch import launch  # imports verl, which reads the environment
 
-        resumes = config.node.trainer.resume_mode != "disable"
-        write_data(checked, _run_folder(Path(config.node.run_dir), resumes))
-        return launch(config.node)
+        return launch(config.node, lambda folder: write_data(checked, folder))
     except ConfigError as error:
         for line in error.errors:
             print(f"error: {line}", file=sys.stderr)
