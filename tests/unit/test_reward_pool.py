@@ -178,7 +178,7 @@ def test_hostile_answers_of_every_family_are_wrong_in_time_and_the_next_ordinary
     for name, text in hostile_answers(3 * len(FAMILIES), seed=1):
         start = time.monotonic()
         verdict = math.verdict(text, "17/23", cpu_seconds=0.1, pool=pool)
-        assert time.monotonic() - start < 2.0, name  # 0.1 s where nothing else runs
+        assert time.monotonic() - start < 5.0, name  # 0.1 s where nothing else runs
         assert not verdict.correct, name
         json.dumps(verdict.extracted)
         assert math.verdict(r"$\frac{34}{46}$", "17/23", pool=pool).correct, name

@@ -143,8 +143,8 @@ def test_an_answer_too_big_to_evaluate_is_wrong_in_time_and_the_next_one_is_read
     math.is_correct("1", "2")  # the checkers run
     start = time.monotonic()
     verdict = math.verdict(r"\boxed{9^{9^{9^{9}}}}", "5", cpu_seconds=0.2)
-    assert not verdict.correct and verdict.error == "cpu limit"
-    assert time.monotonic() - start < 2.0
+    assert not verdict.correct and verdict.error in ("cpu limit", "wall clock")  # the latter on a very busy machine
+    assert time.monotonic() - start < 5.0
     assert math.is_correct(r"\boxed{10/2}", "5")
 
 
