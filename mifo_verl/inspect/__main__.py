@@ -79,7 +79,10 @@ def _checkpoint(folder: Path, options: dict[str, str]) -> None:
     console.print(f"share {settings.share}, history {settings.history}, scope {settings.scope}", highlight=False)
     show.mask(found.table, _CHECKPOINT)
     show.overlap(found.table)
-    console.print(f"threshold of the mask of now: {found.threshold:.4g}", highlight=False)
+    if found.inside_sft:
+        console.print("made inside an SFT phase: the mask of now is the one it holds", highlight=False)
+    else:
+        console.print(f"threshold of the mask of now: {found.threshold:.4g}", highlight=False)
 
 
 if __name__ == "__main__":

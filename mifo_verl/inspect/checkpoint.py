@@ -35,14 +35,20 @@ class CheckpointMask:
     table: dict[str, dict[str, list[Any]]]
     threshold: float
     settings: FreezeSettings
+    inside_sft: bool
+    """Made inside an SFT phase: ``frozen`` is the mask that it holds, and without a threshold."""
 
 
 def freeze_settings(folder: Path, share: str | None, history: str | None) -> FreezeSettings:
-    """Those given, else those of the run's config, else the paper's."""
+    """Those given, else those of the run's config, else the paper's. Raises ValueError on another importance."""
     config = next(
         (parent / "config.yaml" for parent in folder.resolve().parents if (parent / "config.yaml").exists()), None
     )
-    node = {} if config is None else yaml.load(config.read_text(), yaml.CSafeLoader)["mifo"]["freeze"]
+    mifo = {} if config is None else yaml.load(config.read_text(), yaml.CSafeLoader)["mifo"]
+    importance = mifo.get("importance", {}).get("name", "abs_change")
+    if importance != "abs_change":
+        raise ValueError(f"mifo.importance.name={importance} must be abs_change to tell a mask from weights alone")
+    node = mifo.get("freeze", {})
     return FreezeSettings(
         share=str(share or node.get("share", "0.5")),
         history=str(history or node.get("history", "0.5")),
@@ -53,7 +59,7 @@ def freeze_settings(folder: Path, share: str | None, history: str | None) -> Fre
 def checkpoint_mask(folder: Path, settings: FreezeSettings) -> CheckpointMask:
     """What ``folder`` (a ``global_step_N``) says of its masks. Raises ValueError where it keeps no interval state."""
     end, start = ShardedCheckpoint(folder), IntervalPart(folder, "start")
-    history = _history(folder)
+    history, held = _part(folder, "history"), _part(folder, "frozen")
     names = common_names(end, start)
     alpha = float(exact_share("history", settings.history))
 
@@ -64,26 +70,29 @@ def checkpoint_mask(folder: Path, settings: FreezeSettings) -> CheckpointMask:
         return alpha * old_N + (1 - alpha) * change_N, old_N != 0
 
     inspection = MaskInspection(names)
-    masks = (_per_tensor if settings.scope == "per_tensor" else _global)(
-        names, lambda name: scores(name)[0], settings.share
-    )
+    rule = _per_tensor if settings.scope == "per_tensor" else _global
+    masks = rule(names, lambda name: scores(name)[0], settings.share) if held is None else _held(names, held)
     threshold = float("inf")
     for number, (name, (frozen_N, smallest)) in enumerate(zip(names, masks, strict=True)):
         score_N, previous_N = scores(name)
         inspection.mask(number, frozen_N, score_N, previous_N)
         inspection.rl_tensor(number, start.tensor(name).flatten(), end.tensor(name).flatten())
         threshold = min(threshold, smallest)
-    return CheckpointMask(inspection.table(OneShard(), torch.device("cpu")), threshold, settings)
+    return CheckpointMask(inspection.table(OneShard(), torch.device("cpu")), threshold, settings, held is not None)
 
 
-def _history(folder: Path) -> Weights | None:
+def _part(folder: Path, part: str) -> Weights | None:
     try:
-        return IntervalPart(folder, "history")
+        return IntervalPart(folder, part)
     except ValueError:
         return None
 
 
 Mask = tuple[Tensor, float]
+
+
+def _held(names: list[str], held: Weights) -> Iterator[Mask]:
+    yield from ((held.tensor(name).flatten(), float("inf")) for name in names)
 
 
 def _per_tensor(names: list[str], score: Callable[[str], Tensor], share: str) -> Iterator[Mask]:

@@ -1,7 +1,8 @@
 """Weights on disk, read tensor by tensor: Hugging Face folders, and our checkpoints from their shards.
 
-A source is written ``<folder>`` or ``<folder>@start`` and ``<folder>@history``: the weights of a checkpoint,
-theta_start of its interval, or its importance history, which is 0 outside the last mask.
+A source is written ``<folder>``, or ``<folder>@<part>``: the weights of a checkpoint; ``start``, theta_start of its
+interval; ``history``, its importance history, which is 0 outside the last mask; ``frozen``, the mask of the SFT phase
+that it was made in.
 """
 
 import json
@@ -14,7 +15,7 @@ import torch.distributed.tensor  # so that torch.load knows its DTensor as safe
 from safetensors import safe_open
 from torch import Tensor
 
-_PARTS = ("start", "history")
+_PARTS = ("start", "history", "frozen")
 
 
 class Weights(Protocol):
@@ -84,7 +85,7 @@ class ShardedCheckpoint:
 
 
 class IntervalPart:
-    """theta_start or the history of ``global_step_N/mifo/rank_R_of_W.safetensors``, in the model's order."""
+    """theta_start, history or mask of ``global_step_N/mifo/rank_R_of_W.safetensors``, in the model's order."""
 
     def __init__(self, folder: Path, part: str) -> None:
         self._model = ShardedCheckpoint(folder)

@@ -4,14 +4,11 @@ The record of an SFT update counts its demonstrations and tokens and holds the d
 that is missing, doubled or altered in any field shows. A digest is missing in runs older than it.
 """
 
-import math
-from collections import Counter
 from collections.abc import Iterator
-from typing import Any
 
 from mifo_verl.bridge.records import lines_sha256
+from mifo_verl.ledger.audit_lines import by_interval, line_faults
 from mifo_verl.ledger.read import Line, RunFiles
-from mifo_verl.types import exact_share
 
 FIELDS: dict[str, tuple[type, ...]] = {
     "interval": (int,),
@@ -31,7 +28,7 @@ def audit(run: RunFiles) -> list[str]:
     malformed = list(_malformed(run.ledger))
     if run.unreadable or malformed:
         return run.unreadable + malformed
-    return [*_gaps(run), *_against_updates(run), *_uses(run), *_lines(run), *_prompts(run), *_summary(run)]
+    return [*_gaps(run), *_against_updates(run), *line_faults(run), *_summary(run)]
 
 
 def audit_hashes(run: RunFiles, hashes: dict[str, set[str]]) -> list[str]:
@@ -78,7 +75,7 @@ def _gaps(run: RunFiles) -> Iterator[str]:
     from_data_set = any(line["num_rollouts"] is None for line in run.ledger)  # such a step may find no demonstration
     if missing and not from_data_set:
         yield f"metrics: no record of step {', '.join(map(str, missing))}"
-    phases = _by_interval(run.sft)
+    phases = by_interval(run.sft)
     last = max([line["interval"] - 1 for line in run.rl] + list(phases), default=0)
     for interval in range(1, last + 1):
         updates = [line["update"] for line in phases.get(interval, [])]
@@ -94,7 +91,7 @@ def _gaps(run: RunFiles) -> Iterator[str]:
 
 def _against_updates(run: RunFiles) -> Iterator[str]:
     """The lines of each interval, cut as its updates were, must give the updates' counts, sums and digests."""
-    lines, phases = _by_interval(run.ledger), _by_interval(run.sft)
+    lines, phases = by_interval(run.ledger), by_interval(run.sft)
     for interval in sorted({*lines, *phases} - ({pending_interval(run)})):
         own, updates = lines.get(interval, []), phases.get(interval, [])
         counted = sum(update["demonstrations"] for update in updates)
@@ -119,59 +116,10 @@ def _update(update: Line, lines: list[Line], where: str) -> Iterator[str]:
         yield f"{where}: the digest of its {len(lines)} ledger lines is not that of metrics"
 
 
-def _uses(run: RunFiles) -> Iterator[str]:
-    """In a phase, every prompt is used once a pass."""
-    passes = run.config["mifo"]["sft"]["passes"]
-    for interval, lines in _by_interval(run.ledger).items():
-        for prompt_id, uses in Counter(line["prompt_id"] for line in lines).items():
-            if uses != passes:
-                yield f"interval {interval}: prompt {prompt_id} is used {uses} times in {passes} passes"
-
-
-def _lines(run: RunFiles) -> Iterator[str]:
-    """What the settings say of a single line: the tokens kept, and the accuracy that made a prompt hard."""
-    selector, hard = run.config["mifo"]["token_selector"], run.config["mifo"]["prompt_selector"]
-    ratio = exact_share("ratio", selector["ratio"]) if "ratio" in selector else exact_share("ratio", 1)
-    known = selector["name"] in ("top_entropy", "random", "all")
-    rollouts = run.config["actor_rollout_ref"]["rollout"]["n"]
-    for number, line in enumerate(run.ledger, start=1):
-        wanted = math.ceil(ratio * line["response_tokens"]) if known else line["kept_tokens"]
-        if line["kept_tokens"] != wanted or line["kept_tokens"] > line["response_tokens"]:
-            yield f"ledger line {number}: {line['kept_tokens']} of {line['response_tokens']} tokens kept, not {wanted}"
-        if line["num_rollouts"] is None or line["num_correct"] is None:
-            if line["num_rollouts"] is not line["num_correct"]:
-                yield f"ledger line {number}: one of num_correct and num_rollouts is null"
-        elif line["num_rollouts"] != rollouts or not 0 <= line["num_correct"] <= rollouts:
-            yield f"ledger line {number}: {line['num_correct']} of {line['num_rollouts']} rollouts, and N is {rollouts}"
-        elif hard["name"] == "max_accuracy":
-            limit = exact_share("max_accuracy", hard["max_accuracy"])
-            if line["num_correct"] > limit * line["num_rollouts"]:
-                yield f"ledger line {number}: {line['num_correct']} of {line['num_rollouts']} correct is not hard"
-
-
-def _prompts(run: RunFiles) -> Iterator[str]:
-    """The newest rollouts of a prompt, up to its use, must be those that the ledger names."""
-    if run.prompts is None:
-        return
-    lacking = {line["step"] for line in run.rl} - {line["step"] for line in run.prompts}
-    if lacking:
-        yield f"prompts: no line of step {', '.join(map(str, sorted(lacking)))}"
-    newest: dict[str, list[Any]] = {}
-    steps = iter(sorted(run.prompts, key=lambda line: line["step"]))
-    ahead = next(steps, None)
-    for number, line in sorted(enumerate(run.ledger, start=1), key=lambda pair: pair[1]["step"]):
-        while ahead is not None and ahead["step"] <= line["step"]:
-            newest |= {prompt[0]: prompt[1:] for prompt in ahead["prompts"]}
-            ahead = next(steps, None)
-        counts = [line["num_correct"], line["num_rollouts"]]
-        if counts[1] is not None and newest.get(line["prompt_id"]) != counts:
-            yield f"ledger line {number}: {counts} are not the newest rollouts of {line['prompt_id']} in prompts.jsonl"
-
-
 def _summary(run: RunFiles) -> Iterator[str]:
     if run.summary is None:
         return
-    phases = _by_interval(run.sft)
+    phases = by_interval(run.sft)
     wanted = {
         "rl_steps": len(run.rl),
         "sft_updates": len(run.sft),
@@ -188,10 +136,3 @@ def _summary(run: RunFiles) -> Iterator[str]:
         for name, value in sums.items():
             if row[name] != value:
                 yield f"summary: {name} of interval {row['interval']} is {row[name]}, and the ledger says {value}"
-
-
-def _by_interval(lines: list[Line]) -> dict[int, list[Line]]:
-    found: dict[int, list[Line]] = {}
-    for line in lines:
-        found.setdefault(line["interval"], []).append(line)
-    return found

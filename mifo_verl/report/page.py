@@ -13,9 +13,11 @@ from pathlib import Path
 
 from plotly.offline import get_plotlyjs
 
-from mifo_verl.report import figures as how
+from mifo_verl.report import figures_cost as cost
+from mifo_verl.report import figures_run as how
 from mifo_verl.report import tables
-from mifo_verl.report.figures import Figure
+from mifo_verl.report.figures import RL_BLUE, Figure
+from mifo_verl.report.figures_curves import coupling_curves, curves
 from mifo_verl.report.figures_mask import mask_figures
 from mifo_verl.report.figures_tokens import examples, token_figures
 from mifo_verl.report.groups import Group, group
@@ -80,8 +82,8 @@ def render(runs: list[Run]) -> str:
 
 def _one(page: _Page, run: Run, signals: bool) -> str:
     """Everything about one run; ``signals`` are the curves that a comparison overlays."""
-    alone = [Group(run.label, how.RL_BLUE, [run])]
-    known = [how.curves(alone, *signal) for signal in _SIGNALS[4:]] if signals else []
+    alone = [Group(run.label, RL_BLUE, [run])]
+    known = [curves(alone, *signal) for signal in _SIGNALS[4:]] if signals else []
     parts = [
         _summary(run),
         page.draw(how.timeline(run)),
@@ -90,8 +92,8 @@ def _one(page: _Page, run: Run, signals: bool) -> str:
         _section("What was frozen", page.draw(*mask_figures(run)) or _absent("mifo.inspect.mask")),
         _section("Which tokens were kept", page.draw(*token_figures(run)) or _absent("mifo.inspect.tokens")),
         _section("Demonstrations, as they were trained on", _examples(run)),
-        _section("Signals", page.draw(*known, *how.losses(run))),
-        _section("Time and memory", page.draw(how.stages(run), how.memory(run))),
+        _section("Signals", page.draw(*known, *cost.losses(run))),
+        _section("Time and memory", page.draw(cost.stages(run), cost.memory(run))),
         _section("Data", tables.data(run)),
         _section("Settings", tables.settings(run) + tables.config(run)),
         _section("Versions", tables.versions(run)),
@@ -106,13 +108,13 @@ def _several(page: _Page, runs: list[Run]) -> str:
         f"<p>{len(runs)} runs of {len(groups)} methods: {label}. ± and the bands are 95 % intervals of the mean over "
     )
     text += "seeds (Student's t); a method is a config without its seed.</p>"
-    curves = page.draw(*(how.curves(groups, *signal) for signal in _SIGNALS), *how.coupling_curves(groups))
+    overlaid = page.draw(*(curves(groups, *signal) for signal in _SIGNALS), *coupling_curves(groups))
     details = "".join(_folded(page, run, opened=False) for run in runs[:_DETAILED])
     rest = len(runs) - _DETAILED
     more = f"<p>Figures of the {rest} other runs: give them to the command alone.</p>" if rest > 0 else ""
     return (
         _section("Methods", text + tables.comparison(groups))
-        + _section("Curves", curves)
+        + _section("Curves", overlaid)
         + _section("Where the settings differ", tables.differences(runs))
         + _section("Runs", details + more)
     )

@@ -131,3 +131,27 @@ def test_per_tensor_freezes_half_of_every_tensor(on_two_ranks: dict[str, list[di
     table = found["seen"]["per_tensor"].table["by_layer"]
     norm = table["layer"].index("norm")
     assert table["frozen"][norm] == table["coordinates"][norm] // 2
+
+
+def _tokens(settings: dict[str, Any]) -> tuple[list[Any], dict[int, Any]]:
+    """All ranks' rows and tokens of one update of seven demonstrations, whose batch is filled up to eight."""
+    from mifo_verl.bridge.sft_step import rows_of, tokens_of
+
+    engine = make_engine(MOVING | settings)
+    metrics = update(engine, examples(7))["metrics"]
+    everywhere: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everywhere, {key: metrics[key] for key in ("mifo_rows", "mifo_tokens") if key in metrics})
+    merged = {key: [rank[key] for rank in everywhere] for key in everywhere[0]}
+    return rows_of(merged), tokens_of(merged)
+
+
+def test_the_tokens_of_an_update_come_back_whole_and_only_where_they_are_asked_for():
+    (rows, tokens), (same_rows, none) = run_on_ranks(_tokens, 2, [({},), ({"mifo.inspect.tokens": False},)])
+    assert none == {} and same_rows == rows
+    assert sorted(tokens) == list(range(7))
+    for (row, kept, entropy), example in zip(rows, examples(7), strict=True):
+        values, keep = tokens[row]
+        assert len(values) == len(keep) == len(example.response_ids)
+        assert keep.sum() == kept == -(-len(keep) // 5)
+        assert values.sum() == pytest.approx(entropy, rel=1e-5)
+        assert keep.all() or values[keep].min() >= values[~keep].max()
