@@ -289,6 +289,25 @@ def test_what_a_check_raises_is_a_finding_and_never_a_traceback():
     assert alone.warnings()[0].message == "could not be checked (KeyError: 'y')"
 
 
+def test_a_reward_that_is_wrong_is_said_once_and_one_that_fails_on_a_row_names_it(tmp_path):
+    path = "reward.custom_reward_function.path=/no/such.py"
+    assert len(checked(given(tmp_path / "a", path)).found.errors()) == 1
+    head = "def compute_score(data_source, solution_str, ground_truth, extra_info=None):\n"
+    body = (
+        "    assert ground_truth != "
+        + repr(TRAIN[7]["reward_model"]["ground_truth"])
+        + "\n    return float(ground_truth in solution_str)\n"
+    )
+    errors = checked(given(tmp_path / "b", reward=head + body)).found.errors()
+    assert len(errors) == 1 and "raised AssertionError" in str(errors[0]) and "on row 7 of" in str(errors[0])
+
+
+def test_bad_rows_are_said_although_no_tokenizer_can_be_read(tmp_path):
+    model = {"remove": ["tokenizer.json", "tokenizer_config.json"]}
+    found = checked(given(tmp_path, train={"change": {3: {"data_source": None}}}, model=model)).found
+    assert {error.check for error in found.errors()} == {"tokenizer", "rows"}
+
+
 def test_the_environment_is_left_alone(tmp_path):
     before = dict(os.environ)
     checked(given(tmp_path))

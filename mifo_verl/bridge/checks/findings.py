@@ -42,6 +42,10 @@ class Findings:
     def warnings(self) -> list[Finding]:
         return [finding for finding in self.all if finding.status is Status.WARNING]
 
+    def has_failed(self, check: str) -> bool:
+        """Whether a check has found an error."""
+        return any(error.check == check for error in self.errors())
+
     def has_error(self, *settings: str) -> bool:
         """Whether one of these settings is known to be wrong."""
         return bool(self._settings & set(settings))
@@ -70,7 +74,7 @@ class Findings:
 
     def note(self, text: str) -> None:
         """What was found in order; nothing beside an error of the same check."""
-        if not any(error.check == self._check for error in self.errors()):
+        if not self.has_failed(self._check):
             self._add(Status.OK, text)
 
     @contextmanager

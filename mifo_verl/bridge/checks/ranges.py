@@ -26,7 +26,7 @@ COUNTS = (
     "trainer.total_epochs",
 )
 POSITIVE = (f"{OPTIM}.lr", f"{OPTIM}.clip_grad", f"{ROLLOUT}.temperature", f"{ACTOR}.clip_ratio_c")
-NOT_NEGATIVE = (f"{OPTIM}.weight_decay", f"{ACTOR}.kl_loss_coef", "algorithm.kl_ctrl.kl_coef")
+NOT_NEGATIVE = (f"{OPTIM}.weight_decay", f"{ACTOR}.kl_loss_coef", "algorithm.kl_ctrl.kl_coef", "restarts")
 SHARES = (  # in [0, 1]
     f"{OPTIM}.lr_warmup_steps_ratio",
     f"{OPTIM}.min_lr_ratio",

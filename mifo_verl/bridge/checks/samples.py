@@ -5,7 +5,7 @@ from typing import Any
 
 from mifo_verl.bridge.checks.data import add_bad_rows
 from mifo_verl.bridge.checks.findings import Findings, NotChecked
-from mifo_verl.bridge.checks.reward import is_right, reward_of
+from mifo_verl.bridge.checks.reward import NODE, Score, is_right, reward_of
 from mifo_verl.bridge.checks.run import Run
 from mifo_verl.data.bad_rows import NUM_SHOWN, RowScan
 from mifo_verl.data.demonstrations import demonstration_of
@@ -70,18 +70,11 @@ def check_demonstrations(run: Run, found: Findings) -> None:
     """Demonstrations of the sample under the run's own reward: one that contradicts the answer is a bad row."""
     if not run.trains_on_demonstrations:
         raise NotChecked("not needed: no SFT phase")
+    if found.has_failed("reward"):
+        raise NotChecked("not checked: the reward comes first")
     score, deadline = reward_of(run), time.monotonic() + SECONDS
     for scan, report in zip(run.scans(_TRAIN), run.reports, strict=False):
-        for number, row in _good_sample(scan):
-            demonstration = demonstration_of(row)
-            report.sample.rows += 1
-            if demonstration is None or time.monotonic() > deadline:
-                continue
-            report.sample.demonstrations += 1
-            if is_right(score(row, demonstration.text, demonstration.answer)):
-                report.sample.verified += 1
-            else:
-                report.sample.wrong.append(number)
+        _verify(score, scan, report, deadline)
         if report.sample.wrong:
             report.bad.append(_wrong(scan, report))
             add_bad_rows(run, found, report, report.bad[-1])
@@ -91,6 +84,28 @@ def check_demonstrations(run: Run, found: Findings) -> None:
     cure = "write the answers in the form that the reward reads"
     found.require(not total or verified > 0, _TRAIN, run.get(_TRAIN), rule, cure)
     found.note(f"{verified} of {total} demonstrations of a sample verify")
+
+
+def _verify(score: Score, scan: RowScan, report: FileReport, deadline: float) -> None:
+    """Fill in the file's sample. Raises ValueError, naming the row, where the reward fails on it."""
+    for number, row in _good_sample(scan):
+        demonstration = demonstration_of(row)
+        report.sample.rows += 1
+        if demonstration is None or time.monotonic() > deadline:
+            continue
+        try:
+            right = is_right(score(row, demonstration.text, demonstration.answer))
+        except Exception as error:
+            detail = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            where = f"row {number} of {report.path}"
+            raise ValueError(
+                f"{NODE} must score every demonstration, and raised {detail} on {where}; correct it"
+            ) from None
+        report.sample.demonstrations += 1
+        if right:
+            report.sample.verified += 1
+        else:
+            report.sample.wrong.append(number)
 
 
 def _wrong(scan: RowScan, report: FileReport) -> BadRows:
