@@ -106,7 +106,8 @@ def _import_all() -> None:
 def launch(config: DictConfig, write_data: Callable[[Path], None]) -> int:
     """Run a training to its end, or until it is asked to stop; returns the exit code.
 
-    ``write_data`` puts into the run's folder what the run reads from there, and points the config at it. Raises ConfigError where verl itself refuses the config, or where a checkpoint belongs to another run.
+    ``write_data`` puts into the run's folder what the run reads from there, and points the config at it. Raises
+    ConfigError where verl itself refuses the config, or where a checkpoint belongs to another run.
     """
     try:
         require_loaded()

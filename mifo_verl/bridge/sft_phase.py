@@ -28,7 +28,7 @@ class SftPhase:
         mifo: MifoConfig,
         workers: Any,
         pad_token_id: int,
-        decode: Callable[[int], str] = str,
+        decode: Callable[[int], str],
     ) -> None:
         self._decode = decode
         self._tokens: TokenSummary | None = None  # of the phase that runs; a checkpoint does not bring it back
