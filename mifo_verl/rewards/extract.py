@@ -11,6 +11,8 @@ MAX_CHARS = 50_000
 
 _TOKEN = re.compile(r"(?<=\\)boxed\{|\\(?!boxed\{).|[{}]", re.DOTALL)
 """The opening of a box, an escaped character, a brace. ``\\\\boxed{``, with a line break before it, is a box too."""
+_FORMULA = re.compile(r"\$\$?([^$]+)\$\$?|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
+_FORMULA_CHARS = 4_000
 _LONGEST_LINE = 2_000
 
 
@@ -40,6 +42,12 @@ def final_line(text: str) -> str | None:
     """What stands on the last line after ``####``, where GSM8K writes the answer; None for any other last line."""
     line = text.rstrip().rpartition("\n")[2].strip()
     return line.removeprefix("####").strip() if line.startswith("####") else None
+
+
+def last_formula(text: str) -> str | None:
+    """The last formula, between dollars or LaTeX's brackets, of the last 4,000 characters; None where there is none."""
+    found = _FORMULA.findall(text[-_FORMULA_CHARS:])
+    return "".join(found[-1]).strip() if found else None
 
 
 def last_boxed(text: str) -> str | None:

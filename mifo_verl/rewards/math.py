@@ -7,8 +7,8 @@ paper's data, where missing tags are 0, add ``+reward.custom_reward_function.rew
 from typing import Any
 
 from mifo_verl.rewards.boxed import normalise
-from mifo_verl.rewards.extract import MAX_CHARS, answer_part, final_line, last_boxed
-from mifo_verl.rewards.pool import CPU_SECONDS, Pool, pool_of
+from mifo_verl.rewards.extract import MAX_CHARS, answer_part, final_line, last_boxed, last_formula
+from mifo_verl.rewards.pool import CPU_SECONDS, OVER_LIMIT, Pool, pool_of
 from mifo_verl.rewards.verdict import Verdict, binary
 
 CHECKER = "mifo_verl.rewards.math_check"
@@ -22,8 +22,8 @@ def verdict(
     Of an ``answer`` that is a whole solution its last box, or its last line ``#### 42``, is taken. Of ``text`` only
     what follows the last ``</think>`` is read; without the tag, all of it, or, with ``require_think``, nothing: not
     correct. A last box, or else a last line ``#### 42``, that is the answer letter by letter is correct; all else is
-    asked of math-verify, in a process of its own. What cannot be read within ``cpu_seconds`` of CPU time is not
-    correct, with ``error`` set.
+    asked of math-verify, in a process of its own. What cannot be read within ``cpu_seconds`` of CPU time is
+    correct where its last formula is the answer letter by letter, else not, with ``error`` set.
     """
     answered = answer_part(text, require_think)
     gold = (last_boxed(answer) or final_line(answer) or answer).strip()
@@ -35,7 +35,10 @@ def verdict(
     if found is not None and normalise(found) == normalise(gold):
         return binary(True, found)
     reply, seconds = (pool or pool_of(CHECKER)).check({"gold": gold, "text": answered}, cpu_seconds)
-    return binary(bool(reply.get("correct")), reply.get("extracted") or found, seconds, reply.get("error"))
+    error = reply.get("error")
+    if error in OVER_LIMIT and last_formula(answered) == gold:
+        return binary(True, gold, seconds)
+    return binary(bool(reply.get("correct")), reply.get("extracted") or found, seconds, error)
 
 
 def is_correct(text: str, answer: str, require_think: bool = False, cpu_seconds: float = CPU_SECONDS) -> bool:

@@ -14,6 +14,8 @@ CPU_SECONDS = 0.5
 """The CPU time of one check: hundreds of times what an ordinary answer takes, on a busy machine as on an idle one."""
 WALL_SECONDS = 0.85
 """When a check ends that is short of its CPU limit; one that has had less than half of it goes on to have half."""
+OVER_LIMIT = ("cpu limit", "wall clock")
+"""The errors of a check that a limit has ended."""
 SIZE = 2
 """Checkers of one calling process; verl runs several reward workers, each with its own."""
 _CHECKS_OF_ONE = 2000

@@ -148,6 +148,15 @@ def test_an_answer_too_big_to_evaluate_is_wrong_in_time_and_the_next_one_is_read
     assert math.is_correct(r"\boxed{10/2}", "5")
 
 
+@pytest.mark.parametrize("text", ["so $ {} $.", r"so \({}\)", r"\[1\] so \[{}\]", "so $$\n{}\n$$"])
+def test_what_takes_too_long_to_read_is_right_where_it_is_the_answer_letter_by_letter(text: str) -> None:
+    tower = "9^{9^{9^{9}}}"
+    verdict = math.verdict(text.replace("{}", tower), tower, cpu_seconds=0.1)
+    assert (verdict.correct, verdict.error, verdict.extracted) == (True, None, tower)
+    verdict = math.verdict(text.replace("{}", tower) + " No, $8$", tower, cpu_seconds=0.1)
+    assert not verdict.correct
+
+
 def test_a_long_response_is_read_to_its_end_and_only_the_far_past_is_left_out() -> None:
     assert math.is_correct("x = 1. " * 20_000 + r"\boxed{4/2}", "2")
     assert math.is_correct(r"\boxed{4/2}" + " and so on" * 1000, "2")
