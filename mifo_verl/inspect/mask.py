@@ -84,17 +84,18 @@ class MaskInspection:
 
     def _update(self, number: int, phase: str, start_N: Tensor, end_N: Tensor) -> tuple[Tensor, Tensor]:
         """Where one tensor moved, and where visibly, on the host; its counts and its norm go into the table."""
-        moved, visible, square = [], [], 0.0
+        moved, visible, counts = [], [], torch.zeros(3, dtype=torch.float64)
         for start, end in zip(start_N.split(_CHUNK), end_N.split(_CHUNK), strict=True):
             start = start.to(end.device)
-            moved.append((start != end).cpu())
-            visible.append((start.bfloat16() != end.bfloat16()).cpu())
-            square += float((end.double() - start.double()).square().sum())
-        found = torch.cat(moved), torch.cat(visible)
-        self._count(number, f"{phase}_moved", found[0])
-        self._count(number, f"{phase}_visible", found[1])
-        self._squares[number, NORMS.index(f"{phase}_norm")] = square
-        return found
+            parts = start != end, start.bfloat16() != end.bfloat16()
+            square = (end.float() - start.float()).square_().sum(dtype=torch.float64)
+            counts += torch.stack([*(torch.count_nonzero(part) for part in parts), square]).cpu()
+            moved.append(parts[0].cpu())
+            visible.append(parts[1].cpu())
+        self._counts[number, COUNTS.index(f"{phase}_moved")] = int(counts[0])
+        self._counts[number, COUNTS.index(f"{phase}_visible")] = int(counts[1])
+        self._squares[number, NORMS.index(f"{phase}_norm")] = float(counts[2])
+        return torch.cat(moved), torch.cat(visible)
 
 
 def _columns(

@@ -1,7 +1,8 @@
 """The data set that a run trained on, as its ledger has to match it: rows, demonstrations, hashes by prompt."""
 
 import hashlib
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,8 @@ class DataSet:
     """What a ledger is held against."""
 
     num_rows: int
-    num_demonstrations: int
-    """Rows with a well-formed demonstration, verified or not."""
+    num_demonstrations: int | None
+    """Rows with a well-formed demonstration, verified or not; None where they were not counted."""
 
 
 def find_files(config: dict[str, Any], folder: Path) -> list[Path]:
@@ -40,8 +41,10 @@ def find_files(config: dict[str, Any], folder: Path) -> list[Path]:
     return found
 
 
-def count(files: Iterable[Path]) -> DataSet:
-    """Rows and demonstrations, without reading a text into Python."""
+def count(files: Sequence[Path], most_bytes: float = math.inf) -> DataSet:
+    """Rows and demonstrations, without reading a text into Python; of larger files the rows alone."""
+    if sum(file.stat().st_size for file in files) > most_bytes:
+        return DataSet(sum(pq.ParquetFile(file).metadata.num_rows for file in files), None)
     counts = [count_demonstrations(file) for file in files]
     return DataSet(sum(rows for rows, _ in counts), sum(demonstrations for _, demonstrations in counts))
 

@@ -12,6 +12,8 @@ from mifo_verl.ledger.audit import audit, pending_interval, without_digest
 from mifo_verl.ledger.read import Line, RunFiles, read_run
 
 VERSIONS = "versions.json"
+_MOST_BYTES = 64 << 20
+"""Of larger data sets the demonstrations are not counted: a report is made in seconds."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def load(folder: Path) -> Run:
     """Read a run folder. Raises ValueError where it holds no run."""
     files = read_run(folder)
     try:
-        data = dataset.count(dataset.find_files(files.config, folder))
+        data = dataset.count(dataset.find_files(files.config, folder), _MOST_BYTES)
     except (ValueError, OSError):
         data = None
     versions = folder / VERSIONS

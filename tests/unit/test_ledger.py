@@ -49,6 +49,12 @@ def test_the_account_counts_what_the_lines_say(run: Path):
     assert found.distinct_rl_prompts == 48  # 48 of the 60 rows, each once
 
 
+def test_of_a_large_data_set_the_rows_alone_are_counted(run: Path):
+    files = dataset.find_files(read_run(run).config, run)
+    assert dataset.count(files, most_bytes=10) == dataset.DataSet(60, None)
+    assert account(read_run(run), dataset.count(files, most_bytes=10)).share_of_demonstrations is None
+
+
 def test_shares_are_of_the_data_set(run: Path):
     files = dataset.find_files(read_run(run).config, run)
     found = account(read_run(run), dataset.count(files))

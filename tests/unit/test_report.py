@@ -314,3 +314,23 @@ def test_settings_that_differ_from_the_papers_are_marked(html: str, data: Path):
     row = re.search(r"<tr><td>p, accuracy up to which a prompt is hard.*?</tr>", html, re.S)
     assert row is not None and "<mark>" not in row.group(0)
     assert config(data)["mifo"]["prompt_selector"]["max_accuracy"] == "1/8"
+
+
+def test_a_run_of_sft_alone_and_numbers_that_are_missing_have_a_report(tmp_path: Path, data: Path):
+    run = ExampleRun(tmp_path / "sft", data).run(12, finish=False)
+    lines = [line for line in lines_of(run / "metrics.jsonl") if line["phase"] == "sft"]
+    for line in lines:
+        line |= {"loss": None, "grad_norm": None, "nonfinite": ["loss", "grad_norm"]}
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (run / "prompts.jsonl").unlink()
+    for figure in figures_of(render(load_all([run]))):
+        go.Figure(figure)
+
+
+def test_a_phase_that_was_stopped_inside_has_no_inspection_and_a_report(tmp_path: Path, data: Path):
+    run = ExampleRun(tmp_path / "stopped", data).run(12)
+    lines = lines_of(run / "inspection.jsonl")
+    lines[0] |= {"mask": None, "tokens": None}
+    (run / "inspection.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    heat = figure_named(render(load_all([run])), "Frozen, by layer")["data"][0]
+    assert heat["x"] == [line["interval"] for line in lines[1:]]
