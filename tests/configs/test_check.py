@@ -81,6 +81,12 @@ def test_json_is_all_of_stdout_and_holds_findings_data_and_memory(tmp_path, caps
     assert {"device", "host"} == {component["place"] for component in said["memory"]}
 
 
+def test_json_says_what_is_wrong_with_the_overrides_too(tmp_path, capsys):
+    assert main([*given(tmp_path), "--json", "data.train_batchsize=8"]) == 2
+    (finding,) = json.loads(capsys.readouterr().out)["findings"]
+    assert (finding["check"], finding["status"]) == ("overrides", "error") and "train_batchsize" in finding["message"]
+
+
 def test_without_arguments_it_says_how_to_use_it(capsys):
     assert main([]) == 2 and main(["--help"]) == 0
     assert "--json" in capsys.readouterr().out
