@@ -7,6 +7,7 @@ GPU, no network, no weights. Exit code 2 where there is an error, 0 otherwise.
 import os
 import sys
 
+from mifo_verl.bridge.checks.findings import Findings
 from mifo_verl.bridge.compose import ConfigError, compose_config
 from mifo_verl.bridge.preflight import check_run, prepare_data, print_table, to_json
 
@@ -29,11 +30,16 @@ def main(arguments: list[str]) -> int:
         prepare_data(config.node)
         checked = check_run(config.node, overrides)
     except ConfigError as error:
-        for line in error.errors:
-            print(f"error: {line}", file=sys.stderr)
+        found = Findings()
+        with found.of("overrides"):
+            for line in error.errors:
+                found.error(line)
+                print(f"error: {line}", file=sys.stderr)
+        if "--json" in arguments:
+            print(to_json(found))
         return 2
     if "--json" in arguments:
-        print(to_json(checked))
+        print(to_json(checked.found, checked))
     else:
         print_table(checked)
     return 2 if checked.found.errors() else 0

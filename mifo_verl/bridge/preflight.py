@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mifo_verl.bridge.checks import batches, data, engine, machine, memory, model, ranges, reward, samples, steps
-from mifo_verl.bridge.checks.findings import Finding, Findings, Status
+from mifo_verl.bridge.checks.findings import Findings, Status
 from mifo_verl.bridge.checks.run import FILES, Run, paths_of
 from mifo_verl.bridge.compose import ConfigError
 from mifo_verl.data.bad_rows import write_good_rows
@@ -175,18 +175,11 @@ def _print_components(components: list[Component], console: Console) -> None:
     console.print(table)
 
 
-def to_json(checked: Checked) -> str:
-    """Findings, data report and prediction for machines."""
-    return json.dumps(
-        {
-            "findings": [_plain(finding) for finding in checked.found.all],
-            "data": [asdict(report) for report in checked.reports],
-            "memory": [asdict(component) for component in checked.components],
-            "seconds": round(checked.seconds, 2),
-        },
-        indent=2,
-    )
-
-
-def _plain(finding: Finding) -> dict[str, Any]:
-    return asdict(finding) | {"status": finding.status.value}
+def to_json(found: Findings, checked: Checked | None = None) -> str:
+    """Findings, data report and prediction for machines; the findings alone where there is no config to check."""
+    said: dict[str, Any] = {"findings": [asdict(one) | {"status": one.status.value} for one in found.all]}
+    if checked is not None:
+        said["data"] = [asdict(report) for report in checked.reports]
+        said["memory"] = [asdict(component) for component in checked.components]
+        said["seconds"] = round(checked.seconds, 2)
+    return json.dumps(said, indent=2)

@@ -161,13 +161,17 @@ def _find_repeats(scan: RowScan, ids: Sequence[str | None]) -> None:
             continue
         name = ids[row] if ids else None
         if key in first:
-            scan.bad[row], scan.texts[row] = Reason.DUPLICATE, f"as row {first[key]}: {excerpt(key)}"
+            scan.bad[row], scan.texts[row] = Reason.DUPLICATE, f"as row {first[key]}: {_shown(key)}"
         elif name is not None and name in owner:
-            scan.bad[row], scan.texts[row] = Reason.SHARED_ID, f"prompt_id {name}: {excerpt(key)}"
+            scan.bad[row], scan.texts[row] = Reason.SHARED_ID, f"prompt_id {name}: {_shown(key)}"
         else:
             first[key] = row
             if name is not None:
                 owner[name] = key
+
+
+def _shown(key: str) -> str:
+    return excerpt(key.replace("\0", ": ").replace("\1", " | "))
 
 
 def _scan_batch(batch: pa.RecordBatch, hostile: str, wanted: set[int], start: int) -> tuple[RowScan, list[str | None]]:
@@ -212,5 +216,8 @@ def _excerpt_of(row: dict[str, Any], reason: Reason, hostile: str) -> str:
         hit = re.search(pattern or "", (message or {}).get("content") or "")
         if hit:
             return excerpt(message["content"], hit.start())
+    if reason is Reason.TOO_LONG:
+        longest = max((message["content"] or "" for message in messages), key=len)
+        return f"{len(longest.encode()):,} bytes: {excerpt(longest)}"
     column = {Reason.NO_ANSWER: "reward_model", Reason.MALFORMED_DEMONSTRATION: "target"}.get(reason, "prompt")
     return f"{column}={excerpt(str(row[column]))}"

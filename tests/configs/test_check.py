@@ -81,6 +81,12 @@ def test_json_is_all_of_stdout_and_holds_findings_data_and_memory(tmp_path, caps
     assert {"device", "host"} == {component["place"] for component in said["memory"]}
 
 
+def test_json_says_what_is_wrong_with_the_overrides_too(tmp_path, capsys):
+    assert main([*given(tmp_path), "--json", "data.train_batchsize=8"]) == 2
+    (finding,) = json.loads(capsys.readouterr().out)["findings"]
+    assert (finding["check"], finding["status"]) == ("overrides", "error") and "train_batchsize" in finding["message"]
+
+
 def test_without_arguments_it_says_how_to_use_it(capsys):
     assert main([]) == 2 and main(["--help"]) == 0
     assert "--json" in capsys.readouterr().out
@@ -235,6 +241,17 @@ def test_the_parameters_counted_on_the_meta_device_are_those_of_the_weights(tmp_
     layer = sum(size for name, size in sizes.items() if name.startswith("model.layers.0."))
     assert shape.largest_unit == max(layer, sizes["model.embed_tokens.weight"])
     assert (shape.num_layers, shape.hidden_size, shape.vocab_size, shape.is_tied) == (4, 128, 265, True)
+
+
+def test_a_model_of_the_papers_size_is_counted_from_its_config_alone(tmp_path):
+    sizes = {"hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28, "vocab_size": 151936}
+    heads = {"num_attention_heads": 12, "num_key_value_heads": 2, "layer_types": None}
+    overrides = given(tmp_path, model={"config": sizes | heads, "remove": ["model.safetensors"]})
+    shape = memory.shape_of(Run(compose_config(overrides).node, []))
+    attention = 2 * 1536 * 1536 + 2 * 1536 * 256 + 1536 + 2 * 256  # q and o, k and v, their biases
+    layer = attention + 3 * 1536 * 8960 + 2 * 1536
+    assert shape.num_parameters == 151936 * 1536 + 28 * layer + 1536 == 1_543_714_304  # Qwen2.5-1.5B's
+    assert shape.largest_unit == 151936 * 1536 and shape.head_dim == 128
 
 
 def test_the_plan_follows_the_settings(tmp_path):

@@ -93,6 +93,21 @@ def test_the_first_reason_counts_and_a_bad_row_is_no_first_of_a_duplicate(tmp_pa
     assert scan_rows(write(tmp_path, rows)).bad == {0: Reason.NO_DATA_SOURCE, 2: Reason.DUPLICATE}
 
 
+def test_the_excerpt_shows_what_is_wrong(tmp_path: Path) -> None:
+    answer = [{"role": "assistant", "content": "x" * 200 + "\x00" + "y" * 200}]
+    long = [{"role": "assistant", "content": "é" * 600_000}]
+    rows = [
+        row(0),
+        row(1, target=answer),
+        row(2, target=long),
+        row(3, prompt=row(0)["prompt"]),
+        row(4, data_source=None),
+    ]
+    texts = scan_rows(write(tmp_path, rows), SPECIAL).texts
+    assert "x\\x00y" in texts[1] and texts[2].startswith("1,200,000 bytes: ")
+    assert texts[3] == "as row 0: user: question 0" and "question 4" in texts[4]
+
+
 def test_demonstrations_are_counted_as_the_reader_finds_them(tmp_path: Path) -> None:
     assistant = {"role": "assistant", "content": "1"}
     targets: list[Any] = [[assistant], None, [], [assistant, assistant], [user("1")], [assistant | {"content": " "}]]

@@ -154,7 +154,7 @@ def check_template(run: Run, found: Findings) -> None:
             raise ValueError(
                 f"chat_template must render the prompts ({' '.join(str(error).split())}); {cure}"
             ) from None
-        for message in prompt:
+        for message in (message for message in prompt if message["role"] in ("system", "user")):
             content = (message["content"] or "").strip()
             rule = f"one that renders the {message['role']} message, and {content[:40]!r} is not in its text"
             found.require(content in text, name, "the tokenizer's", rule, cure)

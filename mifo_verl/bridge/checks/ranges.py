@@ -6,7 +6,7 @@ from typing import Any
 from mifo_verl.bridge.checks.findings import Findings
 from mifo_verl.bridge.checks.run import Run
 from mifo_verl.bridge.compose import composed_defaults
-from mifo_verl.bridge.overrides import changes, misspelt
+from mifo_verl.bridge.overrides import changes, chosen, misspelt
 from mifo_verl.config import config_errors
 from mifo_verl.registry import nearest
 
@@ -73,6 +73,8 @@ def check_settings(run: Run, found: Findings) -> None:
 
 def check_kinds(run: Run, found: Findings) -> None:
     """Each override is of its default's kind: Hydra takes ``yes`` and ``1e-6x`` for text."""
+    if len(chosen(run.overrides)) == len(run.overrides):
+        return
     defaults = composed_defaults(run.overrides)
     for text in misspelt(defaults, run.overrides):
         message, _, cure = text.partition("; ")
