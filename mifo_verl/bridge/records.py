@@ -17,6 +17,10 @@ METRICS = "metrics.jsonl"
 LEDGER = "ledger.jsonl"
 PROMPTS = "prompts.jsonl"
 INSPECTION = "inspection.jsonl"
+MEMORY = "memory.jsonl"
+PARTS = {"prompts": PROMPTS, "inspection": INSPECTION, "memory_gb": MEMORY}
+"""Parts of a record that have files of their own; memory is no more the same in every run than seconds are."""
+
 SUMMARY = "summary.json"
 EVENTS = "events.jsonl"
 CONFIG = "config.yaml"
@@ -53,14 +57,14 @@ class RunRecords:
     def metrics(self, line: dict[str, Any]) -> None:
         """Append one object for one step. What is not finite is written as null and named in ``nonfinite``.
 
-        The step's prompts and an SFT phase's inspection go to files of their own.
+        The step's prompts, its memory and an SFT phase's inspection go to files of their own.
         """
-        for part, name in (("prompts", PROMPTS), ("inspection", INSPECTION)):
+        for part, name in PARTS.items():
             if part in line:
                 where = {"interval": line["interval"], "step": line["step"]}
                 held = line[part] if isinstance(line[part], dict) else {part: line[part]}
                 self._append(name, [where | held])
-        line = {key: value for key, value in line.items() if key not in ("prompts", "inspection")}
+        line = {key: value for key, value in line.items() if key not in PARTS}
         broken = [key for key, value in line.items() if isinstance(value, float) and not math.isfinite(value)]
         self._append(METRICS, [line | {key: None for key in broken} | ({"nonfinite": broken} if broken else {})])
 
@@ -70,7 +74,7 @@ class RunRecords:
 
     def rewind(self, step: int) -> None:
         """Forget the lines after a step, where a run goes on from that step's checkpoint."""
-        for name in (METRICS, LEDGER, PROMPTS, INSPECTION):
+        for name in (METRICS, LEDGER, *PARTS.values()):
             if not (self.folder / name).exists():
                 continue
             kept = [line for line in read_lines(self.folder / name) if line["step"] <= step]

@@ -39,7 +39,7 @@ def memory(run: Run) -> Figure | None:
     }
     data = []
     for name, label in names.items():
-        points = [(line["step"], value) for line in run.rl if (value := (line.get("memory_gb") or {}).get(name))]
+        points = [(line["step"], value) for line in run.memory if (value := line.get(name))]
         if points:
             data.append({"type": "scatter", "mode": "lines", "name": label} | xy(points))
     if not data:

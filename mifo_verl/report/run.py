@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mifo_verl.bridge.records import INSPECTION, RL_STAGES, read_lines
+from mifo_verl.bridge.records import INSPECTION, MEMORY, RL_STAGES, read_lines
 from mifo_verl.ledger import dataset
 from mifo_verl.ledger.account import Account, account
 from mifo_verl.ledger.audit import audit, pending_interval, without_digest
@@ -18,11 +18,12 @@ _MOST_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class Run:
-    """One run: its files, what was inspected of every SFT phase, its data, and the faults of its ledger."""
+    """One run: its files, what was inspected of every SFT phase, memory, its data, and the faults of its ledger."""
 
     label: str
     files: RunFiles
     inspection: list[Line]
+    memory: list[Line]
     account: Account
     faults: list[str]
     undigested: int
@@ -71,6 +72,7 @@ def load(folder: Path) -> Run:
         label=folder.resolve().name,
         files=files,
         inspection=read_lines(folder / INSPECTION),
+        memory=read_lines(folder / MEMORY),
         account=account(files, data),
         faults=audit(files),
         undigested=without_digest(files),

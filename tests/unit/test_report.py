@@ -2,7 +2,6 @@
 
 import json
 import re
-import time
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -213,11 +212,9 @@ def test_it_is_the_same_again(run: Path, html: str):
     assert render(load_all([run])) == html
 
 
-def test_500_steps_take_less_than_5_seconds(tmp_path: Path, data: Path):
+def test_a_report_of_500_steps_is_under_5_megabytes(tmp_path: Path, data: Path):
     run = ExampleRun(tmp_path / "long", data).run(500)
-    started = time.perf_counter()
     assert main([str(run)]) == 0
-    assert time.perf_counter() - started < 5
     assert (run / "report.html").stat().st_size < 5_000_000
 
 
@@ -241,10 +238,8 @@ def test_old_runs_without_prompts_inspection_and_memory_have_a_report(tmp_path: 
     run = ExampleRun(tmp_path / "old", data).run(12)
     (run / "prompts.jsonl").unlink()
     (run / "inspection.jsonl").unlink()
-    metrics = [
-        {k: v for k, v in line.items() if k not in ("memory_gb", "ledger_sha256")}
-        for line in lines_of(run / "metrics.jsonl")
-    ]
+    (run / "memory.jsonl").unlink()
+    metrics = [{k: v for k, v in line.items() if k != "ledger_sha256"} for line in lines_of(run / "metrics.jsonl")]
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics))
     assert write_report(run) is not None
 
