@@ -98,6 +98,6 @@ def _row(a: int, b: int, level: int, split: Split, index: int) -> dict[str, Any]
         "target": [{"role": "assistant", "content": column_addition(a, b)}],
         "ability": "math",
         "reward_model": {"style": "rule", "ground_truth": str(a + b)},
-        "extra_info": {"split": split, "index": index, "level": level},
+        "extra_info": {"split": split, "index": index, "level": level, "entry": None},
         "prompt_id": f"addition/{a}+{b}",
     }

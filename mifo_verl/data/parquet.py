@@ -18,7 +18,10 @@ SCHEMA = pa.schema(
         ("target", _MESSAGES),
         ("ability", pa.string()),
         ("reward_model", pa.struct([("style", pa.string()), ("ground_truth", pa.string())])),
-        ("extra_info", pa.struct([("split", pa.string()), ("index", pa.int64()), ("level", pa.int64())])),
+        (
+            "extra_info",
+            pa.struct([("split", pa.string()), ("index", pa.int64()), ("level", pa.int64()), ("entry", pa.string())]),
+        ),
         ("prompt_id", pa.string()),
     ]
 )

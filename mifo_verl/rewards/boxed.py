@@ -6,7 +6,8 @@ verl finds it by ``reward.custom_reward_function.path=pkg://mifo_verl.rewards.bo
 import re
 from typing import Any
 
-from mifo_verl.rewards.extract import last_boxed
+from mifo_verl.rewards.extract import MAX_CHARS, answer_part, last_boxed
+from mifo_verl.rewards.verdict import Verdict, binary
 
 _INTEGER = re.compile(r"([+-]?)(\d+|\d{1,3}(?:,\d{3})+)", re.ASCII)
 
@@ -21,15 +22,27 @@ def normalise(answer: str) -> str:
     return "-" + digits if match[1] == "-" and digits != "0" else digits
 
 
+def verdict(text: str, answer: str, require_think: bool = False) -> Verdict:
+    """Whether the last box of ``text``, or with ``require_think`` of what follows ``</think>``, is ``answer``.
+
+    No box is wrong. At most ``MAX_CHARS`` are read, from the end.
+    """
+    found = last_boxed(answer_part(text, True) if require_think else text[-MAX_CHARS:])
+    return binary(found is not None and normalise(found) == normalise(answer), found)
+
+
 def is_correct(text: str, answer: str) -> bool:
     """Whether the last boxed answer of ``text`` is ``answer``; no box is not correct."""
-    found = last_boxed(text)
-    return found is not None and normalise(found) == normalise(answer)
+    return verdict(text, answer).correct
 
 
 def compute_score(
-    data_source: str, solution_str: str, ground_truth: str, extra_info: dict[str, Any] | None = None, **_: Any
+    data_source: str,
+    solution_str: str,
+    ground_truth: str,
+    extra_info: dict[str, Any] | None = None,
+    require_think: bool = False,
+    **_: Any,
 ) -> dict[str, float]:
     """``score`` 1.0 or 0.0, and ``acc``, the correctness, 1 or 0: apart, so that no one reads one off the other."""
-    correct = is_correct(solution_str, ground_truth)
-    return {"score": float(correct), "acc": int(correct)}
+    return verdict(solution_str, str(ground_truth), require_think).as_reward()

@@ -1,6 +1,17 @@
-"""The part of a response that holds the answer: the text after the reasoning, and the last \\boxed{...} in it."""
+"""The part of a response that holds the answer: the text after the reasoning, and the last \\boxed{...} in it.
+
+All of it takes time linear in the text, whatever the text.
+"""
+
+import re
 
 THINK_END = "</think>"
+MAX_CHARS = 50_000
+"""A reward reads no more than this, from the end: an answer ends a response, and long text is slow to parse."""
+
+_TOKEN = re.compile(r"(?<=\\)boxed\{|\\(?!boxed\{).|[{}]", re.DOTALL)
+"""The opening of a box, an escaped character, a brace. ``\\\\boxed{``, with a line break before it, is a box too."""
+_LONGEST_LINE = 2_000
 
 
 def after_think(text: str) -> str | None:
@@ -9,29 +20,47 @@ def after_think(text: str) -> str | None:
     return answer if tag else None
 
 
+def answer_part(text: str, require_think: bool = False) -> str:
+    """What a reward reads: the text after the last ``</think>``.
+
+    Without the tag it is all of the text, or with ``require_think`` nothing. At most ``MAX_CHARS`` from the end, from
+    the start of a line if there is one soon, so that no formula is cut.
+    """
+    answer = after_think(text)
+    if answer is None:
+        answer = "" if require_think else text
+    if len(answer) <= MAX_CHARS:
+        return answer
+    start = len(answer) - MAX_CHARS
+    line = answer.find("\n", start, start + _LONGEST_LINE)
+    return answer[start if line < 0 else line + 1 :]
+
+
+def final_line(text: str) -> str | None:
+    """What stands on the last line after ``####``, where GSM8K writes the answer; None for any other last line."""
+    line = text.rstrip().rpartition("\n")[2].strip()
+    return line.removeprefix("####").strip() if line.startswith("####") else None
+
+
 def last_boxed(text: str) -> str | None:
     """What stands inside the last ``\\boxed{...}`` whose braces balance, stripped; None where there is none.
 
-    Braces may nest (``\\boxed{\\frac{1}{2}}``). A box that is never closed, as in a response that was cut, is no box.
+    Braces may nest (``\\boxed{\\frac{1}{2}}``) and ``\\{`` is text. A box that is never closed, as in a response that
+    was cut, is no box.
     """
-    start = text.rfind("\\boxed{")
-    while start >= 0:
-        inside = _balanced(text, start + len("\\boxed{"))
-        if inside is not None:
-            return inside.strip()
-        start = text.rfind("\\boxed{", 0, start)
-    return None
-
-
-def _balanced(text: str, start: int) -> str | None:
-    """The text from ``start``, just after an opening brace, up to the brace that closes it; ``\\{`` is text."""
-    depth, position = 1, start
-    while position < len(text):
-        if text[position] == "\\":
-            position += 2
-            continue
-        depth += {"{": 1, "}": -1}.get(text[position], 0)
-        if depth == 0:
-            return text[start:position]
-        position += 1
-    return None
+    first = text.find("\\boxed{")
+    if first < 0:
+        return None
+    last: tuple[int, int] | None = None
+    opened: list[int] = []  # where each open brace's content starts, negative where it is no box
+    for match in _TOKEN.finditer(text, first):
+        token = match[0]
+        if token == "boxed{":
+            opened.append(match.end())
+        elif token == "{":
+            opened.append(-1)
+        elif token == "}" and opened:
+            start = opened.pop()
+            if start >= 0 and (last is None or start > last[0]):
+                last = start, match.start()
+    return None if last is None else text[last[0] : last[1]].strip()

@@ -7,30 +7,39 @@ paper's data, where missing tags are 0, add ``+reward.custom_reward_function.rew
 from typing import Any
 
 from mifo_verl.rewards.boxed import normalise
-from mifo_verl.rewards.extract import after_think, last_boxed
-from mifo_verl.rewards.math_process import equivalent
+from mifo_verl.rewards.extract import MAX_CHARS, answer_part, final_line, last_boxed
+from mifo_verl.rewards.pool import CPU_SECONDS, Pool, pool_of
+from mifo_verl.rewards.verdict import Verdict, binary
 
-MAX_PARSED_CHARS = 4000
-"""math-verify reads no more than this, from the end: an answer ends a response, and long text is slow to parse."""
+CHECKER = "mifo_verl.rewards.math_check"
 
 
-def is_correct(text: str, answer: str, require_think: bool = False, timeout_seconds: float = 5.0) -> bool:
+def verdict(
+    text: str, answer: str, require_think: bool = False, cpu_seconds: float = CPU_SECONDS, pool: Pool | None = None
+) -> Verdict:
     """Whether the answer that ``text`` ends with equals ``answer``, a plain string such as ``\\frac{1}{2}``.
 
     Only what follows the last ``</think>`` is read; without the tag, all of ``text``, or, with ``require_think``,
-    nothing: not correct. An answer that cannot be parsed within ``timeout_seconds`` is not correct.
+    nothing: not correct. A last box, or else a last line ``#### 42``, that is the answer letter by letter is correct;
+    all else is asked of math-verify, in a process of its own. What cannot be read within ``cpu_seconds`` of CPU time is
+    not correct, with ``error`` set.
     """
-    answered = after_think(text)
-    if answered is None:
-        if require_think:
-            return False
-        answered = text
-    answered = answered[-MAX_PARSED_CHARS:]
-    gold = last_boxed(answer) or answer.strip()
+    answered = answer_part(text, require_think)
+    gold = (last_boxed(answer) or answer).strip()
     found = last_boxed(answered)
+    if found is None:
+        found = final_line(answered)
+    if not gold or len(gold) > MAX_CHARS or not answered.strip():
+        return binary(False, found)
     if found is not None and normalise(found) == normalise(gold):
-        return True
-    return bool(gold and answered.strip()) and equivalent(gold, answered, timeout_seconds)
+        return binary(True, found)
+    reply, seconds = (pool or pool_of(CHECKER)).check({"gold": gold, "text": answered}, cpu_seconds)
+    return binary(bool(reply.get("correct")), reply.get("extracted") or found, seconds, reply.get("error"))
+
+
+def is_correct(text: str, answer: str, require_think: bool = False, cpu_seconds: float = CPU_SECONDS) -> bool:
+    """Whether the answer that ``text`` ends with equals ``answer``: see ``verdict``."""
+    return verdict(text, answer, require_think, cpu_seconds).correct
 
 
 def compute_score(
@@ -39,9 +48,8 @@ def compute_score(
     ground_truth: str,
     extra_info: dict[str, Any] | None = None,
     require_think: bool = False,
-    timeout_seconds: float = 5.0,
+    cpu_seconds: float = CPU_SECONDS,
     **_: Any,
 ) -> dict[str, float]:
     """``score`` 1.0 or 0.0, and ``acc``, the correctness, 1 or 0: apart, so that no one reads one off the other."""
-    correct = is_correct(solution_str, str(ground_truth), require_think, timeout_seconds)
-    return {"score": float(correct), "acc": int(correct)}
+    return verdict(solution_str, str(ground_truth), require_think, cpu_seconds).as_reward()

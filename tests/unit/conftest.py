@@ -1,13 +1,18 @@
 """What several unit tests share: shards that are threads of this process."""
 
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+
+SHARED = Path(os.environ.get("MIFO_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data")
+"""Real questions by third parties, which are not in this repository; a test that needs them is skipped without."""
 
 
 class ThreadShards:

@@ -77,7 +77,7 @@ def test_a_row_has_the_columns_of_verl_and_a_demonstration_that_verifies() -> No
             "target": [{"role": "assistant", "content": column_addition(a, b)}],
             "ability": "math",
             "reward_model": {"style": "rule", "ground_truth": str(a + b)},
-            "extra_info": {"split": "train", "index": row["extra_info"]["index"], "level": level},
+            "extra_info": {"split": "train", "index": row["extra_info"]["index"], "level": level, "entry": None},
             "prompt_id": f"addition/{a}+{b}",
         }
         demonstration = demonstration_of(row)

@@ -2,16 +2,18 @@
 
 import gzip
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mifo_verl.data.demonstrations import demonstration_of
-from mifo_verl.data.gsm8k import INSTRUCTION, demonstration_text, read_rows
+from mifo_verl.data.recipes.gsm8k import Gsm8k, demonstration_text
+from mifo_verl.data.rows import INSTRUCTION, Dropped, Row, Split, with_system
 from mifo_verl.rewards.boxed import is_correct
+from tests.unit.conftest import SHARED
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 SOLUTION = "Natalia sold 48/2 = <<48/2=24>>24 clips in May.\nShe sold 48+24 = <<48+24=72>>72 clips altogether."
 TEXT = "Natalia sold 48/2 = 24 clips in May.\nShe sold 48+24 = 72 clips altogether.\nThe answer is \\boxed{72}."
 
@@ -20,6 +22,12 @@ def write(path: Path, *records: Any) -> Path:
     lines = [record if isinstance(record, str) else json.dumps(record) for record in records]
     path.write_text("\n".join(lines) + "\n")
     return path
+
+
+def read_rows(path: Path, split: Split) -> tuple[list[Row], Counter[str]]:
+    made = list(Gsm8k().rows(split, str(path)))
+    dropped = Counter(one.reason for one in made if isinstance(one, Dropped))
+    return [one for one in made if not isinstance(one, Dropped)], dropped
 
 
 def test_marks_are_stripped_and_the_answer_is_boxed() -> None:
@@ -41,10 +49,10 @@ def test_a_row_asks_for_a_boxed_answer_after_an_optional_system_message(tmp_path
     user = {"role": "user", "content": f"How many?\n{INSTRUCTION}"}
     assert "\\boxed{}" in INSTRUCTION
     assert read_rows(path, "train")[0][0]["prompt"] == [user]
-    assert read_rows(path, "train", system="Be brief.")[0][0]["prompt"] == [
-        {"role": "system", "content": "Be brief."},
-        user,
-    ]
+    brief = with_system(read_rows(path, "train")[0][0], "Be brief.")
+    assert brief["prompt"] == [{"role": "system", "content": "Be brief."}, user]
+    assert with_system(brief, "none")["prompt"] == [user]
+    assert with_system(brief, None) == brief
 
 
 @pytest.mark.parametrize(
@@ -64,7 +72,7 @@ def test_malformed_lines_are_counted_by_reason(tmp_path: Path) -> None:
     path = write(
         tmp_path / "a.jsonl",
         "{not json",
-        "[1]",
+        "3",
         {"answer": "1"},
         {"question": " ", "answer": "1"},
         {"question": "q"},
@@ -75,12 +83,7 @@ def test_malformed_lines_are_counted_by_reason(tmp_path: Path) -> None:
     )
     rows, dropped = read_rows(path, "train")
     assert len(rows) == 1
-    assert dropped == {"not JSON": 2, "no question": 2, "no answer": 1, "answer is not a number": 2}
-
-
-def test_max_rows_counts_rows_kept(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.jsonl", "{", *({"question": f"q{i}", "answer": "1"} for i in range(5)))
-    assert [len(read_rows(path, "train", max_rows=limit)[0]) for limit in (0, 2, 9)] == [0, 2, 5]
+    assert dropped == {"not a JSON object": 2, "no question": 2, "no answer": 1, "answer is not a number": 2}
 
 
 def test_gzip_is_read_and_a_broken_file_is_an_error_that_names_it(tmp_path: Path) -> None:

@@ -1,0 +1,65 @@
+"""Reward by reasoning-gym's own scorers, for rows of the ``reasoning_gym`` recipe: partial scores, strict correctness.
+
+verl finds it by ``reward.custom_reward_function.path=pkg://mifo_verl.rewards.gym`` and ``name=compute_score``.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mifo_verl.rewards.extract import answer_part, last_boxed
+from mifo_verl.rewards.pool import CPU_SECONDS, Pool, pool_of
+from mifo_verl.rewards.verdict import Verdict, shortened
+
+CHECKER = "mifo_verl.rewards.gym_check"
+
+
+def answer_of(text: str) -> str:
+    """What stands in the last ``<answer>...</answer>``, else in the last box, else the whole text, stripped."""
+    end = text.rfind("</answer>")
+    start = text.rfind("<answer>", 0, end) if end >= 0 else -1
+    if start >= 0:
+        return text[start + len("<answer>") : end].strip()
+    boxed = last_boxed(text)
+    return text.strip() if boxed is None else boxed
+
+
+def verdict(
+    text: str,
+    entry: str,
+    require_think: bool = False,
+    cpu_seconds: float = CPU_SECONDS,
+    pool: Pool | None = None,
+) -> Verdict:
+    """reasoning-gym's score of the answer in ``text``; correct is a score of 1 alone.
+
+    ``entry`` is the question's entry as JSON, with ``metadata.source_dataset``, the name of its family. The scorer runs
+    in a process of its own; over ``cpu_seconds`` of CPU time the score is 0, with ``error`` set.
+    """
+    found = answer_of(answer_part(text, require_think))
+    reply, seconds = (pool or pool_of(CHECKER)).check({"entry": entry, "answer": found}, cpu_seconds)
+    score = float(reply.get("score", 0.0))
+    return Verdict(score, score >= 1.0, shortened(found), seconds, reply.get("error"))
+
+
+def entry_of(extra_info: Mapping[str, Any] | None) -> str:
+    """The entry in a row's ``extra_info``. Raises ValueError where it has none."""
+    entry = (extra_info or {}).get("entry")
+    if not isinstance(entry, str) or not entry:
+        raise ValueError(
+            f"extra_info.entry={entry!r:.80} must be an entry of reasoning-gym as JSON; "
+            "make the rows with python -m mifo_verl.data prepare reasoning_gym"
+        )
+    return entry
+
+
+def compute_score(
+    data_source: str,
+    solution_str: str,
+    ground_truth: str,
+    extra_info: dict[str, Any] | None = None,
+    require_think: bool = False,
+    cpu_seconds: float = CPU_SECONDS,
+    **_: Any,
+) -> dict[str, float]:
+    """``score`` from 0 to 1, and ``acc``, the correctness, 1 or 0."""
+    return verdict(solution_str, entry_of(extra_info), require_think, cpu_seconds).as_reward()

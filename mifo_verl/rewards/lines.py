@@ -1,0 +1,99 @@
+"""JSON lines in, scores out: in order, each as soon as its turn is done, in bounded memory."""
+
+import json
+import queue
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, BinaryIO
+
+from mifo_verl.rewards.kinds import Scorer
+from mifo_verl.rewards.verdict import Verdict
+
+MAX_LINE_BYTES = 64 << 20
+"""A longer line is an error object, and is never held in memory."""
+_AHEAD = 8
+"""Lines read ahead of the one that is written next, for each worker."""
+
+
+def write_scores(source: BinaryIO, out: BinaryIO, score: Scorer, workers: int) -> None:
+    """Write one object a line of ``source``, a blank one too: score, correct, extracted, seconds, error.
+
+    Raises BrokenPipeError where ``out`` is closed.
+    """
+    turns: queue.Queue[Future[bytes] | None] = queue.Queue(_AHEAD * workers)
+    failed: list[OSError] = []
+    writer = threading.Thread(target=_write, args=(turns, out, failed), daemon=True)
+    writer.start()
+    with ThreadPoolExecutor(workers) as executor:
+        for line in _lines(source):
+            if failed:
+                break
+            turns.put(executor.submit(_scored, line, score))
+        turns.put(None)
+        writer.join()
+    if failed:
+        raise failed[0]
+
+
+def _write(turns: "queue.Queue[Future[bytes] | None]", out: BinaryIO, failed: list[OSError]) -> None:
+    """Write results in turn until None; after a failed write take the rest without writing."""
+    while (turn := turns.get()) is not None:
+        result = turn.result()
+        if failed:
+            continue
+        try:
+            out.write(result)
+            out.flush()
+        except OSError as error:
+            failed.append(error)
+
+
+def _lines(source: BinaryIO) -> Iterator[bytes | None]:
+    """The lines; None for one that is too long."""
+    while line := source.readline(MAX_LINE_BYTES):
+        if line.endswith(b"\n") or len(line) < MAX_LINE_BYTES:
+            yield line
+            continue
+        while (rest := source.readline(MAX_LINE_BYTES)) and not rest.endswith(b"\n"):
+            pass
+        yield None
+
+
+def _scored(line: bytes | None, score: Scorer) -> bytes:
+    start = time.monotonic()
+    try:
+        response, answer, row = _record(line)
+        verdict = score(response, answer, row)
+    except Exception as error:  # a user's own function may raise anything; a line never stops the rest
+        message = f"{error}" if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        verdict = Verdict(0.0, False, None, time.monotonic() - start, " ".join(message.split())[:500])
+    fields = {
+        "score": verdict.score,
+        "correct": verdict.correct,
+        "extracted": verdict.extracted,
+        "seconds": round(verdict.seconds, 4),
+        "error": verdict.error,
+    }
+    return json.dumps(fields).encode("ascii") + b"\n"
+
+
+def _record(line: bytes | None) -> tuple[str, str, Mapping[str, Any]]:
+    """Response, answer and the whole record. Raises ValueError that says what is wrong with the line."""
+    if line is None:
+        raise ValueError(f"line must be at most {MAX_LINE_BYTES >> 20} MiB")
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        raise ValueError("line must be a JSON object") from None
+    if not isinstance(record, dict):
+        raise ValueError("line must be a JSON object")
+    response, answer = record.get("response"), record.get("answer")
+    if not isinstance(response, str):
+        raise ValueError("response must be a string")
+    if isinstance(answer, bool) or not isinstance(answer, str | int | float):
+        raise ValueError("answer must be a string or a number")
+    if not isinstance(record.get("extra_info") or {}, dict):
+        raise ValueError("extra_info must be an object")
+    return response, str(answer), record

@@ -1,0 +1,129 @@
+"""The caller's end of checkers: one template process that forks them, and a handle for each."""
+
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+from mifo_verl.rewards.wire import receive, send
+
+_START_SECONDS = 120.0
+"""The template imports sympy first, which is slow on a busy machine."""
+STARVED_SHARE = 0.75
+"""A checker that has had less than this share of its CPU limit at the wall clock waits for a processor: it goes on."""
+LONGEST_WALL_SECONDS = 15.0
+"""No check takes longer, starved or not."""
+_LOOK_SECONDS = 0.1
+_END_SECONDS = 2.0
+
+
+class TemplateGone(Exception):
+    """The template has died, by the system's hand for instance."""
+
+
+class Template:
+    """Forks checkers of one module; safe to call from several threads. Raises RuntimeError where it cannot start."""
+
+    def __init__(self, module: str) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        command = [sys.executable, "-m", "mifo_verl.rewards.checker", module]
+        with theirs:
+            self._process = subprocess.Popen(command, stdin=theirs.fileno(), start_new_session=True)
+        self._control = ours
+        self._lock = threading.Lock()
+        ours.settimeout(_START_SECONDS)
+        if self._reply() != b"ready":
+            self.close()
+            raise RuntimeError(f"{module} did not start; see the error above, and try {' '.join(command)} < /dev/null")
+
+    def fork(self) -> "Checker":
+        """A fresh checker, within milliseconds. Raises TemplateGone."""
+        ours, theirs = socket.socketpair()
+        with theirs, self._lock:
+            try:
+                socket.send_fds(self._control, [b"fork"], [theirs.fileno()])
+            except OSError:
+                raise TemplateGone from None
+            pid = self._reply()
+        if not pid:
+            raise TemplateGone
+        return Checker(self, ours, int(pid))
+
+    def end(self, pid: int, wait: bool) -> int | None:
+        """End a checker; its exit code, negative for the signal that ended it, None where the template has died too."""
+        with self._lock:
+            try:
+                self._control.send(f"{pid} {'wait' if wait else 'leave'}".encode())
+            except OSError:
+                return None
+            code = self._reply()
+        return int(code) if code else None
+
+    def close(self) -> None:
+        """End the template, which ends its checkers."""
+        self._control.close()
+        try:
+            self._process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:  # still importing
+            self._process.kill()
+            self._process.wait()
+
+    def _reply(self) -> bytes:
+        """Empty where the template has died or does not answer."""
+        try:
+            return self._control.recv(64)
+        except OSError:
+            return b""
+
+
+class Checker:
+    """One process that checks one answer at a time."""
+
+    def __init__(self, template: Template, connection: socket.socket, pid: int) -> None:
+        self.num_checks = 0
+        self._template = template
+        self._connection = connection
+        self._pid = pid
+
+    def ask(self, request: dict[str, Any], wall_seconds: float) -> dict[str, Any] | str:
+        """The reply, or why there is none; a checker that gave none has ended and is not to be asked again."""
+        self.num_checks += 1
+        try:
+            send(self._connection, request)
+            if not self._wait(wall_seconds, STARVED_SHARE * request["cpu_seconds"]):
+                self.end()
+                return "wall clock"
+            reply = receive(self._connection)
+        except OSError:
+            reply = None
+        if reply is not None:
+            return reply
+        return "cpu limit" if self.end(wait=True) == -signal.SIGPROF else "crashed"
+
+    def end(self, wait: bool = False) -> int | None:
+        """End the process, without waiting until it has gone, or with its exit code."""
+        self._connection.close()
+        return self._template.end(self._pid, wait)
+
+    def _wait(self, wall_seconds: float, cpu_seconds: float) -> bool:
+        """False where the wall clock has run out: a checker that was given no processor gets up to 15 s."""
+        start, cpu_before = time.monotonic(), self._cpu_seconds()
+        poll = select.poll()
+        poll.register(self._connection, select.POLLIN)
+        if poll.poll(wall_seconds * 1000):
+            return True
+        while time.monotonic() - start < LONGEST_WALL_SECONDS and self._cpu_seconds() - cpu_before < cpu_seconds:
+            if poll.poll(_LOOK_SECONDS * 1000):
+                return True
+        return False
+
+    def _cpu_seconds(self) -> float:
+        """CPU time of the process so far; 0 where it has ended."""
+        try:
+            return time.clock_gettime(~self._pid << 3 | 2)  # Linux: the clock id of another process's CPU time
+        except OSError:
+            return 0.0

@@ -1,0 +1,212 @@
+"""The command: files to the byte, reports that an independent count confirms, errors in one line."""
+
+import gzip
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from mifo_verl.data.__main__ import main
+from mifo_verl.data.parquet import check_columns, count_demonstrations
+from mifo_verl.data.preparation import summary
+from tests.unit.conftest import SHARED
+
+shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no real questions: {SHARED} is not there")
+
+
+def lines(path: Path, *records: dict[str, Any]) -> str:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return str(path)
+
+
+def report(folder: Path, split: str = "train") -> dict[str, Any]:
+    return json.loads((folder / f"{split}.report.json").read_text())
+
+
+RECORDS = [
+    {"id": "a", "question": "One and one?", "solution": "1+1=2, so \\boxed{2}", "answer": "2"},
+    {"id": "b", "question": "Two and two?", "solution": "so \\boxed{5}", "answer": "4"},
+    {"id": "c", "question": "Three and three?", "answer": "6"},
+    {"id": "d", "question": "One and one?", "solution": "\\boxed{2}", "answer": "2"},
+    {"id": "a", "question": "Four and four?", "answer": "8"},
+    {"id": "e", "question": "Five and five, evaluated?", "answer": "10"},
+    {"id": "f", "question": "", "answer": "10"},
+    {"id": "g", "question": "Six and six?"},
+]
+
+
+def test_every_record_is_a_row_or_has_a_reason(tmp_path: Path) -> None:
+    source = lines(tmp_path / "own.jsonl", *RECORDS)
+    evaluation = lines(tmp_path / "bench.jsonl", {"question": "five and FIVE evaluated"})
+    assert (
+        main(["prepare", "own", f"train={source}", f"val={source}", f"decontaminate={evaluation}", f"out={tmp_path}"])
+        == 0
+    )
+    found = report(tmp_path)
+    assert (found["records"], found["rows"], found["demonstrations"], found["verified"]) == (8, 3, 2, 1)
+    assert found["dropped"] == {
+        "the same prompt again": 1,
+        "the same id again": 1,
+        "contaminated (exact)": 1,
+        "no question": 1,
+        "no column answer": 1,
+    }
+    assert found["contaminated_by"] == {"bench": 1} and found["evaluation_questions"] == {"bench": 1}
+    assert found["verified_share"] == 0.5 and found["by_source"] == {"own": 3}
+    assert found["lengths"]["demonstration_chars"] == {"min": 12, "median": 16, "p95": 19, "max": 19}
+    assert found["sha256"] == hashlib.sha256((tmp_path / "train.parquet").read_bytes()).hexdigest()
+    assert report(tmp_path, "validation")["rows"] == 4, (
+        "a validation split is never decontaminated against its own kind"
+    )
+    rows = pq.read_table(tmp_path / "train.parquet").to_pylist()
+    assert [row["prompt_id"] for row in rows] == ["a", "b", "c"]
+    check_columns(tmp_path / "train.parquet")
+
+
+@pytest.mark.parametrize(("choice", "ids", "targets"), [("keep", "abc", 2), ("null", "abc", 1), ("drop", "ac", 1)])
+def test_a_demonstration_that_does_not_verify_is_kept_nulled_or_dropped(
+    tmp_path: Path, choice: str, ids: str, targets: int
+) -> None:
+    source = lines(tmp_path / "own.jsonl", *RECORDS[:3])
+    assert main(["prepare", "own", f"train={source}", f"unverified={choice}", f"out={tmp_path}"]) == 0
+    rows = pq.read_table(tmp_path / "train.parquet").to_pylist()
+    assert "".join(row["prompt_id"] for row in rows) == ids
+    assert count_demonstrations(tmp_path / "train.parquet")[1] == targets
+    assert report(tmp_path)["dropped"] == ({"the demonstration does not verify": 1} if choice == "drop" else {})
+
+
+def test_settings_of_all_recipes_limit_rows_and_set_the_system_message(tmp_path: Path) -> None:
+    source = lines(tmp_path / "own.jsonl", *RECORDS)
+    assert main(["prepare", "own", f"train={source}", "max_rows=2", "system=Be brief.", f"out={tmp_path}"]) == 0
+    rows = pq.read_table(tmp_path / "train.parquet").to_pylist()
+    assert len(rows) == 2
+    assert [row["prompt"][0] for row in rows] == [{"role": "system", "content": "Be brief."}] * 2
+
+
+def test_lengths_are_counted_in_a_tokenizers_tokens_too(tmp_path: Path) -> None:
+    import mifo_verl.data
+
+    tokenizer = Path(mifo_verl.data.__file__).parent / "addition_start"
+    assert main(["prepare", "addition", "train=3", "val=1", f"tokenizer={tokenizer}", f"out={tmp_path}"]) == 0
+    tokens = report(tmp_path)["lengths"]["prompt_tokens"]
+    assert tokens == {"min": 5, "median": 5, "p95": 5, "max": 5}  # a digit, +, a digit, =, ?
+
+
+def test_the_same_input_gives_the_same_bytes_in_another_process(tmp_path: Path) -> None:
+    source = lines(tmp_path / "own.jsonl", *RECORDS)
+    recipes = [["own", f"train={source}"], ["addition", "train=5,5", "val=5"]]
+    try:
+        import reasoning_gym  # noqa: F401
+
+        recipes.append(["reasoning_gym", "family=word_ladder,chain_sum", "train=3"])
+    except ImportError:
+        pass
+    for recipe in recipes:
+        for seed in ("1", "2"):
+            command = [sys.executable, "-m", "mifo_verl.data", "prepare", *recipe, f"out={tmp_path / seed}"]
+            subprocess.run(
+                command, check=True, capture_output=True, env={**__import__("os").environ, "PYTHONHASHSEED": seed}
+            )
+        for name in ("train.parquet", "train.report.json"):
+            assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes(), recipe
+
+
+def test_the_short_command_is_the_long_one(tmp_path: Path) -> None:
+    assert main(["addition", "train=5", "val=5", f"out={tmp_path / 'a'}"]) == 0
+    assert main(["prepare", "addition", "train=5", "val=5", f"out={tmp_path / 'b'}"]) == 0
+    assert (tmp_path / "a" / "train.parquet").read_bytes() == (tmp_path / "b" / "train.parquet").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["gsm"], r"what=gsm must be one of .* \(did you mean gsm8k\?\)"),
+        (["own", "train=x"], "out must be set for own"),
+        (["own", "out=x"], "train or val must be set for own"),
+        (["own", "out=x", "train=nowhere.jsonl"], "train=nowhere.jsonl must be a file that exists"),
+        (["own", "out=x", "val=nowhere.jsonl"], "val=nowhere.jsonl must be a file that exists"),
+        (["own", "out=x", "train=x", "max_rows=-1"], "max_rows=-1 must be a whole number"),
+        (["own", "out=x", "train=x", "unverified=no"], "unverified=no must be keep, null or drop"),
+        (
+            ["own", "out=x", "train=x", "anwser=a"],
+            r"anwser=a must be key=value, key one of .* \(did you mean answer\?\)",
+        ),
+        (["own", "out=x", "train=x", "decontaminate=nowhere.jsonl"], "decontaminate=nowhere.jsonl must be a file"),
+        (["own", "out=x", "train"], "train must be key=value"),
+        (["deepmath", "out=x", "train=x", "trace=two"], "trace=two must be a whole number"),
+    ],
+)
+def test_what_a_user_can_fix_is_one_line_and_exit_code_2(arguments: list[str], message: str, capsys: Any) -> None:
+    assert main(["prepare", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error) and error.count("\n") == 1
+
+
+def test_summaries_are_of_whole_numbers() -> None:
+    assert summary([]) == {}
+    assert summary([7]) == {"min": 7, "median": 7, "p95": 7, "max": 7}
+    assert summary(list(range(101))) == {"min": 0, "median": 50, "p95": 95, "max": 100}
+
+
+def independent_words(text: str) -> list[str]:
+    """Words found letter by letter, with nothing of the package."""
+    import unicodedata
+
+    words, word = [], ""
+    for letter in unicodedata.normalize("NFKC", text).casefold() + " ":
+        if letter.isalnum() or letter == "_" or unicodedata.category(letter) in ("Nl", "No"):
+            word += letter
+        elif word:
+            words.append(word)
+            word = ""
+    return words
+
+
+@shared
+def test_gsm8ks_report_is_confirmed_by_an_independent_count(tmp_path: Path) -> None:
+    train, test = (SHARED / f"gsm8k_{name}.jsonl.gz" for name in ("train", "test"))
+    assert main(["gsm8k", f"train={train}", f"val={test}", f"decontaminate={test}", f"out={tmp_path}"]) == 0
+    with gzip.open(train, "rt") as file:
+        questions = [independent_words(json.loads(line)["question"]) for line in file]
+    with gzip.open(test, "rt") as file:
+        evaluated = [independent_words(json.loads(line)["question"]) for line in file]
+    whole = {tuple(words) for words in evaluated}
+    runs = {tuple(words[start : start + 13]) for words in evaluated for start in range(max(0, len(words) - 12))}
+    exact = [words for words in questions if tuple(words) in whole]
+    shared_run = [
+        words
+        for words in questions
+        if tuple(words) not in whole
+        and any(tuple(words[start : start + 13]) in runs for start in range(max(0, len(words) - 12)))
+    ]
+    found = report(tmp_path)
+    expected = {"contaminated (exact)": len(exact), "contaminated (13-gram)": len(shared_run)}
+    assert found["dropped"] == {reason: count for reason, count in expected.items() if count}
+    assert found["records"] == len(questions) == 7473
+    assert found["rows"] == found["verified"] == 7473 - len(exact) - len(shared_run)
+    assert report(tmp_path, "validation")["rows"] == len(evaluated) == 1319
+
+
+@shared
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("aime24", 30), ("aime25", 30), ("amc23", 40), ("math500", 500), ("minerva", 272), ("olympiadbench", 674)],
+)
+def test_real_competition_files_go_through_math_and_own(tmp_path: Path, name: str, count: int) -> None:
+    path = SHARED / f"{name}.jsonl.gz"
+    with gzip.open(path, "rt") as file:
+        questions = [json.loads(line)["question"].strip() for line in file]
+    repeated = len(questions) - len(set(questions))
+    for recipe in ("math", "own"):
+        assert main(["prepare", recipe, f"val={path}", f"out={tmp_path / recipe}"]) == 0
+        found = report(tmp_path / recipe, "validation")
+        assert found["records"] == count and found["rows"] == count - repeated
+        assert sum(found["dropped"].values()) == repeated
+        assert count_demonstrations(tmp_path / recipe / "validation.parquet") == (count - repeated, 0)
+        check_columns(tmp_path / recipe / "validation.parquet")

@@ -1,0 +1,267 @@
+"""Every recipe reads the real schema of its set: field names and shapes as published, a few records each."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mifo_verl.data.demonstrations import prompt_id_of
+from mifo_verl.data.recipe import Recipe
+from mifo_verl.data.recipes import RECIPES
+from mifo_verl.data.recipes.procedural import ReasoningGym, split_of
+from mifo_verl.data.recipes.steps import arithmetic_steps, written_steps
+from mifo_verl.data.recipes.traces import with_tags
+from mifo_verl.data.rows import INSTRUCTION, Dropped, Row, question_of
+from mifo_verl.rewards import gym, math
+
+
+def made(recipe: Recipe, path: Path, *records: dict[str, Any]) -> list[Row | Dropped]:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return list(recipe.rows("train", str(path)))
+
+
+def good(rows: list[Row | Dropped]) -> list[Row]:
+    return [row for row in rows if not isinstance(row, Dropped)]
+
+
+def reasons(rows: list[Row | Dropped]) -> list[str]:
+    return [row.reason for row in rows if isinstance(row, Dropped)]
+
+
+OPENR1 = {
+    "data_source": "openr1",
+    "prompt": [{"content": "Think first.", "role": "system"}, {"content": "What is 1+1?", "role": "user"}],
+    "target": [{"content": "<think>\n1+1=2\n</think>\n\nIt is \\boxed{2}.", "role": "assistant"}],
+    "ability": "math",
+    "reward_model": {"ground_truth": "2", "style": "rule"},
+    "extra_info": {"index": -1, "split": "default"},
+}
+
+
+def test_openr1_keeps_prompt_target_and_answer_and_names_the_prompt_by_its_hash(tmp_path: Path) -> None:
+    pq.write_table(pa.Table.from_pylist([OPENR1, OPENR1 | {"target": None}]), tmp_path / "a.parquet")
+    rows = good(list(RECIPES["openr1"]().rows("train", str(tmp_path / "a.parquet"))))
+    assert rows[0] == OPENR1 | {
+        "extra_info": {"split": "train", "index": 0, "level": None, "entry": None},
+        "prompt_id": prompt_id_of(OPENR1),
+    }
+    assert rows[1]["target"] is None
+    assert math.is_correct(rows[0]["target"][0]["content"], "2", require_think=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"prompt": []}, "no question"),
+        ({"prompt": "text"}, "no question"),
+        ({"prompt": [{"role": "user", "content": None}]}, "no question"),
+        ({"reward_model": None}, "no answer"),
+        ({"reward_model": {"ground_truth": " "}}, "no answer"),
+        ({"reward_model": {"ground_truth": ["2"]}}, "no answer"),
+    ],
+)
+def test_openr1_drops_what_cannot_be_trained_on(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
+    assert reasons(made(RECIPES["openr1"](), tmp_path / "a.jsonl", OPENR1 | change)) == [reason]
+
+
+@pytest.mark.parametrize("target", [[], [{"role": "user", "content": "x"}], [{"role": "assistant", "content": " "}]])
+def test_openr1_takes_a_malformed_target_for_none(tmp_path: Path, target: Any) -> None:
+    assert good(made(RECIPES["openr1"](), tmp_path / "a.jsonl", OPENR1 | {"target": target}))[0]["target"] is None
+
+
+def test_math_takes_the_answer_from_its_field_or_from_the_last_box(tmp_path: Path) -> None:
+    hendrycks = {
+        "problem": "What is half of 1?",
+        "level": "Level 5",
+        "type": "Algebra",
+        "solution": r"First $\boxed{1}$, then $\boxed{\frac{1}{2}}$.",
+    }
+    math500 = {
+        "problem": "What is half of 1?",
+        "solution": r"It is $\boxed{\frac{1}{2}}$.",
+        "answer": r"\frac{1}{2}",
+        "subject": "Algebra",
+        "level": 3,
+        "unique_id": "test/algebra/1.json",
+    }
+    ours = {"id": "o-1", "question": "q", "answer": r"$\boxed{\frac{1}{2 n}}$", "source": "olympiad"}
+    rows = good(made(RECIPES["math"](), tmp_path / "a.jsonl", hendrycks, math500, ours))
+    assert [row["reward_model"]["ground_truth"] for row in rows] == [r"\frac{1}{2}", r"\frac{1}{2}", r"\frac{1}{2 n}"]
+    assert [row["extra_info"]["level"] for row in rows] == [5, 3, None]
+    assert [row["data_source"] for row in rows] == ["math", "math", "olympiad"]
+    assert [row["prompt_id"] for row in rows[1:]] == ["test/algebra/1.json", "o-1"]
+    assert rows[0]["prompt_id"] == prompt_id_of(rows[0] | {"prompt_id": None})
+    assert rows[0]["target"] == [{"role": "assistant", "content": hendrycks["solution"]}] and rows[2]["target"] is None
+    assert reasons(made(RECIPES["math"](), tmp_path / "b.jsonl", {"problem": "q", "solution": "no box"})) == [
+        "no answer"
+    ]
+
+
+def test_deepmath_takes_one_of_three_solutions_and_gives_it_its_opening_tag(tmp_path: Path) -> None:
+    record = {
+        "question": "What is 1+1?",
+        "final_answer": "2",
+        "difficulty": 4.5,
+        "topic": "Mathematics -> Algebra",
+        "r1_solution_1": "Okay.\n</think>\n\n\\boxed{2}",
+        "r1_solution_2": "<think>\nHm.\n</think>\n\\boxed{3}",
+        "r1_solution_3": "",
+    }
+    rows = [good(made(RECIPES["deepmath"](trace=n), tmp_path / "a.jsonl", record))[0] for n in (1, 2, 3)]  # type: ignore[call-arg]
+    assert rows[0]["target"][0]["content"] == "<think>\nOkay.\n</think>\n\n\\boxed{2}"
+    assert rows[1]["target"][0]["content"] == "<think>\nHm.\n</think>\n\\boxed{3}"
+    assert rows[2]["target"] is None
+    assert rows[0]["extra_info"]["level"] == 4
+    assert with_tags("no tags") == "no tags"
+    with pytest.raises(ValueError, match="trace=4 must be 1, 2 or 3"):
+        RECIPES["deepmath"](trace=4)  # type: ignore[call-arg]
+
+
+def test_s1k_joins_trajectory_and_attempt_in_both_of_its_versions(tmp_path: Path) -> None:
+    first = {"question": "q", "solution": "128", "thinking_trajectories": ["I think."], "attempt": r"So \boxed{128}."}
+    second = {
+        "question": "q",
+        "solution": "128",
+        "deepseek_thinking_trajectory": "Deep.",
+        "deepseek_attempt": "128",
+        "gemini_thinking_trajectory": "Gem.",
+        "gemini_attempt": "It is 127",
+    }
+    rows = good(made(RECIPES["s1k"](), tmp_path / "a.jsonl", first, second))
+    assert rows[0]["target"][0]["content"] == "<think>\nI think.\n</think>\n\nSo \\boxed{128}."
+    assert rows[1]["target"][0]["content"] == "<think>\nDeep.\n</think>\n\n\\boxed{128}"
+    gemini = good(made(RECIPES["s1k"](model="gemini"), tmp_path / "a.jsonl", second))[0]  # type: ignore[call-arg]
+    assert gemini["target"][0]["content"] == "<think>\nGem.\n</think>\n\nIt is 127"
+    proof = {"question": "q", "solution": "We show that " + "x " * 100}
+    assert reasons(made(RECIPES["s1k"](), tmp_path / "a.jsonl", proof)) == ["no short answer"]
+
+
+def test_ones_own_columns_are_named_on_the_command_line(tmp_path: Path) -> None:
+    own = RECIPES["own"](
+        question="Frage", answer="Zahl", solution="Weg", id="Nr", level="Stufe", source="heft", box="true"
+    )  # type: ignore[call-arg]
+    (tmp_path / "a.csv").write_text(
+        'Nr,Frage,Weg,Zahl,Stufe\n7,"Wie viel, bitte?","1+1\nist 2",2,3\n8,Und nun?,,5,\n,,,,\n'
+    )
+    rows = list(own.rows("validation", str(tmp_path / "a.csv")))
+    assert good(rows)[0] == {
+        "data_source": "heft",
+        "prompt": [{"role": "user", "content": f"Wie viel, bitte?\n{INSTRUCTION}"}],
+        "target": [{"role": "assistant", "content": "1+1\nist 2\nThe answer is \\boxed{2}."}],
+        "ability": "math",
+        "reward_model": {"style": "rule", "ground_truth": "2"},
+        "extra_info": {"split": "validation", "index": 0, "level": 3, "entry": None},
+        "prompt_id": "7",
+    }
+    assert good(rows)[1]["target"] is None
+    assert reasons(rows) == ["no question"]
+    assert question_of(good(rows)[0]) == "Wie viel, bitte?"
+    assert reasons(made(RECIPES["own"](), tmp_path / "a.jsonl", {"q": "1", "answer": "1"})) == ["no column question"]
+    plain = RECIPES["own"](instruction="none")  # type: ignore[call-arg]
+    assert good(made(plain, tmp_path / "a.jsonl", {"question": "q", "answer": 1}))[0]["prompt"][0]["content"] == "q"
+
+
+@pytest.mark.parametrize(
+    ("expression", "answer", "steps"),
+    [
+        ("5 - 3 - 6", "-4", "5 - 3 = 2\n2 - 6 = -4"),
+        ("2 + 3 * 4", "14", "3 * 4 = 12\n2 + 12 = 14"),
+        ("2 - (3 - 9)", "8", "3 - 9 = -6\n2 - (-6) = 8"),
+        ("-5 + 2", "-3", "-5 + 2 = -3"),
+        ("1 / 4 + 1", "1.25", "1 / 4 = 0.25\n0.25 + 1 = 1.25"),
+        ("1 / 3 * 3", "1", "1 / 3 = 1/3\n1/3 * 3 = 1"),
+        ("1.1 + 2.2", "3.3", "1.1 + 2.2 = 3.3"),
+        ("1 + 1", "3", None),
+        ("7", "7", None),
+        ("x + 1", "2", None),
+        ("__import__('os')", "2", None),
+        ("2 ** 3", "8", None),
+        ("1 / 0", "1", None),
+        ("1 +", "1", None),
+    ],
+)
+def test_arithmetic_is_written_step_by_step_or_not_at_all(expression: str, answer: str, steps: str | None) -> None:
+    assert arithmetic_steps(expression, answer) == steps
+
+
+def test_a_familys_own_steps_lose_their_final_line() -> None:
+    assert written_steps({"answer": "2", "metadata": {"answer_cot": "1+1=2\n#### 2"}}) == "1+1=2"
+    assert written_steps({"answer": "2", "metadata": {}}) is None
+
+
+gymnasium = pytest.mark.skipif(
+    __import__("importlib.util").util.find_spec("reasoning_gym") is None, reason="reasoning-gym is not installed"
+)
+
+
+@gymnasium
+@pytest.mark.parametrize("family", ["chain_sum", "basic_arithmetic", "gsm_symbolic"])
+def test_steps_of_reasoning_gym_verify_by_the_familys_own_scorer(family: str) -> None:
+    rows = good(list(ReasoningGym(family=family).rows("train", "20")))
+    assert len(rows) == 20 and all(row["target"] for row in rows)
+    for row in rows:
+        text, answer = row["target"][0]["content"], row["reward_model"]["ground_truth"]
+        assert gym.compute_score("s", text, answer, row["extra_info"]) == {"score": 1.0, "acc": 1}
+        assert gym.compute_score("s", "<answer>no</answer>", answer, row["extra_info"])["acc"] == 0
+
+
+@gymnasium
+def test_levels_are_the_curriculums_and_splits_share_no_question() -> None:
+    recipe = ReasoningGym(family="chain_sum", levels="0,3")
+    train, validation = good(list(recipe.rows("train", "60"))), good(list(recipe.rows("validation", "20")))
+    assert [row["extra_info"]["level"] for row in train] == [0] * 60 + [3] * 60
+    assert len(validation) == 40
+    terms = {
+        level: [
+            json.loads(row["extra_info"]["entry"])["metadata"]["num_terms"]
+            for row in train
+            if row["extra_info"]["level"] == level
+        ]
+        for level in (0, 3)
+    }
+    assert set(terms[0]) == {2} and set(terms[3]) == {5}
+    questions = [{row["prompt"][0]["content"] for row in rows} for rows in (train, validation)]
+    assert len(questions[0]) == 120 and not questions[0] & questions[1]
+    assert train == good(list(recipe.rows("train", "60")))
+    assert train != good(list(ReasoningGym(family="chain_sum", levels="0,3", seed=1).rows("train", "60")))
+
+
+@gymnasium
+def test_an_entry_with_tuples_still_scores_after_json() -> None:
+    row = good(list(ReasoningGym(family="arc_agi").rows("train", "1")))[0]
+    assert json.loads(row["extra_info"]["entry"])["tuples"] is True
+    answer = row["reward_model"]["ground_truth"]
+    assert gym.compute_score("s", f"<answer>{answer}</answer>", answer, row["extra_info"])["acc"] == 1
+
+
+@gymnasium
+def test_a_family_with_few_questions_says_so() -> None:
+    rows = list(ReasoningGym(family="coin_flip", config='{"min_trials": 3, "max_trials": 3}').rows("train", "50"))
+    assert len(rows) == 50 and reasons(rows)
+    assert set(reasons(rows)) == {"coin_flip has fewer different questions than asked for"}
+
+
+@gymnasium
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "family= must be set"),
+        ({"family": "chain_sums"}, r"family=chain_sums must be a family of reasoning-gym \(did you mean chain_sum\?\)"),
+        ({"family": "chain_sum", "levels": "low"}, "levels=low must be default or whole numbers"),
+        ({"family": "chain_sum", "levels": "99"}, "levels=99 must be at most 10 for chain_sum"),
+        ({"family": "gsm_symbolic", "levels": "0"}, "levels=0 must be default for gsm_symbolic"),
+        ({"family": "chain_sum", "config": "[1]"}, r"config=\[1\] must be a JSON object"),
+        ({"family": "chain_sum", "config": '{"min_terms": 0}'}, "must be settings that the family takes"),
+    ],
+)
+def test_settings_of_reasoning_gym_are_checked(settings: dict[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        list(ReasoningGym(**settings).rows("train", "1"))  # type: ignore[arg-type]
+
+
+def test_the_split_of_a_question_is_a_fifth_by_its_text() -> None:
+    share = sum(split_of(str(number)) == "validation" for number in range(5000)) / 5000
+    assert 0.18 < share < 0.22
