@@ -1,7 +1,7 @@
 """What answers the questions: vLLM where it is installed, else transformers with the generation of this package."""
 
 import importlib.util
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,7 +22,7 @@ class Engine(Protocol):
     max_positions: int | None
 
     def generate(
-        self, requests: "Sequence[Request]", needed: Collection[int], on_end: "Callable[[int, Completion], None]"
+        self, requests: "Sequence[Request]", needed: Set[int], on_end: "Callable[[int, Completion], None]"
     ) -> None:
         """Call ``on_end(place, completion)`` once for every needed place of ``requests``, as soon as it has ended.
 

@@ -1,6 +1,6 @@
 """transformers as an engine, with the generation of this package: a CPU, and the same text in every run."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 
 import torch
@@ -28,11 +28,11 @@ class TransformersEngine:
         self._eos_token_ids = frozenset(ends - {None})
 
     def generate(
-        self, requests: Sequence[Request], needed: Collection[int], on_end: Callable[[int, Completion], None]
+        self, requests: Sequence[Request], needed: Set[int], on_end: Callable[[int, Completion], None]
     ) -> None:
         """A batch of which one response is needed is computed whole: its rounding depends on who is in it."""
         for places in batches(requests, self._batch):
-            if not set(places) & set(needed):
+            if needed.isdisjoint(places):
                 continue
 
             def give(row: int, completion: Completion, places: list[int] = places) -> None:

@@ -4,7 +4,7 @@ Needs a GPU and vLLM 0.24 (``pip install -e '.[gpu]'``). Not bit-identical betwe
 which requests it computes together.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ class VllmEngine:
         self.max_positions: int | None = self._llm.llm_engine.model_config.max_model_len
 
     def generate(
-        self, requests: Sequence[Request], needed: Collection[int], on_end: Callable[[int, Completion], None]
+        self, requests: Sequence[Request], needed: Set[int], on_end: Callable[[int, Completion], None]
     ) -> None:
         """All needed requests at once; vLLM orders them."""
         from vllm import SamplingParams
