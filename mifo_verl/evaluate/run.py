@@ -25,27 +25,33 @@ _SCORING_THREADS = 4
 
 def evaluate_model(model: Model, sets: Sequence[QuestionSet], settings: Settings) -> list[BenchmarkResult]:
     """The results of a model, benchmark by benchmark. The model is loaded even where nothing is left to generate: its
-    tokenizer makes the prompts, which are part of a generation's key."""
+    tokenizer makes the prompts, which are part of a generation's key.
+
+    Raises ValueError, before anything is generated, where a prompt and its longest response do not fit the model.
+    """
     name, dtype = settings.engine_and_dtype()
     engine = load_engine(name, model.folder, dtype, settings.batch, settings.threads)
+    asked_of = [requests(engine.tokenizer, questions, settings) for questions in sets]
+    for asked in asked_of:
+        _check_room(asked, engine.max_positions, settings)
     results: list[BenchmarkResult] = []
-    for questions in sets:
+    for questions, asked in zip(sets, asked_of, strict=True):
         path = settings.out / "generations" / model.digest[:16] / f"{questions.name.replace('/', '_')}.jsonl"
         with KeyedLines(path, FIELDS) as store:
-            answered = generations(engine, model, questions, settings, store)
+            answered = generations(engine, model, questions, asked, settings, store)
         results += judge(questions, answered, settings)
     return results
 
 
 def generations(
-    engine: Engine, model: Model, questions: QuestionSet, settings: Settings, store: KeyedLines
+    engine: Engine,
+    model: Model,
+    questions: QuestionSet,
+    asked: Sequence[Request],
+    settings: Settings,
+    store: KeyedLines,
 ) -> list[list[Generation]]:
-    """The responses to every question, of which those that the store lacks are generated.
-
-    Raises ValueError where a prompt and its longest response do not fit the model.
-    """
-    asked = requests(engine.tokenizer, questions, settings)
-    _check_room(asked, engine.max_positions, settings)
+    """The responses to every question, of which those that the store lacks are generated."""
     sampling = {name: getattr(settings, name) for name in ("temperature", "top_p", "max_tokens", "seed")}
     sampling |= {"engine": engine.name, "dtype": engine.dtype}
     each = questions.num_samples
@@ -98,9 +104,11 @@ def _is_cut(completion: Completion) -> bool:
 def _check_room(asked: Sequence[Request], max_positions: int | None, settings: Settings) -> None:
     longest = max(len(request.prompt_ids) for request in asked)
     if max_positions is not None and longest + settings.max_tokens > max_positions:
+        room = max_positions - longest
+        cure = f"use max_tokens={room} or less" if room > 0 else "leave its benchmark away for this model"
         raise ValueError(
             f"max_tokens={settings.max_tokens} must leave room in the model's {max_positions} positions for the "
-            f"longest prompt of {longest} tokens; use max_tokens={max(1, max_positions - longest)} or less"
+            f"longest prompt of {longest} tokens; {cure}"
         )
 
 

@@ -182,6 +182,7 @@ def test_a_response_that_cannot_fit_is_an_error_before_anything_is_generated(tmp
     code = main([f"model={START_MODEL}", f"benchmarks=[{parquet}]", f"out={tmp_path}", "max_tokens=512"])
     assert code == 2
     assert "max_tokens=512 must leave room in the model's 512 positions" in capsys.readouterr().err
+    assert not (tmp_path / "generations").exists()
 
 
 @pytest.mark.parametrize(
