@@ -16,6 +16,7 @@ API_KEY = "OPENAI_API_KEY"
 _FIRST_WAIT_SECONDS = 1.0
 _LONGEST_WAIT_SECONDS = 60.0
 _WRONG_SETTING = (401, 403, 404)
+_TRY_AGAIN = (408, 409, 429)
 
 
 class EndpointError(ValueError):
@@ -24,6 +25,14 @@ class EndpointError(ValueError):
 
 class Unanswered(Exception):
     """One request got no answer in all its tries."""
+
+
+class _Again(Exception):
+    """A try that failed and may not fail again; ``wait_seconds`` where the server said how long to wait."""
+
+    def __init__(self, problem: str, wait_seconds: float | None = None) -> None:
+        super().__init__(problem)
+        self.wait_seconds = wait_seconds
 
 
 @dataclass(frozen=True)
@@ -87,30 +96,34 @@ class Endpoint:
         body = {"model": self.model, "messages": [dict(message) for message in messages], **sampling}
         problem = ""
         for attempt in range(1 + self.retries):
-            wait = min(_FIRST_WAIT_SECONDS * 2**attempt, _LONGEST_WAIT_SECONDS)
             try:
-                async with asyncio.timeout(self.timeout_seconds):
-                    reply = await client.post(f"{self.url.rstrip('/')}/chat/completions", json=body)
-                if reply.status_code in _WRONG_SETTING:
-                    raise EndpointError(
-                        f"endpoint={self.url} must serve model={self.model} to this key ({API_KEY}); it answers "
-                        f"{reply.status_code}: {reply.text.strip()[:200]}"
-                    )
-                if reply.status_code == 200:
-                    return _read(reply.json())
-                problem = f"{reply.status_code}: {reply.text.strip()[:200]}"
-                if reply.status_code < 500 and reply.status_code not in (408, 409, 429):
-                    break  # refused as it stands: asking again changes nothing
-                wait = _retry_after(reply) or wait
-            except (httpx.HTTPError, TimeoutError) as error:
-                problem = f"{type(error).__name__} {error}".strip()
-            except (ValueError, KeyError, TypeError, IndexError) as error:
-                if isinstance(error, EndpointError):
-                    raise
-                problem = f"a reply without an answer ({type(error).__name__})"
-            if attempt < self.retries:
-                await self.sleep(wait)
+                return await self._ask_once(client, body)
+            except _Again as again:
+                problem = str(again)
+                if attempt < self.retries:
+                    doubled = min(_FIRST_WAIT_SECONDS * 2**attempt, _LONGEST_WAIT_SECONDS)
+                    await self.sleep(doubled if again.wait_seconds is None else again.wait_seconds)
         raise Unanswered(problem)
+
+    async def _ask_once(self, client: httpx.AsyncClient, body: Mapping[str, Any]) -> Answer:
+        """One try; raises _Again where another one may help."""
+        try:
+            async with asyncio.timeout(self.timeout_seconds):
+                reply = await client.post(f"{self.url.rstrip('/')}/chat/completions", json=body)
+            if reply.status_code == 200:
+                return _read(reply.json())
+        except (httpx.HTTPError, TimeoutError) as error:
+            raise _Again(f"{type(error).__name__} {error}".strip()) from None
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+            raise _Again(f"a reply without an answer ({type(error).__name__})") from None
+        problem = f"{reply.status_code}: {reply.text.strip()[:200]}"
+        if reply.status_code in _WRONG_SETTING:
+            raise EndpointError(
+                f"endpoint={self.url} must serve model={self.model} to this key ({API_KEY}); it answers {problem}"
+            )
+        if reply.status_code < 500 and reply.status_code not in _TRY_AGAIN:
+            raise Unanswered(problem)  # refused as it stands: asking again changes nothing
+        raise _Again(problem, _retry_after(reply))
 
 
 def _read(reply: Any) -> Answer:

@@ -1,6 +1,7 @@
 """Evaluate models: ``python -m mifo_verl.evaluate model=<folder> benchmarks=[<name or file>,...]``; without
 arguments, every setting. ``python -m mifo_verl.evaluate compare <folder> <folder>`` compares."""
 
+import gc
 import sys
 import time
 from collections import Counter
@@ -31,6 +32,7 @@ def evaluate(settings: Settings) -> list[dict[str, Any]]:
     for model, path in zip(models, settings.model, strict=True):
         results = evaluate_model(model, sets, settings)
         tables.append(model_table(model.name, path, model.digest, results, settings.kept()))
+        gc.collect()  # what an engine holds ends with it: the next model needs the memory
     write_results(tables, settings.out)
     return tables
 

@@ -112,6 +112,8 @@ def parse_settings(arguments: list[str]) -> Settings:
         given[key] = _read(key, value, _type_name(known[key].type))
     for key in ("model", "benchmarks"):
         require(key in given, key, "", "given", f"write {key}=<...>")
+    if "template" in given:
+        given["template"] = given["template"].lower()
     return Settings(**given)
 
 

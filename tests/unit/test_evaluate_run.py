@@ -19,7 +19,7 @@ from mifo_verl.data.tiny_model import START_MODEL
 from mifo_verl.evaluate.__main__ import evaluate, main
 from mifo_verl.evaluate.questions import load_set
 from mifo_verl.evaluate.run import requests
-from mifo_verl.evaluate.settings import Settings
+from mifo_verl.evaluate.settings import Settings, parse_settings
 from mifo_verl.generation.streams import stable_seed, validation_streams
 from mifo_verl.rewards import boxed
 
@@ -213,6 +213,11 @@ def test_what_a_user_can_fix_is_one_line_and_exit_code_2(capsys, arguments, mess
         assert message in printed.err
     else:
         assert "usage:" in printed.out
+
+
+def test_templates_may_be_written_with_capitals():
+    for name in ("Qwen", "Prime", "LUFFY", "none"):
+        assert parse_settings(["model=x", "benchmarks=[x.jsonl]", f"template={name}"]).template == name.lower()
 
 
 def test_a_model_that_is_not_there_is_an_error_that_says_what_would_be_one(tmp_path, parquet, capsys):
