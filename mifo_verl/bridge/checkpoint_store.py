@@ -72,6 +72,11 @@ class CheckpointStore:
         """Remove what a failed save has written."""
         shutil.rmtree(self.folder / _TEMPORARY, ignore_errors=True)
 
+    def free_bytes(self) -> int:
+        """What is left on the disk."""
+        there = next(folder for folder in [self.folder, *self.folder.absolute().parents] if folder.exists())
+        return shutil.disk_usage(there).free
+
     def commit(self, written: Path, facts: dict[str, Any]) -> Path:
         """Make a written folder the run's newest checkpoint; older ones go as keep_last and keep_best say."""
         write_manifest(written, facts)

@@ -149,8 +149,9 @@ class SavingTrainer(PPOTrainerSync):
             facts = run_facts(self.config, step, state.sft is not None, self._accuracy_now())
             folder = self._store.commit(folder, facts)
         except (OSError, RayTaskError) as error:
+            free = self._store.free_bytes()
             self._store.abandon()
-            self._save_failed(step, error)
+            self._save_failed(step, error, free)
         else:
             self._saved_step = step
             self._save_seconds = time.time() - started
@@ -159,13 +160,13 @@ class SavingTrainer(PPOTrainerSync):
                 trainer=self, global_step=step, checkpoint_dir=str(folder), async_save=False
             )
 
-    def _save_failed(self, step: int, error: Exception) -> None:
+    def _save_failed(self, step: int, error: Exception, free: int) -> None:
         cause = getattr(error, "cause", error)
         if not isinstance(cause, OSError):
             raise error
         text = (
-            f"CHECKPOINT FAILED at step {step}: {cause}; the last good one is kept "
-            f"(mifo.checkpoint.on_failed_save={self._on_failed_save})"
+            f"CHECKPOINT FAILED at step {step} with {free / 2**30:.2f} GiB left on the disk of {self._store.folder}: "
+            f"{cause}; the last good one is kept (mifo.checkpoint.on_failed_save={self._on_failed_save})"
         )
         self.records.event("save_failed", text)
         if self._on_failed_save == "stop":

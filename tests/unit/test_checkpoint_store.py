@@ -144,3 +144,8 @@ def test_the_manifest_is_json_with_sizes_and_digests(store):
     assert manifest["files"]["actor/model.pt"]["bytes"] == 700
     # sha256 of the empty string
     assert manifest["files"]["data.pt"]["sha256"].startswith("e3b0c44298fc1c149afbf4c8996fb924")
+
+
+def test_the_room_on_the_disk_is_known_before_there_is_a_folder(tmp_path):
+    free = shutil.disk_usage(tmp_path).free
+    assert CheckpointStore(tmp_path / "not" / "yet", 1, 0).free_bytes() == pytest.approx(free, rel=0.2)

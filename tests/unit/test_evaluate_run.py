@@ -130,7 +130,15 @@ def test_another_question_under_the_same_id_is_another_generation(tmp_path):
 def run_and_kill(parquet, out, at_least):
     """An evaluation in a process of its own, killed as soon as so many generations are kept."""
     command = [sys.executable, "-m", "mifo_verl.evaluate", f"model={START_MODEL}", f"benchmarks=[{parquet}]"]
-    command += [f"out={out}", "samples=4", "temperature=1.0", "max_tokens=48", "batch=16", "threads=1"]
+    command += [
+        f"out={out}",
+        "samples=4",
+        "temperature=1.0",
+        "max_tokens=48",
+        "batch=16",
+        "threads=1",
+        "engine=transformers",
+    ]
     process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
@@ -179,7 +187,9 @@ def test_truncation_and_length_are_counted(tmp_path, parquet):
 
 
 def test_a_response_that_cannot_fit_is_an_error_before_anything_is_generated(tmp_path, parquet, capsys):
-    code = main([f"model={START_MODEL}", f"benchmarks=[{parquet}]", f"out={tmp_path}", "max_tokens=512"])
+    code = main(
+        [f"model={START_MODEL}", f"benchmarks=[{parquet}]", f"out={tmp_path}", "max_tokens=512", "engine=transformers"]
+    )
     assert code == 2
     assert "max_tokens=512 must leave room in the model's 512 positions" in capsys.readouterr().err
     assert not (tmp_path / "generations").exists()
