@@ -2,7 +2,7 @@
 
 import textwrap
 from collections.abc import Callable
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,23 +36,14 @@ def usage() -> str:
     for name, recipe in RECIPES.items():
         lines += textwrap.wrap(_first_line(recipe), 110, initial_indent=f"  {name:<14} ", subsequent_indent=" " * 17)
         own = ", ".join(f"{field.name}={field.default}" for field in fields(recipe))
-        lines += (
-            textwrap.wrap(own, 110, initial_indent=" " * 17 + "own settings: ", subsequent_indent=" " * 19)
-            if own
-            else []
-        )
+        lines += textwrap.wrap(own, 110, initial_indent=" " * 17 + "own settings: ", subsequent_indent=" " * 19)
     return "\n".join([*lines, "settings of all:", *(f"  {key:<14} {text}" for key, text in _COMMON.items())])
 
 
 def prepare(name: str, settings: dict[str, str], console: Console) -> None:
     """Prepare the splits asked for. Raises ValueError, naming the setting, on what a user can fix."""
-    require(
-        name in RECIPES,
-        "recipe",
-        name,
-        f"one of {', '.join(RECIPES)}",
-        f"write prepare gsm8k{nearest(name, list(RECIPES))}",
-    )
+    rule = f"one of {', '.join(RECIPES)}{nearest(name, list(RECIPES))}"
+    require(name in RECIPES, "recipe", name, rule, "write prepare gsm8k")
     recipe = _recipe(RECIPES[name], settings)
     sources: dict[Split, str] = {
         "train": settings.get("train", recipe.train),
@@ -62,24 +53,10 @@ def prepare(name: str, settings: dict[str, str], console: Console) -> None:
         raise ValueError(f"out must be set for {name}; add out=<folder>")
     if not any(sources.values()):
         raise ValueError(f"train or val must be set for {name}; add train=<file>, val=<file> or both")
-    limit = settings.get("max_rows", "")
-    require(not limit or limit.isdecimal(), "max_rows", limit, "a whole number", "write max_rows=100")
-    unverified = settings.get("unverified", "keep")
-    require(
-        unverified in ("keep", "null", "drop"), "unverified", unverified, "keep, null or drop", "leave it out for keep"
-    )
-    sets = read_sets(settings["decontaminate"].split(",")) if settings.get("decontaminate") else None
-    score = scorer(recipe.reward, require_think=recipe.require_think)
+    every = _preparation(recipe, settings)
     for split, source in sources.items():
         if source:
-            preparation = Preparation(
-                score,
-                unverified,
-                int(limit) if limit else None,
-                settings.get("system"),
-                sets if split == "train" else None,
-                _counter(settings.get("tokenizer")),
-            )
+            preparation = every if split == "train" else replace(every, sets=None)
             path = Path(settings["out"]) / f"{split}.parquet"
             report = Report(name, {key: value for key, value in settings.items() if key != "out"})
             show(preparation.run(recipe.rows(split, source), path, report), path, console)
@@ -107,6 +84,23 @@ def show(report: Report, path: Path, console: Console) -> None:
     console.print(table, highlight=False, soft_wrap=True)
 
 
+def _preparation(recipe: Recipe, settings: dict[str, str]) -> Preparation:
+    """What the settings of all recipes ask for."""
+    limit, unverified = settings.get("max_rows", ""), settings.get("unverified", "keep")
+    require(not limit or limit.isdecimal(), "max_rows", limit, "a whole number", "write max_rows=100")
+    choices = ("keep", "null", "drop")
+    require(unverified in choices, "unverified", unverified, "keep, null or drop", "leave it out for keep")
+    paths = settings.get("decontaminate")
+    return Preparation(
+        scorer(recipe.reward, require_think=recipe.require_think),
+        unverified,
+        int(limit) if limit else None,
+        settings.get("system"),
+        read_sets(paths.split(",")) if paths else None,
+        _counter(settings.get("tokenizer")),
+    )
+
+
 def _recipe(kind: type[Recipe], settings: dict[str, str]) -> Recipe:
     """The recipe with its own settings. Raises ValueError on a key that is neither its own nor common."""
     own = {field.name: field for field in fields(kind)}
@@ -120,7 +114,7 @@ def _recipe(kind: type[Recipe], settings: dict[str, str]) -> Recipe:
         elif key not in _COMMON:
             known = [*own, *_COMMON]
             rule = f"key=value, key one of {', '.join(known)}{nearest(key, known)}"
-            require(False, key, value, rule, f"see python -m mifo_verl.data prepare {kind.name} help")
+            require(False, key, value, rule, "see python -m mifo_verl.data for all of them")
     assert all(field.default is not MISSING for field in own.values())
     return kind(**given)
 

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 from mifo_verl.rewards.kinds import Scorer
 from mifo_verl.rewards.verdict import Verdict
 
-MAX_LINE_BYTES = 64 << 20
+MAX_LINE_BYTES = 16 << 20
 """A longer line is an error object, and is never held in memory."""
 _AHEAD = 8
 """Lines read ahead of the one that is written next, for each worker."""

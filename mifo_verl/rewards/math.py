@@ -19,13 +19,14 @@ def verdict(
 ) -> Verdict:
     """Whether the answer that ``text`` ends with equals ``answer``, a plain string such as ``\\frac{1}{2}``.
 
-    Only what follows the last ``</think>`` is read; without the tag, all of ``text``, or, with ``require_think``,
-    nothing: not correct. A last box, or else a last line ``#### 42``, that is the answer letter by letter is correct;
-    all else is asked of math-verify, in a process of its own. What cannot be read within ``cpu_seconds`` of CPU time is
-    not correct, with ``error`` set.
+    Of an ``answer`` that is a whole solution its last box, or its last line ``#### 42``, is taken. Of ``text`` only
+    what follows the last ``</think>`` is read; without the tag, all of it, or, with ``require_think``, nothing: not
+    correct. A last box, or else a last line ``#### 42``, that is the answer letter by letter is correct; all else is
+    asked of math-verify, in a process of its own. What cannot be read within ``cpu_seconds`` of CPU time is not
+    correct, with ``error`` set.
     """
     answered = answer_part(text, require_think)
-    gold = (last_boxed(answer) or answer).strip()
+    gold = (last_boxed(answer) or final_line(answer) or answer).strip()
     found = last_boxed(answered)
     if found is None:
         found = final_line(answered)

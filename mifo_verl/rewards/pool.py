@@ -13,7 +13,7 @@ from mifo_verl.rewards.template import Checker, Template, TemplateGone
 CPU_SECONDS = 0.5
 """The CPU time of one check: hundreds of times what an ordinary answer takes, on a busy machine as on an idle one."""
 WALL_SECONDS = 0.85
-"""When a check ends that is short of its CPU limit; one that has had less than 3/4 of it goes on to reach 3/4."""
+"""When a check ends that is short of its CPU limit; one that has had less than half of it goes on to have half."""
 SIZE = 2
 """Checkers of one calling process; verl runs several reward workers, each with its own."""
 _CHECKS_OF_ONE = 2000

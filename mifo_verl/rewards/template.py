@@ -13,7 +13,7 @@ from mifo_verl.rewards.wire import receive, send
 
 _START_SECONDS = 120.0
 """The template imports sympy first, which is slow on a busy machine."""
-STARVED_SHARE = 0.75
+STARVED_SHARE = 0.5
 """A checker that has had less than this share of its CPU limit at the wall clock waits for a processor: it goes on."""
 LONGEST_WALL_SECONDS = 15.0
 """No check takes longer, starved or not."""

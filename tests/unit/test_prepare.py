@@ -65,7 +65,7 @@ def test_every_record_is_a_row_or_has_a_reason(tmp_path: Path) -> None:
         "a validation split is never decontaminated against its own kind"
     )
     rows = pq.read_table(tmp_path / "train.parquet").to_pylist()
-    assert [row["prompt_id"] for row in rows] == ["a", "b", "c"]
+    assert [row["prompt_id"] for row in rows] == ["own/a", "own/b", "own/c"]
     check_columns(tmp_path / "train.parquet")
 
 
@@ -76,7 +76,7 @@ def test_a_demonstration_that_does_not_verify_is_kept_nulled_or_dropped(
     source = lines(tmp_path / "own.jsonl", *RECORDS[:3])
     assert main(["prepare", "own", f"train={source}", f"unverified={choice}", f"out={tmp_path}"]) == 0
     rows = pq.read_table(tmp_path / "train.parquet").to_pylist()
-    assert "".join(row["prompt_id"] for row in rows) == ids
+    assert "".join(row["prompt_id"].removeprefix("own/") for row in rows) == ids
     assert count_demonstrations(tmp_path / "train.parquet")[1] == targets
     assert report(tmp_path)["dropped"] == ({"the demonstration does not verify": 1} if choice == "drop" else {})
 

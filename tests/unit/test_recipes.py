@@ -154,7 +154,7 @@ def test_ones_own_columns_are_named_on_the_command_line(tmp_path: Path) -> None:
         "ability": "math",
         "reward_model": {"style": "rule", "ground_truth": "2"},
         "extra_info": {"split": "validation", "index": 0, "level": 3, "entry": None},
-        "prompt_id": "7",
+        "prompt_id": "heft/7",
     }
     assert good(rows)[1]["target"] is None
     assert reasons(rows) == ["no question"]

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import queue
 import random
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -129,17 +131,17 @@ def test_closing_leaves_no_process_behind() -> None:
     assert not is_alive(child) and not is_alive(template)
 
 
-def test_a_caller_that_is_killed_leaves_no_process_behind_even_at_work() -> None:
+def test_a_caller_that_is_killed_leaves_no_process_behind_even_one_that_does_not_listen() -> None:
     code = (
-        "import threading, time; from mifo_verl.rewards.pool import Pool; from mifo_verl.rewards import math\n"
+        "import time; from mifo_verl.rewards.pool import Pool; from mifo_verl.rewards import math\n"
         "pool = Pool(math.CHECKER, size=1); pool.check({'gold': '1', 'text': '1'})\n"
-        "print(pool._slots.queue[-1]._pid, pool._template._process.pid, flush=True)\n"
-        "pool.check({'gold': '1', 'text': r'\\boxed{9^{9^{9^{9}}}}'}, cpu_seconds=60)"
+        "print(pool._slots.queue[-1]._pid, pool._template._process.pid, flush=True); time.sleep(60)"
     )
     caller = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert caller.stdout is not None
     pids = [int(pid) for pid in caller.stdout.readline().split()]
     assert len(pids) == 2 and all(is_alive(pid) for pid in pids)
+    os.kill(pids[0], signal.SIGSTOP)
     caller.kill()
     caller.wait()
     deadline = time.monotonic() + 10
@@ -148,18 +150,20 @@ def test_a_caller_that_is_killed_leaves_no_process_behind_even_at_work() -> None
     assert not any(is_alive(pid) for pid in pids)
 
 
-def check_in_fork(pool: Pool, numbers: range, results: "multiprocessing.Queue[list[bool]]") -> None:
-    results.put([math.verdict(f"$x={2 * n}/2$", str(n), pool=pool).correct for n in numbers])
+def check_in_fork(pool: Pool, numbers: range, results: Any) -> None:
+    results.put([math.verdict(f"$x={2 * n}/2$", str(n if n % 3 else -1), pool=pool).correct for n in numbers])
 
 
 def test_a_forked_process_has_checkers_of_its_own(pool: Pool) -> None:
+    pool.check(HALF)  # so that there is a checker that a fork could take for its own
     context = multiprocessing.get_context("fork")
     results = context.Queue()
-    processes = [context.Process(target=check_in_fork, args=(pool, range(k, k + 50), results)) for k in (1, 101)]
+    processes = [context.Process(target=check_in_fork, args=(pool, range(3, 303), results)) for _ in range(2)]
     for process in processes:
         process.start()
-    assert [math.verdict(f"$x={2 * n}/2$", str(n), pool=pool).correct for n in range(50)] == [True] * 50
-    assert [results.get(timeout=60) for _ in processes] == [[True] * 50] * 2
+    check_in_fork(pool, range(300), own := queue.SimpleQueue())
+    assert own.get() == [n % 3 != 0 for n in range(300)]
+    assert [results.get(timeout=60) for _ in processes] == [[n % 3 != 0 for n in range(3, 303)]] * 2
     for process in processes:
         process.join(timeout=10)
 

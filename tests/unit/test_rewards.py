@@ -117,6 +117,8 @@ def test_verl_can_call_it_with_the_arguments_of_its_reward_manager(reward: Modul
         ("26 for the 1-point and 5-point questions\n#### 1,026\nor not", "26", False),
         (r"\boxed{2}" + "\n#### 3", "3", False),
         ("#### ", "3", False),
+        ("so it is 3", "1+2=3\n#### 3", True),
+        ("so it is 3", r"so $x=\boxed{4}$", False),
         ("", "3", False),
         ("", "", False),
     ],

@@ -11,7 +11,10 @@ from mifo_verl.types import require
 
 @dataclass(frozen=True)
 class Own(FileRecipe):
-    """JSON lines, CSV or parquet of your own: question=, answer=, solution=, id=, level= name its columns."""
+    """JSON lines, CSV or parquet of your own: question=, answer=, solution=, id=, level= name its columns.
+
+    The prompt's id is ``<source>/<id>``, so that two files with the same numbers can be trained on together.
+    """
 
     name = "own"
     question: str = "question"
@@ -37,7 +40,7 @@ class Own(FileRecipe):
         answer, solution = bare(text_of(record, self.answer)), text_of(record, self.solution)
         if solution and self.box == "true" and "\\boxed{" not in solution:
             solution = f"{solution.rstrip()}\nThe answer is \\boxed{{{answer}}}."
-        level = text_of(record, self.level)
+        level, number = text_of(record, self.level), text_of(record, self.id)
         return make_row(
             self.source,
             text_of(record, self.question),
@@ -45,7 +48,7 @@ class Own(FileRecipe):
             solution or None,
             split,
             index,
-            prompt_id=text_of(record, self.id) or None,
+            prompt_id=f"{self.source}/{number}" if number else None,
             level=int(level) if level.isdecimal() else None,
             instruction="" if self.instruction == "none" else self.instruction,
         )
