@@ -24,7 +24,7 @@ USAGE = """usage: python -m mifo_verl.demonstrations in=<parquet> out=<parquet> 
 
   in=<parquet>       rows of verl's schema; endpoint=http://localhost:8000/v1, the key in OPENAI_API_KEY
   rows=missing       the rows without a demonstration that verifies; rows=all asks for every row
-  reward=auto        the run's reward: math, boxed or <file>.py:<function>; require_think=true as in the run
+  reward=auto        the run's reward: by data source, a kind, or <file>.py:<function>; require_think=true as in it
   tries=4            answers a question at most; the first that verifies is kept
   temperature=0.6 top_p=0.95 max_tokens=8192 seed=0
   concurrency=16 timeout=600 retries=5     requests at a time, seconds for one answer, tries after a failure

@@ -40,7 +40,7 @@ def known_benchmark(name: str) -> Benchmark:
     names = [benchmark.name for benchmark in BENCHMARKS]
     raise ValueError(
         f"benchmarks={name} must be one of {', '.join(names)}{nearest(name, names)}, or a file that exists "
-        "(.parquet, .jsonl, .jsonl.gz); correct it"
+        "(.parquet, .jsonl, .jsonl.gz, .json, .csv); correct it"
     )
 
 

@@ -1,23 +1,23 @@
 """Questions with their answers, from a file or from the hub, in the file's order."""
 
-import gzip
-import json
 import os
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mifo_verl.data.demonstrations import prompt_id_of
 from mifo_verl.data.parquet import check_columns
+from mifo_verl.data.rows import Dropped
+from mifo_verl.data.sources import read_records
 from mifo_verl.evaluate.benchmarks import Benchmark, check_row_count, known_benchmark
 from mifo_verl.evaluate.records import question_and_answer
 
-SUFFIXES = (".jsonl.gz", ".jsonl", ".parquet")
+SUFFIXES = (".jsonl.gz", ".jsonl", ".json", ".csv", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -79,17 +79,24 @@ def _read(entry: str, data: Path | None) -> Iterable[Question]:
 
 
 def _from_file(path: Path, benchmark: Benchmark | None) -> list[Question]:
-    if path.suffix == ".parquet":
+    if path.suffix == ".parquet" and path.is_file() and "prompt" in _columns(path):
         questions = list(_from_parquet(path, benchmark))
     else:
         name = benchmark.name if benchmark else path.name.split(".")[0]
-        questions = [
-            _question(record, name, place, f"{path}, row {place}") for place, record in enumerate(_lines(path))
-        ]
+        questions = _from_records(str(path), name)
     if benchmark is not None:
         check_row_count(benchmark, len(questions), str(path))
     if not questions:
         raise ValueError(f"benchmarks={path} must hold at least one question; it is empty")
+    return questions
+
+
+def _from_records(source: str, name: str, hub: str = "") -> list[Question]:
+    questions = []
+    for row, record in enumerate(read_records("benchmarks", source, hub)):
+        if isinstance(record, Dropped):
+            raise ValueError(f"benchmarks={source}: record {row} must be an object with question and answer ({record})")
+        questions.append(_question(record, name, row, f"{hub or source}, record {row}"))
     return questions
 
 
@@ -109,41 +116,29 @@ def _from_parquet(path: Path, benchmark: Benchmark | None) -> Iterator[Question]
         )
 
 
+def _columns(path: Path) -> list[str]:
+    """The columns of a parquet file. Raises ValueError where it is none."""
+    try:
+        return list(pq.read_schema(path).names)
+    except pa.ArrowException as error:
+        raise ValueError(f"benchmarks={path} must be a parquet file; {error}") from None
+
+
 def _from_hub(benchmark: Benchmark) -> list[Question]:
-    path, configuration, split = benchmark.hub
     if os.environ.get("HF_HUB_OFFLINE") == "1":
         raise ValueError(
             f"benchmarks={benchmark.name} must come from a file while HF_HUB_OFFLINE=1; give data=<folder> with "
             f"{benchmark.name}.jsonl.gz"
         )
-    from datasets import load_dataset  # a large import, and only the hub needs it
-
-    rows = load_dataset(path, configuration, split=split)
-    check_row_count(benchmark, len(rows), f"{path} on the hub")
-    return [_question(row, benchmark.name, place, f"{path}, row {place}") for place, row in enumerate(rows)]
+    hub = ":".join(part or "" for part in benchmark.hub)
+    questions = _from_records("hub", benchmark.name, hub)
+    check_row_count(benchmark, len(questions), f"{hub} on the hub")
+    return questions
 
 
 def _question(record: Mapping[str, Any], name: str, place: int, where: str) -> Question:
     text, answer = question_and_answer(record, where)
     return Question(name, str(record.get("id") or f"{name}-{place}"), text, answer, str(place))
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    try:
-        content = path.read_bytes()
-        text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise ValueError(f"benchmarks={path} must be a readable file of UTF-8 JSON lines; {error}") from None
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"benchmarks={path}: line {number} must be JSON; {error}") from None
-        if not isinstance(record, dict):
-            raise ValueError(f"benchmarks={path}: line {number} must be an object with question and answer; correct it")
-        yield record
 
 
 def _distinct(questions: Iterable[Question]) -> list[Question]:

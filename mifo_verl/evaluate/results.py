@@ -13,8 +13,8 @@ from mifo_verl.evaluate.bootstrap import Interval, interval, share_interval
 from mifo_verl.evaluate.estimators import CORRECT, majority_at_k, pass_at_k
 from mifo_verl.evaluate.store import Generation
 from mifo_verl.rewards.boxed import normalise
-from mifo_verl.rewards.extract import after_think, last_boxed
-from mifo_verl.scoring import Verdict
+from mifo_verl.rewards.extract import answer_part, last_boxed
+from mifo_verl.rewards.verdict import Verdict
 
 AVG = "avg"
 """The share of correct responses: avg@n with n samples a question."""
@@ -91,11 +91,11 @@ def question_result(
 
 
 def _vote(text: str, verdict: Verdict) -> str | None:
-    """Whatever the reward calls correct is one answer; a wrong answer is what its last box holds; no box, no vote."""
+    """Whatever the reward calls correct is one answer; a wrong one is what the reward read as the answer, or else what
+    the last box holds; no answer, no vote."""
     if verdict.correct:
         return CORRECT
-    answered = after_think(text)
-    found = last_boxed(text if answered is None else answered)
+    found = verdict.extracted or last_boxed(answer_part(text))
     return None if found is None else f"wrong: {normalise(found)}"
 
 

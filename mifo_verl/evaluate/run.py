@@ -18,7 +18,7 @@ from mifo_verl.evaluate.templates import CHAT, messages_of, prompt_tokens
 from mifo_verl.generation.generate import Completion, Request
 from mifo_verl.generation.streams import stable_seed, validation_streams
 from mifo_verl.keyed_lines import KeyedLines
-from mifo_verl.scoring import Verdict
+from mifo_verl.rewards.verdict import Verdict
 
 _SCORING_THREADS = 4
 

@@ -8,7 +8,7 @@ from mifo_verl.evaluate.bootstrap import interval
 from mifo_verl.evaluate.results import BenchmarkResult, average, benchmarks_of, model_table, question_result
 from mifo_verl.evaluate.settings import Settings
 from mifo_verl.evaluate.store import Generation, generation_key
-from mifo_verl.scoring import Verdict
+from mifo_verl.rewards.verdict import Verdict
 
 RIGHT, WRONG = Verdict(1.0, True), Verdict(0.0, False)
 
@@ -43,6 +43,11 @@ def test_wrong_answers_vote_by_what_their_last_box_holds():
 def test_a_box_inside_the_reasoning_is_no_vote():
     texts = made("<think>\\boxed{7}</think> none", "<think>\\boxed{7}</think> none", "\\boxed{5}")
     assert question_result("q", texts, [WRONG, WRONG, RIGHT], [3]).majority[3] == 1.0
+
+
+def test_a_wrong_answer_without_a_box_votes_by_what_the_reward_read():
+    letters = [Verdict(0.0, False, "B"), Verdict(0.0, False, "B"), Verdict(1.0, True, "A")]
+    assert question_result("q", made("so B", "B.", "A!"), letters, [3]).majority[3] == 0.0
 
 
 def test_correct_answers_are_one_vote_however_they_are_written():

@@ -5,6 +5,8 @@ import json
 import os
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mifo_verl.data import addition
@@ -101,6 +103,15 @@ def test_a_parquet_of_verls_schema_keeps_its_chat_and_its_sources(tmp_path):
         assert question.index == str(row["extra_info"]["index"])
 
 
+def test_csv_json_and_parquet_of_other_columns_are_read_too(tmp_path):
+    (tmp_path / "a.csv").write_text("problem,answer\n1+1?,2\n")
+    (tmp_path / "b.json").write_text('[{"problem": "1+1?", "answer": "2"}]')
+    pq.write_table(pa.table({"problem": ["1+1?"], "answer": [2]}), tmp_path / "c.parquet")
+    for name in ("a.csv", "b.json", "c.parquet"):
+        [question] = load_set(str(tmp_path / name), None, 1, None).questions
+        assert (question.text, question.answer, question.benchmark) == ("1+1?", "2", name[0])
+
+
 def test_questions_of_one_id_are_told_apart(tmp_path):
     path = write(tmp_path / "mine.jsonl.gz", [{"id": "x", "question": f"q{n}", "answer": "1"} for n in range(3)])
     assert [question.id for question in load_set(str(path), None, 1, None).questions] == ["x", "x#2", "x#3"]
@@ -153,10 +164,10 @@ def test_a_record_without_question_or_answer_is_an_error_that_names_its_row(reco
     ("name", "content", "message"),
     [
         ("a.jsonl", b"", "must hold at least one question"),
-        ("a.jsonl", b"{\n", "line 1 must be JSON"),
-        ("a.jsonl", b"\n[]\n", "line 2 must be an object"),
-        ("a.jsonl", b"\xff\n", "must be a readable file"),
-        ("a.jsonl.gz", b"no gzip", "must be a readable file"),
+        ("a.jsonl", b"{\n", "record 0 must be an object"),
+        ("a.jsonl", b"\n[]\n", "record 0 must be an object"),
+        ("a.jsonl", b"\xff\n", "must be a readable .jsonl file"),
+        ("a.jsonl.gz", b"no gzip", "must be a readable .jsonl file"),
         ("a.parquet", b"no parquet", "must be a parquet file"),
     ],
 )
