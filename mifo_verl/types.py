@@ -44,6 +44,8 @@ class Demonstration:
     prompt_id: str
     text: str
     answer: str
+    source: str = "dataset"
+    """Where it comes from: the data set, or the model that wrote it."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class SftExample:
     prompt_ids: tuple[int, ...]
     response_ids: tuple[int, ...]
     demonstration_sha256: str
+    source: str = "dataset"
 
 
 @dataclass(frozen=True)

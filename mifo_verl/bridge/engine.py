@@ -97,7 +97,7 @@ class MifoEngine(SaveTogetherMixin, CpuModuleMixin, FSDPEngineWithLMHead):
 
     def begin_interval(self) -> None:
         """Remember theta_start where something is measured against it."""
-        if isinstance(self.mifo.freeze, GradientFreeze) or self.mifo.probe.kl_to_start:
+        if isinstance(self.mifo.freeze, GradientFreeze) or self.mifo.probe.kl_to_start or self.mifo.inspect.mask:
             self.interval.begin()
 
     def begin_sft(self, interval: int) -> MaskReport | None:

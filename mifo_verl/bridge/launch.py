@@ -26,6 +26,7 @@ from mifo_verl.bridge.records import CONFIG, METRICS, RunRecords, finish_summary
 from mifo_verl.bridge.resume import check_resume
 from mifo_verl.bridge.saving import Stopped
 from mifo_verl.plugin import require_loaded
+from mifo_verl.report.versions import record_versions
 from mifo_verl.report.write import write_report
 
 EXIT_STOPPED = 75
@@ -122,6 +123,7 @@ def launch(config: DictConfig, write_data: Callable[[Path], None]) -> int:
     if resumes:
         _check_checkpoint(config)
     replace_text(folder / CONFIG, OmegaConf.to_yaml(config, resolve=True))
+    record_versions(folder)
     os.environ[DRIVER] = str(os.getpid())
     start = _Start(_WARM_ON_CPU if config.trainer.device == "cpu" else 0)
     while not _run(config, folder, start):

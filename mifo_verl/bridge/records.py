@@ -104,6 +104,7 @@ def ledger_line(entry: BufferEntry, interval: int, step: int, kept_tokens: int) 
         "num_correct": None if group is None else group.num_correct,
         "num_rollouts": None if group is None else group.num_rollouts,
         "demonstration_sha256": entry.example.demonstration_sha256,
+        "source": entry.example.source,
         "response_tokens": len(entry.example.response_ids),
         "kept_tokens": kept_tokens,
     }

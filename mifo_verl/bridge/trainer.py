@@ -43,8 +43,8 @@ logger = logging.getLogger(__name__)
 NO_ROLLOUTS = "no_rollouts"
 """The one key of the batch of a step that made no rollouts."""
 
-TARGET = "target"
-"""The column of the demonstrations. It stays on the controller."""
+TARGET = ("target", "target_source")
+"""The columns of the demonstrations. They stay on the controller."""
 
 
 @register_trainer("mifo")
@@ -160,7 +160,7 @@ class MifoTrainer(MeasuringTrainer):
         self._drawn += len(rows)
         for uid, row in zip(uids, rows, strict=True):
             self.hard_prompts.remember(uid, row)
-        batch = batch.exclude(TARGET, "uid") if TARGET in batch.keys() else batch.exclude("uid")
+        batch = batch.exclude(*({"uid", *TARGET} & set(batch.keys())))
         tu.assign_non_tensor_stack(batch, "uid", uids)
         return batch
 

@@ -1,7 +1,7 @@
 """The demonstration of a data row, and the id that its prompt keeps for the whole run.
 
 The columns are those of OpenR1-Math-46k-8192: ``prompt`` = chat messages, ``target`` = one assistant message or null,
-``reward_model.ground_truth`` = the answer; ``prompt_id`` is optional.
+``reward_model.ground_truth`` = the answer; ``prompt_id`` and ``target_source`` (who wrote the target) are optional.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ def demonstration_of(row: Mapping[str, Any]) -> Demonstration | None:
     text, answer = _text(row.get("target")), _answer(row.get("reward_model"))
     if text is None or answer is None:
         return None
-    return Demonstration(prompt_id_of(row), text, answer)
+    return Demonstration(prompt_id_of(row), text, answer, str(row.get("target_source") or "dataset"))
 
 
 def _text(target: Any) -> str | None:

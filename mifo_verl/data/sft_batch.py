@@ -40,4 +40,4 @@ def build_example(
     if len(response_ids) > max_response_tokens:
         return Rejection.TOO_LONG
     sha256 = hashlib.sha256(demonstration.text.encode()).hexdigest()
-    return SftExample(demonstration.prompt_id, tuple(prompt_ids), response_ids, sha256)
+    return SftExample(demonstration.prompt_id, tuple(prompt_ids), response_ids, sha256, demonstration.source)

@@ -17,6 +17,7 @@ FIELDS: dict[str, tuple[type, ...]] = {
     "num_correct": (int, type(None)),
     "num_rollouts": (int, type(None)),
     "demonstration_sha256": (str,),
+    "source": (str,),
     "response_tokens": (int,),
     "kept_tokens": (int,),
 }

@@ -70,7 +70,7 @@ def test_every_record_has_the_fields_that_the_docs_promise(first):
     }  # fmt: skip
     assert all(fields <= set(line) for line in first["metrics"])
     uses = {
-        "interval", "step", "prompt_id", "num_correct", "num_rollouts", "demonstration_sha256", "response_tokens",
+        "interval", "step", "prompt_id", "num_correct", "num_rollouts", "demonstration_sha256", "source", "response_tokens",
         "kept_tokens",
     }  # fmt: skip
     assert all(set(line) == uses for line in first["ledger"])

@@ -83,3 +83,14 @@ def test_different_prompts_have_different_ids() -> None:
 
 def test_numpy_targets_are_read_like_lists() -> None:
     assert demonstration_of(row(target=np.array(TARGET, dtype=object))) == demonstration_of(row())
+
+
+def test_who_wrote_a_demonstration_goes_with_it_to_the_example():
+    row = {
+        "prompt": [{"role": "user", "content": "1+1?"}],
+        "target": [{"role": "assistant", "content": "2"}],
+        "reward_model": {"ground_truth": "2"},
+    }
+    assert demonstration_of(row).source == "dataset"
+    assert demonstration_of(row | {"target_source": None}).source == "dataset"
+    assert demonstration_of(row | {"target_source": "teacher-32b"}).source == "teacher-32b"
