@@ -4,7 +4,7 @@ BIN := .venv/bin
 LOCK := docker/cpu.lock.txt
 EXPERIMENT ?= quickstart
 
-.PHONY: help setup lock quickstart rl-algorithms kill-test test test-unit lint format types config clean
+.PHONY: help setup lock quickstart rl-algorithms kill-test test test-unit lint format types config clean mistakes
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,6 +43,9 @@ test: setup ## all tests
 
 test-unit: setup ## the tests without Ray and verl, under a minute
 	$(BIN)/python -m pytest -q tests/unit
+
+mistakes: setup ## the share of the mistakes in tests/mistakes/ that a check catches before anything starts
+	$(BIN)/python -m tests.configs.mistakes
 
 lint: setup ## ruff: style and the direction of imports
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -63,6 +63,29 @@ class ProbeConfig:
 
 
 @dataclass(frozen=True)
+class InspectConfig:
+    """What every SFT phase writes to ``inspection.jsonl`` (``mifo.inspect``)."""
+
+    mask: bool = True
+    """The mask, the RL and the SFT update by layer and by kind of matrix; 2 bytes a coordinate on the host."""
+    tokens: bool = True
+    """Entropies and positions of the tokens and of those kept, and the tokens kept most often."""
+    examples: int = 2
+    """Demonstrations of a phase kept with every token, its entropy and whether it was kept."""
+    example_tokens: int = 512
+    """Tokens of such a demonstration that are kept, from its first."""
+
+    def __post_init__(self) -> None:
+        for name in ("mask", "tokens"):
+            value = getattr(self, name)
+            require(isinstance(value, bool), name, value, "true or false", "correct it")
+        for name in ("examples", "example_tokens"):
+            value = getattr(self, name)
+            whole = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+            require(whole, name, value, "a whole number of at least 0", "0 keeps no demonstration")
+
+
+@dataclass(frozen=True)
 class CheckpointConfig:
     """What happens to checkpoints (``mifo.checkpoint``); ``trainer.save_freq`` says when one is made."""
 
@@ -111,6 +134,7 @@ class MifoConfig:
     freeze: Freeze
     sft: SftConfig
     probe: ProbeConfig
+    inspect: InspectConfig
     checkpoint: CheckpointConfig
     watchdog: WatchdogConfig
 
@@ -123,7 +147,14 @@ _REGISTRIES: dict[str, Registry[Any]] = {
     "schedule": SCHEDULES,
     "freeze": FREEZES,
 }
-_SECTIONS = {"sft": SftConfig, "probe": ProbeConfig, "checkpoint": CheckpointConfig, "watchdog": WatchdogConfig}
+_SECTIONS: dict[str, type] = {
+    "sft": SftConfig,
+    "probe": ProbeConfig,
+    "inspect": InspectConfig,
+    "checkpoint": CheckpointConfig,
+    "watchdog": WatchdogConfig,
+}
+_KNOWN = [*_REGISTRIES, *_SECTIONS]
 
 
 def build_config(node: Mapping[str, Any]) -> MifoConfig:
@@ -132,16 +163,31 @@ def build_config(node: Mapping[str, Any]) -> MifoConfig:
     Raises ValueError, naming the setting, its value, the rule and the cure, on anything unknown, missing or out of
     range.
     """
-    known = [*_REGISTRIES, *_SECTIONS]
+    errors = config_errors(node)
+    if errors:
+        raise ValueError(errors[0])
+    return MifoConfig(**{key: _build(key, node[key]) for key in _KNOWN})
+
+
+def config_errors(node: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a ``mifo`` mapping: one line for each of its nodes that cannot be built."""
+    errors = []
     for key in node:
-        if key not in known:
-            raise ValueError(f"mifo.{key} must be one of {', '.join(known)}{nearest(str(key), known)}; remove it")
-    for key in known:
-        if key not in node:
-            raise ValueError(f"mifo.{key} must be set; start from trainer_configs/mifo.yaml, which sets it")
-    plugins: dict[str, Any] = {key: registry.build(node[key]) for key, registry in _REGISTRIES.items()}
-    sections: dict[str, Any] = {key: _section(f"mifo.{key}", kind, node[key]) for key, kind in _SECTIONS.items()}
-    return MifoConfig(**plugins, **sections)
+        if key not in _KNOWN:
+            nearby = nearest(str(key), _KNOWN)
+            errors.append(f"mifo.{key} must be one of {', '.join(_KNOWN)}{nearby}; remove it")
+    for key in _KNOWN:
+        try:
+            if key not in node:
+                raise ValueError(f"mifo.{key} must be set; start from trainer_configs/mifo.yaml, which sets it")
+            _build(key, node[key])
+        except ValueError as error:
+            errors.append(str(error))
+    return errors
+
+
+def _build(key: str, node: Any) -> Any:
+    return _REGISTRIES[key].build(node) if key in _REGISTRIES else _section(f"mifo.{key}", _SECTIONS[key], node)
 
 
 def _section(setting: str, kind: type, node: Mapping[str, Any]) -> Any:

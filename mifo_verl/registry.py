@@ -8,9 +8,9 @@ from typing import Generic, TypeVar
 Plugin = TypeVar("Plugin")
 
 
-def nearest(word: str, choices: list[str]) -> str:
+def nearest(word: str, choices: list[str], cutoff: float = 0.6) -> str:
     """' (did you mean X?)' for the choice that looks most like ``word``, or '' where none does."""
-    match = get_close_matches(word, choices, n=1, cutoff=0.6)
+    match = get_close_matches(word, choices, n=1, cutoff=cutoff)
     return f" (did you mean {match[0]}?)" if match else ""
 
 

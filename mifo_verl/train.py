@@ -8,7 +8,7 @@ import os
 import sys
 
 from mifo_verl.bridge.compose import ConfigError, compose_config
-from mifo_verl.bridge.preflight import check_run, prepare_data
+from mifo_verl.bridge.preflight import check_run, prepare_data, print_bad_rows, write_data
 
 USAGE = """usage: python -m mifo_verl.train experiment=<name> [setting=value ...]
 
@@ -26,19 +26,25 @@ def main(arguments: list[str]) -> int:
     if not arguments or "--help" in arguments or "-h" in arguments:
         print(USAGE)
         return 0 if arguments else 2
+    overrides = [argument for argument in arguments if argument != "--cfg"]
     try:
-        config = compose_config([argument for argument in arguments if argument != "--cfg"])
+        config = compose_config(overrides)
         if "--cfg" in arguments:
             print(config.to_yaml())
             return 0
         os.environ.update(config.environment())
         prepare_data(config.node)
-        check_run(config.node)
+        checked = check_run(config.node, overrides)
+        for warning in checked.found.warnings():
+            print(f"warning: {warning}")
+        checked.raise_errors()
+        print_bad_rows(checked)
         from mifo_verl.bridge.launch import launch  # imports verl, which reads the environment
 
-        return launch(config.node)
+        return launch(config.node, lambda folder: write_data(checked, folder))
     except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
+        for line in error.errors:
+            print(f"error: {line}", file=sys.stderr)
         return 2
 
 

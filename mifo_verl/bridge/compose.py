@@ -2,7 +2,9 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,13 +14,19 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mifo_verl.bridge.overrides import chosen, malformed
 from mifo_verl.registry import nearest
 
 PACKAGE = Path(__file__).parent.parent
+_MOST_ERRORS = 8
 
 
 class ConfigError(ValueError):
-    """Something that the user can fix before a run starts."""
+    """Something that the user can fix before a run starts: one line for each mistake."""
+
+    def __init__(self, *errors: str) -> None:
+        self.errors = list(errors)
+        super().__init__("\n".join(errors))
 
 
 def config_folder() -> Path:
@@ -46,22 +54,61 @@ class ComposedConfig:
 def compose_config(overrides: list[str]) -> ComposedConfig:
     """Compose ``trainer_configs/mifo.yaml`` with overrides, on top of verl's own config.
 
-    Raises ConfigError on an unknown key or choice, a malformed override, or a setting that must be given and is not.
+    Raises ConfigError on unknown keys or choices, malformed overrides, or a setting that must be given and is not.
     """
-    OmegaConf.register_new_resolver("mifo_data", lambda name: str(PACKAGE / "data" / name), replace=True)
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(config_folder()), version_base=None):
-        try:
-            node = compose("mifo", overrides=[_search_path(), *overrides])
-            _require_given(node)
-            OmegaConf.resolve(node)
-        except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(_one_line(error, overrides)) from None
+    errors = malformed(overrides)
+    if errors:
+        raise ConfigError(*errors)
+    with _hydra():
+        node = _compose(overrides)
     node.run_dir = str(Path(node.run_dir).expanduser().absolute())
     composed = ComposedConfig(node)
     # a local cluster inherits the driver's environment; a remote one gets it from Ray
     OmegaConf.update(node, "ray_kwargs.ray_init.runtime_env.env_vars", composed.environment(), force_add=True)
     return composed
+
+
+def composed_defaults(overrides: list[str]) -> DictConfig:
+    """The config that the choices among the overrides give without the overrides of single values, not resolved."""
+    return _composed_choices(tuple(chosen(overrides)))
+
+
+@lru_cache
+def _composed_choices(choices: tuple[str, ...]) -> DictConfig:
+    with _hydra():
+        return compose("mifo", overrides=[_search_path(), *choices])
+
+
+@contextmanager
+def _hydra() -> Iterator[None]:
+    OmegaConf.register_new_resolver("mifo_data", lambda name: str(PACKAGE / "data" / name), replace=True)
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(config_folder()), version_base=None):
+        yield
+
+
+def _compose(overrides: list[str]) -> DictConfig:
+    """The resolved config. An override that is wrong is left out and composed without, to find the next one's error."""
+    errors: list[str] = []
+    left = list(overrides)
+    while True:
+        try:
+            node = compose("mifo", overrides=[_search_path(), *left])
+            _require_given(node)
+            OmegaConf.resolve(node)
+        except (HydraException, OmegaConfBaseException) as error:
+            line, wrong = _one_line(error, left)
+            errors.append(line)
+            if wrong not in left or len(errors) == _MOST_ERRORS:
+                raise ConfigError(*errors) from None
+            left.remove(wrong)
+        except ConfigError as error:
+            raise ConfigError(*errors, *error.errors) from None
+        else:
+            break
+    if errors:
+        raise ConfigError(*errors)
+    return node
 
 
 def _require_given(node: DictConfig) -> None:
@@ -70,29 +117,29 @@ def _require_given(node: DictConfig) -> None:
             raise ConfigError(f"{key} must be set; write {key}=<folder or hub name of the model>")
 
 
-def _one_line(error: Exception, overrides: list[str]) -> str:
-    """Hydra's message without its traceback, with the nearest key or file where one was misspelt."""
+def _one_line(error: Exception, overrides: list[str]) -> tuple[str, str]:
+    """Hydra's message without its traceback, with the nearest key or file where one was misspelt; and the override."""
     text = " ".join(str(error).split())
     group = re.search(r"Could not find '?([\w/]+)/(\w+)'?", text)
     if group:
+        given = f"{group[1]}={group[2]}"
         folder = config_folder() / group[1]
         names = sorted(file.stem for file in folder.glob("*.yaml"))
         if names:
-            return (
-                f"{group[1]}={group[2]} must be one of {', '.join(names)}{nearest(group[2], names)}; "
-                f"the files of trainer_configs/{group[1]}/"
-            )
+            close = nearest(group[2], names)
+            return f"{given} must be one of {', '.join(names)}{close}; the files of trainer_configs/{group[1]}/", given
     key = re.search(r"Could not override '([\w.@/]+)'|Key '([\w.]+)' is not in struct", text)
     if key:
         full = re.search(r"full_key: ([\w.]+)", text)
         name = key[1] or (full[1] if full else key[2])
         given = next((o for o in overrides if o.split("=")[0].lstrip("+~") == name), name)
-        return f"{given}: no setting is called {name}{nearest(name, _known_keys(name))}; add a new one with +{given}"
-    return text.split("See https")[0].strip()
+        known = _known_keys(overrides, name)
+        return f"{given}: no setting is called {name}{nearest(name, known)}; add a new one with +{given}", given
+    return text.split("See https")[0].strip(), ""
 
 
-def _known_keys(name: str) -> list[str]:
-    base = compose("mifo", overrides=[_search_path()])
+def _known_keys(overrides: list[str], name: str) -> list[str]:
+    base = compose("mifo", overrides=[_search_path(), *chosen(overrides)])
     return [key for key in _keys(base, "") if key.count(".") == name.count(".")]
 
 

@@ -91,6 +91,7 @@ class MifoEngine(SaveTogetherMixin, CpuModuleMixin, FSDPEngineWithLMHead):
         """Called once after the model is built."""
         self.mifo = mifo
         self.interval = IntervalState(ShardedModel(self.module, self.device_mesh))
+        self.interval.inspects = mifo.inspect.mask
 
     # ------------------------------------------------------------------ phases
 
@@ -104,6 +105,8 @@ class MifoEngine(SaveTogetherMixin, CpuModuleMixin, FSDPEngineWithLMHead):
         report = None
         if isinstance(self.mifo.freeze, GradientFreeze):
             report = self.interval.select(self.mifo.freeze, self.mifo.importance, interval)
+        elif self.mifo.inspect.mask and self.interval.start is not None:
+            self.interval.inspect_rl()
         self.enter_sft()
         return report
 

@@ -33,6 +33,7 @@ class HardPrompts:
         self.buffer = buffer
         self.rejected: Counter[str] = Counter()
         self.num_correct = self.num_rollouts = 0
+        self.groups: list[PromptGroup] = []
         self._selector = selector
         self._tokenizer = tokenizer
         self._score = score
@@ -45,6 +46,7 @@ class HardPrompts:
         """Forget the prompts of the step before and start its counts anew."""
         self._rows.clear()
         self.rejected.clear()
+        self.groups.clear()
         self.num_correct = self.num_rollouts = 0
 
     def remember(self, uid: str, row: dict[str, Any]) -> None:
@@ -74,10 +76,11 @@ class HardPrompts:
 
     def _consider(self, uid: str, num_correct: int, num_rollouts: int, prompt_ids: list[int], step: int) -> None:
         row = self._rows[uid]
+        group = PromptGroup(prompt_id_of(row), num_correct, num_rollouts, step)
+        self.groups.append(group)
         if num_rollouts < self._num_rollouts:  # some failed: what is left is no accuracy over N
             self.rejected["incomplete"] += 1
             return
-        group = PromptGroup(prompt_id_of(row), num_correct, num_rollouts, step)
         if not self._selector(group):
             self.buffer.discard(group.prompt_id)
             return

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,6 +10,7 @@ from torch.optim import Optimizer
 
 from mifo_verl.bridge.faults import reach
 from mifo_verl.bridge.shards import ShardedModel
+from mifo_verl.inspect.mask import MaskInspection
 from mifo_verl.method.freezing import GradientFreeze, HeldStill, StrictFreeze, mask_gradients_
 from mifo_verl.method.importance import ImportanceScorer, accumulate_, forget_unselected_
 from mifo_verl.method.top_share import select_top_share, select_top_share_per_tensor
@@ -33,6 +35,10 @@ class IntervalState:
         self.model = model
         self.start: list[Tensor] | None = None
         self.history: list[Tensor] | None = None
+        self.inspects = False
+        """Whether an SFT phase counts its mask and both updates by layer; theta_start then moves to its own start."""
+        self._inspection: MaskInspection | None = None
+        self._last_mask: list[Tensor] | None = None
         self.frozen: list[Tensor] | None = None
         self._held: HeldStill | None = None
         self._held_keys: list[tuple[int, str]] = []
@@ -48,10 +54,12 @@ class IntervalState:
         if self.start is None:
             raise RuntimeError("the interval has no start; begin() comes before select()")
         reach("threshold")
+        previous = self._previous_mask()
         importance = self._importance(scorer, float(Fraction(str(freeze.history))), interval)
         self._require_finite(importance)
         rule = select_top_share if freeze.scope == "global" else select_top_share_per_tensor
         selection = rule(importance, freeze.share, self.model.shards)
+        self._inspect_mask(selection.frozen, importance, previous)
         for values, frozen in zip(importance, selection.frozen, strict=True):
             forget_unselected_(values, frozen)
         if selection.num_frozen == selection.num_coordinates:
@@ -86,6 +94,43 @@ class IntervalState:
                 f"the importance of {count} coordinates is not finite, so weights are NaN or infinite; resume from "
                 "a checkpoint before, with a lower learning rate"
             )
+
+    def _previous_mask(self) -> list[Tensor] | None:
+        """Where the history is not 0, which is the last mask; without a history, the copy kept of it."""
+        if not self.inspects:
+            return None
+        return [old != 0 for old in self.history] if self.history is not None else self._last_mask
+
+    def _inspect_mask(self, frozen: list[Tensor], importance: list[Tensor], previous: list[Tensor] | None) -> None:
+        if not self.inspects:
+            return
+        self.inspect_rl()
+        assert self._inspection is not None
+        for number, (mask, score) in enumerate(zip(frozen, importance, strict=True)):
+            self._inspection.mask(number, mask, score, None if previous is None else previous[number])
+        self._last_mask = [mask.cpu() for mask in frozen]
+
+    @torch.no_grad()
+    def inspect_rl(self) -> None:
+        """Count the RL phase's update; theta_start becomes the weights that the SFT phase starts from."""
+        if self.start is None:
+            raise RuntimeError("the interval has no start; begin() comes before inspect_rl()")
+        self._inspection = MaskInspection([where.name for where in self.model.slices])
+        weights = self.model.weights()
+        self._inspection.rl(self.start, weights)
+        for start, weight in zip(self.start, weights, strict=True):
+            start.copy_(weight)
+
+    @torch.no_grad()
+    def inspect_sft(self) -> dict[str, Any] | None:
+        """The counts of this interval, the SFT phase's update in them; None where nothing is inspected. Collective."""
+        if self._inspection is None or self.start is None:
+            return None
+        weights = self.model.weights()
+        self._inspection.sft(self.start, weights)
+        table = self._inspection.table(self.model.shards, weights[0].device)
+        self._inspection = None
+        return table
 
     def hold(self, freeze: GradientFreeze, optimizer: Optimizer) -> None:
         """Begin to hold the mask's coordinates; in strict mode their weights and moments too."""

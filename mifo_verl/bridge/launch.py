@@ -6,6 +6,7 @@ SIGTERM or SIGINT asks the run to stop with a checkpoint; a second one ends it a
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,6 +26,7 @@ from mifo_verl.bridge.records import CONFIG, METRICS, RunRecords, finish_summary
 from mifo_verl.bridge.resume import check_resume
 from mifo_verl.bridge.saving import Stopped
 from mifo_verl.plugin import require_loaded
+from mifo_verl.report.write import write_report
 
 EXIT_STOPPED = 75
 """Exit code of a run that was asked to stop and can be resumed (EX_TEMPFAIL)."""
@@ -101,10 +103,11 @@ def _import_all() -> None:
     import mifo_verl.bridge.sampling  # noqa: F401
 
 
-def launch(config: DictConfig) -> int:
+def launch(config: DictConfig, write_data: Callable[[Path], None]) -> int:
     """Run a training to its end, or until it is asked to stop; returns the exit code.
 
-    Raises ConfigError where verl itself refuses the config, or where a checkpoint belongs to another run.
+    ``write_data`` puts into the run's folder what the run reads from there, and points the config at it. Raises
+    ConfigError where verl itself refuses the config, or where a checkpoint belongs to another run.
     """
     try:
         require_loaded()
@@ -114,9 +117,10 @@ def launch(config: DictConfig) -> int:
     except (AssertionError, ValueError, RuntimeError) as error:
         raise ConfigError(" ".join(str(error).split())) from None
     resumes = config.trainer.resume_mode != "disable"
+    folder = _run_folder(Path(config.run_dir), resumes)
+    write_data(folder)
     if resumes:
         _check_checkpoint(config)
-    folder = _run_folder(Path(config.run_dir), resumes)
     replace_text(folder / CONFIG, OmegaConf.to_yaml(config, resolve=True))
     os.environ[DRIVER] = str(os.getpid())
     start = _Start(_WARM_ON_CPU if config.trainer.device == "cpu" else 0)
@@ -126,6 +130,8 @@ def launch(config: DictConfig) -> int:
         print(f"stopped on request; the same command with trainer.resume_mode=auto goes on in {folder}")
         return EXIT_STOPPED
     print_summary(finish_summary(folder, time.time() - start.began), folder)
+    if report := write_report(folder):
+        print(f"report: {report}")
     return 0
 
 

@@ -1,24 +1,98 @@
-"""Every check that can be made before Ray starts. Each raises ConfigError: setting, value, rule, cure."""
+"""Every check that can be made before Ray starts, as one list; its table, its JSON, and its errors."""
 
-import os
-import re
-from collections.abc import Iterable
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
 
+from mifo_verl.bridge.checks import batches, data, engine, machine, memory, model, ranges, reward, samples, steps
+from mifo_verl.bridge.checks.findings import Findings, Status
+from mifo_verl.bridge.checks.run import FILES, Run, paths_of
 from mifo_verl.bridge.compose import ConfigError
-from mifo_verl.config import MifoConfig, build_config
-from mifo_verl.data.parquet import check_columns, count_demonstrations
-from mifo_verl.method.freezing import NoFreeze
-from mifo_verl.method.schedule import Never, WhenFull
-from mifo_verl.types import require
+from mifo_verl.data.bad_rows import write_good_rows
+from mifo_verl.data.report import FileReport, write_report
+from mifo_verl.memory import PHASES, Component, Place, total
+
+REPORT = "data_report.json"
+CHECKS: dict[str, Callable[[Run, Findings], None]] = {
+    "settings of mifo": ranges.check_settings,
+    "kinds": ranges.check_kinds,
+    "ranges": ranges.check_ranges,
+    "magnitudes": ranges.check_magnitudes,
+    "trainer": engine.check_trainer,
+    "engine": engine.check_engine,
+    "batches": batches.check_batches,
+    "micro-batches": batches.check_micro_batches,
+    "parallelism": engine.check_parallel,
+    "rollout": engine.check_rollout,
+    "model's files": model.check_folder,
+    "model": model.check_model,
+    "window": model.check_window,
+    "data's files": data.check_files,
+    "hard prompts": steps.check_selection,
+    "steps": steps.check_steps,
+    "resume": steps.check_resume,
+    "tokenizer": model.check_tokenizer,
+    "chat template": model.check_template,
+    "rows": data.check_rows,
+    "demonstrations": steps.check_buffer,
+    "lengths": samples.check_lengths,
+    "reward": reward.check_reward,
+    "verification": samples.check_demonstrations,
+    "overlap": data.check_overlap,
+    "trackers": machine.check_trackers,
+    "GPUs and nodes": machine.check_gpus,
+    "logical CPUs": machine.check_cpus,
+    "run folder": machine.check_folder,
+    "plug-in": machine.check_plugin,
+    "memory": memory.check_memory,
+    "disk": memory.check_disk,
+}
+_COLOURS = {Status.OK: "green", Status.SKIPPED: "dim", Status.WARNING: "yellow", Status.ERROR: "red"}
+
+
+class Checked:
+    """A run after its checks."""
+
+    def __init__(self, run: Run, found: Findings, seconds: float) -> None:
+        self.run = run
+        self.found = found
+        self.seconds = seconds
+
+    @property
+    def reports(self) -> list[FileReport]:
+        """The data report; empty where the files could not be read."""
+        try:
+            return self.run.reports
+        except Exception:
+            return []
+
+    @property
+    def components(self) -> list[Component]:
+        """The prediction of memory and disk; empty where the model could not be counted."""
+        try:
+            return memory.prediction(self.run)
+        except Exception:
+            return []
+
+    def raise_errors(self) -> None:
+        """Raise ConfigError with all errors."""
+        errors = self.found.errors()
+        if errors:
+            raise ConfigError(*map(str, errors))
 
 
 def prepare_data(config: DictConfig) -> None:
     """Make the data of a task that makes its own (``prepare``), where its files do not exist yet."""
-    files = [Path(path) for path in _paths(config.data.train_files)]
+    files = [Path(path) for path in paths_of(config.data.train_files)]
     if config.prepare and not all(path.exists() for path in files):
         from mifo_verl.data.__main__ import main as make_data
 
@@ -26,166 +100,86 @@ def prepare_data(config: DictConfig) -> None:
             raise ConfigError(f"prepare={config.prepare} did not make {files[0]}; see the message above")
 
 
-def check_run(config: DictConfig) -> None:
-    """All checks of a composed, resolved config."""
-    try:
-        mifo = build_config(OmegaConf.to_container(config.mifo, resolve=True))  # type: ignore[arg-type]
-        _check_engine(config, mifo)
-        _check_model(str(config.actor_rollout_ref.model.path))
-        _check_sizes(config)
-        _check_data(config, mifo)
-    except ConfigError:
-        raise
-    except (ValueError, OSError) as error:
-        raise ConfigError(" ".join(str(error).split())) from None
+def check_run(config: DictConfig, overrides: list[str]) -> Checked:
+    """All checks of a composed, resolved config. What they print goes to stderr."""
+    started, found = time.monotonic(), Findings()
+    with contextlib.redirect_stdout(sys.stderr):
+        run = Run(config, overrides)
+        reward.start(run)
+        for name, check in CHECKS.items():
+            with found.of(name):
+                check(run, found)
+    return Checked(run, found, time.monotonic() - started)
 
 
-def _check_engine(config: DictConfig, mifo: MifoConfig) -> None:
-    actor = config.actor_rollout_ref.actor
-    name = "actor_rollout_ref.actor"
-    require(
-        actor.strategy in ("fsdp", "fsdp2"), f"{name}.strategy", actor.strategy, "fsdp2 or fsdp", "fsdp2 is the default"
-    )
-    if actor.strategy == "fsdp":
-        require(
-            bool(actor.fsdp_config.use_orig_params),
-            f"{name}.fsdp_config.use_orig_params",
-            actor.fsdp_config.use_orig_params,
-            "true with strategy=fsdp, because flat parameters hide the coordinates that a mask needs",
-            f"use {name}.strategy=fsdp2",
-        )
-        require(
-            config.trainer.device != "cpu", f"{name}.strategy", "fsdp", "fsdp2 on a CPU", f"use {name}.strategy=fsdp2"
-        )
-    if not isinstance(mifo.freeze, NoFreeze):
-        require(
-            actor.fsdp_config.model_dtype in ("fp32", "float32"),
-            f"{name}.fsdp_config.model_dtype",
-            actor.fsdp_config.model_dtype,
-            "fp32, because importance is taken from float32 master weights (bf16 hides most RL updates)",
-            f"use {name}.fsdp_config.model_dtype=fp32, or mifo/freeze=none",
-        )
-    require(
-        config.trainer.v1.trainer_mode == "mifo",
-        "trainer.v1.trainer_mode",
-        config.trainer.v1.trainer_mode,
-        "mifo, or verl's own trainer would run",
-        "use python -m verl.trainer.main_ppo for that",
-    )
-    require(
-        isinstance(mifo.schedule, Never) or not config.actor_rollout_ref.model.use_fused_kernels,
-        "actor_rollout_ref.model.use_fused_kernels",
-        config.actor_rollout_ref.model.use_fused_kernels,
-        "false, because fused kernels give no logits to take the tokens' entropy from",
-        "use mifo/schedule=never, or switch them off",
-    )
-    if mifo.sft.surplus == "keep" and not isinstance(mifo.schedule, WhenFull):
-        raise ConfigError("mifo.sft.surplus=keep must go with mifo/schedule=when_full, which says what surplus is")
-
-
-def _check_model(path: str) -> None:
-    folder = Path(path).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").exists():
-            raise ConfigError(
-                f"actor_rollout_ref.model.path={path} must hold a config.json; give a Hugging Face folder"
-            )
+def write_data(checked: Checked, folder: Path) -> None:
+    """``data_report.json`` in the run's folder; where bad rows are skipped, the files without them, which it reads."""
+    write_report(checked.reports, folder / REPORT)
+    config = checked.run.config
+    if config.data.on_bad_row != "skip":
         return
-    hub_name = re.fullmatch(r"[\w-]+/[\w.-]+", path)
-    if not hub_name or os.environ.get("HF_HUB_OFFLINE") == "1":
-        raise ConfigError(
-            f"actor_rollout_ref.model.path={path} must be an existing folder"
-            f"{' while HF_HUB_OFFLINE=1' if hub_name else ', or a hub name such as Qwen/Qwen2.5-Math-1.5B'}; "
-            "check the path"
-        )
+    for setting in FILES:
+        paths = []
+        for number, scan in enumerate(checked.run.scans(setting)):
+            copy = folder / "data" / f"{setting.partition('.')[2]}-{number}.parquet"
+            if scan.bad:
+                write_good_rows(scan, copy)
+            paths.append(str(copy if scan.bad else scan.path))
+        config.data[setting.partition(".")[2]] = paths
 
 
-def _check_sizes(config: DictConfig) -> None:
-    actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
-    for name in (
-        "data.train_batch_size",
-        "data.max_prompt_length",
-        "data.max_response_length",
-        "actor_rollout_ref.rollout.n",
-        "actor_rollout_ref.actor.ppo_mini_batch_size",
-        "trainer.n_gpus_per_node",
-        "trainer.nnodes",
-    ):
-        value = OmegaConf.select(config, name)
-        require(isinstance(value, int) and value >= 1, name, value, "a whole number of at least 1", "correct it")
-    require(isinstance(config.seed, int) and config.seed >= 0, "seed", config.seed, "a whole number", "write seed=0")
-    batch, mini, ranks = (
-        config.data.train_batch_size,
-        actor.ppo_mini_batch_size,
-        config.trainer.n_gpus_per_node * config.trainer.nnodes,
-    )
-    require(
-        batch % mini == 0,
-        "actor_rollout_ref.actor.ppo_mini_batch_size",
-        mini,
-        f"a divisor of data.train_batch_size={batch}",
-        "change one of them",
-    )
-    require(
-        mini * rollout.n % ranks == 0,
-        "actor_rollout_ref.actor.ppo_mini_batch_size",
-        mini,
-        f"such that mini-batch x rollout.n = {mini * rollout.n} splits evenly over {ranks} ranks",
-        "change the mini-batch, actor_rollout_ref.rollout.n or trainer.n_gpus_per_node",
-    )
-    if actor.use_dynamic_bsz:
-        longest = config.data.max_prompt_length + config.data.max_response_length
-        budget = actor.ppo_max_token_len_per_gpu * actor.ulysses_sequence_parallel_size
-        require(
-            longest <= budget,
-            "actor_rollout_ref.actor.ppo_max_token_len_per_gpu",
-            actor.ppo_max_token_len_per_gpu,
-            f"such that a sequence of data.max_prompt_length + data.max_response_length = {longest} tokens fits",
-            "make it larger, or the lengths smaller",
-        )
-    if config.algorithm.adv_estimator in ("grpo", "rloo"):
-        require(
-            rollout.n >= 2,
-            "actor_rollout_ref.rollout.n",
-            rollout.n,
-            f"at least 2 for {config.algorithm.adv_estimator}, whose baseline is the group",
-            "the paper's value is 8",
-        )
+def print_table(checked: Checked) -> None:
+    """One table of all findings, then the data's bad rows and the prediction of memory and disk."""
+    console = Console(highlight=False)
+    table = Table(title="Checks", title_justify="left")
+    for column in ("check", "status", "finding", "cure"):
+        table.add_column(column, overflow="fold")
+    for finding in checked.found.all:
+        colour = _COLOURS[finding.status]
+        row = (finding.check, finding.status.value, finding.message, finding.cure)
+        table.add_row(*(text.replace("[", r"\[") for text in row), style=colour if finding.cure else None)
+    console.print(table)
+    print_bad_rows(checked)
+    _print_components(checked.components, console)
+    errors, warnings = len(checked.found.errors()), len(checked.found.warnings())
+    console.print(f"{errors} errors, {warnings} warnings in {checked.seconds:.1f} s")
 
 
-def _check_data(config: DictConfig, mifo: MifoConfig) -> None:
-    for setting in ("data.train_files", "data.val_files"):
-        for path in _paths(OmegaConf.select(config, setting)):
-            if not Path(path).expanduser().exists():
-                raise ConfigError(
-                    f"{setting}={path} must be an existing parquet file; make it with python -m mifo_verl.data"
-                )
-            check_columns(path, setting)
-    counts = [count_demonstrations(path) for path in _paths(config.data.train_files)]
-    rows, demonstrations = (sum(column) for column in zip(*counts, strict=True))
-    batch = config.data.train_batch_size
-    require(
-        batch <= rows, "data.train_batch_size", batch, f"at most the {rows} rows of data.train_files", "make it smaller"
-    )
-    if isinstance(mifo.schedule, Never):
+def print_bad_rows(checked: Checked) -> None:
+    """A table of the bad rows by reason, with the first five of each; nothing where there are none."""
+    table = Table(title="Bad rows", title_justify="left")
+    for column in ("file", "reason", "rows", "the first five"):
+        table.add_column(column, overflow="fold")
+    for report in checked.reports:
+        for bad in report.bad:
+            first = "\n".join(f"{shown['row']}: {shown['text']}" for shown in bad.first)
+            table.add_row(report.path, bad.reason, str(bad.num_rows), first.replace("[", r"\["))
+    if table.row_count:
+        Console(highlight=False).print(table)
+
+
+def _print_components(components: list[Component], console: Console) -> None:
+    if not components:
         return
-    train_files = config.data.train_files
-    require(
-        demonstrations > 0,
-        "data.train_files",
-        train_files,
-        "data with demonstrations in the column target",
-        "use mifo/schedule=never for RL alone",
-    )
-    if isinstance(mifo.schedule, WhenFull):
-        require(
-            mifo.schedule.size <= demonstrations,
-            "mifo.schedule.size",
-            mifo.schedule.size,
-            f"at most the {demonstrations} demonstrations of data.train_files",
-            "make it smaller, or no SFT phase ever comes",
-        )
+    table = Table(title="Memory and disk, predicted", title_justify="left")
+    for column in ("where", "component", *PHASES, "formula"):
+        table.add_column(column, justify="right" if column in PHASES else "left")
+    for component in components:
+        shown = memory.size(component.num_bytes)
+        cells = [shown if phase in component.phases else "" for phase in PHASES]
+        table.add_row(component.place, component.name, *cells, component.formula)
+    sums: tuple[tuple[Place, str], ...] = (("device", "a rank"), ("host", "a node"), ("disk", "in all"))
+    for place, per in sums:
+        cells = [memory.size(total(components, place, phase)) for phase in PHASES]
+        table.add_row(place, f"sum, {per}", *cells, "", style="bold")
+    console.print(table)
 
 
-def _paths(value: Any) -> Iterable[str]:
-    return [str(path) for path in value] if isinstance(value, list | ListConfig) else [str(value)]
+def to_json(found: Findings, checked: Checked | None = None) -> str:
+    """Findings, data report and prediction for machines; the findings alone where there is no config to check."""
+    said: dict[str, Any] = {"findings": [asdict(one) | {"status": one.status.value} for one in found.all]}
+    if checked is not None:
+        said["data"] = [asdict(report) for report in checked.reports]
+        said["memory"] = [asdict(component) for component in checked.components]
+        said["seconds"] = round(checked.seconds, 2)
+    return json.dumps(said, indent=2)

@@ -1,6 +1,7 @@
-"""What a run leaves behind: metrics.jsonl, ledger.jsonl and summary.json in its folder, written as it goes."""
+"""What a run leaves behind, written as it goes: metrics, ledger, prompts and inspection (JSON lines), summary.json."""
 
 import fcntl
+import hashlib
 import json
 import logging
 import math
@@ -14,6 +15,12 @@ from mifo_verl.types import BufferEntry
 
 METRICS = "metrics.jsonl"
 LEDGER = "ledger.jsonl"
+PROMPTS = "prompts.jsonl"
+INSPECTION = "inspection.jsonl"
+MEMORY = "memory.jsonl"
+PARTS = {"prompts": PROMPTS, "inspection": INSPECTION, "memory_gb": MEMORY}
+"""Parts of a record that have files of their own; memory is no more the same in every run than seconds are."""
+
 SUMMARY = "summary.json"
 EVENTS = "events.jsonl"
 CONFIG = "config.yaml"
@@ -48,7 +55,16 @@ class RunRecords:
                 time.sleep(0.5)
 
     def metrics(self, line: dict[str, Any]) -> None:
-        """Append one object for one step. What is not finite is written as null and named in ``nonfinite``."""
+        """Append one object for one step. What is not finite is written as null and named in ``nonfinite``.
+
+        The step's prompts, its memory and an SFT phase's inspection go to files of their own.
+        """
+        for part, name in PARTS.items():
+            if part in line:
+                where = {"interval": line["interval"], "step": line["step"]}
+                held = line[part] if isinstance(line[part], dict) else {part: line[part]}
+                self._append(name, [where | held])
+        line = {key: value for key, value in line.items() if key not in PARTS}
         broken = [key for key, value in line.items() if isinstance(value, float) and not math.isfinite(value)]
         self._append(METRICS, [line | {key: None for key in broken} | ({"nonfinite": broken} if broken else {})])
 
@@ -58,7 +74,9 @@ class RunRecords:
 
     def rewind(self, step: int) -> None:
         """Forget the lines after a step, where a run goes on from that step's checkpoint."""
-        for name in (METRICS, LEDGER):
+        for name in (METRICS, LEDGER, *PARTS.values()):
+            if not (self.folder / name).exists():
+                continue
             kept = [line for line in read_lines(self.folder / name) if line["step"] <= step]
             replace_text(self.folder / name, "".join(json.dumps(line) + "\n" for line in kept))
 
@@ -89,6 +107,11 @@ def ledger_line(entry: BufferEntry, interval: int, step: int, kept_tokens: int) 
         "response_tokens": len(entry.example.response_ids),
         "kept_tokens": kept_tokens,
     }
+
+
+def lines_sha256(lines: Iterable[dict[str, Any]]) -> str:
+    """The digest of an update's ledger lines, which its record keeps: no field of them can change unseen."""
+    return hashlib.sha256("".join(json.dumps(line, sort_keys=True) + "\n" for line in lines).encode()).hexdigest()
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

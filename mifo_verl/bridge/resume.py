@@ -36,6 +36,7 @@ FREE = (
     "trainer.nnodes",
     "trainer.n_gpus_per_node",
     "global_profiler",
+    "data.on_bad_row",
     "data.val_files",
     "data.val_max_samples",
     "data.val_batch_size",

@@ -7,10 +7,6 @@ Chosen by ``actor_rollout_ref.rollout.agent.agent_loop_manager_class``. vLLM get
 ``rollout.full_determinism`` is set, since a seed of its own slows the sampling of every request there.
 """
 
-import hashlib
-import json
-from collections import Counter
-from collections.abc import Sequence
 from typing import Any
 
 import ray
@@ -19,32 +15,10 @@ from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorke
 from verl.utils import tensordict_utils as tu
 
 from mifo_verl.bridge.rollout import ROLLOUT_NAME, SERVER_NAME
+from mifo_verl.generation.streams import stable_seed, training_streams, validation_streams
 
 STREAM = "mifo_stream"
 """The column with the name of a prompt's random stream. It goes no further than the agent loop worker."""
-
-
-def stable_seed(*parts: object) -> int:
-    """A seed in [0, 2**63) that depends on the parts alone, and is the same in every process."""
-    digest = hashlib.sha256(json.dumps(parts).encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
-
-
-def training_streams(global_steps: int, uids: Sequence[str]) -> list[str]:
-    """The name of each prompt's stream in training."""
-    return [f"train/{global_steps}/{uid}" for uid in uids]
-
-
-def validation_streams(prompts: Sequence[Any], indices: Sequence[Any]) -> list[str]:
-    """The name of each prompt's stream in validation: its messages, its ``index`` in the data set and, for rows that
-    agree in both, which of them it is. Raises TypeError on messages that are not text."""
-    seen: Counter[str] = Counter()
-    streams = []
-    for prompt, index in zip(prompts, indices, strict=True):
-        name = f"val/{stable_seed(prompt, str(index))}"
-        streams.append(f"{name}/{seen[name]}")
-        seen[name] += 1
-    return streams
 
 
 class SeededAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):  # type: ignore[misc]

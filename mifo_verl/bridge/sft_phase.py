@@ -10,9 +10,10 @@ from tqdm import tqdm
 from verl.utils import tensordict_utils as tu
 
 from mifo_verl.bridge.checkpoint import SftProgress
-from mifo_verl.bridge.records import ledger_line
-from mifo_verl.bridge.sft_step import rows_of, sequence_seed, sft_batch
+from mifo_verl.bridge.records import ledger_line, lines_sha256
+from mifo_verl.bridge.sft_step import rows_of, sequence_seed, sft_batch, tokens_of
 from mifo_verl.config import MifoConfig
+from mifo_verl.inspect.tokens import TokenSummary
 from mifo_verl.method.buffer import DemonstrationBuffer
 from mifo_verl.method.schedule import WhenFull
 from mifo_verl.types import BufferEntry
@@ -21,7 +22,16 @@ from mifo_verl.types import BufferEntry
 class SftPhase:
     """Runs SFT phases on the actor's workers."""
 
-    def __init__(self, config: DictConfig, mifo: MifoConfig, workers: Any, pad_token_id: int) -> None:
+    def __init__(
+        self,
+        config: DictConfig,
+        mifo: MifoConfig,
+        workers: Any,
+        pad_token_id: int,
+        decode: Callable[[int], str],
+    ) -> None:
+        self._decode = decode
+        self._tokens: TokenSummary | None = None  # of the phase that runs; a checkpoint does not bring it back
         self._mifo = mifo
         self._workers = workers
         self._pad_token_id = pad_token_id
@@ -38,6 +48,7 @@ class SftPhase:
     ) -> SftProgress:
         """Take out of the buffer what the phase trains on, and let every shard make its mask."""
         schedule = self._mifo.schedule
+        self._tokens = self._token_summary()
         keeps = self._mifo.sft.surplus == "keep"
         buffer_size = len(buffer)
         entries = buffer.take(schedule.size if keeps and isinstance(schedule, WhenFull) else None)
@@ -47,12 +58,14 @@ class SftPhase:
     def run(self, phase: SftProgress, interval: int, step: int, stopping: Callable[[], bool]) -> dict[str, Any] | None:
         """Make the updates that are left. Returns the report of the whole phase, None where it was stopped inside."""
         batches = list(self._batches(phase.entries, interval))
+        tokens = self._tokens
         for batch in tqdm(batches[len(phase.updates) :], desc=f"SFT phase of interval {interval}", leave=False):
             if stopping():
                 return None
-            update, ledger = self._update(batch, interval, step)
+            update, ledger = self._update(batch, interval, step, tokens)
             phase.updates.append(update)
             phase.ledger += ledger
+        inspection = self._inspection(tokens)
         drifts = [drift for drift in self._workers.end_sft() if drift is not None]
         return {
             "interval": interval,
@@ -65,6 +78,19 @@ class SftPhase:
             "buffer_size": phase.buffer_size,
             "rejected": phase.rejected,
             "accuracy_before": phase.accuracy_before,
+            "inspection": inspection,
+        }
+
+    def _token_summary(self) -> TokenSummary | None:
+        inspect = self._mifo.inspect
+        return TokenSummary(inspect.examples, inspect.example_tokens) if inspect.tokens else None
+
+    def _inspection(self, tokens: TokenSummary | None) -> dict[str, Any]:
+        """What inspection.jsonl keeps of the phase, before the mask is released; null after a stop inside it."""
+        self._tokens = None
+        return {
+            "mask": self._workers.inspect_sft()[0] if self._mifo.inspect.mask else None,
+            "tokens": None if tokens is None else tokens.table(self._decode),
         }
 
     def _batches(self, entries: list[BufferEntry], interval: int) -> Iterator[list[BufferEntry]]:
@@ -76,7 +102,7 @@ class SftPhase:
             yield from (order[start : start + size] for start in range(0, len(order), size))
 
     def _update(
-        self, entries: list[BufferEntry], interval: int, step: int
+        self, entries: list[BufferEntry], interval: int, step: int, tokens: TokenSummary | None
     ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         examples = [entry.example for entry in entries]
         seeds = [sequence_seed(self._seed, interval, example.prompt_id) for example in examples]
@@ -85,17 +111,22 @@ class SftPhase:
         rows = rows_of(metrics)
         if [row for row, _, _ in rows] != list(range(len(entries))):
             raise RuntimeError(f"an SFT update of {len(entries)} demonstrations came back with rows {rows}")
-        tokens = sum(len(example.response_ids) for example in examples)
+        if tokens is not None:
+            for row, (entropy, keep) in sorted(tokens_of(metrics).items()):
+                tokens.add(examples[row], entropy.tolist(), keep.tolist())
+        num_tokens = sum(len(example.response_ids) for example in examples)
         kept = [kept for _, kept, _ in rows]
+        ledger = [ledger_line(entry, interval, step, k) for entry, k in zip(entries, kept, strict=True)]
         update = {
             "loss": metrics["loss"],
             "grad_norm": metrics["grad_norm"],
-            "entropy": sum(entropy for _, _, entropy in rows) / tokens,
+            "entropy": sum(entropy for _, _, entropy in rows) / num_tokens,
             "demonstrations": len(entries),
-            "response_tokens": tokens,
+            "response_tokens": num_tokens,
             "kept_tokens": sum(kept),
+            "ledger_sha256": lines_sha256(ledger),
         }
-        return update, [ledger_line(e, interval, step, k) for e, k in zip(entries, kept, strict=True)]
+        return update, ledger
 
     def _num_ranks(self) -> int:
         info = self._workers._dispatch_info
@@ -125,6 +156,7 @@ def sft_lines(report: dict[str, Any], seconds: float) -> list[dict[str, Any]]:
             "demonstrations": update["demonstrations"],
             "response_tokens": update["response_tokens"],
             "kept_tokens": update["kept_tokens"],
+            "ledger_sha256": update["ledger_sha256"],
             "seconds": {"sft": seconds / len(report["updates"])},
         }
         for number, update in enumerate(report["updates"], start=1)
@@ -135,6 +167,7 @@ def sft_lines(report: dict[str, Any], seconds: float) -> list[dict[str, Any]]:
         "frozen_drift": report["drift"],
         "accuracy_before": report["accuracy_before"],
         "accuracy_after": report.get("accuracy_after"),
+        "inspection": report["inspection"],
     }
     return lines
 

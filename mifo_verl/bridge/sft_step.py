@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from tensordict import NonTensorData, TensorDict
 from torch import Tensor
@@ -22,6 +23,8 @@ from mifo_verl.types import SftExample
 
 ROWS = "mifo_rows"
 """Metric of a batch: (row, tokens kept, sum of the entropy) of every real sequence."""
+TOKENS = "mifo_tokens"
+"""Metric of a batch with ``mifo.inspect.tokens``: (row, entropies, flags kept) of every real sequence, as arrays."""
 
 
 def sequence_seed(seed: int, interval: int, prompt_id: str) -> int:
@@ -90,12 +93,29 @@ class SftLossOfBatch:
         keep_BT = self._mifo.token_selector(entropy_BT, response_mask_BT, data["seed"])
         loss_B = self._mifo.sft_loss(log_prob_BT, keep_BT, response_mask_BT)
         loss = loss_B.sum() / data["global_batch_size"] * data["dp_size"]
-        return loss, {ROWS: _rows(data["row"], keep_BT, entropy_BT * response_mask_BT)}
+        metrics: dict[str, Any] = {ROWS: _rows(data["row"], keep_BT, entropy_BT * response_mask_BT)}
+        if self._mifo.inspect.tokens:
+            metrics[TOKENS] = _tokens(data["row"], entropy_BT, keep_BT, response_mask_BT)
+        return loss, metrics
 
 
 def _rows(row_B: Tensor, keep_BT: Tensor, entropy_BT: Tensor) -> list[tuple[int, int, float]]:
     columns = (row_B.tolist(), keep_BT.sum(dim=1).tolist(), entropy_BT.sum(dim=1).tolist())
     return [(row, kept, entropy) for row, kept, entropy in zip(*columns, strict=True) if row >= 0]
+
+
+def _tokens(
+    row_B: Tensor, entropy_BT: Tensor, keep_BT: Tensor, mask_BT: Tensor
+) -> list[tuple[int, np.ndarray, np.ndarray]]:
+    columns = zip(row_B.tolist(), entropy_BT.detach().float(), keep_BT, mask_BT, strict=True)
+    return [
+        (row, entropy[mask].cpu().numpy(), keep[mask].cpu().numpy()) for row, entropy, keep, mask in columns if row >= 0
+    ]
+
+
+def tokens_of(metrics: dict[str, Any]) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """(entropies, flags kept) of one update by row number; empty where tokens are not inspected."""
+    return {row: (entropy, keep) for rank in metrics.pop(TOKENS, []) for row, entropy, keep in rank}
 
 
 def rows_of(metrics: dict[str, Any]) -> list[tuple[int, int, float]]:

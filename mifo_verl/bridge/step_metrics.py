@@ -21,6 +21,13 @@ _STAGES = {
 }
 """verl's and our timers, and the stage that a record names them by."""
 
+_MEMORY = {
+    "device_allocated": "actor/perf/max_memory_allocated_gb",
+    "device_reserved": "actor/perf/max_memory_reserved_gb",
+    "host_used": "actor/perf/cpu_memory_used_gb",
+}
+"""What a record calls verl's memory metrics (GiB): peaks of the actor's device, and what is used of the host."""
+
 
 def rl_line(
     metrics: dict[str, Any], timing_raw: dict[str, float], prompts: HardPrompts, interval: int, step: int
@@ -42,6 +49,8 @@ def rl_line(
         "response_length": _number(metrics, "response_length/mean"),
         "rollouts": prompts.num_rollouts,
         "rejected_demonstrations": dict(sorted(prompts.rejected.items())),
+        "prompts": [[group.prompt_id, group.num_correct, group.num_rollouts] for group in prompts.groups],
+        "memory_gb": {name: _number(metrics, metric) for name, metric in _MEMORY.items()},
         "seconds": {stage: timing_raw[timer] for timer, stage in _STAGES.items() if timer in timing_raw},
     }
 

@@ -101,7 +101,11 @@ class MifoTrainer(MeasuringTrainer):
             num_rollouts=self.config.actor_rollout_ref.rollout.n,
         )
         self.sft_phase = SftPhase(
-            config=self.config, mifo=self.mifo, workers=self.actor_rollout_wg, pad_token_id=self.tokenizer.pad_token_id
+            config=self.config,
+            mifo=self.mifo,
+            workers=self.actor_rollout_wg,
+            pad_token_id=self.tokenizer.pad_token_id,
+            decode=lambda token: self.tokenizer.decode([token]),
         )
         self._load_interval()
 

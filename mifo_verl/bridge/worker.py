@@ -85,6 +85,12 @@ class MifoWorker(ActorRolloutRefWorker):
         return None if output is None else output.cpu()
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def inspect_sft(self) -> dict[str, Any] | None:
+        """The mask and both updates of this interval by layer and by kind of matrix, over all ranks."""
+        with self._engine.train_mode():
+            return self._engine.interval.inspect_sft()
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def enter_sft(self) -> None:
         """Go on with an SFT phase whose mask a checkpoint brought."""
         with self._engine.train_mode():

@@ -1,6 +1,6 @@
 """Rows on disk: writing them in verl's schema, and checking a file before a run rather than at step 400."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ SCHEMA = pa.schema(
         ("prompt_id", pa.string()),
     ]
 )
+
 _BATCH_ROWS = 4096
 
 
@@ -35,10 +36,10 @@ def write_rows(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def check_columns(path: str | Path, setting: str = "data.train_files") -> None:
-    """Pass where every row can be trained on: its prompt, ground truth, source, and target where it has one.
+    """Pass where every column that a run reads is there and of its type; ``bad_rows`` looks at the values.
 
     A missing or null target is fine: the prompt has no demonstration. Raises ValueError, naming ``setting``, on a file
-    or column that is missing, a wrong type, or the first row with a null or an empty value.
+    or column that is missing, or a wrong type.
     """
     schema = _schema(path, setting)
     for column, rule, well_formed in (
@@ -46,36 +47,38 @@ def check_columns(path: str | Path, setting: str = "data.train_files") -> None:
         ("prompt", "a list of messages with role and content", _is_messages),
         ("reward_model", "a struct with the string ground_truth", _is_reward_model),
         ("target", "null or a list of messages with role and content", _is_messages_or_null),
+        ("extra_info", "a struct", _is_struct_or_null),
     ):
         index = schema.get_field_index(column)
-        if index < 0 and column == "target":
+        if index < 0 and column in ("target", "extra_info"):
             continue
         where = f"{path}: column {column}"
         require(index >= 0, setting, where, f"present and {rule}", "see 'Data' in the README for the columns")
         found = schema.field(index).type
         require(well_formed(found), setting, f"{where} of type {found}", rule, "prepare the file again")
-    _check_values(path, setting, has_target=not _is_null(schema, "target"))
 
 
-def count_demonstrations(path: str | Path) -> tuple[int, int]:
-    """(rows, rows with a demonstration), counted as ``demonstration_of`` does, of a file that ``check_columns`` passed.
+def find_demonstrations(target: pa.Array) -> pa.Array:
+    """True for the rows of a column ``target`` that ``demonstration_of`` would read, given an answer.
 
     Nothing is verified: whether a demonstration is right is for the reward to say.
     """
+    one = pc.equal(pc.list_value_length(target), 1).fill_null(False)
+    message = pc.list_element(target.filter(one), 0)
+    text = pc.match_substring_regex(pc.struct_field(message, "content"), r"\S")
+    good = pc.and_(pc.equal(pc.struct_field(message, "role"), "assistant"), text).fill_null(False)
+    return pc.replace_with_mask(one, one, good)
+
+
+def count_demonstrations(path: str | Path) -> tuple[int, int]:
+    """(rows, rows with a demonstration) of a file that ``check_columns`` passed, without reading a text into Python."""
     file = pq.ParquetFile(path)
-    num_rows, num_demonstrations = file.metadata.num_rows, 0
-    if _is_null(file.schema_arrow, "target"):
-        return num_rows, 0
-    for batch in _batches(path, ["target", "reward_model.ground_truth"]):
-        target = batch.column("target")
-        one = pc.equal(pc.list_value_length(target), 1)
-        message = pc.list_element(target.filter(one.fill_null(False)), 0)
-        truth = pc.struct_field(batch.column("reward_model"), "ground_truth").filter(one.fill_null(False))
-        good = pc.equal(pc.struct_field(message, "role"), "assistant")
-        for text in (pc.struct_field(message, "content"), pc.cast(truth, pa.string())):
-            good = pc.and_(good, pc.match_substring_regex(text, r"\S"))
-        num_demonstrations += pc.sum(good.fill_null(False)).as_py() or 0
-    return num_rows, num_demonstrations
+    target = file.schema_arrow.get_field_index("target")
+    if target < 0 or is_untyped(file.schema_arrow.field(target).type):
+        return file.metadata.num_rows, 0
+    batches = file.iter_batches(batch_size=_BATCH_ROWS, columns=["target"])
+    counts = [pc.sum(find_demonstrations(batch.column("target"))).as_py() or 0 for batch in batches]
+    return file.metadata.num_rows, sum(counts)
 
 
 def _schema(path: str | Path, setting: str) -> pa.Schema:
@@ -84,49 +87,6 @@ def _schema(path: str | Path, setting: str) -> pa.Schema:
         return pq.read_schema(path)
     except pa.ArrowException as error:
         raise ValueError(f"{setting}={path} must be a parquet file; {error}") from None
-
-
-def _batches(path: str | Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    yield from pq.ParquetFile(path).iter_batches(batch_size=_BATCH_ROWS, columns=columns)
-
-
-def _check_values(path: str | Path, setting: str, has_target: bool) -> None:
-    """Raise on the first row with a null or empty prompt, ground truth, source, or target message."""
-    columns = ["data_source", "prompt", "reward_model.ground_truth"] + ["target"] * has_target
-    first = 0
-    for batch in _batches(path, columns):
-        bad = {
-            "data_source": pc.is_null(batch.column("data_source")),
-            "prompt": _bad_messages(batch.column("prompt"), may_be_null=False),
-            "reward_model.ground_truth": _blank(pc.struct_field(batch.column("reward_model"), "ground_truth")),
-        }
-        if has_target:
-            bad["target"] = _bad_messages(batch.column("target"), may_be_null=True)
-        for column, rows in bad.items():
-            row = pc.index(rows, True).as_py()
-            where = f"{path}: row {first + row}, column {column}"
-            require(row < 0, setting, where, "neither null nor empty", "drop the row or fill it in")
-        first += batch.num_rows
-
-
-def _blank(text: pa.Array) -> pa.Array:
-    return pc.invert(pc.match_substring_regex(pc.cast(text, pa.string()), r"\S").fill_null(False))
-
-
-def _bad_messages(messages: pa.Array, may_be_null: bool) -> pa.Array:
-    """True for a list without messages or with a null role or content; a null list as ``may_be_null`` says."""
-    flat, parent = pc.list_flatten(messages), pc.list_parent_indices(messages)
-    null = pc.or_(pc.is_null(pc.struct_field(flat, "role")), pc.is_null(pc.struct_field(flat, "content")))
-    with_null = pc.is_in(pa.array(range(len(messages)), pa.int64()), value_set=parent.filter(null).cast(pa.int64()))
-    length = pc.list_value_length(messages)
-    empty = pa.array([False] * len(messages)) if may_be_null else pc.equal(length, 0).fill_null(True)
-    return pc.or_(empty, with_null)
-
-
-def _is_null(schema: pa.Schema, column: str) -> bool:
-    """Whether the column is absent, or by its type holds no message: nulls and empty lists alone."""
-    index = schema.get_field_index(column)
-    return index < 0 or _is_untyped(schema.field(index).type)
 
 
 def _is_string(found: pa.DataType) -> bool:
@@ -144,12 +104,16 @@ def _is_messages(found: pa.DataType) -> bool:
 
 
 def _is_messages_or_null(found: pa.DataType) -> bool:
-    return _is_untyped(found) or _is_messages(found)
+    return is_untyped(found) or _is_messages(found)
 
 
-def _is_untyped(found: pa.DataType) -> bool:
-    """The type that a column of nulls, or of nulls and empty lists, is written with."""
+def is_untyped(found: pa.DataType) -> bool:
+    """Whether this is the type that a column of nulls, or of nulls and empty lists, is written with."""
     return bool(pa.types.is_null(found.value_type if pa.types.is_list(found) else found))
+
+
+def _is_struct_or_null(found: pa.DataType) -> bool:
+    return bool(pa.types.is_null(found) or pa.types.is_struct(found))
 
 
 def _is_reward_model(found: pa.DataType) -> bool:

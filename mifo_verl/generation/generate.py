@@ -5,7 +5,7 @@ batches are cut from one order, that of the requests' contents. The order in whi
 Shapes: B requests of a batch, b those of them still in the model, T response positions, P prompt positions, V words.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -78,9 +78,13 @@ def generate(
 
 @torch.inference_mode()
 def generate_batch(
-    model: PreTrainedModel, requests: Sequence[Request], pad_token_id: int, eos_token_ids: Collection[int]
+    model: PreTrainedModel,
+    requests: Sequence[Request],
+    pad_token_id: int,
+    eos_token_ids: Collection[int],
+    on_end: Callable[[int, Completion], None] | None = None,
 ) -> list[Completion]:
-    """A completion for each request of one batch, in their order."""
+    """A completion for each request of one batch, in their order; ``on_end(place, completion)`` gets each at once."""
     responses = _Responses(requests, eos_token_ids)
     uniform_BT = _random_streams(requests)
     temperature_B = torch.tensor([request.temperature for request in requests])
@@ -94,7 +98,11 @@ def generate_batch(
     for step in range(uniform_BT.shape[1]):
         settings = (temperature_B[rows_b], top_p_B[rows_b], top_k_B[rows_b])
         token_b, log_prob_b = sample(logits_bV, uniform_BT[rows_b, step], *settings)
-        kept = responses.append(rows_b, step, token_b, log_prob_b).nonzero()[:, 0]
+        going_on_b = responses.append(rows_b, step, token_b, log_prob_b)
+        if on_end is not None:
+            for row in responses.ended_at(step):
+                on_end(row, responses.completion(row))
+        kept = going_on_b.nonzero()[:, 0]
         if len(kept) == 0:
             break
         if len(kept) <= (1 - FINISHED_SHARE) * len(rows_b):
@@ -131,12 +139,18 @@ class _Responses:
         self.completed_B[rows_b[ends_b & at_eos_b]] = True
         return going_on_b & ~ends_b
 
+    def ended_at(self, step: int) -> list[int]:
+        """The rows whose last token is that of this step."""
+        return (self.num_tokens_B == step + 1).nonzero()[:, 0].tolist()
+
+    def completion(self, row: int) -> Completion:
+        """The response of a row that has ended."""
+        end, completed = int(self.num_tokens_B[row]), bool(self.completed_B[row])
+        tokens, log_probs = self.token_BT[row, :end].tolist(), self.log_prob_BT[row, :end].tolist()
+        return Completion(tokens, log_probs, "completed" if completed else "length")
+
     def completions(self) -> list[Completion]:
-        rows = (self.token_BT, self.log_prob_BT, self.num_tokens_B, self.completed_B)
-        return [
-            Completion(tokens[:end], log_probs[:end], "completed" if completed else "length")
-            for tokens, log_probs, end, completed in zip(*(row.tolist() for row in rows), strict=True)
-        ]
+        return [self.completion(row) for row in range(len(self.num_tokens_B))]
 
 
 def _random_streams(requests: Sequence[Request]) -> Tensor:

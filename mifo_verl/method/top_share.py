@@ -84,8 +84,8 @@ def select_top_share(scores: Sequence[Tensor], share: Share, shards: Shards | No
         return Selection(nothing, num_coordinates, num_positive, 0, float("inf"))
 
     keys = [score.view(torch.int32) for score in scores]
-    high, above = _bin_of(shards.sum(_histogram(keys, None)), count)
-    low, above_low = _bin_of(shards.sum(_histogram(keys, high)), count - above)
+    high, above = bin_of(shards.sum(histogram(keys, None)), count)
+    low, above_low = bin_of(shards.sum(histogram(keys, high)), count - above)
     threshold = (high << 16) | low
     quota = _tie_quota(keys, threshold, count - above - above_low, shards)
     frozen = [_mask(key, threshold, int(ties)) for key, ties in zip(keys, quota.tolist(), strict=True)]
@@ -108,7 +108,7 @@ def select_top_share_per_tensor(scores: Sequence[Tensor], share: Share, shards: 
     )
 
 
-def _histogram(keys: Sequence[Tensor], high: int | None) -> Tensor:
+def histogram(keys: Sequence[Tensor], high: int | None) -> Tensor:
     """Counts (int64) of the positive scores by their high 16 bits, or, of those in bin ``high``, by their low 16."""
     counts = torch.zeros(_BINS, dtype=torch.int64, device=keys[0].device)
     for key in keys:
@@ -118,7 +118,7 @@ def _histogram(keys: Sequence[Tensor], high: int | None) -> Tensor:
     return counts
 
 
-def _bin_of(counts: Tensor, rank: int) -> tuple[int, int]:
+def bin_of(counts: Tensor, rank: int) -> tuple[int, int]:
     """The bin that holds the ``rank``-th largest element (rank >= 1), and how many elements lie in higher bins."""
     at_or_above = counts.flip(0).cumsum(0)
     position = int(torch.searchsorted(at_or_above, torch.tensor(rank, device=counts.device)).item())

@@ -19,7 +19,7 @@ from verl.workers.rollout.replica import TokenOutput, get_rollout_replica_class
 
 from mifo_verl.bridge.compose import compose_config
 from mifo_verl.bridge.rollout import register
-from mifo_verl.bridge.sampling import stable_seed, training_streams, validation_streams
+from mifo_verl.generation.streams import stable_seed, training_streams, validation_streams
 
 PARAMS = {"temperature": 4.0, "top_p": 1.0, "top_k": -1, "repetition_penalty": 1.0, "logprobs": True}
 

@@ -4,7 +4,15 @@ import copy
 
 import pytest
 
-from mifo_verl.config import CheckpointConfig, MifoConfig, ProbeConfig, SftConfig, WatchdogConfig, build_config
+from mifo_verl.config import (
+    CheckpointConfig,
+    InspectConfig,
+    MifoConfig,
+    ProbeConfig,
+    SftConfig,
+    WatchdogConfig,
+    build_config,
+)
 from mifo_verl.method.freezing import StrictFreeze
 from mifo_verl.method.importance import AbsChange
 from mifo_verl.method.prompt_selection import MaxAccuracy
@@ -21,6 +29,7 @@ PAPER = {
     "freeze": {"name": "strict", "share": 0.5, "history": 0.5, "scope": "global"},
     "sft": {},
     "probe": {},
+    "inspect": {},
     "checkpoint": {},
     "watchdog": {},
 }
@@ -41,7 +50,7 @@ def message(node: dict) -> str:
 def test_the_papers_settings_are_the_defaults_of_every_section():
     expected = MifoConfig(
         MaxAccuracy(), TopEntropy(), Nll(), AbsChange(), WhenFull(), StrictFreeze(), SftConfig(), ProbeConfig(),
-        CheckpointConfig(), WatchdogConfig(),
+        InspectConfig(), CheckpointConfig(), WatchdogConfig(),
     )  # fmt: skip
     assert build_config(PAPER) == expected
     assert (
@@ -64,7 +73,7 @@ def test_a_missing_section_is_named(section):
 def test_an_unknown_section_is_named_with_the_nearest():
     assert message(PAPER | {"freezing": {}}) == (
         "mifo.freezing must be one of prompt_selector, token_selector, sft_loss, importance, schedule, freeze, sft, "
-        "probe, checkpoint, watchdog (did you mean freeze?); remove it"
+        "probe, inspect, checkpoint, watchdog (did you mean freeze?); remove it"
     )
 
 
@@ -103,6 +112,12 @@ def test_an_unknown_setting_is_refused_in_every_group(section):
             "sft",
             {"learning_rate": 1e-5},
             "mifo.sft.learning_rate must be one of lr, batch_size, passes, clip_grad, optimizer, surplus; remove it",
+        ),
+        ("inspect", {"mask": 1}, "mifo.inspect.mask=1 must be true or false; correct it"),
+        (
+            "inspect",
+            {"examples": -1},
+            "mifo.inspect.examples=-1 must be a whole number of at least 0; 0 keeps no demonstration",
         ),
         (
             "checkpoint",

@@ -14,10 +14,33 @@ MAY_IMPORT = {
     "rewards": {"types", "registry"},
     "data": {"types", "registry", "rewards"},
     "generation": {"types"},
+    "keyed_lines": set(),
+    "scoring": {"types", "registry", "rewards"},
+    "evaluate": {"types", "registry", "keyed_lines", "rewards", "scoring", "data", "generation", "bridge"},
+    "demonstrations": {"types", "registry", "keyed_lines", "scoring", "data", "generation"},
+    "inspect": {"types", "method", "bridge"},
+    "analyze": {"registry", "inspect"},
+    "ledger": {"types", "data", "bridge"},
+    "report": {"types", "inspect", "ledger", "bridge"},
     "config": {"types", "registry", "method"},
-    "bridge": {"types", "registry", "method", "rewards", "data", "generation", "config", "bridge", "plugin"},
+    "bridge": {
+        "types",
+        "registry",
+        "method",
+        "rewards",
+        "data",
+        "generation",
+        "config",
+        "memory",
+        "bridge",
+        "plugin",
+        "inspect",
+        "report",
+    },
     "plugin": {"bridge"},
     "train": {"bridge", "plugin"},
+    "check": {"bridge"},
+    "memory": set(),
     "__init__": set(),
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -48,6 +71,13 @@ def test_imports_follow_the_direction_of_the_house(file):
     assert ours <= allowed, f"{part} may not import {ours - allowed}"
     if part not in ("bridge", "train", "plugin"):
         assert not {name.split(".")[0] for name in imports(file)} & PLUMBING
+
+
+@pytest.mark.parametrize("part", ["inspect", "ledger", "report", "analyze"])
+def test_what_reads_records_knows_of_the_bridge_its_record_files_alone(part):
+    for file in (PACKAGE / part).glob("*.py"):
+        bridge = {name for name in imports(file) if name.startswith("mifo_verl.bridge")}
+        assert bridge <= {"mifo_verl.bridge.records"}, file
 
 
 @pytest.mark.parametrize("file", sorted((PACKAGE / "method").glob("*.py")), ids=lambda file: file.name)

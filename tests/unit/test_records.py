@@ -59,3 +59,12 @@ def test_a_folder_has_one_writer_at_a_time_and_is_free_when_it_dies(tmp_path):
     other.kill()
     other.wait()
     records.lock(patience_seconds=5.0)
+
+
+def test_what_is_not_the_same_in_every_run_or_too_long_for_a_record_has_a_file_of_its_own(tmp_path):
+    line = {"step": 3, "interval": 2, "loss": 0.5, "memory_gb": {"host_used": 7.5}, "prompts": [["q1", 0, 8]]}
+    RunRecords(tmp_path).metrics(line)
+    where = {"step": 3, "interval": 2}
+    assert read_lines(tmp_path / METRICS) == [where | {"loss": 0.5}]
+    assert read_lines(tmp_path / "memory.jsonl") == [where | {"host_used": 7.5}]
+    assert read_lines(tmp_path / "prompts.jsonl") == [where | {"prompts": [["q1", 0, 8]]}]

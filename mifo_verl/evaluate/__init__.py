@@ -1,0 +1,1 @@
+"""Evaluation: questions to responses to verdicts, with intervals; and comparisons that say what they show."""

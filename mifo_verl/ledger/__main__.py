@@ -1,0 +1,90 @@
+"""Print and verify the data ledger of a run: ``python -m mifo_verl.ledger <run> [data=<file>]``.
+
+Exit code 0 where everything agrees, 1 where a line is missing, doubled, altered or of another data set, 2 where there
+is nothing to verify.
+"""
+
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from mifo_verl.ledger import dataset
+from mifo_verl.ledger.account import Account, account
+from mifo_verl.ledger.audit import audit, audit_hashes, pending_interval, without_digest
+from mifo_verl.ledger.read import RunFiles, read_run
+
+USAGE = "usage: python -m mifo_verl.ledger <run> [data=<file>[,<file>]]   the data that a run used, verified"
+_SHOWN = 20
+
+
+def main(arguments: list[str]) -> int:
+    """Print the account and the audit; returns the exit code."""
+    named = [argument.removeprefix("data=") for argument in arguments if argument.startswith("data=")]
+    runs = [argument for argument in arguments if not argument.startswith(("data=", "-"))]
+    if len(runs) != 1 or len(runs) + len(named) != len(arguments):
+        print(USAGE, file=sys.stdout if {"-h", "--help"} & set(arguments) else sys.stderr)
+        return 0 if {"-h", "--help"} & set(arguments) else 2
+    try:
+        run = read_run(Path(runs[0]))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return _report(run, [Path(name) for part in named for name in part.split(",")])
+
+
+def _report(run: RunFiles, named: list[Path]) -> int:
+    console = Console()
+    faults = audit(run)
+    data = None
+    try:
+        files = named or dataset.find_files(run.config, run.folder)
+        data = dataset.count(files)
+        faults += audit_hashes(run, dataset.hashes(files, {str(line.get("prompt_id")) for line in run.ledger}))
+    except (ValueError, OSError) as error:
+        faults.append(f"the hashes are not checked: {error}")
+    console.print(_table(account(run, data)))
+    if missing := without_digest(run):
+        console.print(
+            f"{missing} SFT updates have no digest (an older run): their num_correct and num_rollouts are not proved",
+            soft_wrap=True,
+        )
+    if run.summary is None:
+        console.print("no summary.json: the run goes on, or was killed")
+    if not faults and (pending := pending_interval(run)) is not None:
+        console.print(f"the SFT phase of interval {pending} is not written whole yet, and not verified")
+    for fault in faults[:_SHOWN]:
+        console.print(fault, style="red", soft_wrap=True, highlight=False, markup=False)
+    if len(faults) > _SHOWN:
+        console.print(f"and {len(faults) - _SHOWN} more faults", style="red")
+    uses = f"{len(run.ledger)} uses in {len(run.sft)} SFT updates"
+    console.print(f"NOT verified: {len(faults)} faults" if faults else f"verified: {uses}, no fault")
+    return 1 if faults else 0
+
+
+def _table(counted: Account) -> Table:
+    table = Table("data", "count", "share of the data set", title="The data of this run")
+    of_demonstrations = _percent(counted.share_of_demonstrations, counted.rows_with_demonstration, "demonstrations")
+    table.add_row("demonstrations used in SFT (distinct prompts)", str(counted.distinct_sft_prompts), of_demonstrations)
+    table.add_row("distinct demonstration texts", str(counted.distinct_demonstrations), "")
+    table.add_row("uses of a demonstration", str(counted.demonstrations), "")
+    for uses, number in counted.uses.items():
+        table.add_row(f"  used {uses} time{'s' * (uses > 1)}", str(number), "")
+    distinct = "not recorded" if counted.distinct_rl_prompts is None else str(counted.distinct_rl_prompts)
+    of_prompts = _percent(counted.share_of_prompts, counted.rows, "prompts")
+    table.add_row("prompts used in RL (distinct)", distinct, of_prompts)
+    table.add_row("prompts rolled out, repeats counted", str(counted.rl_prompts), "")
+    table.add_row("rollouts", str(counted.rollouts), "")
+    table.add_row("response tokens of the demonstrations used", str(counted.response_tokens), "")
+    kept = counted.kept_tokens / counted.response_tokens if counted.response_tokens else 0.0
+    table.add_row("  of these in the loss", str(counted.kept_tokens), f"{kept:.2%} of the response tokens")
+    return table
+
+
+def _percent(share: float | None, whole: int | None, of: str) -> str:
+    return "-" if share is None else f"{share:.2%} of {whole} {of}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

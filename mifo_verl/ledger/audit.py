@@ -1,0 +1,138 @@
+"""What is wrong with a run's ledger: every line against the records, the run's settings and itself.
+
+The record of an SFT update counts its demonstrations and tokens and holds the digest of its ledger lines, so a line
+that is missing, doubled or altered in any field shows. A digest is missing in runs older than it.
+"""
+
+from collections.abc import Iterator
+
+from mifo_verl.bridge.records import lines_sha256
+from mifo_verl.ledger.audit_lines import by_interval, line_faults
+from mifo_verl.ledger.read import Line, RunFiles
+
+FIELDS: dict[str, tuple[type, ...]] = {
+    "interval": (int,),
+    "step": (int,),
+    "prompt_id": (str,),
+    "num_correct": (int, type(None)),
+    "num_rollouts": (int, type(None)),
+    "demonstration_sha256": (str,),
+    "response_tokens": (int,),
+    "kept_tokens": (int,),
+}
+_SUMS = ("response_tokens", "kept_tokens")
+
+
+def audit(run: RunFiles) -> list[str]:
+    """Every fault found, in words; empty where the ledger, the records and the summary agree."""
+    malformed = list(_malformed(run.ledger))
+    if run.unreadable or malformed:
+        return run.unreadable + malformed
+    return [*_gaps(run), *_against_updates(run), *line_faults(run), *_summary(run)]
+
+
+def audit_hashes(run: RunFiles, hashes: dict[str, set[str]]) -> list[str]:
+    """Every line whose prompt or demonstration is not in the data set."""
+    faults = []
+    for number, line in enumerate(run.ledger, start=1):
+        prompt_id = line.get("prompt_id")
+        if prompt_id not in hashes:
+            faults.append(f"ledger line {number}: prompt {prompt_id} is not in the data set")
+        elif line.get("demonstration_sha256") not in hashes[prompt_id]:
+            faults.append(f"ledger line {number}: the hash is not that of {prompt_id}'s demonstration in the data set")
+    return faults
+
+
+def without_digest(run: RunFiles) -> int:
+    """SFT updates whose record holds no digest: of their lines, only what is counted can be checked."""
+    return sum("ledger_sha256" not in line for line in run.sft)
+
+
+def pending_interval(run: RunFiles) -> int | None:
+    """The last phase of a run that goes on or was killed, where of its records and its lines one is not there yet."""
+    records, lines = ({line["interval"] for line in part} for part in (run.sft, run.ledger))
+    last = max(records | lines, default=None)
+    return last if run.summary is None and last not in records & lines else None
+
+
+def _malformed(ledger: list[Line]) -> Iterator[str]:
+    for number, line in enumerate(ledger, start=1):
+        if set(line) != set(FIELDS):
+            wrong = sorted(set(line) ^ set(FIELDS))
+            yield f"ledger line {number}: fields missing or unknown: {', '.join(wrong)}"
+            continue
+        for name, types in FIELDS.items():
+            if not isinstance(line[name], types) or isinstance(line[name], bool):
+                yield f"ledger line {number}: {name}={line[name]!r} has a wrong type"
+
+
+def _gaps(run: RunFiles) -> Iterator[str]:
+    """Steps, intervals and updates must follow each other without a gap."""
+    steps = [line["step"] for line in run.rl]
+    if steps != sorted(set(steps)):
+        yield "metrics: the RL steps are not in order, or one is there twice"
+    missing = sorted(set(range(1, max(steps, default=0) + 1)) - set(steps) - {line["step"] for line in run.sft})
+    from_data_set = any(line["num_rollouts"] is None for line in run.ledger)  # such a step may find no demonstration
+    if missing and not from_data_set:
+        yield f"metrics: no record of step {', '.join(map(str, missing))}"
+    phases = by_interval(run.sft)
+    last = max([line["interval"] - 1 for line in run.rl] + list(phases), default=0)
+    for interval in range(1, last + 1):
+        updates = [line["update"] for line in phases.get(interval, [])]
+        if interval == pending_interval(run):
+            continue
+        if not updates:
+            yield f"metrics: no SFT update of interval {interval}"
+        elif updates != list(range(1, len(updates) + 1)) or "accuracy_before" not in phases[interval][-1]:
+            yield f"metrics: the SFT updates of interval {interval} are not complete and in order"
+    if (order := [line["interval"] for line in run.ledger]) != sorted(order):
+        yield "ledger: the lines are not in the order of the intervals"
+
+
+def _against_updates(run: RunFiles) -> Iterator[str]:
+    """The lines of each interval, cut as its updates were, must give the updates' counts, sums and digests."""
+    lines, phases = by_interval(run.ledger), by_interval(run.sft)
+    for interval in sorted({*lines, *phases} - ({pending_interval(run)})):
+        own, updates = lines.get(interval, []), phases.get(interval, [])
+        counted = sum(update["demonstrations"] for update in updates)
+        if len(own) != counted:
+            yield f"interval {interval}: {len(own)} lines in the ledger, {counted} demonstrations in metrics"
+            continue
+        start = 0
+        for update in updates:
+            part = own[start : start + update["demonstrations"]]
+            start += update["demonstrations"]
+            yield from _update(update, part, f"interval {interval}, update {update['update']}")
+
+
+def _update(update: Line, lines: list[Line], where: str) -> Iterator[str]:
+    for name in _SUMS:
+        total = sum(line[name] for line in lines)
+        if total != update[name]:
+            yield f"{where}: {name} add up to {total} in the ledger, {update[name]} in metrics"
+    if any(line["step"] != update["step"] for line in lines):
+        yield f"{where}: a ledger line has another step than {update['step']}"
+    if "ledger_sha256" in update and lines_sha256(lines) != update["ledger_sha256"]:
+        yield f"{where}: the digest of its {len(lines)} ledger lines is not that of metrics"
+
+
+def _summary(run: RunFiles) -> Iterator[str]:
+    if run.summary is None:
+        return
+    phases = by_interval(run.sft)
+    wanted = {
+        "rl_steps": len(run.rl),
+        "sft_updates": len(run.sft),
+        "intervals": len(phases),
+        "demonstrations": len(run.ledger),
+        "distinct_demonstrations": len({line["demonstration_sha256"] for line in run.ledger}),
+    }
+    for name, value in wanted.items():
+        if run.summary.get(name) != value:
+            yield f"summary: {name} is {run.summary.get(name)}, and the records say {value}"
+    for row in run.summary["sft_phases"]:
+        lines = [line for line in run.ledger if line["interval"] == row["interval"]]
+        sums = {"demonstrations": len(lines)} | {name: sum(line[name] for line in lines) for name in _SUMS}
+        for name, value in sums.items():
+            if row[name] != value:
+                yield f"summary: {name} of interval {row['interval']} is {row[name]}, and the ledger says {value}"

@@ -1,0 +1,89 @@
+"""The numbers that the report's words and tables name, each computed from the records alone."""
+
+from typing import Any
+
+from mifo_verl.report.run import Run, mean_of, probes, split_seconds
+
+Number = int | float | None
+
+ROUNDING = 1e-9
+"""A smaller change of an accuracy is none: its means are taken in floats."""
+
+
+def numbers(run: Run) -> dict[str, Number]:
+    """Every number by its name; None where the run has not recorded it."""
+    phases = run.phases()
+    found: dict[str, Number] = {
+        "rl_steps": len(run.rl),
+        "sft_phases": len(phases),
+        "sft_updates": len(run.sft),
+        "buffer_size": run.config.get("buffer_size"),
+        **_seconds(run),
+        **_accuracy(run),
+        **_data(run),
+    }
+    changes = [change(before, after) for phase, _, before, after in probes(run).get("accuracy", []) if phase == "sft"]
+    found["probed_phases"] = len(changes)
+    found["mean_change"] = sum(changes) / len(changes) if changes else None
+    found["worst_change"] = min(changes, default=None)
+    found["phases_down"] = sum(one < 0 for one in changes)
+    masks = [phase[-1]["mask"] for phase in phases if phase[-1].get("mask")]
+    found["masked_phases"] = len(masks)
+    if masks:
+        found["coordinates"] = masks[-1]["num_coordinates"]
+        found["frozen_share"] = sum(mask["num_frozen"] for mask in masks) / sum(m["num_coordinates"] for m in masks)
+        found["last_frozen"] = masks[-1]["num_frozen"]
+        found["last_threshold"] = masks[-1]["threshold"]
+    drifts = [phase[-1]["frozen_drift"] for phase in phases if phase[-1].get("frozen_drift") is not None]
+    found["frozen_drift"] = max(drifts, default=None)
+    return found
+
+
+def change(before: float, after: float) -> float:
+    """What a phase changed, 0 where it is only rounding."""
+    return after - before if abs(after - before) > ROUNDING else 0.0
+
+
+def _seconds(run: Run) -> dict[str, Number]:
+    """Of the records; the whole run's, where it has ended."""
+    sft = sum(line["seconds"]["sft"] for line in run.sft)
+    split = [split_seconds(line) for line in run.rl]
+    recorded = sft + sum(own + beside for own, beside in split)
+    total = run.files.summary["seconds"]["total"] if run.files.summary else recorded
+    return {
+        "seconds_rl": sum(own for own, _ in split),
+        "seconds_sft": sft,
+        "seconds_total": total,
+        "sft_time_share": sft / total if total else None,
+    }
+
+
+def _accuracy(run: Run) -> dict[str, Number]:
+    """Validation accuracy at the start and the end of a finished run, else the first and the last recorded."""
+    summary: dict[str, Any] = run.files.summary or {}
+    recorded = [value for line in run.rl if (value := mean_of(line.get("validation"))) is not None]
+    start = mean_of(summary.get("accuracy_start"))
+    end = mean_of(summary.get("accuracy_end"))
+    return {
+        "accuracy_start": start if start is not None else next(iter(recorded), None),
+        "accuracy_end": end if end is not None else next(reversed(recorded), None),
+    }
+
+
+def _data(run: Run) -> dict[str, Number]:
+    data = run.account
+    return {
+        "demonstrations": data.demonstrations,
+        "distinct_demonstrations": data.distinct_sft_prompts,
+        "most_uses": max(data.uses, default=0),
+        "response_tokens": data.response_tokens,
+        "kept_tokens": data.kept_tokens,
+        "kept_share": data.kept_tokens / data.response_tokens if data.response_tokens else None,
+        "rollouts": data.rollouts,
+        "rl_prompts": data.rl_prompts,
+        "distinct_rl_prompts": data.distinct_rl_prompts,
+        "rows": data.rows,
+        "rows_with_demonstration": data.rows_with_demonstration,
+        "share_of_demonstrations": data.share_of_demonstrations,
+        "share_of_prompts": data.share_of_prompts,
+    }

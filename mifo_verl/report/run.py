@@ -1,0 +1,127 @@
+"""A run as the report reads it: its record files, whole or torn, and what they lack."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mifo_verl.bridge.records import INSPECTION, MEMORY, RL_STAGES, read_lines
+from mifo_verl.ledger import dataset
+from mifo_verl.ledger.account import Account, account
+from mifo_verl.ledger.audit import audit, pending_interval, without_digest
+from mifo_verl.ledger.read import Line, RunFiles, read_run
+
+VERSIONS = "versions.json"
+_MOST_BYTES = 64 << 20
+"""Of larger data sets the demonstrations are not counted: a report is made in seconds."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: its files, what was inspected of every SFT phase, memory, its data, and the faults of its ledger."""
+
+    label: str
+    files: RunFiles
+    inspection: list[Line]
+    memory: list[Line]
+    account: Account
+    faults: list[str]
+    undigested: int
+    pending: int | None
+    versions: dict[str, str]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return self.files.config
+
+    @property
+    def rl(self) -> list[Line]:
+        return self.files.rl
+
+    @property
+    def sft(self) -> list[Line]:
+        return self.files.sft
+
+    @property
+    def steps(self) -> int:
+        """The last step that has a record."""
+        return max((line["step"] for line in self.rl + self.sft), default=0)
+
+    @property
+    def planned_steps(self) -> int | None:
+        """The steps that the config asks for; None where epochs decide."""
+        return self.config["trainer"].get("total_training_steps")
+
+    def phases(self) -> list[list[Line]]:
+        """The records of every SFT phase, in order."""
+        found: dict[int, list[Line]] = {}
+        for line in self.sft:
+            found.setdefault(line["interval"], []).append(line)
+        return [found[interval] for interval in sorted(found)]
+
+
+def load(folder: Path) -> Run:
+    """Read a run folder. Raises ValueError where it holds no run."""
+    files = read_run(folder)
+    try:
+        data = dataset.count(dataset.find_files(files.config, folder), _MOST_BYTES)
+    except (ValueError, OSError):
+        data = None
+    versions = folder / VERSIONS
+    return Run(
+        label=folder.resolve().name,
+        files=files,
+        inspection=read_lines(folder / INSPECTION),
+        memory=read_lines(folder / MEMORY),
+        account=account(files, data),
+        faults=audit(files),
+        undigested=without_digest(files),
+        pending=pending_interval(files),
+        versions=json.loads(versions.read_text()) if versions.exists() else {},
+    )
+
+
+def load_all(folders: list[Path]) -> list[Run]:
+    """Several runs, with labels that differ."""
+    runs = [load(folder) for folder in folders]
+    names = [run.label for run in runs]
+    return [
+        run if names.count(run.label) == 1 else replace(run, label=f"{run.label} ({place + 1})")
+        for place, run in enumerate(runs)
+    ]
+
+
+def step_seconds(line: Line) -> dict[str, float]:
+    """The seconds of an RL record by stage, none counted twice: the KL to the start is measured inside old_log_prob."""
+    seconds = dict(line["seconds"])
+    if "kl_to_start" in seconds and "old_log_prob" in seconds:
+        seconds["old_log_prob"] -= seconds["kl_to_start"]
+    return seconds
+
+
+def split_seconds(line: Line) -> tuple[float, float]:
+    """(seconds of the RL step itself, seconds of probes, validation, weight sync and checkpoints beside it)."""
+    own = sum(line["seconds"].get(stage, 0.0) for stage in RL_STAGES)
+    within = (*RL_STAGES, "kl_to_start")  # measured inside old_log_prob
+    return own, sum(seconds for stage, seconds in line["seconds"].items() if stage not in within)
+
+
+def mean_of(value: Any) -> float | None:
+    """A probe's one number: itself, or the ``mean`` of a table by data source."""
+    if isinstance(value, dict):
+        value = value.get("mean")
+    return None if value is None or isinstance(value, bool) or not isinstance(value, int | float) else float(value)
+
+
+def probes(run: Run) -> dict[str, list[tuple[str, int, float, float]]]:
+    """Every quantity that a record holds as ``<name>_before``, ``<name>_after``: (phase, interval, before, after)."""
+    found: dict[str, list[tuple[str, int, float, float]]] = {}
+    for line in run.rl + run.sft:
+        for key in line:
+            name = key.removesuffix("_before")
+            if name == key or f"{name}_after" not in line:
+                continue
+            before, after = mean_of(line[key]), mean_of(line[f"{name}_after"])
+            if before is not None and after is not None:
+                found.setdefault(name, []).append((line["phase"], line["interval"], before, after))
+    return found

@@ -1,0 +1,168 @@
+"""The tables of the report as HTML: phases, data, settings against the paper's, runs against each other, versions."""
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import Any
+
+import yaml
+
+from mifo_verl.report.bands import mean_interval
+from mifo_verl.report.groups import Group
+from mifo_verl.report.numbers import change, numbers
+from mifo_verl.report.paper import SETTINGS, lookup, same
+from mifo_verl.report.run import Run, probes
+from mifo_verl.report.words import shown
+
+_FAULTS_SHOWN = 10
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """An HTML table; cells are HTML already."""
+    top = "".join(f"<th>{cell}</th>" for cell in head)
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def phases(run: Run) -> str:
+    """One row an SFT phase."""
+    accuracy = {interval: pair for phase, interval, *pair in probes(run).get("accuracy", []) if phase == "sft"}
+    rows = []
+    for lines in run.phases():
+        last, where = lines[-1], f"interval_{lines[-1]['interval']}_"
+        kept, tokens = (sum(line[name] for line in lines) for name in ("kept_tokens", "response_tokens"))
+        before, after = accuracy.get(last["interval"], (None, None))
+        gained = None if before is None or after is None else change(before, after)
+        values = [
+            (str(last["interval"]), None, ""),
+            (str(last["step"]), None, ""),
+            ("updates", len(lines), "d"),
+            ("demonstrations", sum(line["demonstrations"] for line in lines), "d"),
+            ("kept_tokens", kept, ",d"),
+            ("kept_share", kept / tokens, ".1%"),
+            ("frozen_share", last["frozen_share"], ".1%"),
+            ("seconds", sum(line["seconds"]["sft"] for line in lines), ".2f"),
+            ("accuracy_before", before, ".3f"),
+            ("accuracy_after", after, ".3f"),
+            ("accuracy_change", gained, "+.3f"),
+        ]
+        rows.append([name if not form else shown(where + name, value, form) for name, value, form in values])
+    head = ("interval", "after step", "updates", "demon­strations", "tokens in the loss", "share", "frozen", "seconds")
+    return table((*head, "accuracy before", "after", "change"), rows) if rows else "<p>No SFT phase so far.</p>"
+
+
+def data(run: Run) -> str:
+    """The account of the data, and what the audit of the ledger found."""
+    found = numbers(run)
+
+    def row(label: str, name: str, share: str = "", of: str = "") -> tuple[str, str, str]:
+        right = f"{shown(share, found[share], '.2%')} {of}" if share and found.get(share) is not None else ""
+        return label, shown(name, found[name], ",d"), right
+
+    rows = [
+        row(
+            "prompts whose demonstration was used in SFT",
+            "distinct_demonstrations",
+            "share_of_demonstrations",
+            "of the data set's demonstrations",
+        ),
+        row("uses of a demonstration", "demonstrations"),
+        *(
+            (f"&emsp;used {uses} time{'s' * (uses > 1)}", shown(f"used_{uses}", number, ",d"), "")
+            for uses, number in run.account.uses.items()
+        ),
+        row("response tokens of these uses", "response_tokens"),
+        row("&emsp;of them in the loss", "kept_tokens", "kept_share", "of the response tokens"),
+        row("distinct prompts used in RL", "distinct_rl_prompts", "share_of_prompts", "of the data set's prompts"),
+        row("prompts drawn for RL, repeats counted", "rl_prompts"),
+        row("rollouts", "rollouts"),
+        row("rows of the data set", "rows"),
+        row("&emsp;with a demonstration", "rows_with_demonstration"),
+    ]
+    return table(("data", "count", "share"), rows) + _audit(run)
+
+
+def _audit(run: Run) -> str:
+    faults = "".join(f"<li>{escape(fault)}</li>" for fault in run.faults[:_FAULTS_SHOWN])
+    if faults:
+        return f'<p class="bad">{len(run.faults)} faults in the ledger:</p><ul class="bad">{faults}</ul>'
+    text = "Ledger, records and summary agree, line by line."
+    if run.undigested:
+        text += f" {run.undigested} SFT updates carry no digest (an older run)."
+    if run.pending is not None:
+        text += f" The phase of interval {run.pending} is not written whole yet."
+    return f"<p>{text} <code>python -m mifo_verl.ledger</code> also checks every hash against the data set.</p>"
+
+
+def settings(run: Run) -> str:
+    """The settings that the paper gives, and where this run differs."""
+    rows = []
+    for what, key, paper in SETTINGS:
+        own = lookup(run.config, key)
+        name, equal = f"{what}<br><code>{key}</code>", same(own, paper)
+        text = "not set" if own is None else escape(str(own))
+        rows.append((name, escape(str(paper)), text if equal else f"<mark>{text}</mark>"))
+    different = sum("<mark>" in row[2] for row in rows)
+    return f"<p>{different} of {len(rows)} differ from the paper's.</p>" + table(("setting", "paper", "this run"), rows)
+
+
+def config(run: Run) -> str:
+    """The whole config, folded away."""
+    text = escape(yaml.dump(run.config, Dumper=yaml.CSafeDumper, sort_keys=False, allow_unicode=True))
+    return f"<details><summary>The whole config</summary><pre>{text}</pre></details>"
+
+
+def versions(run: Run) -> str:
+    """What the run was made with."""
+    if not run.versions:
+        return "<p>Not recorded in this run.</p>"
+    return table(("package", "version"), ((escape(name), escape(text)) for name, text in run.versions.items()))
+
+
+def comparison(groups: list[Group]) -> str:
+    """One row a group: means over its seeds with 95 % intervals."""
+    columns = (
+        ("accuracy at the end", "accuracy_end", ".3f"),
+        ("at the start", "accuracy_start", ".3f"),
+        ("mean change in an SFT phase", "mean_change", "+.3f"),
+        ("SFT phases", "sft_phases", ".1f"),
+        ("frozen", "frozen_share", ".1%"),
+        ("demonstrations", "distinct_demonstrations", ",.1f"),
+        ("tokens in the loss", "kept_tokens", ",.1f"),
+        ("rollouts", "rollouts", ",.1f"),
+        ("seconds", "seconds_total", ",.0f"),
+    )
+    rows = []
+    for place, group in enumerate(groups):
+        cells = [
+            f'<span class="dot" style="background:{group.color}"></span>{escape(group.label)}',
+            str(len(group.runs)),
+        ]
+        for _, name, form in columns:
+            values = [float(value) for run in group.runs if (value := numbers(run).get(name)) is not None]
+            cells.append(_interval(f"group_{place}_{name}", values, form))
+        rows.append(cells)
+    return table(("method", "runs", *(title for title, _, _ in columns)), rows)
+
+
+def differences(runs: list[Run]) -> str:
+    """The settings in which the runs differ."""
+    flat = [dict(_flat(run.config)) for run in runs]
+    keys = sorted({key for one in flat for key in one if len({str(other.get(key)) for other in flat}) > 1})
+    rows = [(f"<code>{key}</code>", *(escape(str(one.get(key, "–"))) for one in flat)) for key in keys]
+    return table(("setting", *(escape(run.label) for run in runs)), rows) if rows else "<p>None.</p>"
+
+
+def _interval(name: str, values: list[float], form: str) -> str:
+    if not values:
+        return "–"
+    mean, half = mean_interval(values)
+    text = shown(name, mean, form)
+    return text if half is None else f"{text} ± {shown(name + '_half', half, form.replace('+', ''))}"
+
+
+def _flat(node: Any, key: str = "") -> Iterable[tuple[str, Any]]:
+    if isinstance(node, dict):
+        for name, value in node.items():
+            yield from _flat(value, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, node

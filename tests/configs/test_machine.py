@@ -1,0 +1,47 @@
+"""What the machine offers is read as its tools say it."""
+
+import pytest
+
+from mifo_verl.bridge.checks.machine import _is_logged_in, visible_gpus
+
+
+@pytest.fixture
+def smi(tmp_path, monkeypatch):
+    """A driver of three GPUs."""
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho '0, GPU-a, 81559'\necho '1, GPU-b, 81559'\necho '2, GPU-c, 40960'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return tool
+
+
+@pytest.mark.parametrize(
+    ("chosen", "mebibytes"),
+    [(None, [81559, 81559, 40960]), ("2", [40960]), ("0,GPU-b", [81559, 81559]), ("", []), ("7", [])],
+)
+def test_gpus_are_those_of_the_driver_that_this_process_may_use(smi, monkeypatch, chosen, mebibytes):
+    if chosen is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+    assert visible_gpus() == [number * 2**20 for number in mebibytes]
+
+
+def test_a_driver_that_fails_leaves_the_gpus_unknown(smi):
+    smi.write_text("#!/bin/sh\nexit 9\n")
+    assert visible_gpus() is None
+
+
+def test_wandb_is_logged_in_to_by_key_by_netrc_or_not_at_all_when_offline(tmp_path, monkeypatch):
+    for name in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert not _is_logged_in("wandb", "WANDB_API_KEY")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert _is_logged_in("wandb", "WANDB_API_KEY")
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv("WANDB_API_KEY", "x")
+    assert _is_logged_in("wandb", "WANDB_API_KEY")
+    monkeypatch.delenv("WANDB_API_KEY")
+    (tmp_path / ".netrc").write_text("machine api.wandb.ai login user password x\n")
+    (tmp_path / ".netrc").chmod(0o600)
+    assert _is_logged_in("wandb", "WANDB_API_KEY")

@@ -1,0 +1,69 @@
+"""verl's model merger, as we call it: its command line, the files it reads, and the rounding that we leave out."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from mifo_verl.bridge.merge import merged_folder
+from mifo_verl.data.tiny_model import START_MODEL
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    """global_step_3 as verl's checkpoint manager leaves it, of one rank and in float32."""
+    folder = tmp_path_factory.mktemp("checkpoints") / "global_step_3"
+    actor = folder / "actor"
+    model = AutoModelForCausalLM.from_pretrained(START_MODEL, dtype=torch.float32)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1e-4)  # which bfloat16 cannot hold
+    model.config.save_pretrained(actor / "huggingface")
+    AutoTokenizer.from_pretrained(START_MODEL).save_pretrained(actor / "huggingface")
+    (actor / "fsdp_config.json").write_text(json.dumps({"FSDP_version": 2, "world_size": 1}))
+    torch.save(dict(model.state_dict()), actor / "model_world_size_1_rank_0.pt")
+    return folder
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return dict(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).state_dict())
+
+
+def test_float32_weights_are_merged_without_rounding(checkpoint):
+    saved = torch.load(checkpoint / "actor" / "model_world_size_1_rank_0.pt")
+    merged = weights(merged_folder(checkpoint, "float32"))
+    assert merged.keys() == saved.keys()
+    assert all(torch.equal(merged[name], saved[name]) for name in saved)
+
+
+def test_bfloat16_is_verls_own_rounding(checkpoint):
+    saved = torch.load(checkpoint / "actor" / "model_world_size_1_rank_0.pt")
+    merged = weights(merged_folder(checkpoint, "bfloat16"))
+    assert all(torch.equal(merged[name], saved[name].bfloat16().float()) for name in saved)
+    assert any(not torch.equal(merged[name], saved[name]) for name in saved)
+
+
+def test_the_tokenizer_and_its_chat_template_come_along(checkpoint):
+    merged = AutoTokenizer.from_pretrained(merged_folder(checkpoint, "float32"))
+    shipped = AutoTokenizer.from_pretrained(START_MODEL)
+    messages = [{"role": "user", "content": "12+3=?"}]
+    render = {"add_generation_prompt": True, "return_dict": False}
+    assert merged.apply_chat_template(messages, **render) == shipped.apply_chat_template(messages, **render)
+
+
+def test_a_checkpoint_is_merged_once_and_again_where_its_shards_have_changed(checkpoint):
+    folder = merged_folder(checkpoint, "float32")
+    made = (folder / "model.safetensors").stat().st_mtime_ns
+    assert merged_folder(checkpoint, "float32") == folder
+    assert (folder / "model.safetensors").stat().st_mtime_ns == made
+    shard = checkpoint / "actor" / "model_world_size_1_rank_0.pt"
+    state = torch.load(shard)
+    state["model.norm.weight"] += 1
+    torch.save(state, shard)
+    assert torch.equal(weights(merged_folder(checkpoint, "float32"))["model.norm.weight"], state["model.norm.weight"])
+    shard.write_bytes(b"no weights")
+    with pytest.raises(ValueError, match="could not be merged"):
+        merged_folder(checkpoint, "float32")
+    assert not list(checkpoint.glob(".huggingface*"))

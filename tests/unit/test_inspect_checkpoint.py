@@ -1,0 +1,135 @@
+"""The masks that a checkpoint tells of, worked out by hand; and the two commands that show masks and tokens."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+
+from mifo_verl.inspect.__main__ import main
+from mifo_verl.inspect.checkpoint import FreezeSettings, checkpoint_mask, freeze_settings
+from mifo_verl.inspect.sources import open_weights
+from tests.unit.example_run import ExampleRun, make_data
+
+NAMES = ["model.layers.0.mlp.up_proj.weight", "model.norm.weight"]
+START = [[0.0, 0.0, 0.0, 0.0], [1.0, 1.0]]
+END = [[4.0, -1.0, 0.0, 1.0], [1.0, 2.0]]
+HISTORY = [[0.0, 6.0, 0.0, 0.0], [0.0, 0.0]]
+# C~ at alpha = 1/2: 2, 3.5, 0, 0.5 | 0, 0.5
+
+
+def checkpoint(
+    folder: Path, parts: dict[str, list[list[float]]], freeze: dict | None = None, importance="abs_change"
+) -> Path:
+    """A checkpoint of one rank, in a run with a config."""
+    step = folder / "checkpoints" / "global_step_3"
+    (step / "actor").mkdir(parents=True)
+    (step / "mifo").mkdir()
+    weights = {name: torch.tensor(values) for name, values in zip(NAMES, END, strict=True)}
+    weights[NAMES[0]] = weights[NAMES[0]].view(2, 2)
+    torch.save(weights, step / "actor" / "model_world_size_1_rank_0.pt")
+    tensors = {f"{part}.{n}": torch.tensor(values) for part, rows in parts.items() for n, values in enumerate(rows)}
+    save_file(tensors, step / "mifo" / "rank_0_of_1.safetensors")
+    node = {"freeze": freeze or {"name": "strict", "share": "1/3", "history": 0.5}, "importance": {"name": importance}}
+    (folder / "config.yaml").write_text(yaml.safe_dump({"mifo": node}))
+    return step
+
+
+BOTH = {"start": START, "history": HISTORY}
+
+
+def test_the_mask_of_now_and_the_last_one_are_those_of_the_hand(tmp_path: Path):
+    step = checkpoint(tmp_path, BOTH)
+    settings = freeze_settings(step, None, None)
+    assert settings == FreezeSettings("1/3", "0.5", "global")
+    found = checkpoint_mask(step, settings)
+    table = found.table["by_layer"]
+    assert table["layer"] == ["0", "norm"]
+    assert table["frozen"] == [2, 0]  # 2 and 3.5
+    assert table["previous"] == [1, 0]
+    assert table["frozen_and_previous"] == [1, 0]
+    assert table["zero_score"] == [1, 1]
+    assert table["rl_norm"] == [pytest.approx(18**0.5), 1.0]
+    assert found.threshold == 2.0 and not found.inside_sft
+
+
+def test_ties_go_to_the_earlier_coordinate_over_all_tensors(tmp_path: Path):
+    found = checkpoint_mask(checkpoint(tmp_path, BOTH), FreezeSettings("1/2", "0.5", "global"))
+    assert found.table["by_layer"]["frozen"] == [3, 0]
+    assert found.threshold == 0.5
+
+
+def test_a_score_of_0_is_not_frozen(tmp_path: Path):
+    found = checkpoint_mask(checkpoint(tmp_path, BOTH), FreezeSettings("1", "0.5", "global"))
+    assert found.table["by_layer"]["frozen"] == [3, 1]
+
+
+def test_per_tensor_takes_the_share_of_each(tmp_path: Path):
+    found = checkpoint_mask(checkpoint(tmp_path, BOTH), FreezeSettings("1/2", "0.5", "per_tensor"))
+    assert found.table["by_layer"]["frozen"] == [2, 1]
+
+
+def test_without_a_history_the_change_alone_decides(tmp_path: Path):
+    found = checkpoint_mask(checkpoint(tmp_path, {"start": START}), FreezeSettings("1/6", "0", "global"))
+    table = found.table["by_layer"]
+    assert (table["frozen"], table["previous"]) == ([1, 0], [0, 0])
+    assert found.threshold == 4.0
+
+
+def test_where_nothing_has_changed_nothing_is_frozen(tmp_path: Path):
+    found = checkpoint_mask(checkpoint(tmp_path, {"start": END}), FreezeSettings("1/2", "0", "global"))
+    assert found.table["by_layer"]["frozen"] == [0, 0]
+
+
+def test_inside_an_sft_phase_the_mask_is_the_one_held(tmp_path: Path):
+    step = checkpoint(tmp_path, {"start": START})
+    tensors = {"start.0": torch.tensor(START[0]), "start.1": torch.tensor(START[1])}
+    held = {"frozen.0": torch.tensor([False, False, True, True]), "frozen.1": torch.tensor([True, False])}
+    save_file(tensors | held, step / "mifo" / "rank_0_of_1.safetensors")
+    found = checkpoint_mask(step, FreezeSettings("1/2", "0", "global"))
+    assert found.inside_sft and found.table["by_layer"]["frozen"] == [2, 1]
+    assert main(["mask", str(step)]) == 0
+
+
+def test_parts_have_the_shapes_of_the_weights(tmp_path: Path):
+    step = checkpoint(tmp_path, BOTH)
+    assert torch.equal(open_weights(f"{step}@start").tensor(NAMES[0]), torch.zeros(2, 2))
+    assert torch.equal(open_weights(str(step)).tensor(NAMES[0]), torch.tensor([[4.0, -1.0], [0.0, 1.0]]))
+    with pytest.raises(ValueError, match="must hold the interval's frozen; the run that made it kept none"):
+        open_weights(f"{step}@frozen")
+
+
+def test_settings_given_go_over_those_of_the_run(tmp_path: Path, capsys):
+    step = checkpoint(tmp_path, BOTH)
+    assert freeze_settings(step, "0.25", "0") == FreezeSettings("0.25", "0", "global")
+    assert main(["mask", str(step), "share=1/6"]) == 0
+    assert "share 1/6" in capsys.readouterr().out
+
+
+def test_an_importance_that_weights_do_not_tell_is_refused(tmp_path: Path, capsys):
+    assert main(["mask", str(checkpoint(tmp_path, BOTH, importance="random"))]) == 2
+    assert "mifo.importance.name=random must be abs_change" in capsys.readouterr().err
+
+
+def test_a_checkpoint_without_all_its_ranks_is_refused(tmp_path: Path):
+    step = checkpoint(tmp_path, BOTH)
+    (step / "actor" / "model_world_size_1_rank_0.pt").rename(step / "actor" / "model_world_size_2_rank_0.pt")
+    with pytest.raises(ValueError, match="must hold the shards of 2 ranks; 1 are there"):
+        open_weights(str(step))
+
+
+def test_the_intervals_of_a_run_are_shown(tmp_path: Path, capsys):
+    run = ExampleRun(tmp_path / "run", make_data(tmp_path)).run(12)
+    assert main(["mask", str(run), "interval=2"]) == 0
+    out = capsys.readouterr().out
+    assert "interval 2, SFT phase of step" in out and "Jaccard overlap with the mask before" in out
+    assert main(["tokens", str(run)]) == 0
+    assert "tokens kept most often" in capsys.readouterr().out
+
+
+def test_an_interval_that_is_not_there_is_named(tmp_path: Path, capsys):
+    run = ExampleRun(tmp_path / "run", make_data(tmp_path)).run(4, finish=False)
+    assert main(["tokens", str(run), "interval=9"]) == 2
+    assert "interval=9 must be one whose tokens were inspected" in capsys.readouterr().err
+    assert main(["mask"]) == 2

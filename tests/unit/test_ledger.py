@@ -1,0 +1,200 @@
+"""The ledger's account, and an audit that finds a line that is missing, doubled or altered in any field."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mifo_verl.ledger import dataset
+from mifo_verl.ledger.__main__ import main
+from mifo_verl.ledger.account import account
+from mifo_verl.ledger.audit import FIELDS, audit, audit_hashes
+from mifo_verl.ledger.read import read_run
+from tests.unit.example_run import ExampleRun, lines_of, make_data, write_lines
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made")
+    return ExampleRun(folder / "run", make_data(folder)).run(12)
+
+
+@pytest.fixture
+def run(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "run"))
+
+
+def changed(run: Path, change, name: str = "ledger.jsonl") -> list[str]:
+    """The faults after ``change`` was made to the lines of one file."""
+    lines = lines_of(run / name)
+    write_lines(run / name, change(lines) or lines)
+    return audit(read_run(run))
+
+
+def test_a_run_as_it_was_made_has_no_fault(run: Path, capsys):
+    assert audit(read_run(run)) == []
+    assert main([str(run)]) == 0
+    assert "verified" in capsys.readouterr().out
+
+
+def test_the_account_counts_what_the_lines_say(run: Path):
+    found = account(read_run(run), None)
+    lines = lines_of(run / "ledger.jsonl")
+    assert found.demonstrations == len(lines) > 12
+    assert found.distinct_sft_prompts == len({line["prompt_id"] for line in lines})
+    assert found.kept_tokens == sum(line["kept_tokens"] for line in lines)
+    assert sum(uses * number for uses, number in found.uses.items()) == len(lines)
+    assert (found.rl_prompts, found.rollouts) == (12 * 4, 12 * 4 * 8)
+    assert found.distinct_rl_prompts == 48  # 48 of the 60 rows, each once
+
+
+def test_of_a_large_data_set_the_rows_alone_are_counted(run: Path):
+    files = dataset.find_files(read_run(run).config, run)
+    assert dataset.count(files, most_bytes=10) == dataset.DataSet(60, None)
+    assert account(read_run(run), dataset.count(files, most_bytes=10)).share_of_demonstrations is None
+
+
+def test_shares_are_of_the_data_set(run: Path):
+    files = dataset.find_files(read_run(run).config, run)
+    found = account(read_run(run), dataset.count(files))
+    assert found.rows == found.rows_with_demonstration == 60
+    assert found.share_of_prompts == 48 / 60
+    assert found.share_of_demonstrations == found.distinct_sft_prompts / 60
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_change_of_any_field_is_found(run: Path, field: str):
+    def alter(lines):
+        old = lines[3][field]
+        lines[3][field] = old + 1 if isinstance(old, int) else old[:-1] + ("0" if old[-1] != "0" else "1")
+
+    assert changed(run, alter)
+    assert main([str(run)]) == 1
+
+
+@pytest.mark.parametrize("field", ["num_correct", "num_rollouts"])
+def test_a_count_that_could_be_true_is_found_by_the_digest_alone(run: Path, field: str):
+    (run / "prompts.jsonl").unlink()
+
+    def alter(lines):
+        line = next(line for line in lines if line["num_correct"] == 0)
+        line["num_correct"] = 1
+
+    faults = changed(run, alter)
+    assert len(faults) == 1 and "digest" in faults[0]
+
+
+def test_a_count_that_is_not_of_the_newest_rollouts_is_found_without_digests(run: Path):
+    metrics = lines_of(run / "metrics.jsonl")
+    write_lines(run / "metrics.jsonl", [{k: v for k, v in line.items() if k != "ledger_sha256"} for line in metrics])
+
+    def alter(lines):
+        line = next(line for line in lines if line["num_correct"] == 0)
+        line["num_correct"] = 1
+
+    faults = changed(run, alter)
+    assert len(faults) == 1 and "not the newest rollouts" in faults[0]
+
+
+@pytest.mark.parametrize("place", [0, 4, -1])
+def test_a_line_that_is_missing_is_found(run: Path, place: int):
+    assert any("demonstrations in metrics" in fault for fault in changed(run, lambda lines: lines.pop(place) and None))
+
+
+@pytest.mark.parametrize("place", [0, 4, -1])
+def test_a_line_that_is_doubled_is_found(run: Path, place: int):
+    def double(lines):
+        lines.insert(place % len(lines), dict(lines[place]))
+
+    assert any("demonstrations in metrics" in fault for fault in changed(run, double))
+
+
+def test_lines_that_changed_places_are_found(run: Path):
+    def swap(lines):
+        lines[0], lines[1] = lines[1], lines[0]
+
+    assert any("digest" in fault for fault in changed(run, swap))
+
+
+def test_a_doubled_use_in_place_of_another_is_found_without_digests(run: Path):
+    metrics = lines_of(run / "metrics.jsonl")
+    write_lines(run / "metrics.jsonl", [{k: v for k, v in line.items() if k != "ledger_sha256"} for line in metrics])
+
+    def twice(lines):
+        lines[1] = dict(lines[0])
+
+    assert any("is used 2 times" in fault for fault in changed(run, twice))
+
+
+@pytest.mark.parametrize("field", ["demonstrations", "response_tokens", "kept_tokens", "step", "interval"])
+def test_a_change_of_an_updates_record_is_found(run: Path, field: str):
+    def alter(lines):
+        next(line for line in lines if line["phase"] == "sft")[field] += 1
+
+    assert changed(run, alter, "metrics.jsonl")
+
+
+def test_an_update_that_is_missing_from_both_files_is_found(run: Path):
+    metrics, ledger = lines_of(run / "metrics.jsonl"), lines_of(run / "ledger.jsonl")
+    update = next(line for line in metrics if line["phase"] == "sft")
+    write_lines(run / "ledger.jsonl", ledger[update["demonstrations"] :])
+    faults = changed(run, lambda lines: lines.remove(update), "metrics.jsonl")
+    assert any("not complete and in order" in fault for fault in faults)
+
+
+def test_a_phase_that_is_missing_from_both_files_is_found(run: Path):
+    write_lines(run / "ledger.jsonl", [line for line in lines_of(run / "ledger.jsonl") if line["interval"] != 2])
+    faults = changed(
+        run, lambda lines: [x for x in lines if (x["phase"], x["interval"]) != ("sft", 2)], "metrics.jsonl"
+    )
+    assert "metrics: no SFT update of interval 2" in faults
+
+
+def test_a_summary_that_says_something_else_is_found(run: Path):
+    summary = json.loads((run / "summary.json").read_text())
+    summary["sft_phases"][0]["kept_tokens"] += 1
+    summary["demonstrations"] += 1
+    (run / "summary.json").write_text(json.dumps(summary))
+    faults = audit(read_run(run))
+    assert len(faults) == 2 and all(fault.startswith("summary: ") for fault in faults)
+
+
+def test_another_data_set_is_found(run: Path, tmp_path: Path, capsys):
+    other = make_data(tmp_path / "other", rows=5)
+    assert main([str(run), f"data={other}"]) == 1
+    assert "is not in the data set" in capsys.readouterr().out
+
+
+def test_a_demonstration_with_another_text_is_found(run: Path):
+    files = read_run(run)
+    hashes = dataset.hashes(dataset.find_files(files.config, run), {line["prompt_id"] for line in files.ledger})
+    assert audit_hashes(files, hashes) == []
+    prompt_id = files.ledger[2]["prompt_id"]
+    assert len(audit_hashes(files, hashes | {prompt_id: {"0" * 64}})) == sum(
+        line["prompt_id"] == prompt_id for line in files.ledger
+    )
+
+
+def test_a_line_that_is_no_json_is_a_fault_and_a_torn_last_line_is_none(run: Path):
+    ledger = run / "ledger.jsonl"
+    ledger.write_text(ledger.read_text() + '{"interval": 9, "st')
+    assert audit(read_run(run)) == []
+    ledger.write_text("{]\n" + ledger.read_text())
+    assert audit(read_run(run)) == ["ledger.jsonl line 1: no JSON (Expecting property name enclosed in double quotes)"]
+
+
+def test_a_run_that_was_killed_between_ledger_and_records_has_no_fault(made: Path, tmp_path: Path):
+    run = ExampleRun(tmp_path / "run", Path(read_run(made).config["data"]["train_files"])).run(12, finish=False)
+    last = max(line["interval"] for line in lines_of(run / "ledger.jsonl"))
+    metrics = lines_of(run / "metrics.jsonl")
+    gone = next(place for place, line in enumerate(metrics) if (line["phase"], line["interval"]) == ("sft", last))
+    write_lines(run / "metrics.jsonl", metrics[:gone])
+    write_lines(run / "prompts.jsonl", lines_of(run / "prompts.jsonl")[: metrics[gone]["step"]])
+    assert audit(read_run(run)) == []
+
+
+def test_what_is_no_run_is_said_in_one_line(tmp_path: Path, capsys):
+    assert main([str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith(f"error: run={tmp_path} must be the folder of a run")
+    assert main([]) == 2

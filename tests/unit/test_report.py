@@ -1,0 +1,331 @@
+"""The report: every number in it is one of the records, it opens without a network, and a torn run has one too."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import plotly.graph_objects as go
+import pytest
+
+from mifo_verl.report.__main__ import main
+from mifo_verl.report.bands import mean_interval, t_quantile
+from mifo_verl.report.groups import curve, group
+from mifo_verl.report.page import render
+from mifo_verl.report.run import load, load_all
+from mifo_verl.report.write import write_report
+from tests.unit.example_run import ExampleRun, config, lines_of, make_data
+
+
+class Numbers(HTMLParser):
+    """Every number that the page marks as one: name, exact value, text shown."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, str, str]] = []
+        self._open: tuple[str, str] | None = None
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        named = dict(attrs)
+        if "data-n" in named:
+            self._open = (str(named["data-n"]), str(named["data-v"]))
+
+    def handle_data(self, data: str) -> None:
+        if self._open is not None:
+            self.found.append((*self._open, data))
+            self._open = None
+
+
+def figures_of(html: str) -> list[dict[str, Any]]:
+    text = re.search(r'<script type="application/json" id="figures">(.*?)</script>', html, re.S)
+    assert text is not None
+    return json.loads(text.group(1))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
+    return ExampleRun(tmp_path_factory.mktemp("runs") / "example", data).run(12)
+
+
+@pytest.fixture(scope="module")
+def html(run: Path) -> str:
+    return render(load_all([run]))
+
+
+def recomputed(run: Path) -> dict[str, float | int | None]:
+    """The numbers of the page, from the JSON lines alone and without the package."""
+    metrics, uses = lines_of(run / "metrics.jsonl"), lines_of(run / "ledger.jsonl")
+    rl = [line for line in metrics if line["phase"] == "rl"]
+    sft = [line for line in metrics if line["phase"] == "sft"]
+    last = {line["interval"]: line for line in sft}
+    changes = [line["accuracy_after"]["mean"] - line["accuracy_before"]["mean"] for line in last.values()]
+    drawn = [prompt[0] for line in lines_of(run / "prompts.jsonl") for prompt in line["prompts"]]
+    tokens, kept = sum(use["response_tokens"] for use in uses), sum(use["kept_tokens"] for use in uses)
+    by_text: dict[str, int] = {}
+    for use in uses:
+        by_text[use["demonstration_sha256"]] = by_text.get(use["demonstration_sha256"], 0) + 1
+    frozen: dict[str, list[int]] = {}
+    for line in lines_of(run / "inspection.jsonl"):
+        table = line["mask"]["by_kind"]
+        for kind, part, whole in zip(table["kind"], table["frozen"], table["coordinates"], strict=True):
+            frozen.setdefault(kind, []).append(part)
+            assert whole == 25
+    found: dict[str, float | int | None] = {
+        "rl_steps": len(rl),
+        "sft_phases": len(last),
+        "sft_updates": len(sft),
+        "buffer_size": 6,
+        "seconds_sft": 0.25 * len(sft),
+        "seconds_total": 100.0,
+        "sft_time_share": 0.25 * len(sft) / 100,
+        "accuracy_start": 0.25,
+        "accuracy_end": 0.5,
+        "accuracy_change": 0.25,
+        "probed_phases": len(changes),
+        "mean_change": sum(changes) / len(changes),
+        "worst_change": min(changes),
+        "phases_down": sum(change < 0 for change in changes),
+        "coordinates": 100,
+        "frozen_share": 0.5,
+        "last_frozen": 50,
+        "last_threshold": 1e-4,
+        "frozen_drift": 0.0,
+        "demonstrations": len(uses),
+        "distinct_demonstrations": len({use["prompt_id"] for use in uses}),
+        "most_uses": max(by_text.values()),
+        "response_tokens": tokens,
+        "kept_tokens": kept,
+        "kept_share": kept / tokens,
+        "rollouts": sum(line["rollouts"] for line in rl),
+        "rl_prompts": len(drawn),
+        "distinct_rl_prompts": len(set(drawn)),
+        "rows": 60,
+        "rows_with_demonstration": 60,
+        "share_of_demonstrations": len({use["prompt_id"] for use in uses}) / 60,
+        "share_of_prompts": len(set(drawn)) / 60,
+    }
+    for number in set(by_text.values()):
+        found[f"used_{number}"] = sum(uses == number for uses in by_text.values())
+    for kind, parts in frozen.items():
+        found[f"frozen_{kind}"] = sum(parts) / (25 * len(parts))
+    for interval, end in last.items():
+        own = [line for line in sft if line["interval"] == interval]
+        parts = {
+            "updates": len(own),
+            "demonstrations": sum(line["demonstrations"] for line in own),
+            "kept_tokens": sum(line["kept_tokens"] for line in own),
+            "kept_share": sum(line["kept_tokens"] for line in own) / sum(line["response_tokens"] for line in own),
+            "frozen_share": 0.5,
+            "seconds": 0.25 * len(own),
+            "accuracy_before": end["accuracy_before"]["mean"],
+            "accuracy_after": end["accuracy_after"]["mean"],
+            "accuracy_change": end["accuracy_after"]["mean"] - end["accuracy_before"]["mean"],
+        }
+        found |= {f"interval_{interval}_{name}": value for name, value in parts.items()}
+    return found
+
+
+def test_every_number_is_one_recomputed_from_the_records(run: Path, html: str):
+    wanted = recomputed(run)
+    shown = Numbers(html).found
+    assert {name for name, _, _ in shown} >= {"sft_phases", "seconds_sft", "frozen_share", "share_of_demonstrations"}
+    for name, exact, text in shown:
+        assert float(exact) == pytest.approx(wanted[name], abs=1e-12), name
+        percent = text.endswith("%")
+        number = float(text.rstrip("%").replace(",", "").replace("−", "-")) / (100 if percent else 1)
+        digits = len(text.rstrip("%").partition(".")[2]) + 2 * percent
+        close = 0.5 * 10**-digits if "e" not in text else abs(float(exact)) * 0.01
+        assert number == pytest.approx(float(exact), abs=close * 1.0001), (name, text)
+
+
+def test_the_words_say_when_what_and_which(html: str):
+    text = re.sub(r"<[^>]+>", "", html)
+    assert re.search(r"\d times, after RL in step [\d, ]+, with \d+ updates in all", text)
+    assert "Ledger and records agree." in text
+    assert "Finished: 12 RL steps in 100 seconds. Validation accuracy: 0.250 → 0.500 (+0.250)." in text
+
+
+def test_every_figure_is_valid_for_plotly(html: str):
+    figures = figures_of(html)
+    assert len(figures) >= 18
+    for figure in figures:
+        go.Figure(figure)  # raises on a property that plotly does not know
+        assert figure["data"]
+    assert len(re.findall(r'data-figure="(\d+)"', html)) == len(figures)
+
+
+def figure_named(html: str, title: str) -> dict[str, Any]:
+    place = re.search(rf'<h3>{re.escape(title)}</h3>.*?data-figure="(\d+)"', html, re.S)
+    assert place is not None, title
+    return figures_of(html)[int(place.group(1))]
+
+
+def test_the_figures_hold_the_numbers_of_the_records(run: Path, html: str):
+    metrics = lines_of(run / "metrics.jsonl")
+    rl = [line for line in metrics if line["phase"] == "rl"]
+    sft = [line for line in metrics if line["phase"] == "sft"]
+    accuracy = figure_named(html, "Accuracy and reward")
+    assert accuracy["data"][0]["y"] == [line["accuracy"] for line in rl]
+    marked = [shape["x0"] for shape in accuracy["layout"]["shapes"]]
+    assert marked == sorted({line["step"] for line in sft})
+    for name, title in (
+        ("entropy", "Entropy"),
+        ("kl_to_start", "KL to the interval's start"),
+        ("grad_norm", "RL gradient norm"),
+    ):
+        assert figure_named(html, title.replace("'", "&#x27;"))["data"][0]["y"] == [line[name] for line in rl]
+    assert figure_named(html, "SFT loss")["data"][0]["y"] == [line["loss"] for line in sft]
+    lines = lines_of(run / "inspection.jsonl")
+    heat = figure_named(html, "Frozen, by layer")["data"][0]
+    assert heat["y"] == ["embedding", "0", "1", "norm"]
+    assert heat["z"][1] == [line["mask"]["by_layer"]["frozen"][1] / 25 for line in lines]
+    entropy = figure_named(html, "Entropy of the demonstrations&#x27; tokens")["data"]
+    assert sum(entropy[0]["y"]) == sum(line["response_tokens"] for line in sft)
+    assert sum(entropy[1]["y"]) == sum(line["kept_tokens"] for line in sft)
+
+
+def test_the_stages_add_up_to_the_seconds_of_the_records_without_the_kl_twice(run: Path, html: str):
+    figure = figure_named(html, "Seconds by stage")
+    by_stage = {bar["name"].rsplit(" ", 2)[0]: sum(bar["y"]) for bar in figure["data"]}
+    assert by_stage["old log prob"] == pytest.approx(12 * 0.25)  # 0.5 seconds, of which 0.25 are the KL's
+    assert by_stage["kl to start"] == pytest.approx(12 * 0.25)
+    timeline = figure_named(html, "Phases")["data"]
+    seconds = {bar["name"]: sum(bar["x"]) for bar in timeline}
+    assert seconds["RL"] == pytest.approx(12 * 2.0)
+    assert seconds["beside RL"] == pytest.approx(12 * 0.25)
+
+
+def test_it_needs_no_network(html: str):
+    without_library = re.sub(r'<script type="text/plain" id="library">.*?</script>', "", html, flags=re.S)
+    assert not re.search(r"https?://|src=|@import|url\(", without_library)
+    assert len(html.encode()) < 5_000_000
+
+
+def test_it_is_the_same_again(run: Path, html: str):
+    assert render(load_all([run])) == html
+
+
+def test_a_report_of_500_steps_is_under_5_megabytes(tmp_path: Path, data: Path):
+    run = ExampleRun(tmp_path / "long", data).run(500)
+    assert main([str(run)]) == 0
+    assert (run / "report.html").stat().st_size < 5_000_000
+
+
+def test_a_run_that_goes_on_or_was_killed_has_a_report(tmp_path: Path, data: Path):
+    run = ExampleRun(tmp_path / "killed", data).run(12, finish=False)
+    for name in ("metrics.jsonl", "ledger.jsonl", "inspection.jsonl", "prompts.jsonl"):
+        (run / name).write_text((run / name).read_text() + '{"step": 13, "pha')
+    assert write_report(run) == run / "report.html"
+    text = re.sub(r"<[^>]+>", "", (run / "report.html").read_text())
+    assert "No summary yet: the run goes on, or was killed. Its last record is of step 12 of 12." in text
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+def test_a_run_that_has_hardly_begun_has_a_report(tmp_path: Path, data: Path, steps: int):
+    run = ExampleRun(tmp_path / "new", data).run(steps, finish=False)
+    assert write_report(run) is not None
+    assert "Never so far." in (run / "report.html").read_text()
+
+
+def test_old_runs_without_prompts_inspection_and_memory_have_a_report(tmp_path: Path, data: Path):
+    run = ExampleRun(tmp_path / "old", data).run(12)
+    (run / "prompts.jsonl").unlink()
+    (run / "inspection.jsonl").unlink()
+    (run / "memory.jsonl").unlink()
+    metrics = [{k: v for k, v in line.items() if k != "ledger_sha256"} for line in lines_of(run / "metrics.jsonl")]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics))
+    assert write_report(run) is not None
+
+
+def test_write_report_never_raises(tmp_path: Path, caplog):
+    assert write_report(tmp_path / "nothing") is None
+    (tmp_path / "config.yaml").write_text("a: [")
+    assert write_report(tmp_path) is None
+    assert len(caplog.records) == 2
+
+
+def test_what_is_no_run_is_said_in_one_line(tmp_path: Path, capsys):
+    assert main([str(tmp_path)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert main([]) == 2
+
+
+def test_a_faulty_ledger_is_said_at_the_top(tmp_path: Path, data: Path):
+    run = ExampleRun(tmp_path / "run", data).run(12)
+    ledger = (run / "ledger.jsonl").read_text().splitlines(keepends=True)
+    (run / "ledger.jsonl").write_text("".join(ledger[1:]))
+    assert "The ledger has" in render(load_all([run])).partition("</section>")[0]
+
+
+# ------------------------------------------------------------------ several runs
+
+
+def test_seeds_of_a_method_are_one_group_and_methods_are_told_apart(tmp_path: Path, data: Path):
+    folders = [ExampleRun(tmp_path / f"mifo-{seed}", data, seed).run(8) for seed in (0, 1, 2)]
+    folders.append(ExampleRun(tmp_path / "other", data, 0, token_selector={"name": "all"}).run(8))
+    groups = group(load_all(folders))
+    assert [(one.label, len(one.runs)) for one in groups] == [("mifo", 3), ("other", 1)]
+    html = render(load_all(folders))
+    for figure in figures_of(html):
+        go.Figure(figure)
+    accuracy = figure_named(html, "Rollout accuracy")["data"]
+    runs = [[line for line in lines_of(folder / "metrics.jsonl") if line["phase"] == "rl"] for folder in folders[:3]]
+    values = [[line["accuracy"] for line in run][4] for run in runs]
+    mean = sum(values) / 3
+    half = 4.303 * (sum((value - mean) ** 2 for value in values) / 2) ** 0.5 / 3**0.5
+    band, line = accuracy[0], accuracy[1]
+    assert line["y"][4] == pytest.approx(mean)
+    assert band["y"][4] == pytest.approx(mean + half)
+    assert band["y"][::-1][4] == pytest.approx(mean - half)
+    assert "token_selector.name" in html
+
+
+def test_a_curve_has_no_band_where_one_run_has_a_value(tmp_path: Path, data: Path):
+    runs = [load(ExampleRun(tmp_path / f"r-{seed}", data, seed).run(steps)) for seed, steps in ((0, 3), (1, 5))]
+    steps, _, bands = curve(runs, "accuracy")
+    assert steps == [1, 2, 3, 4, 5]
+    assert [band is None for band in bands] == [False, False, False, True, True]
+
+
+def test_the_interval_of_a_mean_is_students(tmp_path: Path):
+    assert mean_interval([1.0, 2.0, 3.0]) == (2.0, pytest.approx(4.303 / 3**0.5))
+    assert mean_interval([7.0]) == (7.0, None)
+    assert t_quantile(1) == 12.706
+    assert t_quantile(20) == 2.086
+    assert t_quantile(30) == pytest.approx(2.0423, abs=1e-3)
+    assert t_quantile(120) == pytest.approx(1.9799, abs=1e-3)
+
+
+def test_settings_that_differ_from_the_papers_are_marked(html: str, data: Path):
+    row = re.search(r"<tr><td>SFT learning rate in an interval.*?</tr>", html, re.S)
+    assert row is not None and "<mark>0.0001</mark>" in row.group(0)
+    row = re.search(r"<tr><td>p, accuracy up to which a prompt is hard.*?</tr>", html, re.S)
+    assert row is not None and "<mark>" not in row.group(0)
+    assert config(data)["mifo"]["prompt_selector"]["max_accuracy"] == "1/8"
+
+
+def test_a_run_of_sft_alone_and_numbers_that_are_missing_have_a_report(tmp_path: Path, data: Path):
+    run = ExampleRun(tmp_path / "sft", data).run(12, finish=False)
+    lines = [line for line in lines_of(run / "metrics.jsonl") if line["phase"] == "sft"]
+    for line in lines:
+        line |= {"loss": None, "grad_norm": None, "nonfinite": ["loss", "grad_norm"]}
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (run / "prompts.jsonl").unlink()
+    for figure in figures_of(render(load_all([run]))):
+        go.Figure(figure)
+
+
+def test_a_phase_that_was_stopped_inside_has_no_inspection_and_a_report(tmp_path: Path, data: Path):
+    run = ExampleRun(tmp_path / "stopped", data).run(12)
+    lines = lines_of(run / "inspection.jsonl")
+    lines[0] |= {"mask": None, "tokens": None}
+    (run / "inspection.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    heat = figure_named(render(load_all([run])), "Frozen, by layer")["data"][0]
+    assert heat["x"] == [line["interval"] for line in lines[1:]]
