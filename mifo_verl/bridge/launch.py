@@ -59,19 +59,14 @@ class MifoTaskRunner(_TaskRunner):
 
 
 class _Start:
-    """What verl takes for the task runner's actor class: it keeps the actor, and starts processes for those to come.
+    """What verl takes for the task runner's actor class; it keeps the actor, and what became of it."""
 
-    Each process of a run spends 5 s on imports, and on a small machine they would come one after another. A task that
-    only imports leaves an idle process behind, which Ray gives to the next actor.
-    """
-
-    def __init__(self, num_warm: int) -> None:
+    def __init__(self) -> None:
         self.runner: Any = None
         self.num_runs = 0
         self.began = 0.0
         self.signals: list[int] = []
         self.stopped = False
-        self._num_warm = num_warm
 
     def remote(self) -> Any:
         self.num_runs += 1
@@ -81,8 +76,6 @@ class _Start:
             signal.signal(number, self._on_signal)
         if self.signals:  # in an attempt before this one
             self.runner.stop.remote()
-        for _ in range(self._num_warm):
-            _import_all.remote()
         return self.runner
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
@@ -92,16 +85,6 @@ class _Start:
             os._exit(128 + number)
         print(f"{signal.Signals(number).name}: stopping with a checkpoint; once more ends the run at once", flush=True)
         self.runner.stop.remote()
-
-
-_WARM_ON_CPU = 5  # TransferQueue's two, the reward worker, the rollout server, the agent loop
-
-
-@ray.remote(num_cpus=0.1)
-def _import_all() -> None:
-    import verl.experimental.reward_loop  # noqa: F401
-
-    import mifo_verl.bridge.sampling  # noqa: F401
 
 
 def launch(config: DictConfig, write_data: Callable[[Path], None]) -> int:
@@ -125,7 +108,7 @@ def launch(config: DictConfig, write_data: Callable[[Path], None]) -> int:
     replace_text(folder / CONFIG, OmegaConf.to_yaml(config, resolve=True))
     record_versions(folder)
     os.environ[DRIVER] = str(os.getpid())
-    start = _Start(_WARM_ON_CPU if config.trainer.device == "cpu" else 0)
+    start = _Start()
     while not _run(config, folder, start):
         config.trainer.resume_mode = "auto"
     if start.stopped:
