@@ -88,7 +88,8 @@ def test_a_missing_column_is_named(column, tmp_path, data, capsys):
 
     table = pq.read_table(data / "train.parquet")
     pq.write_table(table.drop_columns([column]), tmp_path / "bad.parquet")
-    assert main(["experiment=quickstart", f"data.train_files={tmp_path}/bad.parquet", "buffer_size=8"]) == 2
+    files = [f"data.train_files={tmp_path}/bad.parquet", f"data.val_files={data}/train.parquet"]
+    assert main(["experiment=quickstart", *files, "buffer_size=8"]) == 2
     error = capsys.readouterr().err
     assert column in error and "bad.parquet" in error and len(error.strip().splitlines()) == 1
 
