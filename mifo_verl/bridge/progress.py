@@ -30,7 +30,7 @@ class ProgressDisplay:
         self._console = Console()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
-        self._shown = 0
+        self._shown = len(read_lines(self._file))  # of a run that goes on
 
     def __enter__(self) -> "ProgressDisplay":
         self._console.print(f"run folder: {self._file.parent}", soft_wrap=True)
@@ -62,6 +62,7 @@ class ProgressDisplay:
             self._console.print(f"{_clock(event['time'])} {event['text']}", soft_wrap=True, highlight=False)
         self._told = len(events)
         lines = read_lines(self._file)
+        self._shown = min(self._shown, len(lines))  # a resumed run forgets the lines after its checkpoint
         for line in lines[self._shown :]:
             text = _describe(line, self._full)
             bar.update(task, description=text, completed=line["step"])

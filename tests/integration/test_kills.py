@@ -8,7 +8,6 @@ from tests.faults.__main__ import main
 KILLS = [
     "rollout:20",  # the rollout server
     "reward:5",  # a reward worker
-    "rl_update:2",  # a rank
     "hard_prompts:2",  # the controller
     "sft_forward:2:ray_head",
     "checkpoint_file:2",  # a rank, half a file written
