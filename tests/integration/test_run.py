@@ -120,3 +120,14 @@ def without_times(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def test_another_seed_gives_another_run(first, other_seed):
     assert other_seed["summary"]["weights_sha256"] != first["summary"]["weights_sha256"]
     assert without_times(other_seed["metrics"])[0] != without_times(first["metrics"])[0]
+
+
+def test_sft_comes_before_rl_on_the_data_set_s_own_demonstrations(tmp_path):
+    overrides = ["method=sft_then_rl", "mifo.schedule.sft_steps=1", "trainer.total_training_steps=2"]
+    run = train(tmp_path / "sft_then_rl", *overrides)
+    assert [(line["step"], line["phase"]) for line in run["metrics"]] == [(1, "sft"), (1, "sft"), (2, "rl")]
+    assert len(run["ledger"]) == 8 and len({use["prompt_id"] for use in run["ledger"]}) == 8
+    for use in run["ledger"]:
+        assert (use["step"], use["num_correct"], use["num_rollouts"]) == (1, None, None)
+        assert use["kept_tokens"] == use["response_tokens"]
+    assert run["summary"]["rl_steps"] == 1 and run["summary"]["sft_updates"] == 2
