@@ -179,14 +179,14 @@ class MifoTrainer(MeasuringTrainer):
             batch = self._no_rollouts()
             if not len(self.buffer):
                 self._fill_from_dataset()
-            self._begin_sft_phase(metrics, timing_raw)
+            self._begin_sft_phase(timing_raw)
         else:
             batch = super().step(metrics, timing_raw)
             self.rl_steps += 1
             with marked_timer("hard_prompts", timing_raw):
                 self._collect(batch)
             if self._next_phase() is Phase.SFT:
-                self._begin_sft_phase(metrics, timing_raw)
+                self._begin_sft_phase(timing_raw)
         if self._sft is not None:
             self._run_sft_phase(batch, metrics, timing_raw)
         return batch
@@ -217,7 +217,7 @@ class MifoTrainer(MeasuringTrainer):
 
     # ------------------------------------------------------------------ the SFT phase
 
-    def _begin_sft_phase(self, metrics: dict[str, Any], timing_raw: dict[str, float]) -> None:
+    def _begin_sft_phase(self, timing_raw: dict[str, float]) -> None:
         rejected = dict(sorted(self.hard_prompts.rejected.items()))
         if not len(self.buffer):
             logger.warning(f"step {self.global_steps}: no prompt has a usable demonstration {rejected}")
@@ -305,8 +305,10 @@ class MifoTrainer(MeasuringTrainer):
         """verl's training loop; then the final table."""
         self.agent_loop_manager = agent_loop_manager
         self.watchdog.start(self._actors())
-        super().fit(agent_loop_manager)
-        self.watchdog.end()
+        try:
+            super().fit(agent_loop_manager)
+        finally:
+            self.watchdog.end()  # what dies from here on was ended on purpose
         last = self._validation or self._validate()
         shards = "".join(self.actor_rollout_wg.weights_sha256())
         self.records.write_end(
