@@ -4,10 +4,9 @@ verl finds it by ``reward.custom_reward_function.path=pkg://mifo_verl.rewards.bo
 """
 
 import re
-from typing import Any
 
 from mifo_verl.rewards.extract import MAX_CHARS, answer_part, last_boxed
-from mifo_verl.rewards.verdict import Verdict, binary
+from mifo_verl.rewards.verdict import Verdict, binary, reward_function
 
 _INTEGER = re.compile(r"([+-]?)(\d+|\d{1,3}(?:,\d{3})+)", re.ASCII)
 
@@ -36,13 +35,4 @@ def is_correct(text: str, answer: str) -> bool:
     return verdict(text, answer).correct
 
 
-def compute_score(
-    data_source: str,
-    solution_str: str,
-    ground_truth: str,
-    extra_info: dict[str, Any] | None = None,
-    require_think: bool = False,
-    **_: Any,
-) -> dict[str, float]:
-    """``score`` 1.0 or 0.0, and ``acc``, the correctness, 1 or 0: apart, so that no one reads one off the other."""
-    return verdict(solution_str, str(ground_truth), require_think).as_reward()
+compute_score = reward_function(verdict)

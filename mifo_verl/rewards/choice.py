@@ -4,10 +4,9 @@ verl finds it by ``reward.custom_reward_function.path=pkg://mifo_verl.rewards.ch
 """
 
 import re
-from typing import Any
 
 from mifo_verl.rewards.extract import answer_part, last_boxed
-from mifo_verl.rewards.verdict import Verdict, binary
+from mifo_verl.rewards.verdict import Verdict, binary, reward_function
 
 _STYLE = re.compile(r"\\(?:text|textbf|textrm|mathrm|mathbf|rm|bf)\b\s*|[\s{}$*()\[\]]+")
 _LETTER_FIRST = re.compile(r"([A-Ja-j])(?:[.:,)].*)?", re.DOTALL)
@@ -52,13 +51,4 @@ def verdict(text: str, answer: str, require_think: bool = False) -> Verdict:
     return binary(found == right, found)
 
 
-def compute_score(
-    data_source: str,
-    solution_str: str,
-    ground_truth: str,
-    extra_info: dict[str, Any] | None = None,
-    require_think: bool = False,
-    **_: Any,
-) -> dict[str, float]:
-    """``score`` 1.0 or 0.0, and ``acc``, the correctness, 1 or 0: apart, so that no one reads one off the other."""
-    return verdict(solution_str, str(ground_truth), require_think).as_reward()
+compute_score = reward_function(verdict)

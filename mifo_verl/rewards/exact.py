@@ -3,11 +3,9 @@
 verl finds it by ``reward.custom_reward_function.path=pkg://mifo_verl.rewards.exact`` and ``name=compute_score``.
 """
 
-from typing import Any
-
 from mifo_verl.rewards.boxed import normalise
 from mifo_verl.rewards.extract import answer_part, last_boxed
-from mifo_verl.rewards.verdict import Verdict, binary
+from mifo_verl.rewards.verdict import Verdict, binary, reward_function
 
 
 def verdict(text: str, answer: str, require_think: bool = False) -> Verdict:
@@ -21,13 +19,4 @@ def verdict(text: str, answer: str, require_think: bool = False) -> Verdict:
     return binary(bool(found) and normalise(found) == normalise(" ".join(answer.split())), found or None)
 
 
-def compute_score(
-    data_source: str,
-    solution_str: str,
-    ground_truth: str,
-    extra_info: dict[str, Any] | None = None,
-    require_think: bool = False,
-    **_: Any,
-) -> dict[str, float]:
-    """``score`` 1.0 or 0.0, and ``acc``, the correctness, 1 or 0: apart, so that no one reads one off the other."""
-    return verdict(solution_str, str(ground_truth), require_think).as_reward()
+compute_score = reward_function(verdict)
