@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Iterator
 from itertools import chain
@@ -22,7 +23,8 @@ _LONGEST_CELL = 1 << 26
 def read_records(setting: str, source: str, hub: str = "") -> Iterator[dict[str, Any] | Dropped]:
     """The records of ``source``: a .jsonl, .json, .csv (each also .gz) or .parquet file, or a data set of the hub.
 
-    A data set is ``hub:<name>:<config>:<split>``, with an empty config for the only one; ``hub`` alone is the recipe's.
+    A data set is ``hub:<name>:<config>:<split>``, with an empty config for the only one and ``@<commit>`` behind a name
+    to pin it; ``hub`` alone is the recipe's.
     A line that holds no object is yielded as Dropped. Raises ValueError, naming ``setting``, on what cannot be read.
     """
     if source == "hub" or source.startswith("hub:"):
@@ -72,11 +74,18 @@ def _csv(file: IO[str]) -> Iterator[dict[str, Any] | Dropped]:
         raise OSError(f"line {reader.line_num}: {error}") from None
 
 
+_HUB = re.compile(r"([^:@]+)(?:@([0-9a-f]{40}))?:([^:]*):([^:]+)")
+
+
 def _hub(setting: str, name: str) -> Iterator[dict[str, Any]]:
-    """The records of a hub data set, streamed by the datasets library."""
-    parts = name.split(":")
-    rule, cure = "hub:<name>:<config>:<split>", "leave the config empty for the only one, as in hub:org/name::train"
-    require(len(parts) == 3 and bool(parts[0] and parts[2]), setting, f"hub:{name}", rule, cure)
+    """The records of a hub data set; the datasets library downloads it once and keeps it."""
+    match = _HUB.fullmatch(name)
+    if match is None:
+        raise ValueError(
+            f"{setting}=hub:{name} must be hub:<name>:<config>:<split> or hub:<name>@<40 digits of a commit>:<config>:"
+            "<split>; leave the config empty for the only one, as in hub:org/name::train"
+        )
+    repository, commit, config, split = match.groups()
     try:
         from datasets import load_dataset
     except ImportError:
@@ -84,9 +93,13 @@ def _hub(setting: str, name: str) -> Iterator[dict[str, Any]]:
             f"{setting}=hub:{name} must be read by the package datasets; run pip install datasets"
         ) from None
     try:
-        yield from load_dataset(parts[0], parts[1] or None, split=parts[2], streaming=True)
+        data = load_dataset(repository, config or None, split=split, revision=commit)
     except Exception as error:  # the hub's own errors are of many classes; none of them is the data's
         why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise ValueError(
-            f"{setting}=hub:{name} must be a data set that the hub gives ({why}); download it, or give a file"
+            f"{setting}=hub:{name} must be a data set that the hub gives ({why}); check name and network, or give "
+            "a file"
         ) from None
+    if commit and not all(commit in file["filename"] for file in data.cache_files):  # offline: whatever was kept last
+        raise ValueError(f"{setting}=hub:{name} must be kept at this commit to be read without the hub; go online once")
+    yield from data
