@@ -9,15 +9,15 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
+from mifo_verl.registry import nearest
 from mifo_verl.rewards.verdict import Verdict
 from mifo_verl.types import require
 
-_PATH = "reward.custom_reward_function.path"
-_NAME = "reward.custom_reward_function.name"
+_NODE = "reward.custom_reward_function"
 _ARGUMENTS = ("data_source", "solution_str", "ground_truth", "extra_info")
 
 
-def load(path: str, name: str = "compute_score") -> Callable[..., Any]:
+def load(path: str, name: str = "compute_score", reward_kwargs: Mapping[str, Any] | None = None) -> Callable[..., Any]:
     """The function ``name`` of ``pkg://a.module``, ``file:///a/file.py`` or ``a/file.py``, as verl finds it.
 
     Raises ValueError where there is none, where it cannot be loaded, or where its signature does not fit.
@@ -25,31 +25,38 @@ def load(path: str, name: str = "compute_score") -> Callable[..., Any]:
     try:
         module = _module(path)
     except Exception as error:
-        cure = "name a module as pkg://a.module, or an existing file"
+        why, cure = " ".join(str(error).split()), "name a module as pkg://a.module, or an existing file"
         raise ValueError(
-            f"{_PATH}={path} must be a module that loads ({type(error).__name__}: {error}); {cure}"
+            f"{_NODE}.path={path} must be a module that loads ({type(error).__name__}: {why}); {cure}"
         ) from None
     function = getattr(module, name, None)
     names = [key for key, value in vars(module).items() if inspect.isfunction(value) and not key.startswith("_")]
-    require(callable(function), _NAME, name, f"a function of {path}", f"it has {', '.join(names) or 'no function'}")
+    cure = f"it has {', '.join(names) or 'no function'}{nearest(name, names)}"
+    require(callable(function), f"{_NODE}.name", name, f"a function of {path}", cure)
     assert callable(function)
-    check_signature(function)
+    check_signature(function, reward_kwargs or {})
     return function
 
 
-def check_signature(function: Callable[..., Any], reward_kwargs: Mapping[str, Any] | None = None) -> None:
+def check_signature(function: Callable[..., Any], reward_kwargs: Mapping[str, Any]) -> None:
     """Pass where verl's reward workers can call it: by the four names, and with the run's ``reward_kwargs``.
 
     Raises ValueError that names what does not fit.
     """
-    signature = inspect.signature(function)
+    signature, arguments = inspect.signature(function), dict.fromkeys(_ARGUMENTS)
+    shown = f"{getattr(function, '__name__', function)}{signature}"
     try:
-        signature.bind(**dict.fromkeys([*_ARGUMENTS, *(reward_kwargs or {})]))
+        signature.bind(**arguments)
     except TypeError as error:
         raise ValueError(
-            f"{_NAME}={getattr(function, '__name__', function)}{signature} must take {', '.join(_ARGUMENTS)} by name"
-            f"{' and reward_kwargs ' + ', '.join(reward_kwargs) if reward_kwargs else ''} ({error}); "
+            f"{_NODE}.name={shown} must take {', '.join(_ARGUMENTS)} by name ({error}); "
             "write def compute_score(data_source, solution_str, ground_truth, extra_info=None, **_)"
+        ) from None
+    try:
+        signature.bind(**arguments | dict(reward_kwargs))
+    except TypeError as error:
+        raise ValueError(
+            f"{_NODE}.reward_kwargs={dict(reward_kwargs)} must be keywords of {shown} ({error}); correct them"
         ) from None
 
 

@@ -1,6 +1,5 @@
 """The run's reward function: found, called as verl calls it, and its answer read as verl and the buffer read it."""
 
-import importlib
 import importlib.util
 import inspect
 from collections.abc import Callable, Mapping
@@ -11,7 +10,7 @@ from typing import Any
 from mifo_verl.bridge.checks.findings import Findings, NotChecked
 from mifo_verl.bridge.checks.run import Run, in_background
 from mifo_verl.method.accuracy import count_correct
-from mifo_verl.registry import nearest
+from mifo_verl.rewards import custom
 
 NODE = "reward.custom_reward_function"
 CALL_SECONDS = 5.0
@@ -66,8 +65,8 @@ def _reward_of(run: Run) -> Score:
     path = run.get(f"{NODE}.path")
     if not path:
         raise NotChecked("not checked: verl's own reward functions are not loaded before a run")
-    function, kwargs = _load(run, str(path)), dict(run.get(f"{NODE}.reward_kwargs") or {})
-    _check_signature(run, function, kwargs)
+    kwargs = dict(run.get(f"{NODE}.reward_kwargs") or {})
+    function = custom.load(str(path), str(run.get(f"{NODE}.name")), kwargs)
 
     def score(row: Mapping[str, Any], text: str, truth: str) -> Any:
         given = {"data_source": row["data_source"], "solution_str": text, "ground_truth": truth}
@@ -97,50 +96,6 @@ def _read(run: Run, result: Any) -> bool:
         return is_right(result)
     except ValueError as error:
         raise ValueError(f"{name} must return {form}: {str(error).partition(' of prompt')[0]}; correct it") from None
-
-
-def _load(run: Run, path: str) -> Callable[..., Any]:
-    name = str(run.get(f"{NODE}.name"))
-    setting = f"{NODE}.path={path}"
-    try:
-        if path.startswith("pkg://"):
-            module = importlib.import_module(path.removeprefix("pkg://").replace("/", "."))
-        else:
-            file = Path(path.removeprefix("file://"))
-            if not file.is_file():
-                raise ValueError(f"{setting} must be a Python file that exists, or pkg://<module>; check the path")
-            spec = importlib.util.spec_from_file_location("reward_under_check", file)
-            assert spec is not None and spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-    except ValueError:
-        raise
-    except Exception as error:
-        detail = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise ValueError(f"{setting} must be a module that can be imported ({detail}); correct it") from None
-    function = getattr(module, name, None)
-    if not callable(function):
-        names = [key for key, value in vars(module).items() if inspect.isfunction(value)]
-        raise ValueError(f"{NODE}.name={name} must be a function of {path}{nearest(name, names)}; correct the name")
-    return function  # type: ignore[no-any-return]
-
-
-def _check_signature(run: Run, function: Callable[..., Any], kwargs: dict[str, Any]) -> None:
-    signature = inspect.signature(function)
-    given = dict.fromkeys(("data_source", "solution_str", "ground_truth", "extra_info"))
-    try:
-        signature.bind(**given)
-    except TypeError as error:
-        raise ValueError(
-            f"{NODE}={_name(run)}{signature} must take data_source, solution_str, ground_truth and extra_info, by name "
-            f"({error}); rename its arguments"
-        ) from None
-    try:
-        signature.bind(**(given | kwargs))
-    except TypeError as error:
-        raise ValueError(
-            f"{NODE}.reward_kwargs={kwargs} must be keywords of {_name(run)}{signature} ({error}); correct them"
-        ) from None
 
 
 def _check_default(run: Run, found: Findings) -> None:
