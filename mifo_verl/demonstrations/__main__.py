@@ -17,7 +17,7 @@ from mifo_verl.demonstrations.client import Endpoint
 from mifo_verl.demonstrations.make import ANSWER_FIELDS, Made, Maker, count_reasons
 from mifo_verl.keyed_lines import KeyedLines
 from mifo_verl.registry import nearest
-from mifo_verl.scoring import Scorer
+from mifo_verl.rewards.kinds import AUTO, scorer
 from mifo_verl.types import require
 
 USAGE = """usage: python -m mifo_verl.demonstrations in=<parquet> out=<parquet> endpoint=<url> model=<name> [key=value]
@@ -36,14 +36,14 @@ _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings as typed; ``Endpoint``, ``Maker`` and ``Scorer`` check them."""
+    """The settings as typed; ``Endpoint``, ``Maker`` and ``scorer`` check them."""
 
     source: Path
     out: Path
     endpoint: str
     model: str
     rows: str = "missing"
-    reward: str = "auto"
+    reward: str = AUTO
     require_think: bool = False
     tries: int = 4
     temperature: float = 0.6
@@ -65,10 +65,10 @@ def fill(settings: Settings) -> list[Made]:
         settings.endpoint, settings.model, settings.timeout, settings.retries, concurrency=settings.concurrency
     )
     sampling = {name: getattr(settings, name) for name in ("temperature", "top_p", "max_tokens")}
-    scorer = Scorer(settings.reward, settings.require_think)
+    score = scorer(settings.reward, settings.require_think, setting="reward")
     answers = settings.cache or settings.out.with_name(settings.out.name + ".answers.jsonl")
     with KeyedLines(answers, ANSWER_FIELDS) as cache, tqdm(total=table.num_rows, desc="demonstrations") as bar:
-        maker = Maker(endpoint, cache, scorer, sampling, settings.tries, settings.seed, settings.rows == "all")
+        maker = Maker(endpoint, cache, score, sampling, settings.tries, settings.seed, settings.rows == "all")
         try:
             made = asyncio.run(maker.make(table.to_pylist(), lambda _: bar.update()))
         except BaseExceptionGroup as group:  # of a task group: the first error is the cause of the others

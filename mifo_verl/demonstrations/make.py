@@ -14,7 +14,7 @@ from mifo_verl.data.demonstrations import demonstration_of, prompt_id_of
 from mifo_verl.demonstrations.client import Answer, Endpoint, Unanswered
 from mifo_verl.generation.streams import stable_seed
 from mifo_verl.keyed_lines import KeyedLines
-from mifo_verl.scoring import Scorer
+from mifo_verl.rewards.kinds import Scorer
 from mifo_verl.types import require
 
 DATASET = "dataset"
@@ -110,10 +110,7 @@ class Maker:
     async def _is_correct(self, row: Mapping[str, Any], text: str) -> bool:
         """The run's own reward, in a thread: a slow check must not hold up the answers that come in."""
         truth = str((row.get("reward_model") or {}).get("ground_truth"))
-        return (
-            bool(text.strip())
-            and (await asyncio.to_thread(self.scorer, row["data_source"], text, truth, row.get("extra_info"))).correct
-        )
+        return bool(text.strip()) and (await asyncio.to_thread(self.scorer, text, truth, row)).correct
 
 
 def request_key(source: str, messages: Sequence[Mapping[str, str]], sampling: Mapping[str, Any]) -> str:

@@ -120,7 +120,9 @@ def judge(
 
     def score(pair: tuple[Question, Generation]) -> Verdict:
         question, made = pair
-        return scorer(question.benchmark, made.text, question.answer, question.extra_info)
+        return scorer(
+            made.text, question.answer, {"data_source": question.benchmark, "extra_info": question.extra_info}
+        )
 
     pairs = [(question, made) for question, group in zip(questions.questions, answered, strict=True) for made in group]
     with ThreadPoolExecutor(_SCORING_THREADS) as pool:

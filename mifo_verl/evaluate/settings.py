@@ -8,7 +8,7 @@ from typing import Any
 from mifo_verl.evaluate.engines import choose_engine
 from mifo_verl.evaluate.templates import check_template
 from mifo_verl.registry import nearest
-from mifo_verl.scoring import Scorer
+from mifo_verl.rewards.kinds import AUTO, Scorer, scorer
 from mifo_verl.types import require, require_count
 
 USAGE = """usage: python -m mifo_verl.evaluate model=<folder> benchmarks=[<name or file>,...] [key=value ...]
@@ -45,7 +45,7 @@ class Settings:
     max_tokens: int = 8192
     seed: int = 0
     limit: int | None = None
-    reward: str = "auto"
+    reward: str = AUTO
     require_think: bool = False
     engine: str = "auto"
     dtype: str = "auto"
@@ -80,7 +80,7 @@ class Settings:
 
     def scorer(self) -> Scorer:
         """The reward that judges the responses."""
-        return Scorer(self.reward, self.require_think)
+        return scorer(self.reward, self.require_think, setting="reward")
 
     def engine_and_dtype(self) -> tuple[str, str]:
         """What computes the responses, and in which numbers."""

@@ -10,15 +10,14 @@ from mifo_verl.rewards.lines import write_scores
 from mifo_verl.types import require
 
 USAGE = """usage: python -m mifo_verl.rewards kind=<kind> [key=value ...] < in.jsonl > out.jsonl
-  kind=math | boxed | exact | choice | reasoning_gym | custom   see docs/rewards.md
+  kind=math | boxed | exact | choice | reasoning_gym | auto | <file>.py:<function>   see docs/rewards.md
   require_think=false   true: a response without </think> is wrong
   workers=<cores>       lines checked at the same time
   cpu_seconds=0.5       CPU time of one check (math, reasoning_gym)
-  path= name=           of kind=custom: the file or pkg://module, and the function
-in:  {"response": text, "answer": text} a line, for kind=reasoning_gym and custom also "extra_info", "data_source"
+in:  {"response": text, "answer": text} a line, for reasoning_gym, auto and a function also "extra_info", "data_source"
 out: {"score", "correct", "extracted", "seconds", "error"} a line, in the order of the input"""
 
-_KEYS = ("kind", "require_think", "workers", "cpu_seconds", "path", "name")
+_KEYS = ("kind", "require_think", "workers", "cpu_seconds")
 
 
 def main(arguments: list[str]) -> int:

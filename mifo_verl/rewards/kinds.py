@@ -1,46 +1,74 @@
-"""The rewards by name: one way to call them all, for the command line, data preparation and evaluation."""
+"""The rewards by name, by data source, or by path: one way to call them all, for whatever is not training.
+
+Training calls the same functions (``reward.custom_reward_function``), so that an accuracy means one thing.
+"""
 
 import asyncio
 import inspect
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from mifo_verl.registry import nearest
 from mifo_verl.rewards import boxed, choice, custom, exact, gym, math
-from mifo_verl.rewards.pool import CPU_SECONDS, Pool
+from mifo_verl.rewards.pool import CPU_SECONDS, Pool, pool_of
 from mifo_verl.rewards.verdict import Verdict
 
 Scorer = Callable[[str, str, Mapping[str, Any]], Verdict]
 """``(response, answer, row)``; the row may hold ``extra_info`` and ``data_source``."""
 
-KINDS = ("math", "boxed", "exact", "choice", "reasoning_gym", "custom")
+KINDS = ("math", "boxed", "exact", "choice", "reasoning_gym")
+AUTO = "auto"
+_OWN = re.compile(r"(.+\.py|pkg://[\w./]+):(\w+)")
+_BY_SOURCE = {
+    "addition/": "boxed",
+    "reasoning_gym/": "reasoning_gym",
+    "mmlu_pro": "choice",
+    "gpqa": "choice",
+    "arc_c": "choice",
+}
+"""The kind of a data source that is not judged by math, by its first letters."""
+
+
+def kind_of(data_source: str) -> str:
+    """The kind of reward that a data source is trained with."""
+    return next((kind for start, kind in _BY_SOURCE.items() if data_source.startswith(start)), "math")
 
 
 def scorer(
     kind: str,
     require_think: bool = False,
     cpu_seconds: float = CPU_SECONDS,
-    workers: int = 2,
-    path: str = "",
-    name: str = "compute_score",
+    workers: int | None = None,
     start: bool = False,
+    setting: str = "kind",
 ) -> Scorer:
     """The reward ``kind`` as a function, the same code as in training; safe to call from several threads.
 
-    ``workers`` is the number of processes of ``math`` and ``reasoning_gym``, started at the first check that needs one,
-    or at once with ``start``. ``path`` and ``name`` are those of a
-    ``custom`` function, which runs in the calling process. Raises ValueError on an unknown kind or a bad function, and
-    RuntimeError, at the start of the processes, where a package is missing.
+    ``kind`` is one of ``KINDS``, ``auto`` (by the row's data source), or ``<file>.py:<function>``, which runs in the
+    calling process. ``math`` and ``reasoning_gym`` have processes, started at the first check that needs one, or at
+    once with ``start``: the calling process's own, as in training, or ``workers`` new ones. Raises ValueError, naming
+    the ``setting``, on an unknown kind or a bad function, and RuntimeError, at the start of the processes, where a
+    package is missing.
     """
-    if kind not in KINDS:
-        raise ValueError(f"kind={kind} must be one of {', '.join(KINDS)}{nearest(kind, list(KINDS))}; write kind=math")
+    own = _OWN.fullmatch(kind)
+    if own and require_think:
+        raise ValueError(f"require_think=true must go with a reward of mifo_verl, not {kind}; leave it away")
+    if own:
+        return _own(own[1], own[2])
+    named = [AUTO, *KINDS]
+    if kind not in named:
+        raise ValueError(
+            f"{setting}={kind} must be one of {', '.join(named)}{nearest(kind, named)}, or <file>.py:<function>; "
+            "check the path"
+        )
+    if kind == AUTO:
+        return _by_source({each: scorer(each, require_think, cpu_seconds, workers) for each in KINDS})
     if kind == "math":
         return _math(require_think, cpu_seconds, _pool(math.CHECKER, workers, start))
     if kind == "reasoning_gym":
         return _reasoning_gym(require_think, cpu_seconds, _pool(gym.CHECKER, workers, start))
-    if kind == "custom":
-        return _custom(path, name)
     verdict = {"boxed": boxed.verdict, "exact": exact.verdict, "choice": choice.verdict}[kind]
 
     def score(response: str, answer: str, row: Mapping[str, Any]) -> Verdict:
@@ -49,11 +77,18 @@ def scorer(
     return score
 
 
-def _pool(module: str, size: int, start: bool) -> Pool:
-    pool = Pool(module, size)
+def _pool(module: str, size: int | None, start: bool) -> Pool:
+    pool = pool_of(module) if size is None else Pool(module, size)
     if start:
         pool.start()
     return pool
+
+
+def _by_source(scorers: Mapping[str, Scorer]) -> Scorer:
+    def score(response: str, answer: str, row: Mapping[str, Any]) -> Verdict:
+        return scorers[kind_of(row.get("data_source") or "")](response, answer, row)
+
+    return score
 
 
 def _math(require_think: bool, cpu_seconds: float, pool: Pool) -> Scorer:
@@ -70,9 +105,7 @@ def _reasoning_gym(require_think: bool, cpu_seconds: float, pool: Pool) -> Score
     return score
 
 
-def _custom(path: str, name: str) -> Scorer:
-    if not path:
-        raise ValueError("path must be set for kind=custom; add path=<file.py> or path=pkg://<module>")
+def _own(path: str, name: str) -> Scorer:
     function = custom.load(path, name)
 
     def score(response: str, answer: str, row: Mapping[str, Any]) -> Verdict:

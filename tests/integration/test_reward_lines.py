@@ -116,7 +116,7 @@ def test_an_own_function_that_raises_or_returns_nonsense_is_an_error_of_its_line
         "    return {'a': 1 / int(solution_str), 'score': 1.0, 'acc': 1} if ground_truth else None\n"
     )
     content = b'{"response": "0", "answer": "1"}\n{"response": "1", "answer": "1"}\n{"response": "1", "answer": ""}\n'
-    found = scores(content, "custom", f"path={tmp_path / 'mine.py'}")
+    found = scores(content, f"{tmp_path / 'mine.py'}:compute_score")
     assert [line["correct"] for line in found] == [False, True, False]
     assert found[0]["error"] == "ZeroDivisionError: division by zero"
     assert found[2]["error"].startswith("the reward function's result=None must be")
@@ -151,7 +151,7 @@ def test_a_reader_that_has_enough_ends_it_quietly() -> None:
         (["kind=math", "cpu_seconds=no"], "cpu_seconds=no must be a number of seconds above 0"),
         (["kind=boxed", "require_think=yes"], "require_think=yes must be true or false"),
         (["kind=boxed", "required=1"], "required=1 must be key=value, key one of"),
-        (["kind=custom"], "path must be set for kind=custom"),
+        (["kind=custom"], "kind=custom must be one of auto, math"),
     ],
 )
 def test_arguments_that_a_user_can_fix_end_with_2(

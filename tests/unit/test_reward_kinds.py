@@ -131,10 +131,10 @@ def test_an_own_function_is_found_by_path_and_scores(tmp_path: Path) -> None:
         "async def late(data_source, solution_str, ground_truth, extra_info):\n"
         "    return solution_str == ground_truth\n",
     )
-    verdict = scorer("custom", path=path, name="half")("7", "7", {"extra_info": {"bonus": 0.25}})
+    verdict = scorer(f"{path}:half")("7", "7", {"extra_info": {"bonus": 0.25}})
     assert (verdict.score, verdict.correct) == (0.75, True)
-    assert scorer("custom", path=f"file://{path}", name="late")("7", "8", {}).correct is False
-    assert scorer("custom", path="pkg://mifo_verl.rewards.boxed")(r"\boxed{7}", "7", {}).correct is True
+    assert scorer(f"file://{path}:late")("7", "8", {}).correct is False
+    assert scorer("pkg://mifo_verl.rewards.boxed:compute_score")(r"\boxed{7}", "7", {}).correct is True
 
 
 @pytest.mark.parametrize(
@@ -173,6 +173,6 @@ def test_a_result_without_a_correctness_of_0_or_1_is_refused(result: object) -> 
 
 
 def test_an_unknown_kind_names_the_kinds() -> None:
-    with pytest.raises(ValueError, match=r"kind=maths must be one of math, .* \(did you mean math\?\)"):
+    with pytest.raises(ValueError, match=r"^kind=maths must be one of auto, math, .* \(did you mean math\?\)"):
         scorer("maths")
-    assert {"math", "boxed", "exact", "choice", "reasoning_gym", "custom"} == set(KINDS)
+    assert {"math", "boxed", "exact", "choice", "reasoning_gym"} == set(KINDS)
