@@ -11,8 +11,9 @@ from verl.utils import tensordict_utils as tu
 
 from mifo_verl.bridge.checkpoint import SftProgress
 from mifo_verl.bridge.records import ledger_line, lines_sha256
-from mifo_verl.bridge.sft_step import rows_of, sequence_seed, sft_batch, tokens_of
+from mifo_verl.bridge.sft_step import rows_of, sft_batch, tokens_of
 from mifo_verl.config import MifoConfig
+from mifo_verl.generation.streams import stable_seed
 from mifo_verl.inspect.tokens import TokenSummary
 from mifo_verl.method.buffer import DemonstrationBuffer
 from mifo_verl.method.schedule import WhenFull
@@ -105,7 +106,7 @@ class SftPhase:
         self, entries: list[BufferEntry], interval: int, step: int, tokens: TokenSummary | None
     ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         examples = [entry.example for entry in entries]
-        seeds = [sequence_seed(self._seed, interval, example.prompt_id) for example in examples]
+        seeds = [stable_seed(self._seed, interval, example.prompt_id) for example in examples]
         data = sft_batch(examples, seeds, self._num_ranks(), self._rows_a_rank, self._pad_token_id)
         metrics = tu.get(self._workers.update_sft(data), "metrics")
         rows = rows_of(metrics)

@@ -4,7 +4,6 @@ The loss is the mean over the sequences of the update, over all ranks and micro-
 the global number of sequences and multiplied by the number of data-parallel ranks, because FSDP averages gradients.
 """
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,11 +24,6 @@ ROWS = "mifo_rows"
 """Metric of a batch: (row, tokens kept, sum of the entropy) of every real sequence."""
 TOKENS = "mifo_tokens"
 """Metric of a batch with ``mifo.inspect.tokens``: (row, entropies, flags kept) of every real sequence, as arrays."""
-
-
-def sequence_seed(seed: int, interval: int, prompt_id: str) -> int:
-    """The random stream of one sequence in one interval, whatever batch or rank it lands in."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{interval}/{prompt_id}".encode()).digest()[:7], "big")
 
 
 def sft_batch(
