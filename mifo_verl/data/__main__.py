@@ -3,13 +3,13 @@
 import os
 import sys
 import textwrap
-import time
 from collections.abc import Callable
 from inspect import Parameter, signature
 from pathlib import Path
 
 from rich.console import Console
 
+from mifo_verl.command_line import pairs, run
 from mifo_verl.data import addition
 from mifo_verl.data.prepare import prepare, usage
 from mifo_verl.data.recipes import RECIPES
@@ -73,51 +73,27 @@ def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE)
         return 0
-    start = time.monotonic()
-    try:
-        what, *pairs = arguments[1:] if arguments[0] == "prepare" and len(arguments) > 1 else arguments
-        if what in COMMANDS and arguments[0] != "prepare":
-            command, settings = _parse(what, pairs)
-            command(**settings)
-        else:
-            known = [*RECIPES, *COMMANDS, "prepare"]
-            require(
-                what in RECIPES,
-                "what",
-                what,
-                f"one of {', '.join(known)}",
-                f"write prepare gsm8k{nearest(what, known)}",
-            )
-            prepare(what, _pairs(pairs), Console())
-    except (ValueError, OSError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"done in {time.monotonic() - start:.1f} s")
-    return 0
+    return run(lambda: _do(arguments), RuntimeError)
 
 
-def _parse(what: str, pairs: list[str]) -> tuple[Callable[..., None], dict[str, str]]:
-    """The command and its settings; raises ValueError on an unknown, missing or malformed one."""
+def _do(arguments: list[str]) -> None:
+    what, *rest = arguments[1:] if arguments[0] == "prepare" and len(arguments) > 1 else arguments
+    if what in COMMANDS and arguments[0] != "prepare":
+        COMMANDS[what](**_settings(what, rest))
+        return
+    known = [*RECIPES, *COMMANDS, "prepare"]
+    cure = f"write prepare gsm8k{nearest(what, known)}"
+    require(what in RECIPES, "what", what, f"one of {', '.join(known)}", cure)
+    prepare(what, pairs(rest), Console())
+
+
+def _settings(what: str, arguments: list[str]) -> dict[str, str]:
+    """A command's settings; raises ValueError on an unknown, missing or malformed one."""
     known = signature(COMMANDS[what]).parameters
-    settings = _pairs(pairs)
-    for key, value in settings.items():
-        if key not in known:
-            raise ValueError(
-                f"{key}={value} must have a key of {', '.join(known)}{nearest(key, list(known))}; correct it"
-            )
+    settings = pairs(arguments, known)
     for key, parameter in known.items():
         if key not in settings and parameter.default is Parameter.empty:
             raise ValueError(f"{key} must be set for {what}; add {key}=<value>")
-    return COMMANDS[what], settings
-
-
-def _pairs(pairs: list[str]) -> dict[str, str]:
-    settings: dict[str, str] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not value:
-            raise ValueError(f"{pair} must be key=value; write it as key=value, in quotes where it has spaces")
-        settings[key] = value
     return settings
 
 

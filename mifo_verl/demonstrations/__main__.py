@@ -3,20 +3,18 @@ model=<name>``; without arguments, every setting."""
 
 import asyncio
 import sys
-import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from mifo_verl.command_line import read, run
 from mifo_verl.data.parquet import check_columns
 from mifo_verl.demonstrations.client import Endpoint
 from mifo_verl.demonstrations.make import ANSWER_FIELDS, Made, Maker, count_reasons
 from mifo_verl.keyed_lines import KeyedLines
-from mifo_verl.registry import nearest
 from mifo_verl.rewards.kinds import AUTO, scorer
 from mifo_verl.types import require
 
@@ -92,29 +90,7 @@ def _write(table: pa.Table, made: list[Made], out: Path) -> None:
 
 def parse(arguments: list[str]) -> Settings:
     """The settings of ``key=value`` arguments. Raises ValueError on an unknown, missing or malformed one."""
-    known = {"in" if field.name == "source" else field.name: field for field in fields(Settings)}
-    given: dict[str, Any] = {}
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if not equals or not value or key not in known:
-            names = list(known)
-            raise ValueError(f"{argument} must be key=value, key one of {', '.join(names)}{nearest(key, names)}")
-        given[known[key].name] = _read(key, value, known[key].type)
-    for key in ("in", "out", "endpoint", "model"):
-        require(known[key].name in given, key, "", "given", f"write {key}=<...>")
-    return Settings(**given)
-
-
-def _read(key: str, value: str, kind: Any) -> Any:
-    if kind is bool and value.lower() not in ("true", "false"):
-        raise ValueError(f"{key}={value} must be true or false; correct it")
-    try:
-        if kind is bool:
-            return value.lower() == "true"
-        return Path(value).expanduser() if kind in (Path, Path | None) else kind(value)
-    except ValueError:
-        rule = "a whole number" if kind is int else "a number"
-        raise ValueError(f"{key}={value} must be {rule}; correct it") from None
+    return read(Settings, arguments, {"source": "in"})
 
 
 def main(arguments: list[str]) -> int:
@@ -122,14 +98,7 @@ def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE)
         return 0 if arguments else 2
-    start = time.monotonic()
-    try:
-        fill(parse(arguments))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"done in {time.monotonic() - start:.1f} s")
-    return 0
+    return run(lambda: fill(parse(arguments)))
 
 
 if __name__ == "__main__":

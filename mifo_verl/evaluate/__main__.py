@@ -3,7 +3,6 @@ arguments, every setting. ``python -m mifo_verl.evaluate compare <folder> <folde
 
 import gc
 import sys
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -12,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from mifo_verl.command_line import run
 from mifo_verl.evaluate.compare import Difference, differences, read_models, sentence, warnings
 from mifo_verl.evaluate.models import distinct_names, find_model
 from mifo_verl.evaluate.questions import QuestionSet, load_set
@@ -93,17 +93,9 @@ def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE)
         return 0 if arguments else 2
-    start = time.monotonic()
-    try:
-        if arguments[0] == "compare":
-            compare(arguments[1:])
-        else:
-            evaluate(parse_settings(arguments))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"done in {time.monotonic() - start:.1f} s")
-    return 0
+    if arguments[0] == "compare":
+        return run(lambda: compare(arguments[1:]))
+    return run(lambda: evaluate(parse_settings(arguments)))
 
 
 if __name__ == "__main__":

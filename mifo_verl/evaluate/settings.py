@@ -1,13 +1,13 @@
 """The settings of an evaluation, from ``key=value`` on the command line."""
 
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mifo_verl.command_line import read
 from mifo_verl.evaluate.engines import choose_engine
 from mifo_verl.evaluate.templates import check_template
-from mifo_verl.registry import nearest
 from mifo_verl.rewards.kinds import AUTO, Scorer, scorer
 from mifo_verl.types import require, require_count
 
@@ -102,35 +102,4 @@ class Settings:
 
 def parse_settings(arguments: list[str]) -> Settings:
     """The settings of ``key=value`` arguments. Raises ValueError on an unknown, missing or malformed one."""
-    known = {field.name: field for field in fields(Settings)}
-    given: dict[str, Any] = {}
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if not equals or not value or key not in known:
-            names = list(known)
-            raise ValueError(f"{argument} must be key=value, key one of {', '.join(names)}{nearest(key, names)}")
-        given[key] = _read(key, value, _type_name(known[key].type))
-    for key in ("model", "benchmarks"):
-        require(key in given, key, "", "given", f"write {key}=<...>")
-    if "template" in given:
-        given["template"] = given["template"].lower()
-    return Settings(**given)
-
-
-def _read(key: str, value: str, kind: str) -> Any:
-    try:
-        if kind.startswith("tuple"):
-            words = [word.strip() for word in value.strip("[]").split(",") if word.strip()]
-            return tuple(int(word) for word in words) if "int" in kind else tuple(words)
-        if kind == "bool":
-            return {"true": True, "false": False}[value.lower()]
-        if "Path" in kind:
-            return Path(value).expanduser()
-        return int(value) if "int" in kind else float(value) if kind == "float" else value
-    except (ValueError, KeyError):
-        wanted = {"bool": "true or false", "float": "a number"}.get(kind, "whole numbers" if "int" in kind else kind)
-        raise ValueError(f"{key}={value} must be {wanted}; correct it") from None
-
-
-def _type_name(kind: Any) -> str:
-    return kind.__name__ if isinstance(kind, type) else str(kind)
+    return read(Settings, [one.lower() if one.startswith("template=") else one for one in arguments])

@@ -2,11 +2,12 @@
 
 import os
 import sys
-from typing import Any
+from dataclasses import dataclass
 
-from mifo_verl.registry import nearest
-from mifo_verl.rewards.kinds import Scorer, scorer
+from mifo_verl.command_line import read
+from mifo_verl.rewards.kinds import scorer
 from mifo_verl.rewards.lines import write_scores
+from mifo_verl.rewards.pool import CPU_SECONDS
 from mifo_verl.types import require
 
 USAGE = """usage: python -m mifo_verl.rewards kind=<kind> [key=value ...] < in.jsonl > out.jsonl
@@ -17,7 +18,20 @@ USAGE = """usage: python -m mifo_verl.rewards kind=<kind> [key=value ...] < in.j
 in:  {"response": text, "answer": text} a line, for reasoning_gym, auto and a function also "extra_info", "data_source"
 out: {"score", "correct", "extracted", "seconds", "error"} a line, in the order of the input"""
 
-_KEYS = ("kind", "require_think", "workers", "cpu_seconds")
+
+@dataclass(frozen=True)
+class Settings:
+    """What is scored, and how; the kind is checked where its reward is made."""
+
+    kind: str
+    require_think: bool = False
+    workers: int = os.cpu_count() or 1
+    cpu_seconds: float = CPU_SECONDS
+
+    def __post_init__(self) -> None:
+        require(1 <= self.workers <= 256, "workers", self.workers, "from 1 to 256", "leave it out")
+        good = 0 < self.cpu_seconds < 3600
+        require(good, "cpu_seconds", self.cpu_seconds, "a number of seconds above 0", "leave it out for 0.5")
 
 
 def main(arguments: list[str]) -> int:
@@ -26,42 +40,16 @@ def main(arguments: list[str]) -> int:
         print(USAGE)
         return 0
     try:
-        score, workers = _read(arguments)
+        settings = read(Settings, arguments)
+        score = scorer(**vars(settings), start=True)
     except (ValueError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     try:
-        write_scores(sys.stdin.buffer, sys.stdout.buffer, score, workers)
+        write_scores(sys.stdin.buffer, sys.stdout.buffer, score, settings.workers)
     except BrokenPipeError:  # the reader has enough, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return 0
-
-
-def _read(arguments: list[str]) -> tuple[Scorer, int]:
-    settings: dict[str, Any] = {}
-    for pair in arguments:
-        key, equals, value = pair.partition("=")
-        if not equals or not value or key not in _KEYS:
-            raise ValueError(f"{pair} must be key=value, key one of {', '.join(_KEYS)}{nearest(key, list(_KEYS))}")
-        settings[key] = value
-    require("kind" in settings, "kind", "", "set", "write kind=math")
-    workers = settings.get("workers", str(os.cpu_count() or 1))
-    require(workers.isdecimal() and 1 <= int(workers) <= 256, "workers", workers, "from 1 to 256", "leave it out")
-    think = settings.get("require_think", "false")
-    require(think in ("true", "false"), "require_think", think, "true or false", "leave it out")
-    settings |= {"workers": int(workers), "require_think": think == "true"}
-    if "cpu_seconds" in settings:
-        settings["cpu_seconds"] = _positive(settings["cpu_seconds"])
-    return scorer(**settings, start=True), int(workers)
-
-
-def _positive(value: str) -> float:
-    try:
-        number = float(value)
-    except ValueError:
-        number = 0.0
-    require(0 < number < 3600, "cpu_seconds", value, "a number of seconds above 0", "leave it out for 0.5")
-    return number
 
 
 if __name__ == "__main__":

@@ -204,7 +204,7 @@ def test_a_response_that_cannot_fit_is_an_error_before_anything_is_generated(tmp
         (["modell=x"], "did you mean model"),
         (["model=/nowhere", "benchmarks=[aime24]", "data=/nowhere"], "data=/nowhere must be an existing folder"),
         (["model=x", "benchmarks=[x.jsonl]", "samples=0"], "samples=0 must be"),
-        (["model=x", "benchmarks=[x.jsonl]", "samples=many"], "samples=many must be whole numbers"),
+        (["model=x", "benchmarks=[x.jsonl]", "samples=many"], "samples=many must be a whole number"),
         (["model=x", "benchmarks=[x.jsonl]", "samples=2", "temperature=0"], "samples=2 must be 1 at temperature=0"),
         (["model=x", "benchmarks=[x.jsonl]", "top_p=0"], "top_p=0.0 must be in (0, 1]"),
         (["model=x", "benchmarks=[x.jsonl]", "engine=vlm"], "did you mean vllm"),

@@ -146,9 +146,9 @@ def test_a_reader_that_has_enough_ends_it_quietly() -> None:
     ("arguments", "message"),
     [
         (["kind=maths"], "kind=maths must be one of"),
-        (["workers=2"], "kind= must be set"),
+        (["workers=2"], "kind= must be given"),
         (["kind=math", "workers=0"], "workers=0 must be from 1 to 256"),
-        (["kind=math", "cpu_seconds=no"], "cpu_seconds=no must be a number of seconds above 0"),
+        (["kind=math", "cpu_seconds=no"], "cpu_seconds=no must be a number"),
         (["kind=boxed", "require_think=yes"], "require_think=yes must be true or false"),
         (["kind=boxed", "required=1"], "required=1 must be key=value, key one of"),
         (["kind=custom"], "kind=custom must be one of auto, math"),
