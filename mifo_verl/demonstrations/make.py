@@ -53,7 +53,7 @@ class Maker:
     async def make(self, rows: Sequence[Mapping[str, Any]], on_row: Callable[[Made], None]) -> list[Made]:
         """What becomes of each row, in their order; ``on_row`` hears of each as it is done.
 
-        Raises EndpointError, and ValueError where the endpoint has left ten requests in a row without an answer.
+        Raises EndpointError, and ValueError where ten requests in a row, or all, got no answer.
         """
         failures = _Failures(self.endpoint)
         places = asyncio.Semaphore(self.endpoint.concurrency)
@@ -66,6 +66,7 @@ class Maker:
                 return made
 
             tasks = [group.create_task(one(row)) for row in rows]
+        failures.end()
         return [task.result() for task in tasks]
 
     async def _make_one(self, client: httpx.AsyncClient, row: Mapping[str, Any], failures: "_Failures") -> Made:
@@ -123,18 +124,26 @@ class _Failures:
     """Requests without an answer, one after another."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        self._endpoint, self._number = endpoint, 0
+        self._endpoint, self._number, self._problem, self._answered = endpoint, 0, "", False
 
     def clear(self) -> None:
-        self._number = 0
+        self._number, self._answered = 0, True
 
     def count(self, problem: str) -> None:
-        self._number += 1
+        self._number, self._problem = self._number + 1, problem
         if self._number >= _GIVE_UP_AFTER:
-            raise ValueError(
-                f"endpoint={self._endpoint.url} must answer; {self._number} questions in a row got none, the last "
-                f"because of: {problem}; what was answered is kept, so start again when it is up"
-            )
+            self._give_up()
+
+    def end(self) -> None:
+        """Raises where there were questions and none of them was answered, however few they were."""
+        if self._number and not self._answered:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        raise ValueError(
+            f"endpoint={self._endpoint.url} must answer; {self._number} questions in a row got none, the last because "
+            f"of: {self._problem}; what was answered is kept, so start again when it is up"
+        )
 
 
 def count_reasons(made: Sequence[Made]) -> dict[str, int]:

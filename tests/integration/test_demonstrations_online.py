@@ -163,8 +163,9 @@ def test_a_server_that_recovers_yields_a_verified_demonstration(tmp_path, teache
     [("wrong", "wrong", 2), ("cut", "too long", 2), ("down", "unanswered", 2), ("refuses", "unanswered", 1)],
 )
 def test_what_does_not_verify_or_never_comes_leaves_the_row_without_one(tmp_path, teacher, behaviour, reason, requests):
-    [filled], reasons = run(tmp_path, teacher, [row(behaviour, 27, 35)], tries=2, retries=1)
-    assert reasons == [reason] and teacher.asked["27+35=?"] == requests
+    rows = [row(behaviour, 27, 35), row("plain", 1, 2)]
+    [filled, _], reasons = run(tmp_path, teacher, rows, tries=2, retries=1)
+    assert reasons == [reason, "made"] and teacher.asked["27+35=?"] == requests
     assert filled["target"] is None and filled["target_source"] is None
 
 
@@ -251,6 +252,13 @@ def test_an_endpoint_that_is_down_ends_the_run_after_ten_questions(tmp_path, tea
     with pytest.raises(ValueError, match=r"must answer; 10 questions in a row got none, the last because of: 503"):
         run(tmp_path, teacher, rows, retries=0, concurrency=1)
     assert sum(teacher.asked.values()) == 10
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_an_endpoint_that_answers_nothing_is_an_error_however_few_the_questions(tmp_path, teacher, rows):
+    with pytest.raises(ValueError, match=rf"must answer; {rows} questions in a row got none, .* because of: 503"):
+        run(tmp_path, teacher, [row("down", number, 1) for number in range(1, rows + 1)], retries=0)
+    assert not (tmp_path / "out.parquet").exists()
 
 
 def test_the_key_is_sent_and_never_part_of_the_source(tmp_path, teacher, monkeypatch):
