@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-_FILE = re.compile(r"/datasets/([^/]+/[^/]+)/resolve/[^/]+/(.+)")
+_FILE = re.compile(r"/datasets/([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
 _ABOUT = re.compile(r"/api/datasets/([^/]+/[^/?]+)(?:/(revision|tree)/[^/?]+/?([^?]*))?")
 
 
@@ -34,7 +34,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if match := _FILE.fullmatch(self.path):
-            self._file(self.folder / match[1] / match[2])
+            known = match[2] in ("main", COMMIT)
+            self._file(self.folder / match[1] / match[3], "EntryNotFound" if known else "RevisionNotFound")
         elif (match := _ABOUT.match(self.path)) and (self.folder / match[1] / (match[3] or "")).is_dir():
             self._about(self.folder / match[1], match[3] if match[2] == "tree" else None)
         else:
@@ -42,9 +43,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_HEAD = do_GET
 
-    def _file(self, file: Path) -> None:
-        if not file.is_file():
-            self._answer(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
+    def _file(self, file: Path, error: str) -> None:
+        if error == "RevisionNotFound" or not file.is_file():
+            self._answer(404, b"", {"X-Error-Code": error, "X-Repo-Commit": COMMIT})
             return
         content = file.read_bytes()
         headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{hashlib.sha256(content).hexdigest()}"'}

@@ -69,6 +69,8 @@ def test_a_commit_is_never_replaced_by_another(folder: Path, tmp_path: Path) -> 
     home, pinned = tmp_path / "home", "hub:openai/gsm8k@{}:main:train"
     with serve(folder) as hub:
         assert len(json.loads(run(READ, pinned.format(COMMIT), home=home, hub=hub))) == 2
+        unknown = run(READ, pinned.format("f" * 40), home=tmp_path / "other", hub=hub)
+    assert "that the hub gives (DatasetNotFoundError: Revision" in unknown
     assert len(json.loads(run(READ, pinned.format(COMMIT), home=home, hub=hub, offline="1"))) == 2
     other = run(READ, pinned.format("f" * 40), home=home, hub=hub, offline="1")
     assert "must be kept at this commit to be read without the hub" in other
