@@ -4,7 +4,7 @@ BIN := .venv/bin
 LOCK := docker/cpu.lock.txt
 EXPERIMENT ?= quickstart
 
-.PHONY: help setup lock quickstart rl-algorithms kill-test test test-unit lint format types config clean mistakes
+.PHONY: help setup lock quickstart rl-algorithms kill-test evidence test test-unit lint format types config clean mistakes
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -37,6 +37,11 @@ rl-algorithms: setup ## small runs of two intervals or more with every RL algori
 N ?= 100
 kill-test: setup ## kill runs N times at every point of them, and compare their ends with a run never killed
 	$(BIN)/python -m tests.faults kills=$(N)
+
+JOBS ?= 1
+evidence: setup ## every method on the tiny task, five seeds; docs/evidence.md; the same command goes on
+	$(BIN)/python -m mifo_verl.sweep sweep=evidence sweep_dir=runs/evidence jobs=$(JOBS)
+	$(BIN)/python -m mifo_verl.sweep table runs/evidence out=docs/evidence.md
 
 test: setup ## all tests
 	$(BIN)/python -m pytest -q tests

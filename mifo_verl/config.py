@@ -123,6 +123,42 @@ class WatchdogConfig:
 
 
 @dataclass(frozen=True)
+class SparsifyConfig:
+    """Random gradient masks, for the analysis of what RL and SFT can lose (``mifo.sparsify``)."""
+
+    rate: float = 0.0
+    """The share of the gradient's coordinates that is dropped, drawn anew in every update; 0 draws nothing."""
+    phase: Literal["both", "rl", "sft"] = "both"
+    """Whose updates lose it."""
+    seed: int = 0
+    """What is drawn."""
+
+    def __post_init__(self) -> None:
+        number = isinstance(self.rate, int | float) and not isinstance(self.rate, bool)
+        rule, cure = "a number in [0, 1)", "1 would drop every gradient; 0 drops none"
+        require(number and 0 <= self.rate < 1, "rate", self.rate, rule, cure)
+        _require_choice("phase", self.phase, ("both", "rl", "sft"))
+        whole = isinstance(self.seed, int) and not isinstance(self.seed, bool)
+        require(whole, "seed", self.seed, "a whole number", "the run's seed is the default")
+
+    def drops(self, phase: Literal["rl", "sft"]) -> bool:
+        """Whether the updates of this phase lose gradients."""
+        return self.rate > 0 and self.phase in ("both", phase)
+
+
+@dataclass(frozen=True)
+class BudgetConfig:
+    """The compute that a run may spend on training (``mifo.budget``); ``mifo_verl/compute.py`` says how it counts."""
+
+    flops: float | None = None
+    """The run ends with the step in which its training has spent this much; no limit where None."""
+
+    def __post_init__(self) -> None:
+        if self.flops is not None:
+            require_positive("flops", self.flops, "use null for no limit")
+
+
+@dataclass(frozen=True)
 class MifoConfig:
     """All settings of MIFO; each field is the node of the same name under ``mifo``."""
 
@@ -137,6 +173,8 @@ class MifoConfig:
     inspect: InspectConfig
     checkpoint: CheckpointConfig
     watchdog: WatchdogConfig
+    sparsify: SparsifyConfig
+    budget: BudgetConfig
 
 
 _REGISTRIES: dict[str, Registry[Any]] = {
@@ -153,6 +191,8 @@ _SECTIONS: dict[str, type] = {
     "inspect": InspectConfig,
     "checkpoint": CheckpointConfig,
     "watchdog": WatchdogConfig,
+    "sparsify": SparsifyConfig,
+    "budget": BudgetConfig,
 }
 _KNOWN = [*_REGISTRIES, *_SECTIONS]
 

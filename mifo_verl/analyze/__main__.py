@@ -15,6 +15,8 @@ from mifo_verl.analyze.subspace import subspace
 from mifo_verl.analyze.updates import update_norms
 from mifo_verl.inspect.sources import open_weights
 from mifo_verl.registry import nearest
+from mifo_verl.sweep import __main__ as sweeps
+from mifo_verl.sweep import forgetting
 
 USAGE = """usage: python -m mifo_verl.analyze <what> <weights> ... [key=value ...]
   updates   START END [END ...]            norm of every END's update, by layer and by kind of matrix
@@ -22,7 +24,11 @@ USAGE = """usage: python -m mifo_verl.analyze <what> <weights> ... [key=value ..
                                            pruned models as Hugging Face folders out/rate_<p>
   subspace  START END [rank=16] [device=cpu]   principal angles of the leading singular vectors
   overlap   START A B [start_b=START_B] [dtype=bfloat16|float32]   where the updates to A and to B meet
-  all but prune: [json=<file>]             the same numbers in a file
+  these four but prune: [json=<file>]      the same numbers in a file
+  sparsify    [setting=value ...]          training with gradients dropped at random, RL and SFT, several rates
+  forgetting  [rl_steps=50] [steps=10] [setting=value ...]   RL, then every method's own objective from there
+  sensitivity [setting=value ...]          MIFO's p, rho, k, alpha and S, one at a time
+                                           these train: settings, sweep_dir= and jobs= are those of mifo_verl.sweep
 weights: a Hugging Face folder, a checkpoint global_step_N, or global_step_N@start, where its interval began"""
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
@@ -79,11 +85,20 @@ _COMMANDS: dict[str, tuple[Callable[[list[str], Options], Any], int, int | None,
 }
 
 
+_TRAININGS: dict[str, Callable[[list[str]], int]] = {
+    "sparsify": lambda given: sweeps.main(["sweep=sparsify", *given]),
+    "forgetting": forgetting.main,
+    "sensitivity": lambda given: sweeps.main(["sweep=sensitivity", *given]),
+}
+
+
 def main(arguments: list[str]) -> int:
     """Run one analysis; returns the exit code."""
     if not arguments or {"-h", "--help"} & set(arguments):
         print(USAGE)
         return 0 if arguments else 2
+    if arguments[0] in _TRAININGS:
+        return _TRAININGS[arguments[0]](arguments[1:])
     try:
         found, options = _run(arguments[0], arguments[1:])
         if "json" in options:
@@ -96,7 +111,8 @@ def main(arguments: list[str]) -> int:
 
 def _run(what: str, rest: list[str]) -> tuple[Any, Options]:
     if what not in _COMMANDS:
-        raise ValueError(f"{what} must be one of {', '.join(_COMMANDS)}{nearest(what, list(_COMMANDS))}; see --help")
+        known_commands = [*_COMMANDS, *_TRAININGS]
+        raise ValueError(f"{what} must be one of {', '.join(known_commands)}{nearest(what, known_commands)}; see --help")
     command, least, most, known = _COMMANDS[what]
     options = dict(text.split("=", 1) for text in rest if "=" in text)
     weights = [text for text in rest if "=" not in text]

@@ -79,6 +79,8 @@ def save_shards(folder: Path, interval: IntervalState, separate: Optimizer | Non
     """Write this rank's part; ``separate`` is the SFT phase's optimizer where it is not the RL phase's."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = _named("start", interval.start) | _named("history", interval.history) | _named("frozen", interval.frozen)
+    if interval.updates:
+        tensors["updates"] = torch.tensor([interval.updates])
     if separate is not None:
         tensors |= {f"optimizer.{number}.{name}": state for number, name, state in _states(interval.model, separate)}
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, _file(folder, rank, ranks))
@@ -98,6 +100,7 @@ def load_shards(folder: Path, interval: IntervalState, separate: Optimizer | Non
     for part in ("start", "history", "frozen"):
         held = [saved[f"{part}.{number}"].to(device) for number in numbers] if f"{part}.0" in saved else None
         setattr(interval, part, held)
+    interval.updates = int(saved["updates"]) if "updates" in saved else 0
     if separate is not None:
         for number, parameter in enumerate(interval.model.parameters):
             _restore(separate, parameter, {k.split(".")[2]: v for k, v in saved.items() if _is_of(k, number)})

@@ -23,6 +23,7 @@ from mifo_verl.bridge.interval import IntervalState, MaskReport
 from mifo_verl.bridge.shards import ShardedModel
 from mifo_verl.config import MifoConfig, SftConfig
 from mifo_verl.method.freezing import GradientFreeze
+from mifo_verl.method.sparsify import drop_gradients_
 from mifo_verl.method.token_entropy import token_entropy
 
 SELECTION_ENTROPY = "mifo_selection_entropy"
@@ -167,6 +168,7 @@ class MifoEngine(SaveTogetherMixin, CpuModuleMixin, FSDPEngineWithLMHead):
 
     def optimizer_step(self) -> float:
         """verl's update; in an SFT phase the mask comes before the clip norm and after the update."""
+        self._sparsify_()
         if self._rl is None:
             reach("rl_update")
             return super().optimizer_step()
@@ -174,6 +176,13 @@ class MifoEngine(SaveTogetherMixin, CpuModuleMixin, FSDPEngineWithLMHead):
         grad_norm = super().optimizer_step()
         self.interval.after_update(self.optimizer)
         return grad_norm
+
+    def _sparsify_(self) -> None:
+        sparsify, interval = self.mifo.sparsify, self.interval
+        if sparsify.drops("rl" if self._rl is None else "sft"):
+            interval.updates += 1
+            slices, gradients = interval.model.slices, interval.model.gradients()
+            drop_gradients_(gradients, slices, sparsify.rate, sparsify.seed, interval.updates)
 
     def prepare_model_outputs(
         self, output: Any, output_args: dict[str, Any], micro_batch: TensorDict, logits_processor_func: Callable | None

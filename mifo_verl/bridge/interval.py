@@ -35,6 +35,8 @@ class IntervalState:
         self.model = model
         self.start: list[Tensor] | None = None
         self.history: list[Tensor] | None = None
+        self.updates = 0
+        """Updates so far that have lost gradients to ``mifo.sparsify``: what each drops follows from its number."""
         self.inspects = False
         """Whether an SFT phase counts its mask and both updates by layer; theta_start then moves to its own start."""
         self._inspection: MaskInspection | None = None

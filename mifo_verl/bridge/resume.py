@@ -40,6 +40,7 @@ FREE = (
     "data.val_files",
     "data.val_max_samples",
     "data.val_batch_size",
+    "mifo.budget",
     "mifo.checkpoint",
     "mifo.watchdog",
     "mifo.probe",

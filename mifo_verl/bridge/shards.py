@@ -16,7 +16,9 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, Shard
 from torch.optim import Optimizer
 
-from mifo_verl.method.importance import ShardRange
+from mifo_verl.compute import multiplying_weights
+from mifo_verl.coordinates import ShardRange
+from mifo_verl.inspect.parameters import kind_of
 
 
 class ProcessShards:
@@ -75,6 +77,11 @@ class ShardedModel:
             for name, value in sorted(optimizer.state.get(parameter, {}).items()):
                 if isinstance(value, Tensor) and value.shape == parameter.shape:
                     yield number, name, _flat(value)
+
+    def num_weights(self) -> int:
+        """The weights that multiply, over all ranks, trainable or not (``mifo_verl.compute``)."""
+        named = self.module.named_parameters()
+        return multiplying_weights((kind_of(name), parameter.numel()) for name, parameter in named)
 
     def reshard(self) -> None:
         """Forget gathered copies of the weights, so that the next forward pass reads the shards."""

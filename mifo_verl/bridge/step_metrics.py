@@ -30,9 +30,15 @@ _MEMORY = {
 
 
 def rl_line(
-    metrics: dict[str, Any], timing_raw: dict[str, float], prompts: HardPrompts, interval: int, step: int
+    metrics: dict[str, Any],
+    timing_raw: dict[str, float],
+    prompts: HardPrompts,
+    interval: int,
+    step: int,
+    num_sequences: int,
 ) -> dict[str, Any]:
-    """The record of one RL step."""
+    """The record of one RL step that trained on ``num_sequences`` rollouts."""
+    trained = {f"{part}_tokens": _total(metrics, part, num_sequences) for part in ("prompt", "response")}
     return {
         "step": step,
         "phase": "rl",
@@ -48,6 +54,7 @@ def rl_line(
         "grad_norm": _number(metrics, "actor/grad_norm"),
         "response_length": _number(metrics, "response_length/mean"),
         "rollouts": prompts.num_rollouts,
+        **trained,
         "rejected_demonstrations": dict(sorted(prompts.rejected.items())),
         "prompts": [[group.prompt_id, group.num_correct, group.num_rollouts] for group in prompts.groups],
         "memory_gb": {name: _number(metrics, metric) for name, metric in _MEMORY.items()},
@@ -63,6 +70,11 @@ def accuracy_by_source(metrics: dict[str, Any]) -> dict[str, float]:
             found[name.removeprefix("val-core/").split("/acc/mean@")[0]] = float(value)
     in_order = dict(sorted(found.items()))  # verl's order is that of random uids; a sum depends on it
     return {**in_order, "mean": sum(in_order.values()) / len(in_order)} if in_order else {}
+
+
+def _total(metrics: dict[str, Any], part: str, num_sequences: int) -> int:
+    """Tokens of all prompts or responses of the batch, from verl's mean of their lengths."""
+    return round((_number(metrics, f"{part}_length/mean") or 0.0) * num_sequences)
 
 
 def _number(metrics: dict[str, Any], name: str) -> float | None:

@@ -24,6 +24,7 @@ from verl.utils.debug import marked_timer
 from verl.utils.reward_score import default_compute_score
 
 from mifo_verl.bridge import rollout
+from mifo_verl.bridge.budget import Spending
 from mifo_verl.bridge.checkpoint import ControllerState, SftProgress
 from mifo_verl.bridge.faults import reach
 from mifo_verl.bridge.hard_prompts import HardPrompts
@@ -92,6 +93,7 @@ class MifoTrainer(MeasuringTrainer):
         rollout.register()
         super()._setup()
         self.actor_rollout_wg.configure_mifo(self.mifo_node)
+        self.spending = Spending(self.config, self.actor_rollout_wg.num_weights()[0], self.mifo.budget.flops)
         self.hard_prompts = HardPrompts(
             selector=self.mifo.prompt_selector,
             buffer=self.buffer,
@@ -261,14 +263,20 @@ class MifoTrainer(MeasuringTrainer):
         timers = {"step": sum(timing_raw.values()), **timing_raw}  # verl's own is there at a step's end only
         super()._compute_metrics(batch, metrics, timers, global_steps=self.global_steps, epoch=epoch)
         interval = self.interval - 1 if self._sft_report is not None else self.interval
-        line = rl_line(metrics, timing_raw, self.hard_prompts, interval, self.global_steps)
+        rows = sum(not tag.get("is_padding", False) for tag in batch.tags)
+        line = rl_line(metrics, timing_raw, self.hard_prompts, interval, self.global_steps, rows)
+        line |= self.spending.of_rl(line, rows)
         line["buffer_size"] = self._sft.buffer_size if self._sft is not None else len(self.buffer)
         return line
 
     def _compute_metrics(
         self, batch: KVBatchMeta, metrics: dict[str, Any], timing_raw: dict[str, float], **where: Any
     ) -> None:
-        """verl's metrics, then this step's lines in the records, then the checkpoint of this step."""
+        """verl's metrics, then this step's lines in the records, then the checkpoint of this step.
+
+        verl's loop ends after the step that spends the budget.
+        """
+        written = []
         rl = self._sft.rl_line if self._sft is not None else None
         if _has_rollouts(batch):
             rl = self._rl_line(batch, metrics, timing_raw)
@@ -278,11 +286,16 @@ class MifoTrainer(MeasuringTrainer):
             rl["validation"] = accuracy_by_source(metrics) or None
             rl["seconds"]["checkpoint"], self._save_seconds = self._save_seconds, 0.0
             self._record(rl)
+            written.append(rl)
         if self._sft_report is not None:
             for line in sft_lines(self._sft_report, timing_raw["sft"]):
+                line |= self.spending.of_sft(line)
                 self._record(line)
+                written.append(line)
             self.records.ledger(self._sft_report["ledger"])
         self._sft = None
+        if self.spending.is_over(written):
+            self.total_training_steps = self.global_steps
         self._save_if_due()
 
     def _record(self, line: dict[str, Any]) -> None:
@@ -315,6 +328,7 @@ class MifoTrainer(MeasuringTrainer):
             accuracy_start=self._accuracy_start,
             accuracy_end=accuracy_by_source(last),
             weights_sha256=hashlib.sha256(shards.encode()).hexdigest(),
+            num_weights=self.spending.rl.num_weights,
             seconds_before=self._seconds_before,
         )
         reach("exit")

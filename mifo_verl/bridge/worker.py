@@ -121,6 +121,11 @@ class MifoWorker(ActorRolloutRefWorker):
             self._engine.load_interval(Path(folder))
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def num_weights(self) -> int:
+        """The weights of the whole model that multiply."""
+        return self._engine.interval.model.num_weights()
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def weights_sha256(self) -> str:
         """A digest of this rank's shards of the master weights."""
         self._settle()

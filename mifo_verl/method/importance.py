@@ -4,22 +4,13 @@ Delta_j = |theta_end,j - theta_start,j|; C~ = alpha C_{i-1} + (1 - alpha) Delta;
 Shapes: N coordinates of one tensor's shard, a contiguous range of the whole flattened tensor.
 """
 
-import zlib
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
+from mifo_verl.coordinates import BITS, ShardRange, random_bits
 from mifo_verl.registry import Registry
-
-
-@dataclass(frozen=True)
-class ShardRange:
-    """Which coordinates a shard holds: ``[first, first + N)`` of the flattened parameter ``name``."""
-
-    name: str
-    first: int
 
 
 class ImportanceScorer(Protocol):
@@ -48,17 +39,8 @@ class RandomImportance:
     seed: int = 0
 
     def __call__(self, start_N: Tensor, end_N: Tensor, where: ShardRange, interval: int) -> Tensor:
-        key = zlib.crc32(f"{self.seed}/{interval}/{where.name}".encode())
-        index_N = torch.arange(where.first, where.first + end_N.numel(), device=end_N.device)
-        return ((_mix(index_N + (key << 31)) & 0xFFFFFF) + 1).float() / (1 << 24)
-
-
-def _mix(bits_N: Tensor) -> Tensor:
-    """A 64-bit avalanche hash (SplitMix64's finaliser) of int64 counters, in wrapping integer arithmetic."""
-    for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):
-        # >> is arithmetic in torch: the mask makes it the logical shift that the hash is defined with
-        bits_N = (bits_N ^ ((bits_N >> shift) & ((1 << (64 - shift)) - 1))) * factor
-    return bits_N ^ ((bits_N >> 31) & ((1 << 33) - 1))
+        bits_N = random_bits(f"{self.seed}/{interval}", where, end_N.numel(), end_N.device)
+        return (bits_N + 1).float() / (1 << BITS)
 
 
 def accumulate_(history_N: Tensor, score_N: Tensor, alpha: float) -> Tensor:

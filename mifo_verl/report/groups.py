@@ -8,7 +8,8 @@ from typing import Any
 from mifo_verl.report.bands import mean_interval
 from mifo_verl.report.run import Run, probes
 
-_NOT_THE_METHOD = ("seed", "data_loader_seed", "run_dir", "name", "experiment_name", "default_local_dir")
+_NOT_THE_METHOD = ("seed", "data_loader_seed", "run_dir", "experiment_name", "default_local_dir", "resume_mode")
+_NOT_THE_METHOD += ("TENSORBOARD_DIR", "WANDB_DIR")
 _COLORS = ("#2563eb", "#ea580c", "#059669", "#9333ea", "#b45309", "#0891b2", "#be123c", "#4d7c0f", "#6b7280", "#c026d3")
 
 
@@ -25,7 +26,8 @@ def group(runs: list[Run]) -> list[Group]:
     """The groups, in the order of their first runs."""
     found: dict[str, list[Run]] = {}
     for run in runs:
-        found.setdefault(json.dumps(_method(run.config), sort_keys=True, default=str), []).append(run)
+        method = _method({key: value for key, value in run.config.items() if key != "name"})
+        found.setdefault(json.dumps(method, sort_keys=True, default=str), []).append(run)
     labels = [_label(own) for own in found.values()]
     labels = [label if labels.count(label) == 1 else f"{label} ({place + 1})" for place, label in enumerate(labels)]
     return [

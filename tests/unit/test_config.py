@@ -5,11 +5,13 @@ import copy
 import pytest
 
 from mifo_verl.config import (
+    BudgetConfig,
     CheckpointConfig,
     InspectConfig,
     MifoConfig,
     ProbeConfig,
     SftConfig,
+    SparsifyConfig,
     WatchdogConfig,
     build_config,
 )
@@ -32,6 +34,8 @@ PAPER = {
     "inspect": {},
     "checkpoint": {},
     "watchdog": {},
+    "sparsify": {},
+    "budget": {},
 }
 
 
@@ -50,7 +54,7 @@ def message(node: dict) -> str:
 def test_the_papers_settings_are_the_defaults_of_every_section():
     expected = MifoConfig(
         MaxAccuracy(), TopEntropy(), Nll(), AbsChange(), WhenFull(), StrictFreeze(), SftConfig(), ProbeConfig(),
-        InspectConfig(), CheckpointConfig(), WatchdogConfig(),
+        InspectConfig(), CheckpointConfig(), WatchdogConfig(), SparsifyConfig(), BudgetConfig(),
     )  # fmt: skip
     assert build_config(PAPER) == expected
     assert (
@@ -73,7 +77,7 @@ def test_a_missing_section_is_named(section):
 def test_an_unknown_section_is_named_with_the_nearest():
     assert message(PAPER | {"freezing": {}}) == (
         "mifo.freezing must be one of prompt_selector, token_selector, sft_loss, importance, schedule, freeze, sft, "
-        "probe, inspect, checkpoint, watchdog (did you mean freeze?); remove it"
+        "probe, inspect, checkpoint, watchdog, sparsify, budget (did you mean freeze?); remove it"
     )
 
 

@@ -5,11 +5,11 @@ import zlib
 import pytest
 import torch
 
+from mifo_verl.coordinates import ShardRange
 from mifo_verl.method.importance import (
     IMPORTANCE_SCORERS,
     AbsChange,
     RandomImportance,
-    ShardRange,
     accumulate_,
     forget_unselected_,
 )

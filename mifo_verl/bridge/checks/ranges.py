@@ -41,6 +41,13 @@ FRACTIONS = (  # in (0, 1]
     f"{ROLLOUT}.val_kwargs.top_p",
     f"{ROLLOUT}.gpu_memory_utilization",
 )
+EXACT_SHARES = (
+    "mifo.prompt_selector.max_accuracy",
+    "mifo.token_selector.ratio",
+    "mifo.freeze.share",
+    "mifo.freeze.history",
+)
+"""0, 0.125 and 1/8 are all of their kind; ``check_settings`` looks at them."""
 CHOICES = {
     "algorithm.adv_estimator": (
         "gae grpo reinforce_plus_plus reinforce_plus_plus_baseline remax rloo opo grpo_passk gpg rloo_vectorized "
@@ -80,7 +87,7 @@ def check_kinds(run: Run, found: Findings) -> None:
         message, _, cure = text.partition("; ")
         found.warn(message, cure)
     for key, default, value in changes(defaults, run.config, run.overrides):
-        kind = _kind_of(default)
+        kind = None if key in EXACT_SHARES else _kind_of(default)
         if kind is not None and value is not None:
             rule, accepts = kind
             found.require(accepts(value), key, value, rule, f"the default is {str(default).lower()}")

@@ -1,0 +1,43 @@
+"""The compute of a training, estimated: formulas, nothing else.
+
+A token costs 2N floating-point operations in a forward pass and 6N in one with gradient (Kaplan et al. 2020, section
+2.1). N counts the weights that multiply: all but the embedding, which is looked up, unless the same matrix is the output
+head too. Not counted: attention over the context (small where a response is shorter than the layers are wide, times 6),
+what gradient checkpointing computes twice, and what only measures (validation, probes, the KL to the start).
+Generation is counted as one forward pass over prompt and response of every rollout.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+FORWARD, TRAIN = 2, 6
+"""Operations a weight and token."""
+
+
+@dataclass(frozen=True)
+class RlCost:
+    """How often an RL step of this config passes over the tokens that it trains on."""
+
+    num_weights: int
+    """N."""
+    forwards: int
+    """Passes without gradient beside the rollout: old log-probs, reference, values. A critic counts as the actor."""
+    trainings: int
+    """Passes with gradient: epochs over the batch, those of a critic too."""
+
+    def flops(self, trained_tokens: int, generated_tokens: int) -> int:
+        """Of one step; both counts are of prompts and responses, the second one of all rollouts made."""
+        passes = FORWARD * self.forwards + TRAIN * self.trainings
+        return self.num_weights * (FORWARD * generated_tokens + passes * trained_tokens)
+
+
+def sft_flops(num_weights: int, tokens: int) -> int:
+    """Of one SFT update over so many tokens of prompts and demonstrations, in the loss or not."""
+    return TRAIN * num_weights * tokens
+
+
+def multiplying_weights(sizes: Iterable[tuple[str, int]]) -> int:
+    """N from (kind of matrix, coordinates) of every parameter, a tied one given once."""
+    held = list(sizes)
+    has_head = any(kind == "head" for kind, _ in held)
+    return sum(size for kind, size in held if not (has_head and kind == "embedding"))

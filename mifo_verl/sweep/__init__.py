@@ -1,0 +1,1 @@
+"""Methods x seeds x settings: run, resumed, and compared with honest intervals."""

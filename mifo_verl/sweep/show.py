@@ -1,0 +1,118 @@
+"""A sweep's table for a terminal, as CSV and as Markdown."""
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from mifo_verl.sweep.numbers import ACCURACY
+from mifo_verl.sweep.table import is_share
+
+_COSTS = ("flops", "rl_tokens", "generated_tokens", "sft_tokens", "loss_tokens", "rl_steps", "sft_phases", "seconds")
+
+
+def columns(table: Mapping[str, Any]) -> tuple[list[str], list[str], list[str]]:
+    """(accuracies, what phases changed, what it cost): the numbers that are shown."""
+    known = list(dict.fromkeys(number for arm in table["arms"] for number in arm["numbers"]))
+    accuracies = [ACCURACY, "gain", *sorted(number for number in known if number.startswith(f"{ACCURACY}/"))]
+    changes = sorted(number for number in known if number.startswith(("sft/", "rl/")))
+    return accuracies, changes, [number for number in _COSTS if number in known]
+
+
+def to_csv(table: Mapping[str, Any]) -> str:
+    """A line for every arm and number: mean, both ends, and the values of the seeds."""
+    out = io.StringIO()
+    lines = csv.writer(out, lineterminator="\n")
+    lines.writerow(("arm", "number", "num_seeds", "mean", "low", "high", "by_seed"))
+    for arm in table["arms"]:
+        for number, held in arm["numbers"].items():
+            seeds = " ".join(f"{seed}:{value!r}" for seed, value in held["by_seed"].items())
+            lines.writerow((arm["arm"], number, held["num_seeds"], held["mean"], held["low"], held["high"], seeds))
+    return out.getvalue()
+
+
+def print_table(table: Mapping[str, Any]) -> None:
+    """Means with intervals, then what can be claimed against the baseline."""
+    console = Console(highlight=False)
+    for title, names in _parts(table):
+        shown = Table(title=title, title_justify="left")
+        for head in ("arm", "seeds", *(_head(name) for name in names)):
+            shown.add_column(head, overflow="fold")
+        for row in _rows(table, names):
+            shown.add_row(*row)
+        console.print(shown)
+    for line in claims(table["differences"]):
+        console.print(line, markup=False)
+
+
+def claims(differences: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The words on accuracy and on what phases changed, in this order."""
+    told = [one["claim"] for one in differences if one["number"] == ACCURACY]
+    return told + [one["claim"] for one in differences if one["number"].startswith(("sft/", "rl/"))]
+
+
+def to_markdown(table: Mapping[str, Any], title: str, command: str) -> str:
+    """A page that is made anew by the same command."""
+    seeds = sorted({int(s) for arm in table["arms"] for held in arm["numbers"].values() for s in held["by_seed"]})
+    listed = ", ".join(map(str, seeds))
+    parts = [
+        f"# {title or 'A sweep'}\n",
+        f"Made by the command below from the records of the runs; nothing here is written by hand.\n\n"
+        f"```bash\n{command}\n```\n",
+        f"Mean over the seeds ({listed}) ± half of the 95 % interval (Student's t). A difference is paired by seed, and "
+        f"is called a claim where its 95 % interval leaves 0 out; what holds only read alone is said to "
+        "(`docs/sweep.md`).\n",
+    ]
+    for heading, names in _parts(table):
+        parts.append(f"## {heading}\n\n{_markdown(('arm', 'seeds', *map(_head, names)), _rows(table, names))}")
+    if table["baseline"]:
+        parts.append(f"## Against {table['baseline']}\n\n{_list(claims(table['differences']))}")
+    for question in table["questions"]:
+        parts.append(f"## {question['ask']}\n\n{_list(claims(question['differences']))}")
+    return "\n".join(parts)
+
+
+def _parts(table: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    accuracies, changes, costs = columns(table)
+    titled = (
+        ("Validation accuracy at the end", accuracies),
+        ("What a phase changed, mean over the phases of a run", changes),
+        ("What it cost", costs),
+    )
+    return [(title, names) for title, names in titled if names]
+
+
+def _rows(table: Mapping[str, Any], names: Sequence[str]) -> list[list[str]]:
+    return [
+        [arm["arm"], str(max((held["num_seeds"] for held in arm["numbers"].values()), default=0))]
+        + [_cell(arm["numbers"].get(name), name) for name in names]
+        for arm in table["arms"]
+    ]
+
+
+def _cell(held: Mapping[str, Any] | None, name: str) -> str:
+    if held is None:
+        return "–"
+    signed = "+" if name.startswith(("sft/", "rl/")) else ""
+    form = f"{signed}.4f" if signed or is_share(name) else ",.4g" if name.endswith("flops") else ",.1f"
+    text = f"{held['mean']:{form}}"
+    return text if held["low"] is None else f"{text} ± {(held['high'] - held['low']) / 2:{form.lstrip('+')}}"
+
+
+def _head(name: str) -> str:
+    """``sft/accuracy`` is shown as 'SFT: accuracy'."""
+    phase, slash, probed = name.partition("/")
+    return f"{phase.upper()}: {probed}" if slash and phase in ("sft", "rl") else name.replace("_", " ")
+
+
+def _markdown(head: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [list(head)]
+    lines += [["---"] * len(lines[0]), *[list(row) for row in rows]]
+    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
+
+
+def _list(lines: Sequence[str]) -> str:
+    return "".join(f"- {line}\n" for line in lines) or "Nothing to compare yet.\n"

@@ -1,0 +1,211 @@
+"""Sweeps: expanded, checked before anything starts, skipped, resumed, refused; with a training that only writes records."""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mifo_verl.bridge.compose import ConfigError, config_folder
+from mifo_verl.bridge.expand import expand
+from mifo_verl.sweep.__main__ import main
+from mifo_verl.sweep.definition import Definition, parse, read_definition
+from mifo_verl.sweep.forgetting import main as forgetting
+from mifo_verl.sweep.plan import arm_label, plan
+
+FAKE = (sys.executable, str(Path(__file__).with_name("fake_train.py")))
+
+
+@pytest.fixture
+def sweep_of(tmp_path, monkeypatch):
+    """Runs a sweep of the quick start; returns its code and the trainings that it started."""
+    log = tmp_path / "started"
+    monkeypatch.setenv("FAKE_LOG", str(log))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    monkeypatch.setenv("COLUMNS", "300")
+
+    def run(*arguments: str) -> tuple[int, list[str]]:
+        log.write_text("")
+        given = [f"sweep_dir={tmp_path}/sweep", "experiment=quickstart", *arguments]
+        return main(given, FAKE), log.read_text().splitlines()
+
+    return run
+
+
+# Expansion
+
+
+def test_commas_ranges_and_choices_expand_as_in_a_multirun():
+    found = expand(["a=1,2", "seed=range(0,3)", "b=choice(x,y)", "c=[1,2]", "mifo.p=1/8"])
+    assert len(found) == 12
+    assert found[0].overrides == ["c=[1,2]", "mifo.p=1/8", "a=1", "seed=0", "b=x"]
+    assert found[-1].swept == {"a": "2", "seed": "2", "b": "y"}
+
+
+def test_of_a_key_given_twice_the_last_counts():
+    assert [one.overrides for one in expand(["seed=0,1", "a=1", "seed=5"])] == [["seed=5", "a=1"]]
+
+
+def test_values_without_an_end_are_refused():
+    with pytest.raises(ConfigError, match=r"lr=interval\(0,1\) must be values that can be counted"):
+        expand(["lr=interval(0,1)"])
+
+
+@pytest.mark.parametrize(
+    ("label", "overrides", "expected"),
+    [
+        ("", ["method=mifo", "seed=0,1"], ""),
+        ("", ["method=mifo,rl_only"], "mifo"),
+        ("", ["method=mifo,rl_only", "mifo.freeze.share=0.3,0.5"], "mifo,share=0.3"),
+        ("", ["mifo.sft.lr=1e-4,1e-5", "a.optim.lr=1,2"], "sft.lr=1e-4,optim.lr=1"),
+        ("p", ["mifo.prompt_selector.max_accuracy=1/8,1/4"], "p=1/8"),
+        ("mine", ["seed=0,1"], "mine"),
+    ],
+)
+def test_an_arm_is_named_by_what_is_swept(label, overrides, expected):
+    assert arm_label(label, expand(overrides)[0]) == expected
+
+
+def test_names_of_folders_are_plain_and_stay_when_a_value_is_added(tmp_path):
+    definition = Definition(arms={"p": ["mifo.prompt_selector.max_accuracy=1/8,1/4"]})
+    few = plan(definition, ["experiment=quickstart", "seed=3"], tmp_path)
+    more = plan(definition, ["experiment=quickstart", "seed=3,4"], tmp_path)
+    assert [run.name for run in few] == ["p-1_8-seed3", "p-1_4-seed3"]
+    assert {run.name for run in few} < {run.name for run in more}
+
+
+def test_arms_with_the_same_settings_are_refused(tmp_path):
+    arms = {"a": ["method=mifo"], "b": ["mifo.freeze.share=0.5"]}
+    with pytest.raises(ConfigError, match="a-seed0 and b-seed0 have the same settings"):
+        plan(Definition(arms=arms), ["experiment=quickstart"], tmp_path)
+
+
+# Before the first run
+
+
+def test_a_bad_value_in_the_last_combination_starts_nothing(sweep_of, capsys):
+    code, started = sweep_of("method=mifo,rl_only", "seed=0,1", "mifo.sft.lr=1e-4,-1")
+    assert (code, started) == (2, [])
+    assert capsys.readouterr().err.splitlines() == [
+        "error: mifo.sft.lr=-1 must be a number above 0; the paper's value is 1e-6 (in mifo,lr=-1, mifo,lr=-1, "
+        "rl_only,lr=-1 and 1 more)"
+    ]
+
+
+def test_what_only_the_checks_find_starts_nothing_either(sweep_of, capsys):
+    code, started = sweep_of("method=mifo,rl_only", "data.train_batch_size=16,12")
+    assert (code, started) == (2, [])
+    assert "must be a divisor of data.train_batch_size=12" in capsys.readouterr().err
+
+
+def test_own_settings_are_checked(sweep_of, capsys):
+    assert sweep_of("method=mifo", "jobs=0") == (2, [])
+    assert sweep_of("method=mifo", "sweep=evidnce") == (2, [])
+    assert sweep_of("method=mifo", "baseline=rl_only") == (2, [])
+    said = capsys.readouterr().err
+    assert "jobs=0 must be a whole number" in said and "(did you mean evidence?)" in said
+    assert "baseline=rl_only must be one of mifo" in said
+
+
+# Running
+
+
+def test_a_sweep_runs_skips_and_adds_and_ends_with_a_table(sweep_of, tmp_path, capsys):
+    code, started = sweep_of("method=mifo,rl_only", "seed=0,1,2")
+    assert code == 0
+    assert started == [f"{arm}-seed{seed} disable" for arm in ("mifo", "rl_only") for seed in (0, 1, 2)]
+    table = json.loads((tmp_path / "sweep/table.json").read_text())
+    held = table["arms"][0]["numbers"]["accuracy"]
+    assert table["arms"][0]["arm"] == "mifo" and held["by_seed"] == {"0": 0.6, "1": 0.61, "2": 0.62}
+    assert held["mean"] == pytest.approx(0.61) and table["missing"] == []
+    assert {file.name for file in (tmp_path / "sweep").iterdir() if file.is_file()} == {
+        "sweep.json", "table.json", "table.csv", "table.md", "report.html",
+    }  # fmt: skip
+    assert "(3)" in (tmp_path / "sweep/report.html").read_text()  # the seeds of a method are one group
+    assert sweep_of("method=mifo,rl_only", "seed=0,1,2") == (0, [])
+    assert sweep_of("method=mifo", "seed=range(2,4)", "jobs=2") == (0, ["mifo-seed3 disable"])
+    capsys.readouterr()
+    assert main(["table", str(tmp_path / "sweep")]) == 0
+    assert "7 of 7 runs" in capsys.readouterr().out
+
+
+def test_a_folder_of_other_settings_is_refused_in_words(sweep_of, capsys):
+    assert sweep_of("method=mifo")[0] == 0
+    code, started = sweep_of("method=mifo", "mifo.freeze.share=0.3")
+    assert (code, started) == (2, [])
+    assert "holds a run of other settings: mifo.freeze.share=0.3 (the folder has 0.5)" in capsys.readouterr().err
+
+
+def test_a_failed_run_is_told_with_its_log_and_the_rest_goes_on(sweep_of, monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("FAKE_FAIL", "mifo-seed0")
+    code, started = sweep_of("method=mifo", "seed=0,1")
+    assert code == 1 and len(started) == 2
+    said = capsys.readouterr().err
+    assert "mifo-seed0: failed with exit code 1: error: it was asked to fail" in said and "logs/mifo-seed0.log" in said
+    assert json.loads((tmp_path / "sweep/table.json").read_text())["missing"] == ["mifo-seed0"]
+    monkeypatch.delenv("FAKE_FAIL")
+    assert sweep_of("method=mifo", "seed=0,1") == (0, ["mifo-seed0 disable"])
+
+
+def test_an_interrupted_run_with_a_checkpoint_is_resumed(sweep_of, tmp_path):
+    folder = tmp_path / "sweep/mifo-seed0"
+    assert sweep_of("method=mifo")[0] == 0
+    (folder / "summary.json").unlink()
+    (folder / "checkpoints").mkdir()
+    assert sweep_of("method=mifo") == (0, ["mifo-seed0 auto"])
+
+
+def test_a_signal_reaches_the_run_and_the_sweep_ends_with_75(sweep_of, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("FAKE_WAIT", "mifo-seed0")
+
+    def stop() -> None:
+        while not (tmp_path / "sweep/mifo-seed0/waits").exists():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop, daemon=True).start()
+    code, started = sweep_of("method=mifo", "seed=0,1")
+    assert (code, started) == (75, ["mifo-seed0 disable"])
+    assert "the same command goes on" in capsys.readouterr().out
+
+
+# The definitions
+
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in (config_folder() / "sweep").glob("*.yaml")))
+def test_every_definition_composes_and_asks_only_for_its_own_arms(name, tmp_path):
+    definition = read_definition(name)
+    arms = {run.arm for run in plan(definition, ["seed=0"], tmp_path)}
+    asked = {arm for question in definition.questions for pair in question.pairs for arm in pair}
+    assert asked | ({definition.baseline} if definition.baseline else set()) <= arms
+
+
+def test_the_evidence_holds_what_it_claims_to_compare(tmp_path):
+    runs = plan(read_definition("evidence"), [], tmp_path)
+    arms = {run.arm: run.composed.node.mifo for run in runs}
+    assert len(runs) == 5 * len(arms) == 70 and {run.seed for run in runs} == {0, 1, 2, 3, 4}
+    assert len({run.composed.node.mifo.budget.flops for run in runs}) == 1
+    ablation = [arms[arm] for arm in ("mifo", "entropy", "freezing", "plain")]
+    assert {one.prompt_selector.max_accuracy for one in ablation} == {"1/8"}
+    assert [(one.token_selector.name, one.freeze.name) for one in ablation] == [
+        ("top_entropy", "strict"), ("top_entropy", "none"), ("all", "strict"), ("all", "none"),
+    ]  # fmt: skip
+    assert arms["mifo"].sft.optimizer == "separate"
+    assert {one.sft.lr for one in arms.values()} == {1e-4}
+
+
+def test_an_unknown_key_of_a_definition_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"arm must be one of .* \(did you mean arms\?\)"):
+        parse(yaml.safe_load("arm: {a: method=mifo}"), tmp_path / "x.yaml")
+
+
+def test_forgetting_checks_both_stages_before_the_first(capsys):
+    assert forgetting(["rl_steps=0"]) == 2
+    assert forgetting(["mifo.sft.lr=-1", "seed=0"]) == 2
+    said = capsys.readouterr().err
+    assert "rl_steps=0 must be a whole number" in said and "mifo.sft.lr=-1 must be a number above 0" in said

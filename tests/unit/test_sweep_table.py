@@ -1,0 +1,101 @@
+"""Means, intervals and paired differences over seeds, by hand; and what may be claimed of them."""
+
+import math
+
+import pytest
+
+from mifo_verl.sweep.numbers import compute_of
+from mifo_verl.sweep.show import to_csv, to_markdown
+from mifo_verl.sweep.definition import Question
+from mifo_verl.sweep.statistics import interval, paired, t_cdf, t_quantile
+from mifo_verl.sweep.table import claim, compared, make_table
+
+
+@pytest.mark.parametrize(
+    ("freedom", "probability", "value"),
+    [(1, 0.975, 12.7062), (2, 0.975, 4.3027), (4, 0.975, 2.7764), (4, 0.995, 4.6041), (9, 0.975, 2.2622), (30, 0.975, 2.0423)],
+)
+def test_quantiles_are_those_of_the_printed_tables(freedom, probability, value):
+    assert t_quantile(freedom, probability) == pytest.approx(value, abs=5e-5)
+
+
+def test_one_degree_of_freedom_is_cauchy_and_half_lies_below_0():
+    assert t_cdf(1.0, 1) == pytest.approx(0.75)
+    assert [t_cdf(0.0, freedom) for freedom in (1, 2, 5, 8)] == [0.5] * 4
+
+
+def test_the_interval_of_five_values_by_hand():
+    # mean 3, standard deviation sqrt(2.5), half = 2.7764 * sqrt(2.5 / 5)
+    found = interval([1, 2, 3, 4, 5])
+    half = 2.776445 * math.sqrt(0.5)
+    assert (found.mean, found.num_seeds) == (3.0, 5)
+    assert (found.low, found.high) == (pytest.approx(3 - half), pytest.approx(3 + half))
+
+
+def test_a_pair_cancels_what_the_seed_does_to_both_and_needs_common_seeds():
+    first, second = {0: 10.0, 1: 20.0, 2: 30.0, 7: 99.0}, {0: 9.0, 1: 18.0, 2: 27.0}
+    found = paired(first, second)
+    # differences 1, 2, 3: mean 2, deviation 1, half = 4.3027 / sqrt(3)
+    assert found.mean == 2.0 and found.num_seeds == 3
+    assert found.low == pytest.approx(2 - 4.302653 / math.sqrt(3))
+    assert paired({0: 1.0}, {1: 1.0}) is None
+
+
+def test_one_seed_has_no_interval_and_no_claim():
+    found = interval([0.5])
+    assert (found.low, found.high) == (None, None) and not found.excludes_zero()
+
+
+ARMS = {
+    "mifo": {"accuracy": {0: 0.50, 1: 0.52, 2: 0.54}, "flops": {0: 1e9, 1: 1e9, 2: 1e9}},
+    "rl": {"accuracy": {0: 0.40, 1: 0.43, 2: 0.43}, "flops": {0: 2e9}},
+    "noisy": {"accuracy": {0: 0.10, 1: 0.90, 2: 0.40}},
+}
+
+
+def test_a_claim_says_what_it_rests_on():
+    one, two = (claim(found) for found in compared(ARMS, [("mifo", "rl"), ("noisy", "rl")])[:2])
+    # differences 10, 9, 11 points; half = 4.3027 / sqrt(3) = 2.48; at 97.5 % it is 6.2053 / sqrt(3)
+    assert one == "mifo - rl: +10 points [+7.52, +12.5], 3 seeds: higher."
+    assert "no claim; a difference below" in two
+
+
+def test_what_holds_only_read_alone_is_said_to():
+    # differences 4, 5, 9: mean 6, deviation 2.65; half 6.57 at 95 % would hold 0; 5, 6, 9: half 5.17, corrected 7.46
+    arms = {"a": {"accuracy": {0: 0.05, 1: 0.06, 2: 0.09}}, "b": {"accuracy": dict.fromkeys(range(3), 0.0)}}
+    arms |= {"c": {"accuracy": {0: 0.0, 1: 0.001, 2: -0.001}}}
+    first, _ = compared(arms, [("a", "b"), ("c", "b")])
+    assert first.paired.excludes_zero() and not first.corrected.excludes_zero()
+    assert "higher, read alone; among these 2 comparisons no claim (Bonferroni)" in claim(first)
+
+
+def test_the_same_difference_for_every_seed_is_no_claim():
+    arms = {"a": {"accuracy": {0: 0.5, 1: 0.5}}, "b": {"accuracy": {0: 0.25, 1: 0.25}}}
+    assert "no interval can be made of: no claim" in claim(compared(arms, [("a", "b")])[0])
+
+
+def test_the_table_compares_every_arm_with_the_baseline_and_answers_the_questions():
+    table = make_table(ARMS, "rl", [Question("Why?", [("mifo", "noisy"), ("mifo", "gone")])])
+    told = [(one["first"], one["second"], one["number"]) for one in table["differences"]]
+    assert told == [("mifo", "rl", "accuracy"), ("noisy", "rl", "accuracy"), ("mifo", "rl", "flops")]
+    answers = [(one["first"], one["second"]) for one in table["questions"][0]["differences"]]
+    assert answers == [("mifo", "noisy")]
+    assert make_table(ARMS, False, [])["differences"] == []
+
+
+def test_csv_and_markdown_have_every_number_of_the_table():
+    table = make_table(ARMS, "rl", [Question("Why?", [("mifo", "noisy")])])
+    lines = to_csv(table).splitlines()
+    assert lines[0] == "arm,number,num_seeds,mean,low,high,by_seed" and len(lines) == 1 + 5
+    assert lines[2] == "mifo,flops,3,1000000000.0,1000000000.0,1000000000.0,0:1000000000.0 1:1000000000.0 2:1000000000.0"
+    page = to_markdown(table, "Title", "python -m mifo_verl.sweep x")
+    assert "| mifo | 3 | 0.5200 ± 0.0497 |" in page and "## Why?" in page and "## Against rl" in page
+
+
+def test_tokens_and_flops_are_the_sums_of_the_records():
+    rl = [{"prompt_tokens": 1, "response_tokens": 2, "generated_tokens": 3, "flops": 40}] * 2
+    sft = [{"prompt_tokens": 5, "response_tokens": 6, "kept_tokens": 2, "flops": 7}]
+    assert compute_of(rl, sft) == {
+        "rl_tokens": 6, "generated_tokens": 6, "sft_tokens": 11, "loss_tokens": 2, "rl_flops": 80, "sft_flops": 7, "flops": 87,
+    }  # fmt: skip
+    assert compute_of([{"response_length": 3}], sft) == {}
