@@ -112,7 +112,9 @@ def main(arguments: list[str]) -> int:
 def _run(what: str, rest: list[str]) -> tuple[Any, Options]:
     if what not in _COMMANDS:
         known_commands = [*_COMMANDS, *_TRAININGS]
-        raise ValueError(f"{what} must be one of {', '.join(known_commands)}{nearest(what, known_commands)}; see --help")
+        raise ValueError(
+            f"{what} must be one of {', '.join(known_commands)}{nearest(what, known_commands)}; see --help"
+        )
     command, least, most, known = _COMMANDS[what]
     options = dict(text.split("=", 1) for text in rest if "=" in text)
     weights = [text for text in rest if "=" not in text]

@@ -3,10 +3,12 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -50,17 +52,40 @@ class ComposedConfig:
         """The config as YAML."""
         return OmegaConf.to_yaml(self.node)
 
+    def to_dict(self) -> dict[str, Any]:
+        """The config as plain values."""
+        return OmegaConf.to_container(self.node, resolve=True)  # type: ignore[return-value]
+
 
 def compose_config(overrides: list[str]) -> ComposedConfig:
     """Compose ``trainer_configs/mifo.yaml`` with overrides, on top of verl's own config.
 
     Raises ConfigError on unknown keys or choices, malformed overrides, or a setting that must be given and is not.
     """
+    return _resolved(_composed(overrides))
+
+
+def compose_seeds(overrides: list[str], seeds: list[int]) -> list[ComposedConfig]:
+    """The same as ``compose_config`` with ``seed=<n>`` for each n, composed once. Raises as it does."""
+    node = _composed([*overrides, f"seed={seeds[0]}"])
+    found = []
+    for seed in seeds:
+        own = deepcopy(node)
+        own.seed = seed
+        found.append(_resolved(own))
+    return found
+
+
+def _composed(overrides: list[str]) -> DictConfig:
     errors = malformed(overrides)
     if errors:
         raise ConfigError(*errors)
     with _hydra():
-        node = _compose(overrides)
+        return _compose(overrides)
+
+
+def _resolved(node: DictConfig) -> ComposedConfig:
+    OmegaConf.resolve(node)
     node.run_dir = str(Path(node.run_dir).expanduser().absolute())
     composed = ComposedConfig(node)
     # a local cluster inherits the driver's environment; a remote one gets it from Ray
@@ -88,14 +113,14 @@ def _hydra() -> Iterator[None]:
 
 
 def _compose(overrides: list[str]) -> DictConfig:
-    """The resolved config. An override that is wrong is left out and composed without, to find the next one's error."""
+    """The config, which resolves. A wrong override is left out and composed without, to find the next one's error."""
     errors: list[str] = []
     left = list(overrides)
     while True:
         try:
             node = compose("mifo", overrides=[_search_path(), *left])
             _require_given(node)
-            OmegaConf.resolve(node)
+            OmegaConf.resolve(deepcopy(node))
         except (HydraException, OmegaConfBaseException) as error:
             line, wrong = _one_line(error, left)
             errors.append(line)

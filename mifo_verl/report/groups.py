@@ -8,8 +8,8 @@ from typing import Any
 from mifo_verl.report.bands import mean_interval
 from mifo_verl.report.run import Run, probes
 
-_NOT_THE_METHOD = ("seed", "data_loader_seed", "run_dir", "experiment_name", "default_local_dir", "resume_mode")
-_NOT_THE_METHOD += ("TENSORBOARD_DIR", "WANDB_DIR")
+_PLACES = ("run_dir", "experiment_name", "default_local_dir", "resume_mode", "TENSORBOARD_DIR", "WANDB_DIR")
+_NOT_THE_METHOD = ("seed", "data_loader_seed", *_PLACES)
 _COLORS = ("#2563eb", "#ea580c", "#059669", "#9333ea", "#b45309", "#0891b2", "#be123c", "#4d7c0f", "#6b7280", "#c026d3")
 
 

@@ -1,4 +1,4 @@
-"""``python -m mifo_verl.sweep``: methods x seeds x settings, one run after another, then a table of what can be claimed.
+"""``python -m mifo_verl.sweep``: methods x seeds x settings, run by run, then a table of what can be claimed.
 
 Exit code 0 when every run has ended; 1 when one has failed; 2 for what a user can fix, found before the first run
 starts; 75 when it was asked to stop: the same command goes on.

@@ -1,4 +1,4 @@
-"""What a sweep compares: arms, each a list of overrides; a file of trainer_configs/sweep/, or the command line alone."""
+"""What a sweep compares: arms, each a list of overrides; a file of trainer_configs/sweep/, or the command line."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,7 +37,9 @@ def read_definition(name: str) -> Definition:
     folder = config_folder() / "sweep"
     names = sorted(file.stem for file in folder.glob("*.yaml"))
     if name not in names:
-        raise ConfigError(f"sweep={name} must be one of {', '.join(names)}{nearest(name, names)}; the files of {folder}/")
+        raise ConfigError(
+            f"sweep={name} must be one of {', '.join(names)}{nearest(name, names)}; the files of {folder}/"
+        )
     return parse(yaml.safe_load((folder / f"{name}.yaml").read_text()), folder / f"{name}.yaml")
 
 

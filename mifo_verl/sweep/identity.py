@@ -22,6 +22,7 @@ PLACES = (
     "trainer.resume_mode",
     "trainer.resume_from_path",
     "mifo.watchdog",
+    "actor_rollout_ref.rollout.trace",
     "ray_kwargs.ray_init.runtime_env.env_vars",
 )
 _SHOWN = 5
@@ -30,7 +31,9 @@ _SHOWN = 5
 def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """A resolved config as flat settings, without ``PLACES``."""
     flat = dict(_flat(config, ""))
-    return {key: flat[key] for key in sorted(flat) if not any(key == one or key.startswith(f"{one}.") for one in PLACES)}
+    return {
+        key: flat[key] for key in sorted(flat) if not any(key == one or key.startswith(f"{one}.") for one in PLACES)
+    }
 
 
 def digest(settings: Mapping[str, Any]) -> str:

@@ -7,9 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from mifo_verl.bridge.compose import ComposedConfig, ConfigError, compose_config
+from mifo_verl.bridge.compose import ComposedConfig, ConfigError, compose_config, compose_seeds
 from mifo_verl.bridge.expand import Combination, expand
 from mifo_verl.config import config_errors
 from mifo_verl.sweep.definition import Definition
@@ -34,7 +32,7 @@ class PlannedRun:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """Its resolved settings without places, flat."""
-        return settings_of(yaml.safe_load(self.composed.to_yaml()))
+        return settings_of(self.composed.to_dict())
 
 
 def plan(definition: Definition, overrides: list[str], sweep_dir: Path) -> list[PlannedRun]:
@@ -42,10 +40,9 @@ def plan(definition: Definition, overrides: list[str], sweep_dir: Path) -> list[
     runs: list[PlannedRun] = []
     errors: dict[str, list[str]] = {}
     for label, own in definition.arms.items():
-        for one in expand([*definition.overrides, *own, *overrides]):
-            arm = arm_label(label, one)
+        for arm, combinations in _by_arm(label, expand([*definition.overrides, *own, *overrides])).items():
             try:
-                runs.append(_compose(arm, one, sweep_dir))
+                runs += _compose_arm(arm, combinations, sweep_dir)
             except ConfigError as error:
                 for line in error.errors:
                     errors.setdefault(line, []).append(arm or "every run")
@@ -55,6 +52,14 @@ def plan(definition: Definition, overrides: list[str], sweep_dir: Path) -> list[
         raise ConfigError("the sweep has no run; give it values, e.g. method=mifo,rl_only seed=0,1,2")
     _refuse_alike(runs)
     return runs
+
+
+def _by_arm(label: str, combinations: list[Combination]) -> dict[str, list[Combination]]:
+    """Combinations that differ in nothing but the seed, by the label of their arm."""
+    found: dict[str, list[Combination]] = {}
+    for one in combinations:
+        found.setdefault(arm_label(label, one), []).append(one)
+    return found
 
 
 def in_arms(errors: Mapping[str, Sequence[str]]) -> list[str]:
@@ -85,16 +90,27 @@ def _short(key: str, keys: list[str]) -> str:
     return key
 
 
-def _compose(arm: str, one: Combination, sweep_dir: Path) -> PlannedRun:
-    composed = compose_config(one.overrides)
-    seed = int(composed.node.seed)
-    arm = arm or _chosen(one.overrides, "method") or "run"
-    plain = re.sub(r"[=,]", "-", arm)  # both mean something to a command line
-    name = f"{re.sub(r'[^A-Za-z0-9._+-]', '_', plain)}-seed{seed}"
-    errors = config_errors(yaml.safe_load(composed.to_yaml())["mifo"])
+def _compose_arm(arm: str, combinations: list[Combination], sweep_dir: Path) -> list[PlannedRun]:
+    """The runs of one arm. Raises ConfigError."""
+    arm = arm or _chosen(combinations[0].overrides, "method") or "run"
+    seeds = [one.swept.get("seed", "") for one in combinations]
+    if all(re.fullmatch(r"\d+", seed) for seed in seeds):
+        without = [given for given in combinations[0].overrides if not given.startswith("seed=")]
+        composed = compose_seeds(without, [int(seed) for seed in seeds])
+    else:
+        composed = [compose_config(one.overrides) for one in combinations]
+    errors = config_errors(composed[0].to_dict()["mifo"])
     if errors:
         raise ConfigError(*errors)
+    return [_planned(arm, one, own, sweep_dir) for one, own in zip(combinations, composed, strict=True)]
+
+
+def _planned(arm: str, one: Combination, composed: ComposedConfig, sweep_dir: Path) -> PlannedRun:
+    seed = int(composed.node.seed)
+    plain = re.sub(r"[=,]", "-", arm)  # both mean something to a command line
+    name = f"{re.sub(r'[^A-Za-z0-9._+-]', '_', plain)}-seed{seed}"
     folder = sweep_dir / name
+    composed.node.run_dir = str(folder.absolute())
     overrides = [*one.overrides, f"name={name}", f"run_dir={_quoted(str(folder))}"]
     return PlannedRun(arm, seed, name, folder, overrides, composed)
 

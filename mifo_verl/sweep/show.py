@@ -13,6 +13,8 @@ from mifo_verl.sweep.table import is_share
 
 _COSTS = ("flops", "rl_tokens", "generated_tokens", "sft_tokens", "loss_tokens", "rl_steps", "sft_phases", "seconds")
 
+_LOG_WIDTH = 240
+
 
 def columns(table: Mapping[str, Any]) -> tuple[list[str], list[str], list[str]]:
     """(accuracies, what phases changed, what it cost): the numbers that are shown."""
@@ -37,6 +39,7 @@ def to_csv(table: Mapping[str, Any]) -> str:
 def print_table(table: Mapping[str, Any]) -> None:
     """Means with intervals, then what can be claimed against the baseline."""
     console = Console(highlight=False)
+    console = console if console.is_terminal else Console(highlight=False, width=_LOG_WIDTH)
     for title, names in _parts(table):
         shown = Table(title=title, title_justify="left")
         for head in ("arm", "seeds", *(_head(name) for name in names)):
@@ -62,17 +65,32 @@ def to_markdown(table: Mapping[str, Any], title: str, command: str) -> str:
         f"# {title or 'A sweep'}\n",
         f"Made by the command below from the records of the runs; nothing here is written by hand.\n\n"
         f"```bash\n{command}\n```\n",
-        f"Mean over the seeds ({listed}) ± half of the 95 % interval (Student's t). A difference is paired by seed, and "
-        f"is called a claim where its 95 % interval leaves 0 out; what holds only read alone is said to "
+        f"Mean over the seeds ({listed}) ± half of the 95 % interval (Student's t). A difference is paired by seed "
+        f"and is called a claim where its 95 % interval leaves 0 out; what holds only read alone is said to "
         "(`docs/sweep.md`).\n",
     ]
     for heading, names in _parts(table):
         parts.append(f"## {heading}\n\n{_markdown(('arm', 'seeds', *map(_head, names)), _rows(table, names))}")
+    if rows := _traded(table):
+        parts.append(f"## What SFT lost on solved prompts for each point gained on hard ones\n\n{rows}")
     if table["baseline"]:
         parts.append(f"## Against {table['baseline']}\n\n{_list(claims(table['differences']))}")
     for question in table["questions"]:
         parts.append(f"## {question['ask']}\n\n{_list(claims(question['differences']))}")
     return "\n".join(parts)
+
+
+def _traded(table: Mapping[str, Any]) -> str:
+    """Ratios of the means over the seeds, for arms whose runs have probed both; a ratio has no interval here."""
+    rows = []
+    for arm in table["arms"]:
+        solved, hard = (arm["numbers"].get(f"sft/{name}_accuracy") for name in ("solved", "hard"))
+        if solved is not None and hard is not None:
+            gained = hard["mean"] > 0
+            ratio = f"{-solved['mean'] / hard['mean']:.2f}" if gained else "nothing was gained"
+            rows.append([arm["arm"], f"{-solved['mean']:+.4f}", f"{hard['mean']:+.4f}", ratio])
+    head = ("arm", "lost on solved", "gained on hard", "lost / gained (of the means, no interval)")
+    return _markdown(head, rows) if rows else ""
 
 
 def _parts(table: Mapping[str, Any]) -> list[tuple[str, list[str]]]:

@@ -1,8 +1,8 @@
 """Intervals of means over a few seeds: Student's t, and paired by seed.
 
 Not a bootstrap: five values have 126 different resamples, and the percentile interval of so few is too narrow by a
-factor of sqrt(4/5) * 1.96 / 2.776 = 0.63, so that it holds the mean far less often than it says. The t interval is exact
-where the values are normal, and a run's accuracy over hundreds of prompts is a mean already.
+factor of sqrt(4/5) * 1.96 / 2.776 = 0.63, so that it holds the mean far less often than it says. The t interval is
+exact where the values are normal, and a run's accuracy over hundreds of prompts is a mean already.
 """
 
 import math

@@ -22,7 +22,9 @@ def write_sweep(folder: Path, definition: Definition, command: str, runs: Sequen
     """
     folder.mkdir(parents=True, exist_ok=True)
     held = read_sweep(folder)["runs"] if (folder / SWEEP).exists() else []
-    new = [{"name": run.name, "arm": run.arm, "seed": run.seed, "settings_sha256": digest(run.settings)} for run in runs]
+    new = [
+        {"name": run.name, "arm": run.arm, "seed": run.seed, "settings_sha256": digest(run.settings)} for run in runs
+    ]
     names = {run["name"] for run in new}
     all_runs = [*(run for run in held if run["name"] not in names), *new]
     arms = list(dict.fromkeys(run["arm"] for run in all_runs))

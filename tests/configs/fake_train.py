@@ -27,6 +27,8 @@ def main(overrides: list[str]) -> int:
         (folder / "waits").touch()
         time.sleep(60)
     line = {"step": 1, "phase": "rl", "interval": 1, "rollouts": 8, "seconds": {"rollout": 1.0}}
+    line |= dict.fromkeys(("accuracy", "reward", "entropy", "kl_to_start", "response_length", "grad_norm", "loss"), 0.5)
+    line |= {"buffer_size": 0, "validation": None, "rejected_demonstrations": {}, "update": 0}
     records.metrics(line | {"prompt_tokens": 10, "response_tokens": 20, "generated_tokens": 20, "flops": 100})
     accuracy = {"addition/level_1": 0.5 + node.seed / 100 + (0.1 if node.mifo.schedule.name == "when_full" else 0.0)}
     accuracy["mean"] = accuracy["addition/level_1"]

@@ -43,6 +43,14 @@ def test_a_right_run_gives_one_table_with_every_check_and_0(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    "more",
+    [("method=interleave", "mifo.prompt_selector.max_accuracy=1/8"), ("method=mifo_dagger", "mifo.freeze.history=1/4")],
+)
+def test_a_share_may_be_written_as_a_fraction_whatever_its_default_is(tmp_path, more):
+    assert not checked(given(tmp_path, *more)).found.errors()
+
+
 def test_a_wrong_run_gives_2_and_every_error_at_once(tmp_path, capsys):
     wrong = ["seed=-1", "mifo.sft.lr=-1", "mifo.freeze.share=2", "data.train_batch_size=12", "trainer.logger=[wanbd]"]
     overrides = given(tmp_path, *wrong)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mifo_verl.bridge.compose import ConfigError, config_folder
+from mifo_verl.bridge.compose import ConfigError, compose_config, compose_seeds, config_folder
 from mifo_verl.bridge.expand import expand
 from mifo_verl.sweep.__main__ import main
 from mifo_verl.sweep.definition import Definition, parse, read_definition
@@ -62,7 +62,7 @@ def test_values_without_an_end_are_refused():
         ("", ["method=mifo", "seed=0,1"], ""),
         ("", ["method=mifo,rl_only"], "mifo"),
         ("", ["method=mifo,rl_only", "mifo.freeze.share=0.3,0.5"], "mifo,share=0.3"),
-        ("", ["mifo.sft.lr=1e-4,1e-5", "a.optim.lr=1,2"], "sft.lr=1e-4,optim.lr=1"),
+        ("", ["mifo.sft.lr=0.1,1", "a.optim.lr=1,2"], "sft.lr=0.1,optim.lr=1"),
         ("p", ["mifo.prompt_selector.max_accuracy=1/8,1/4"], "p=1/8"),
         ("mine", ["seed=0,1"], "mine"),
     ],
@@ -92,8 +92,7 @@ def test_a_bad_value_in_the_last_combination_starts_nothing(sweep_of, capsys):
     code, started = sweep_of("method=mifo,rl_only", "seed=0,1", "mifo.sft.lr=1e-4,-1")
     assert (code, started) == (2, [])
     assert capsys.readouterr().err.splitlines() == [
-        "error: mifo.sft.lr=-1 must be a number above 0; the paper's value is 1e-6 (in mifo,lr=-1, mifo,lr=-1, "
-        "rl_only,lr=-1 and 1 more)"
+        "error: mifo.sft.lr=-1 must be a number above 0; the paper's value is 1e-6 (in mifo,lr=-1, rl_only,lr=-1)"
     ]
 
 
@@ -177,7 +176,7 @@ def test_a_signal_reaches_the_run_and_the_sweep_ends_with_75(sweep_of, tmp_path,
 # The definitions
 
 
-@pytest.mark.parametrize("name", sorted(file.stem for file in (config_folder() / "sweep").glob("*.yaml")))
+@pytest.mark.parametrize("name", ["forgetting", "sensitivity", "sparsify"])
 def test_every_definition_composes_and_asks_only_for_its_own_arms(name, tmp_path):
     definition = read_definition(name)
     arms = {run.arm for run in plan(definition, ["seed=0"], tmp_path)}
@@ -197,6 +196,20 @@ def test_the_evidence_holds_what_it_claims_to_compare(tmp_path):
     ]  # fmt: skip
     assert arms["mifo"].sft.optimizer == "separate"
     assert {one.sft.lr for one in arms.values()} == {1e-4}
+    asked = {arm for one in read_definition("evidence").questions for pair in one.pairs for arm in pair}
+    assert asked <= set(arms)
+
+
+def test_seeds_are_composed_as_one_by_one():
+    overrides = ["experiment=quickstart", "method=random_mask"]
+    for seed, found in zip((0, 7), compose_seeds(overrides, [0, 7]), strict=True):
+        alone = compose_config([*overrides, f"seed={seed}"])
+        assert found.to_dict() == alone.to_dict() and found.node.mifo.importance.seed == seed
+
+
+def test_these_are_the_definitions():
+    names = sorted(file.stem for file in (config_folder() / "sweep").glob("*.yaml"))
+    assert names == ["evidence", "forgetting", "sensitivity", "sparsify"]
 
 
 def test_an_unknown_key_of_a_definition_is_named(tmp_path):

@@ -1,5 +1,6 @@
 """The SFT phase on FSDP2 shards over gloo: what is frozen holds still, and a loss is the same however it is cut."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -338,3 +339,39 @@ def test_weights_that_are_not_finite_and_masks_that_leave_nothing_end_the_phase_
         assert said[0] == said[1] and said[0].startswith("the importance of 1 coordinates is not finite")
     assert everything[0] == everything[1] and "mifo.freeze.share=1.0 must leave something to train" in everything[0]
     assert fine == ["", ""]
+
+
+def _sparsified(phase: str, folder: str) -> dict[str, Any]:
+    """An RL update and an SFT update with half of the gradient dropped in one phase: what each update lost."""
+    shared = {"mifo.sft.optimizer": "shared", "mifo.freeze": {"name": "none"}}
+    plain, engine = make_engine(shared), make_engine(shared | {"mifo.sparsify.rate": 0.5, "mifo.sparsify.phase": phase})
+    seen: list[list[torch.Tensor]] = []
+    for one in (plain, engine):
+        one.optimizer.register_step_pre_hook(lambda *_, one=one: seen.append(full(one.interval.model.gradients())))
+    update(plain, examples(8))
+    engine.begin_interval()
+    update(engine, examples(8))
+    engine.begin_sft(interval=1)
+    update(engine, examples(8))
+    engine.save_interval(Path(folder))
+    again = make_engine(shared)
+    again.load_interval(Path(folder))
+    reached = torch.cat(seen[0]) != 0
+    dropped = [torch.cat(gradients)[reached] == 0 for gradients in seen[1:]]
+    return {"dropped": dropped, "updates": (engine.interval.updates, again.interval.updates, plain.interval.updates)}
+
+
+def test_gradients_are_dropped_in_the_phase_asked_for_the_same_on_every_number_of_ranks(tmp_path):
+    cases = [(phase, str(tmp_path / phase)) for phase in ("both", "rl", "sft")]
+    one, two = (run_on_ranks(_sparsified, ranks, cases) for ranks in (1, 2))
+    for alone, together in zip(one, two, strict=True):
+        assert alone["updates"] == together["updates"]
+        for a, b in zip(alone["dropped"], together["dropped"], strict=True):
+            assert float((a != b).float().mean()) < 1e-3  # a gradient that underflows on one side
+    both, rl, sft = ([float(zeros.float().mean()) for zeros in case["dropped"]] for case in two)
+    assert both == [pytest.approx(0.5, abs=0.005)] * 2
+    assert rl == [pytest.approx(0.5, abs=0.005), pytest.approx(0.0, abs=0.005)]
+    assert sft == [pytest.approx(0.0, abs=0.005), pytest.approx(0.5, abs=0.005)]
+    assert [case["updates"] for case in two] == [(2, 2, 0), (1, 1, 0), (1, 1, 0)]
+    first, second = two[0]["dropped"]
+    assert float((first & second).float().mean()) == pytest.approx(0.25, abs=0.005)  # drawn anew

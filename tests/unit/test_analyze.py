@@ -171,7 +171,10 @@ def test_models_that_differ_are_refused_and_a_tied_head_is_none_of_it(start: Pat
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["prun", "a", "b"], "prun must be one of updates, prune, subspace, overlap, sparsify, forgetting, sensitivity (did you mean prune?)"),
+        (
+            ["prun", "a", "b"],
+            "prun must be one of updates, prune, subspace, overlap, sparsify, forgetting, sensitivity (did you mean prune?)",
+        ),
         (["updates", "START"], "updates takes 2 or more weights, not 1"),
         (["updates", "START", "nowhere"], "weights=nowhere must be a Hugging Face folder or a checkpoint"),
         (["prune", "START", "START"], "out= must be a folder"),

@@ -197,3 +197,26 @@ def test_every_choice_of_the_sft_phase_is_taken(optimizer, surplus):
 
 def test_a_value_of_the_wrong_type_in_a_section_is_a_value_error_that_names_the_section():
     assert message(changed("sft", lr="fast")).startswith("mifo.sft.")
+
+
+@pytest.mark.parametrize(
+    ("section", "settings", "expected"),
+    [
+        (
+            "sparsify",
+            {"rate": 1},
+            "mifo.sparsify.rate=1 must be a number in [0, 1); 1 would drop every gradient; 0 drops none",
+        ),
+        ("sparsify", {"phase": "RL"}, "mifo.sparsify.phase=RL must be one of both, rl, sft; choose one of them"),
+        ("sparsify", {"seed": "a"}, "mifo.sparsify.seed=a must be a whole number; the run's seed is the default"),
+        ("budget", {"flops": 0}, "mifo.budget.flops=0 must be a number above 0; use null for no limit"),
+    ],
+)
+def test_the_settings_of_sparsify_and_budget_are_checked(section, settings, expected):
+    assert message(changed(section, **settings)) == expected
+
+
+def test_nothing_is_dropped_by_default_and_only_in_the_phase_asked_for():
+    assert not any(SparsifyConfig().drops(phase) for phase in ("rl", "sft"))
+    assert [SparsifyConfig(0.5, which).drops("rl") for which in ("both", "rl", "sft")] == [True, True, False]
+    assert [SparsifyConfig(0.5, which).drops("sft") for which in ("both", "rl", "sft")] == [True, False, True]

@@ -8,6 +8,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 import pytest
+import yaml
 
 from mifo_verl.report.__main__ import main
 from mifo_verl.report.bands import mean_interval, t_quantile
@@ -285,6 +286,18 @@ def test_seeds_of_a_method_are_one_group_and_methods_are_told_apart(tmp_path: Pa
     assert band["y"][4] == pytest.approx(mean + half)
     assert band["y"][::-1][4] == pytest.approx(mean - half)
     assert "token_selector.name" in html
+
+
+def test_plug_ins_that_differ_in_their_name_alone_are_other_methods_and_places_are_none(tmp_path: Path, data: Path):
+    strict = {"name": "strict", "share": 0.5, "history": 0.5, "scope": "global"}
+    folders = []
+    for label, freeze in (("a-0", strict), ("a-1", strict), ("b-0", strict | {"name": "gradient"})):
+        folder = ExampleRun(tmp_path / label, data, int(label[-1]), freeze=freeze).run(3)
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        config |= {"name": label, "ray_kwargs": {"env_vars": {"TENSORBOARD_DIR": label, "WANDB_DIR": label}}}
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        folders.append(folder)
+    assert [(one.label, len(one.runs)) for one in group(load_all(folders))] == [("a", 2), ("b-0", 1)]
 
 
 def test_a_curve_has_no_band_where_one_run_has_a_value(tmp_path: Path, data: Path):

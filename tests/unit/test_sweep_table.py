@@ -4,16 +4,23 @@ import math
 
 import pytest
 
+from mifo_verl.sweep.definition import Question
 from mifo_verl.sweep.numbers import compute_of
 from mifo_verl.sweep.show import to_csv, to_markdown
-from mifo_verl.sweep.definition import Question
 from mifo_verl.sweep.statistics import interval, paired, t_cdf, t_quantile
 from mifo_verl.sweep.table import claim, compared, make_table
 
 
 @pytest.mark.parametrize(
     ("freedom", "probability", "value"),
-    [(1, 0.975, 12.7062), (2, 0.975, 4.3027), (4, 0.975, 2.7764), (4, 0.995, 4.6041), (9, 0.975, 2.2622), (30, 0.975, 2.0423)],
+    [
+        (1, 0.975, 12.7062),
+        (2, 0.975, 4.3027),
+        (4, 0.975, 2.7764),
+        (4, 0.995, 4.6041),
+        (9, 0.975, 2.2622),
+        (30, 0.975, 2.0423),
+    ],
 )
 def test_quantiles_are_those_of_the_printed_tables(freedom, probability, value):
     assert t_quantile(freedom, probability) == pytest.approx(value, abs=5e-5)
@@ -87,9 +94,19 @@ def test_csv_and_markdown_have_every_number_of_the_table():
     table = make_table(ARMS, "rl", [Question("Why?", [("mifo", "noisy")])])
     lines = to_csv(table).splitlines()
     assert lines[0] == "arm,number,num_seeds,mean,low,high,by_seed" and len(lines) == 1 + 5
-    assert lines[2] == "mifo,flops,3,1000000000.0,1000000000.0,1000000000.0,0:1000000000.0 1:1000000000.0 2:1000000000.0"
+    assert (
+        lines[2] == "mifo,flops,3,1000000000.0,1000000000.0,1000000000.0,0:1000000000.0 1:1000000000.0 2:1000000000.0"
+    )
     page = to_markdown(table, "Title", "python -m mifo_verl.sweep x")
     assert "| mifo | 3 | 0.5200 ± 0.0497 |" in page and "## Why?" in page and "## Against rl" in page
+
+
+def test_what_sft_lost_for_what_it_gained_is_the_ratio_of_the_means():
+    arms = {"a": {"sft/solved_accuracy": {0: -0.1, 1: 0.0}, "sft/hard_accuracy": {0: 0.1, 1: 0.3}}}
+    arms |= {"b": {"sft/solved_accuracy": {0: -0.1}, "sft/hard_accuracy": {0: -0.1}}}
+    page = to_markdown(make_table(arms, False, []), "", "x")
+    assert "| a | +0.0500 | +0.2000 | 0.25 |" in page  # 0.05 lost for 0.2 gained
+    assert "| b | +0.1000 | -0.1000 | nothing was gained |" in page
 
 
 def test_tokens_and_flops_are_the_sums_of_the_records():
