@@ -51,6 +51,7 @@ def test_a_pair_cancels_what_the_seed_does_to_both_and_needs_common_seeds():
 def test_one_seed_has_no_interval_and_no_claim():
     found = interval([0.5])
     assert (found.low, found.high) == (None, None) and not found.excludes_zero()
+    assert not interval([0.25, 0.25]).excludes_zero()  # of no width
 
 
 ARMS = {
