@@ -1,5 +1,6 @@
 """A run goes on only from a checkpoint of the same run; what differs is named."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,13 @@ def test_data_and_model_that_have_changed_are_refused(facts, folder, tmp_path):
         check_resume({**facts, "train_files_sha256": ["0" * 64]}, config(folder))
     with pytest.raises(ConfigError, match=r"model\.path"):
         check_resume({**facts, "model_config_sha256": "0" * 64}, config(folder))
+
+
+def test_a_package_that_lies_elsewhere_is_no_other_run(facts, folder, tmp_path):
+    """As every submission of a job unpacks it elsewhere; the shipped model and what repeats its path come along."""
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(config(folder).actor_rollout_ref.model.path, moved)
+    assert check_resume(facts, config(folder, f"actor_rollout_ref.model.path={moved}")) == []
 
 
 def test_another_version_is_a_warning(facts, folder):
