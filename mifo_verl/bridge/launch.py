@@ -18,12 +18,11 @@ from verl.trainer.main_ppo import TaskRunnerV1, run_ppo
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import validate_config
 
-from mifo_verl.bridge.checkpoint_store import CheckpointStore
 from mifo_verl.bridge.compose import ConfigError
 from mifo_verl.bridge.faults import DRIVER
 from mifo_verl.bridge.progress import ProgressDisplay, print_summary
 from mifo_verl.bridge.records import CONFIG, METRICS, RunRecords, finish_summary, replace_text
-from mifo_verl.bridge.resume import check_resume
+from mifo_verl.bridge.resume import check_resume, checkpoint_facts
 from mifo_verl.bridge.saving import Stopped
 from mifo_verl.bridge.stacks import FOLDER, note_cluster, open_folder
 from mifo_verl.plugin import require_loaded
@@ -160,9 +159,7 @@ def _run(config: DictConfig, folder: Path, start: _Start) -> bool:
 
 
 def _check_checkpoint(config: DictConfig) -> None:
-    trainer = config.trainer
-    folder = trainer.default_local_dir if trainer.resume_mode == "auto" else Path(trainer.resume_from_path).parent
-    facts = CheckpointStore(folder, keep_last=1, keep_best=0).newest_facts()
+    facts = checkpoint_facts(config)
     for warning in check_resume(facts, config) if facts else []:
         print(f"warning: {warning}")
 

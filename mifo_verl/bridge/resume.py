@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from mifo_verl.bridge.checkpoint_store import CheckpointStore
 from mifo_verl.bridge.compose import ConfigError
 from mifo_verl.bridge.records import CONFIG
 
@@ -101,6 +102,13 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def checkpoint_facts(config: DictConfig) -> dict[str, Any] | None:
+    """The facts of the checkpoint that a run would go on from, None where there is none."""
+    trainer = config.trainer
+    folder = trainer.default_local_dir if trainer.resume_mode == "auto" else Path(trainer.resume_from_path).parent
+    return CheckpointStore(folder, keep_last=1, keep_best=0).newest_facts()
 
 
 def check_resume(saved: Mapping[str, Any], config: DictConfig) -> list[str]:
