@@ -197,3 +197,10 @@ def test_a_stage_has_its_own_time_before_it_is_late(watched):
         assert said == []
         wait_until(lambda: said)
     assert said[0][1] == "LATE: start-up has taken 2 s, its first time; every actor answers"
+
+
+def test_while_a_run_starts_it_says_what_ray_has_free():
+    from mifo_verl.bridge.trainer import MifoTrainer
+
+    assert MifoTrainer._waiting_for(None, "start-up") == "what Ray has free: 4 of 4 CPU, 0 of 0 GPU"
+    assert MifoTrainer._waiting_for(None, "weight sync") == ""
