@@ -36,14 +36,15 @@ done
 address=$1 && shift
 [[ "$address" =~ ^https?://[^/]+ ]] || fail "address=$address must be http://<head>:<dashboard port>; the port is 8265 by default"
 [[ $# -ge 1 ]] || fail "an override must be given; write experiment=<name>, a file of trainer_configs/experiment/"
-run_dir="" overrides=()
+run_dir=""
 for override in "$@"; do
   [[ "$override" != run_dir=* ]] || run_dir=${override#run_dir=}
-  # A shell of the cluster reads the command once more. Ray puts an argument with a blank into double quotes by itself.
-  [[ "$override" != *[\$\`\"\'\\]* ]] || fail "$override must hold no quote, \$ or \\; put it into a file of trainer_configs/"
-  if [[ "$override" == *[[:space:]]* ]]; then overrides+=("$override"); else overrides+=("'$override'"); fi
 done
 [[ "$run_dir" == /* ]] || fail "run_dir=$run_dir must be an absolute path on storage that every node sees; add run_dir=/<shared>/<name>"
+# `ray start` asks for the token where there is one, and `ray job` must be told to send it.
+if [[ -z "${RAY_AUTH_MODE:-}" && (-n "${RAY_AUTH_TOKEN:-}" || -e "${RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_token}") ]]; then
+  export RAY_AUTH_MODE=token
+fi
 command -v ray > /dev/null || fail "ray must be on PATH; activate the environment that mifo_verl is installed in"
 
 # What a job must not carry: environments, runs, data. /data/ is anchored, since mifo_verl/data/ is code.
@@ -53,7 +54,7 @@ runtime_env='{"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "600"}, "excludes": ["/.g
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 submit=(ray job submit --address "$address" --working-dir "$repository" --runtime-env-json "$runtime_env"
-  "${wait_option[@]}" -- python -m mifo_verl.train "${overrides[@]}")
+  "${wait_option[@]}" -- python -m mifo_verl.train "$@")
 
 if "$dry_run"; then
   printf '%q ' "${submit[@]}" && echo

@@ -113,12 +113,14 @@ class WatchdogConfig:
     """No stage is reported earlier."""
     limit_seconds: float = 3600.0
     """A stage that takes longer ends the run with a reason."""
+    stopped_seconds: float = 60.0
+    """An actor whose process stays stopped (SIGSTOP, a debugger) for longer ends the run with a reason."""
     max_skipped_updates: int = 3
     """Updates in a row that may be skipped because their gradient is not finite; one more ends the run."""
 
     def __post_init__(self) -> None:
         require_count("max_skipped_updates", self.max_skipped_updates, "the default is a good start")
-        for name in ("factor", "floor_seconds", "limit_seconds"):
+        for name in ("factor", "floor_seconds", "limit_seconds", "stopped_seconds"):
             require_positive(name, getattr(self, name), "the default is a good start")
 
 

@@ -13,8 +13,10 @@ ENTRY_POINT = "mifo_verl"
 
 def _register() -> None:
     from mifo_verl.bridge.cpu import register_cpu_platform
+    from mifo_verl.bridge.stacks import listen
 
     register_cpu_platform()
+    listen()
 
 
 def require_loaded() -> None:

@@ -7,7 +7,7 @@ phase's own optimizer. It is read back for the same number of ranks only.
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,11 @@ from torch.optim import Optimizer
 
 from mifo_verl.bridge.interval import IntervalState
 from mifo_verl.bridge.shards import ShardedModel
+from mifo_verl.inspect.tokens import TokenSummary
 from mifo_verl.types import BufferEntry, PromptGroup, SftExample
 
 FOLDER = "mifo"
+_INSPECTION = "inspection."
 
 
 @dataclass
@@ -39,6 +41,8 @@ class SftProgress:
     ledger: list[dict[str, Any]] = field(default_factory=list)
     rl_line: dict[str, Any] | None = None
     """The record of the RL step that filled the buffer, where it is not written yet."""
+    tokens: TokenSummary | None = None
+    """The tokens of the updates made so far, where they are inspected."""
 
 
 @dataclass
@@ -58,7 +62,11 @@ class ControllerState:
 def save_controller(folder: Path, state: ControllerState) -> None:
     """Write the controller's part."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "controller.json").write_text(json.dumps(asdict(state)) + "\n")
+    tokens = None if state.sft is None else state.sft.tokens
+    plain = asdict(state if state.sft is None else replace(state, sft=replace(state.sft, tokens=None)))
+    if tokens is not None:
+        plain["sft"]["tokens"] = tokens.state()
+    (folder / "controller.json").write_text(json.dumps(plain) + "\n")
 
 
 def load_controller(folder: Path) -> ControllerState:
@@ -66,7 +74,10 @@ def load_controller(folder: Path) -> ControllerState:
     state = json.loads((folder / "controller.json").read_text())
     state["buffer"] = [_entry(entry) for entry in state["buffer"]]
     if state["sft"] is not None:
-        state["sft"] = SftProgress(**state["sft"] | {"entries": [_entry(entry) for entry in state["sft"]["entries"]]})
+        sft = state["sft"]
+        sft["entries"] = [_entry(entry) for entry in sft["entries"]]
+        sft["tokens"] = TokenSummary.restored(sft["tokens"]) if sft.get("tokens") else None
+        state["sft"] = SftProgress(**sft)
     return ControllerState(**state)
 
 
@@ -81,6 +92,7 @@ def save_shards(folder: Path, interval: IntervalState, separate: Optimizer | Non
     tensors = _named("start", interval.start) | _named("history", interval.history) | _named("frozen", interval.frozen)
     if interval.updates:
         tensors["updates"] = torch.tensor([interval.updates])
+    tensors |= {f"{_INSPECTION}{name}": tensor for name, tensor in interval.inspection_state().items()}
     if separate is not None:
         tensors |= {f"optimizer.{number}.{name}": state for number, name, state in _states(interval.model, separate)}
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, _file(folder, rank, ranks))
@@ -101,6 +113,7 @@ def load_shards(folder: Path, interval: IntervalState, separate: Optimizer | Non
         held = [saved[f"{part}.{number}"].to(device) for number in numbers] if f"{part}.0" in saved else None
         setattr(interval, part, held)
     interval.updates = int(saved["updates"]) if "updates" in saved else 0
+    interval.restore_inspection({k.removeprefix(_INSPECTION): v for k, v in saved.items() if k.startswith(_INSPECTION)})
     if separate is not None:
         for number, parameter in enumerate(interval.model.parameters):
             _restore(separate, parameter, {k.split(".")[2]: v for k, v in saved.items() if _is_of(k, number)})

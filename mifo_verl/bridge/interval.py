@@ -1,5 +1,6 @@
 """What a rank keeps of an interval: theta_start, the importance history, and the mask while an SFT phase runs."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -133,6 +134,26 @@ class IntervalState:
         table = self._inspection.table(self.model.shards, weights[0].device)
         self._inspection = None
         return table
+
+    def inspection_state(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps of the inspection: inside an SFT phase its counts, with 2 bytes a coordinate; between
+        phases the last mask, with 1 byte, where no history tells it.
+        """
+        if self._inspection is not None:
+            return self._inspection.state()
+        last = self._last_mask if self.history is None else None
+        return {f"last.{number}": mask for number, mask in enumerate(last or [])}
+
+    def restore_inspection(self, state: Mapping[str, Tensor]) -> None:
+        """Take up what a checkpoint kept of the inspection, after all else of it."""
+        names = [where.name for where in self.model.slices]
+        self._inspection = None
+        if "counts" in state:
+            self._inspection = MaskInspection(names)
+            self._inspection.restore_(state)
+            self._last_mask = self.frozen and [mask.cpu() for mask in self.frozen]
+        else:
+            self._last_mask = [state[f"last.{number}"] for number in range(len(names))] if state else None
 
     def hold(self, freeze: GradientFreeze, optimizer: Optimizer) -> None:
         """Begin to hold the mask's coordinates; in strict mode their weights and moments too."""

@@ -13,18 +13,18 @@ from typing import Any
 
 import ray
 from omegaconf import DictConfig, OmegaConf
-from ray.exceptions import RayError
+from ray.exceptions import ActorDiedError, RayError
 from verl.trainer.main_ppo import TaskRunnerV1, run_ppo
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import validate_config
 
-from mifo_verl.bridge.checkpoint_store import CheckpointStore
 from mifo_verl.bridge.compose import ConfigError
 from mifo_verl.bridge.faults import DRIVER
 from mifo_verl.bridge.progress import ProgressDisplay, print_summary
 from mifo_verl.bridge.records import CONFIG, METRICS, RunRecords, finish_summary, replace_text
-from mifo_verl.bridge.resume import check_resume
+from mifo_verl.bridge.resume import check_resume, checkpoint_facts
 from mifo_verl.bridge.saving import Stopped
+from mifo_verl.bridge.stacks import FOLDER, note_cluster, open_folder
 from mifo_verl.plugin import require_loaded
 from mifo_verl.report.versions import record_versions
 from mifo_verl.report.write import write_report
@@ -44,6 +44,7 @@ class MifoTaskRunner(_TaskRunner):
 
     def run(self, config: DictConfig) -> None:
         require_loaded()
+        note_cluster()
         super().run(config)
 
     def init_agent_loop_manager(self) -> None:
@@ -52,10 +53,11 @@ class MifoTaskRunner(_TaskRunner):
             self.trainer.stopping.set()
 
     def stop(self) -> None:
-        """Ask the run to stop at the next place where nothing is lost."""
+        """Stop at the next place where nothing is lost, which is at once while the run starts."""
         self._stop_asked = True
-        if self.trainer is not None:
-            self.trainer.stopping.set()
+        if self.agent_loop_manager is None:
+            os._exit(EXIT_STOPPED)
+        self.trainer.stopping.set()
 
 
 class _Start:
@@ -67,6 +69,8 @@ class _Start:
         self.began = 0.0
         self.signals: list[int] = []
         self.stopped = False
+        self._asked: Any = None
+        """The answer of the task runner that was asked to stop."""
 
     def remote(self) -> Any:
         self.num_runs += 1
@@ -75,7 +79,7 @@ class _Start:
         for number in (signal.SIGTERM, signal.SIGINT):  # not earlier: ray.init has just set handlers of its own
             signal.signal(number, self._on_signal)
         if self.signals:  # in an attempt before this one
-            self.runner.stop.remote()
+            self._asked = self.runner.stop.remote()
         return self.runner
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
@@ -84,7 +88,20 @@ class _Start:
         if len(self.signals) > 1:
             os._exit(128 + number)
         print(f"{signal.Signals(number).name}: stopping with a checkpoint; once more ends the run at once", flush=True)
-        self.runner.stop.remote()
+        self._asked = self.runner.stop.remote()
+
+    def ended_on_request(self, error: RayError) -> bool:
+        """Whether the run stopped because it was asked to, with what it had saved or before it had begun."""
+        if isinstance(getattr(error, "cause", None), Stopped):
+            return True
+        try:
+            if self._asked is not None:
+                ray.get(self._asked, timeout=10)
+        except ActorDiedError:
+            return True
+        except RayError:
+            pass
+        return False
 
 
 def launch(config: DictConfig, write_data: Callable[[Path], None]) -> int:
@@ -108,6 +125,9 @@ def launch(config: DictConfig, write_data: Callable[[Path], None]) -> int:
     replace_text(folder / CONFIG, OmegaConf.to_yaml(config, resolve=True))
     record_versions(folder)
     os.environ[DRIVER] = str(os.getpid())
+    OmegaConf.update(
+        config, f"ray_kwargs.ray_init.runtime_env.env_vars.{FOLDER}", str(open_folder(folder)), force_add=True
+    )
     start = _Start()
     while not _run(config, folder, start):
         config.trainer.resume_mode = "auto"
@@ -126,7 +146,7 @@ def _run(config: DictConfig, folder: Path, start: _Start) -> bool:
         with ProgressDisplay(folder, config):
             run_ppo(config, start)
     except RayError as error:
-        start.stopped = isinstance(getattr(error, "cause", None), Stopped)
+        start.stopped = start.ended_on_request(error)
         if not start.stopped and start.num_runs > config.restarts:
             raise
         if not start.stopped:
@@ -139,9 +159,7 @@ def _run(config: DictConfig, folder: Path, start: _Start) -> bool:
 
 
 def _check_checkpoint(config: DictConfig) -> None:
-    trainer = config.trainer
-    folder = trainer.default_local_dir if trainer.resume_mode == "auto" else Path(trainer.resume_from_path).parent
-    facts = CheckpointStore(folder, keep_last=1, keep_best=0).newest_facts()
+    facts = checkpoint_facts(config)
     for warning in check_resume(facts, config) if facts else []:
         print(f"warning: {warning}")
 

@@ -13,9 +13,21 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from mifo_verl.bridge.checks import batches, data, engine, machine, memory, model, ranges, reward, samples, steps
+from mifo_verl.bridge.checks import (
+    batches,
+    checkpoint,
+    data,
+    engine,
+    machine,
+    memory,
+    model,
+    ranges,
+    reward,
+    samples,
+    steps,
+)
 from mifo_verl.bridge.checks.findings import Findings, Status
-from mifo_verl.bridge.checks.run import FILES, Run, paths_of
+from mifo_verl.bridge.checks.run import FILES, Run, good_copy, paths_of
 from mifo_verl.bridge.compose import ConfigError
 from mifo_verl.data.bad_rows import write_good_rows
 from mifo_verl.data.report import FileReport, write_report
@@ -40,6 +52,7 @@ CHECKS: dict[str, Callable[[Run, Findings], None]] = {
     "hard prompts": steps.check_selection,
     "steps": steps.check_steps,
     "resume": steps.check_resume,
+    "checkpoint": checkpoint.check_checkpoint,
     "tokenizer": model.check_tokenizer,
     "chat template": model.check_template,
     "rows": data.check_rows,
@@ -47,6 +60,7 @@ CHECKS: dict[str, Callable[[Run, Findings], None]] = {
     "lengths": samples.check_lengths,
     "reward": reward.check_reward,
     "verification": samples.check_demonstrations,
+    "format": samples.check_format,
     "overlap": data.check_overlap,
     "trackers": machine.check_trackers,
     "GPUs and nodes": machine.check_gpus,
@@ -121,7 +135,7 @@ def write_data(checked: Checked, folder: Path) -> None:
     for setting in FILES:
         paths = []
         for number, scan in enumerate(checked.run.scans(setting)):
-            copy = folder / "data" / f"{setting.partition('.')[2]}-{number}.parquet"
+            copy = good_copy(folder, setting, number)
             if scan.bad:
                 write_good_rows(scan, copy)
             paths.append(str(copy if scan.bad else scan.path))

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from mifo_verl.bridge.checkpoint_store import CheckpointStore
 from mifo_verl.bridge.compose import ConfigError
 from mifo_verl.bridge.records import CONFIG
 
@@ -58,7 +59,8 @@ nnodes x n_gpus_per_node, has to stay."""
 LENGTHS = ("trainer.total_training_steps", "trainer.total_epochs")
 """Free only while the learning rate does not depend on them."""
 
-_POINTED_AT = ("data.train_files", "actor_rollout_ref.model.path")
+_MODEL = "actor_rollout_ref.model.path"
+_POINTED_AT = ("data.train_files", _MODEL)
 """Compared by content."""
 
 _PACKAGES = ("mifo_verl", "verl", "torch", "transformers", "ray", "vllm")
@@ -103,6 +105,13 @@ def _version(package: str) -> str | None:
         return None
 
 
+def checkpoint_facts(config: DictConfig) -> dict[str, Any] | None:
+    """The facts of the checkpoint that a run would go on from, None where there is none."""
+    trainer = config.trainer
+    folder = trainer.default_local_dir if trainer.resume_mode == "auto" else Path(trainer.resume_from_path).parent
+    return CheckpointStore(folder, keep_last=1, keep_best=0).newest_facts()
+
+
 def check_resume(saved: Mapping[str, Any], config: DictConfig) -> list[str]:
     """Refuse to go on from a checkpoint of another run. Returns warnings for what differs and may.
 
@@ -119,7 +128,7 @@ def check_resume(saved: Mapping[str, Any], config: DictConfig) -> list[str]:
         refused.append("actor_rollout_ref.model.path (its config.json is another one)")
     if saved["train_files_sha256"] != now["train_files_sha256"]:
         refused.append("data.train_files (their content has changed, and the place in them would be another)")
-    before, after = _flat(saved["config"]), _flat(now["config"])
+    before, after = _settings(saved["config"]), _settings(now["config"])
     optim = config.actor_rollout_ref.actor.optim
     constant = optim.lr_scheduler_type == "constant" and optim.lr_warmup_steps_ratio == 0
     free = FREE + _POINTED_AT + (LENGTHS if constant else ())
@@ -141,6 +150,12 @@ def check_resume(saved: Mapping[str, Any], config: DictConfig) -> list[str]:
 
 def _is_free(key: str, free: tuple[str, ...]) -> bool:
     return any(key == one or key.startswith(f"{one}.") for one in free)
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings by their full name; those that repeat the model's path say that, wherever the model lies."""
+    flat = _flat(config)
+    return {key: "${" + _MODEL + "}" if value == flat[_MODEL] else value for key, value in flat.items()}
 
 
 def _flat(node: Any, prefix: str = "") -> dict[str, Any]:

@@ -32,7 +32,6 @@ class SftPhase:
         decode: Callable[[int], str],
     ) -> None:
         self._decode = decode
-        self._tokens: TokenSummary | None = None  # of the phase that runs; a checkpoint does not bring it back
         self._mifo = mifo
         self._workers = workers
         self._pad_token_id = pad_token_id
@@ -49,24 +48,22 @@ class SftPhase:
     ) -> SftProgress:
         """Take out of the buffer what the phase trains on, and let every shard make its mask."""
         schedule = self._mifo.schedule
-        self._tokens = self._token_summary()
         keeps = self._mifo.sft.surplus == "keep"
         buffer_size = len(buffer)
         entries = buffer.take(schedule.size if keeps and isinstance(schedule, WhenFull) else None)
         mask = self._workers.begin_sft(interval)[0]
-        return SftProgress(entries, buffer_size, mask, rejected, accuracy_before)
+        return SftProgress(entries, buffer_size, mask, rejected, accuracy_before, tokens=self._token_summary())
 
     def run(self, phase: SftProgress, interval: int, step: int, stopping: Callable[[], bool]) -> dict[str, Any] | None:
         """Make the updates that are left. Returns the report of the whole phase, None where it was stopped inside."""
         batches = list(self._batches(phase.entries, interval))
-        tokens = self._tokens
         for batch in tqdm(batches[len(phase.updates) :], desc=f"SFT phase of interval {interval}", leave=False):
             if stopping():
                 return None
-            update, ledger = self._update(batch, interval, step, tokens)
+            update, ledger = self._update(batch, interval, step, phase.tokens)
             phase.updates.append(update)
             phase.ledger += ledger
-        inspection = self._inspection(tokens)
+        inspection = self._inspection(phase.tokens)
         drifts = [drift for drift in self._workers.end_sft() if drift is not None]
         return {
             "interval": interval,
@@ -87,8 +84,7 @@ class SftPhase:
         return TokenSummary(inspect.examples, inspect.example_tokens) if inspect.tokens else None
 
     def _inspection(self, tokens: TokenSummary | None) -> dict[str, Any]:
-        """What inspection.jsonl keeps of the phase, before the mask is released; null after a stop inside it."""
-        self._tokens = None
+        """What inspection.jsonl keeps of the phase, before the mask is released."""
         return {
             "mask": self._workers.inspect_sft()[0] if self._mifo.inspect.mask else None,
             "tokens": None if tokens is None else tokens.table(self._decode),

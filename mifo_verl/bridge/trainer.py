@@ -32,6 +32,7 @@ from mifo_verl.bridge.measuring import MeasuringTrainer
 from mifo_verl.bridge.records import RunRecords
 from mifo_verl.bridge.replay import OrderedReplayBuffer
 from mifo_verl.bridge.sft_phase import SftPhase, sft_lines, sft_metrics
+from mifo_verl.bridge.stacks import write_stacks
 from mifo_verl.bridge.step_metrics import accuracy_by_source, rl_line
 from mifo_verl.bridge.watchdog import CannotGoOn, Watchdog, timed
 from mifo_verl.bridge.worker import MifoTrainingWorker, MifoWorker
@@ -43,6 +44,9 @@ logger = logging.getLogger(__name__)
 
 NO_ROLLOUTS = "no_rollouts"
 """The one key of the batch of a step that made no rollouts."""
+
+_START_SECONDS = 300.0
+"""Loading a model of some billion parameters and compiling its rollout takes minutes."""
 
 TARGET = ("target", "target_source")
 """The columns of the demonstrations. They stay on the controller."""
@@ -69,7 +73,9 @@ class MifoTrainer(MeasuringTrainer):
         self._sft_report: dict[str, Any] | None = None
         records = RunRecords(config.run_dir)
         records.lock()
-        self.watchdog = Watchdog(self.mifo.watchdog, records.event, self._waiting_for)
+        self.watchdog = Watchdog(
+            self.mifo.watchdog, records.event, self._waiting_for, lambda: write_stacks(records.folder)
+        )
         super().__init__(config, self.mifo.checkpoint, records)
 
     # ------------------------------------------------------------------ building
@@ -89,6 +95,7 @@ class MifoTrainer(MeasuringTrainer):
             stage=lambda: self.watchdog.stage("rollout"),
         )
 
+    @timed("start-up", at_least=_START_SECONDS)
     def _setup(self) -> None:
         rollout.register()
         super()._setup()
@@ -115,8 +122,15 @@ class MifoTrainer(MeasuringTrainer):
         self.watchdog.raise_if_failed()
         self._stop_here()
 
-    def _waiting_for(self) -> str:
-        """The prompts whose rollouts are not there yet."""
+    def _waiting_for(self, stage: str) -> str:
+        """The prompts whose rollouts are not there yet; what Ray has to give while the run starts."""
+        if stage == "start-up":
+            free, there = ray.available_resources(), ray.cluster_resources()
+            return "what Ray has free: " + ", ".join(
+                f"{free.get(name, 0):g} of {there.get(name, 0):g} {name}" for name in ("CPU", "GPU")
+            )
+        if stage not in ("rollout", "validation"):
+            return ""
         buffer = self.replay_buffer
         uids = sorted({*buffer.pending_keys["train"], *buffer.running_keys["train"]})
         more = f" and {len(uids) - 5} more" if len(uids) > 5 else ""
@@ -129,7 +143,14 @@ class MifoTrainer(MeasuringTrainer):
         groups["rollout server"] = [
             server for replica in self.llm_server_manager.get_replicas() for server in replica.servers
         ]
+        units = sorted(name for name in ray.util.list_named_actors() if name.startswith("TransferQueueStorageUnit"))
+        groups["TransferQueue controller"] = [ray.get_actor("TransferQueueController", "transfer_queue")]
+        groups["TransferQueue storage"] = [ray.get_actor(name) for name in units]
         return {f"{role} {number}": actor for role, group in groups.items() for number, actor in enumerate(group)}
+
+    def on_step_begin(self) -> None:
+        self.watchdog.step_begins()
+        super().on_step_begin()
 
     def on_train_begin(self) -> None:
         """The first interval begins, unless a checkpoint brought one along."""
@@ -317,7 +338,7 @@ class MifoTrainer(MeasuringTrainer):
     def fit(self, agent_loop_manager: Any) -> None:
         """verl's training loop; then the final table."""
         self.agent_loop_manager = agent_loop_manager
-        self.watchdog.start(self._actors())
+        self.watchdog.watch(self._actors())
         try:
             super().fit(agent_loop_manager)
         finally:

@@ -4,7 +4,7 @@ No parameter is gathered: each shard counts its own coordinates, and vectors of 
 the shards. ``moved`` is a change of the float32 master weight, ``visible`` one that a bfloat16 copy of it shows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -30,6 +30,7 @@ COUNTS = (
 NORMS = ("rl_norm", "sft_norm")
 """L2 norms of the RL phase's and of the SFT phase's update."""
 _CHUNK = 1 << 24
+_SUPPORTS = ((0, "moved"), (1, "visible"))
 
 
 class MaskInspection:
@@ -70,6 +71,16 @@ class MaskInspection:
                 self._count(number, "both_moved", moved_N & self._rl[number][0])
                 self._count(number, "both_visible", visible_N & self._rl[number][1])
         self._rl = []
+
+    def state(self) -> dict[str, Tensor]:
+        """What ``rl`` and ``mask`` have counted, to be saved inside an SFT phase; ``restore_`` takes it up."""
+        parts = {f"{part}.{number}": pair[place] for place, part in _SUPPORTS for number, pair in enumerate(self._rl)}
+        return {"counts": self._counts, "squares": self._squares} | parts
+
+    def restore_(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a saved state of the same parameters."""
+        self._counts, self._squares = state["counts"], state["squares"]
+        self._rl = [(state[f"moved.{number}"], state[f"visible.{number}"]) for number in range(len(self._names))]
 
     def table(self, shards: Shards, device: torch.device) -> dict[str, dict[str, list[Any]]]:
         """``by_layer`` and ``by_kind``: columns over the groups, summed over all shards. Collective."""

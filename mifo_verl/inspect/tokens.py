@@ -3,7 +3,7 @@
 import bisect
 import statistics
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ EDGES = tuple(10 ** (LOW_DECADE + step / PER_DECADE) for step in range((HIGH_DEC
 POSITIONS = 20
 """Bins of the position in the response, from its first to its last token."""
 _TOP = 30
+_COUNTERS = ("tokens", "kept")
 
 
 @dataclass
@@ -60,6 +61,15 @@ class TokenSummary:
                     "num_tokens": len(ids),
                 }
             )
+
+    def state(self) -> dict[str, Any]:
+        """Everything counted so far, as JSON takes it; ``restored`` brings it back."""
+        return vars(self) | {name: sorted(getattr(self, name).items()) for name in _COUNTERS}
+
+    @classmethod
+    def restored(cls, state: Mapping[str, Any]) -> "TokenSummary":
+        """The summary whose state this is."""
+        return cls(**{**state, **{name: Counter(dict(state[name])) for name in _COUNTERS}})
 
     def table(self, decode: Callable[[int], str]) -> dict[str, Any]:
         """What the report reads. ``threshold`` is the smallest entropy kept of a demonstration, over demonstrations."""

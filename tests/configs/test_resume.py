@@ -1,11 +1,15 @@
 """A run goes on only from a checkpoint of the same run; what differs is named."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
+from mifo_verl.bridge.checkpoint_store import CheckpointStore
+from mifo_verl.bridge.checks.findings import Finding, Status
 from mifo_verl.bridge.compose import ConfigError, compose_config
+from mifo_verl.bridge.preflight import check_run
 from mifo_verl.bridge.records import CONFIG
 from mifo_verl.bridge.resume import check_resume, run_facts
 from mifo_verl.data.addition import rows
@@ -103,7 +107,47 @@ def test_data_and_model_that_have_changed_are_refused(facts, folder, tmp_path):
         check_resume({**facts, "model_config_sha256": "0" * 64}, config(folder))
 
 
+def test_a_package_that_lies_elsewhere_is_no_other_run(facts, folder, tmp_path):
+    """As every submission of a job unpacks it elsewhere; the shipped model and what repeats its path come along."""
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(config(folder).actor_rollout_ref.model.path, moved)
+    assert check_resume(facts, config(folder, f"actor_rollout_ref.model.path={moved}")) == []
+
+
 def test_another_version_is_a_warning(facts, folder):
     older = {**facts, "versions": {**facts["versions"], "torch": "2.0.0"}}
     (warning,) = check_resume(older, config(folder))
     assert "torch" in warning and "2.0.0" in warning
+
+
+@pytest.fixture
+def saved(facts, folder, tmp_path) -> Path:
+    """A run's folder with one checkpoint of these facts."""
+    store = CheckpointStore(tmp_path / "checkpoints", keep_last=1, keep_best=0)
+    new = store.begin() / "global_step_4"
+    new.mkdir()
+    (new / "data.pt").write_bytes(b"state")
+    store.commit(new, facts)
+    return tmp_path
+
+
+def rows_of(folder: Path, saved: Path, *overrides: str) -> list[Finding]:
+    overrides = (f"trainer.default_local_dir={saved}/checkpoints", "trainer.save_freq=1", *overrides)
+    found = check_run(config(folder, *overrides), list(overrides)).found
+    return [finding for finding in found.all if finding.check == "checkpoint"]
+
+
+def test_the_check_says_what_a_run_goes_on_from_before_anything_starts(folder, saved):
+    (row,) = rows_of(folder, saved)
+    assert (row.status, row.message) == (Status.OK, "the run goes on from step 4")
+
+
+def test_the_check_refuses_a_checkpoint_of_another_run(folder, saved):
+    (row,) = rows_of(folder, saved, "seed=3")
+    assert row.status is Status.ERROR
+    assert "seed=3 (the checkpoint has 0)" in row.message and "another run_dir" in row.cure
+
+
+def test_without_a_checkpoint_the_check_says_that_the_run_starts(folder, tmp_path):
+    (row,) = rows_of(folder, tmp_path)
+    assert (row.status, row.message) == (Status.OK, "none is there: the run starts at step 0")

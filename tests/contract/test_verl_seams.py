@@ -185,3 +185,10 @@ def test_the_actors_that_the_watchdog_asks_are_where_it_looks():
     assert isinstance(RayWorkerGroup.workers, property)
     assert "self.reward_loop_workers = []" in inspect.getsource(RewardLoopManager)
     assert "self.agent_loop_workers = []" in inspect.getsource(AgentLoopManager)
+    from ray.actor import ActorHandle
+    from transfer_queue import interface
+    from transfer_queue.storage.bootstrap import simple_storage_bootstrap
+
+    assert 'ray.get_actor("TransferQueueController", namespace="transfer_queue")' in inspect.getsource(interface)
+    assert '"name": f"TransferQueueStorageUnit#{storage_unit_rank}"' in inspect.getsource(simple_storage_bootstrap)
+    assert "__ray_call__" in inspect.getsource(inspect.getmodule(ActorHandle))

@@ -41,10 +41,12 @@ RUN = [
     "trainer.resume_mode=auto",
     f"reward.custom_reward_function.path={Path(__file__).parent / 'reward.py'}",
     "trainer.logger=[]",
+    "mifo.watchdog.stopped_seconds=10",
 ]
 POINTS = [
     "rollout:20",
     "reward:5",
+    "reward:40::STOP",
     "rl_update:1",
     "rl_update:2",
     "hard_prompts:1",
@@ -66,7 +68,9 @@ POINTS = [
     "driver",
     *ROLES,
 ]
-"""A name with a number is a point of ``mifo_verl.bridge.faults``; a name without is a role, killed at a random moment."""
+"""A name with a number is a point of ``mifo_verl.bridge.faults``; a name without is a role, killed at a random moment.
+What gets STOP and not KILL is what the watchdog has to find and end.
+"""
 
 LIMIT_SECONDS = 300
 

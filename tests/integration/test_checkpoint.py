@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 
 from mifo_verl.bridge.checkpoint import ControllerState, SftProgress, load_controller, save_controller
+from mifo_verl.inspect.tokens import TokenSummary
 from mifo_verl.types import BufferEntry, PromptGroup, SftExample
 from tests.integration.engine_ranks import examples, full, make_engine, run_on_ranks, update
 
@@ -16,7 +17,10 @@ SEPARATE = {"mifo.sft.optimizer": "separate", "mifo.sft.lr": 1e-3}
 def test_the_controller_s_state_comes_back_as_it_was(tmp_path):
     hard = BufferEntry(PromptGroup("q2", 1, 8, 5), SftExample("q2", (1, 2), (3,), "a" * 64))
     unrolled = BufferEntry(None, SftExample("q1", (4,), (5, 6), "b" * 64))
+    tokens = TokenSummary(num_examples=1, max_tokens=8)
+    tokens.add(unrolled.example, [0.25, 1.5], [False, True])
     phase = SftProgress([unrolled, hard], 3, {"threshold": 1e-9}, {"wrong": 2}, {"mean": 0.5}, [{"loss": 0.1}], [{}])
+    phase.tokens = tokens
     for sft in (None, phase):
         state = ControllerState(3, 2, 48, 12.5, [hard, unrolled], {"mean": 0.25}, sft)
         save_controller(tmp_path, state)
@@ -67,9 +71,25 @@ def _everything(engine: Any) -> list[torch.Tensor]:
     return full([*engine.interval.model.weights(), *moments])
 
 
-def _stop_inside_an_sft_phase(folder: str, optimizer: str) -> dict[str, Any]:
-    settings = {"mifo.sft.optimizer": optimizer, "mifo.sft.lr": 1e-3, "actor_rollout_ref.actor.optim.weight_decay": 0.1}
+def _inspected_to_the_end(engine: Any) -> tuple[Any, float | None, list[torch.Tensor]]:
+    """The rest of an SFT phase and the next interval: what was counted of both, drift and weights of the first."""
+    engine.enter_sft()
+    update(engine, examples(3))
+    tables, drift = [engine.interval.inspect_sft()], engine.end_sft()
+    held = full(engine.interval.model.weights())
+    engine.begin_interval()
+    update(engine, examples(4))
+    engine.begin_sft(interval=2)
+    tables.append(engine.interval.inspect_sft())
+    engine.end_sft()
+    return tables, drift, held
+
+
+def _stop_inside_an_sft_phase(folder: str, optimizer: str, history: str) -> dict[str, Any]:
+    settings = {"mifo.sft.optimizer": optimizer, "mifo.sft.lr": 1e-3, "mifo.freeze.history": history}
+    settings["actor_rollout_ref.actor.optim.weight_decay"] = 0.1
     engine = make_engine(settings)
+    engine.interval.inspects = True
     engine.begin_interval()
     update(engine, examples(4))
     at_start = full(engine.interval.model.weights())
@@ -79,20 +99,15 @@ def _stop_inside_an_sft_phase(folder: str, optimizer: str) -> dict[str, Any]:
     engine.leave_sft()
     engine.save_checkpoint(f"{folder}/actor")
     engine.save_interval(Path(folder))
-    engine.enter_sft()
-    update(engine, examples(3))
-    drift = engine.end_sft()
-    update(engine, examples(4))
+    tables, drift, _ = _inspected_to_the_end(engine)
 
     other = make_engine(settings)
+    other.interval.inspects = True
     other.load_checkpoint(f"{folder}/actor", del_local_after_load=False)
     other.load_interval(Path(folder))
-    other.enter_sft()
-    update(other, examples(3))
-    resumed_drift = other.end_sft()
-    held = full(other.interval.model.weights())
-    update(other, examples(4))
+    resumed_tables, resumed_drift, held = _inspected_to_the_end(other)
     return {
+        "tables": (tables, resumed_tables),
         "uncut": _everything(engine),
         "resumed": _everything(other),
         "drifts": (drift, resumed_drift),
@@ -104,8 +119,13 @@ def _stop_inside_an_sft_phase(folder: str, optimizer: str) -> dict[str, Any]:
 
 def test_a_stop_inside_an_sft_phase_changes_no_bit_and_frozen_coordinates_stay(tmp_path):
     optimizers = ("shared", "separate", "fresh")
-    runs = run_on_ranks(_stop_inside_an_sft_phase, 2, [(str(tmp_path / name), name) for name in optimizers])
+    runs = run_on_ranks(
+        _stop_inside_an_sft_phase, 2, [(str(tmp_path / name), name, str(i / 4)) for i, name in enumerate(optimizers)]
+    )
     for run in runs:
+        assert run["tables"][0] == run["tables"][1]
+        first, second = (table["by_layer"] for table in run["tables"][1])
+        assert sum(first["both_moved"]) > 0 and sum(second["previous"]) == sum(first["frozen"]) > 0
         assert len(run["uncut"]) == len(run["resumed"])
         assert all(torch.equal(one, two) for one, two in zip(run["uncut"], run["resumed"], strict=True))
         assert run["drifts"] == (0.0, 0.0)

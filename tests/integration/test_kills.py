@@ -8,6 +8,7 @@ from tests.faults.__main__ import main
 KILLS = [
     "rollout:20",  # the rollout server
     "reward:5",  # a reward worker
+    "reward:40::STOP",  # it is there and never answers again
     "hard_prompts:2",  # the controller
     "sft_forward:2:ray_head",
     "checkpoint_file:2",  # a rank, half a file written
@@ -22,3 +23,8 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(tmp_path):
     }
     assert table == {point: ("bit-identical", 1) for point in KILLS}
     assert code == 0
+    events = [json.loads(line) for file in tmp_path.glob("*/events.jsonl") for line in file.read_text().splitlines()]
+    said = [
+        event["text"] for event in events if event["kind"] in ("stopped", "failed") and "is stopped" in event["text"]
+    ]
+    assert len(said) == 2 and all("reward worker 0 has not answered for" in text for text in said)

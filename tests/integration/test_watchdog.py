@@ -26,6 +26,19 @@ class Actor:
         return os.getpid()
 
 
+@ray.remote(num_cpus=0)
+class Rank:
+    """An actor with one thread, which answers nobody while it works."""
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    def work(self, seconds: float, spin: bool) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            time.sleep(0 if spin else 0.1)
+
+
 @pytest.fixture
 def watched(monkeypatch):
     """A watchdog over two actors, quick for a test; what it said is in the list."""
@@ -36,10 +49,16 @@ def watched(monkeypatch):
     made = []
 
     def make(**settings: float) -> tuple[Watchdog, dict[str, int], list[tuple[str, str]]]:
-        actors = {"reward worker 0": Actor.remote(), "rank 1": Actor.remote()}
+        actors = {"reward worker 0": Actor.remote(), "rank 1": Rank.remote()}
         pids = {name: ray.get(actor.pid.remote()) for name, actor in actors.items()}
-        dog = Watchdog(WatchdogConfig(**settings), lambda *event: said.append(event), lambda: "3 prompts: t1, t2, t3")
-        dog.start(actors)
+        dog = Watchdog(
+            WatchdogConfig(**settings),
+            lambda *event: said.append(event),
+            lambda stage: "3 prompts: t1, t2, t3" if stage == "rollout" else "",
+            lambda: "stacks.txt",
+        )
+        dog.actors = actors
+        dog.watch(actors)
         made.append((dog, pids))
         return dog, pids, said
 
@@ -111,3 +130,77 @@ def test_a_stage_over_its_limit_ends_the_wait_with_what_it_waited_for(watched):
     with dog.stage("validation"):
         wait_until(lambda: dog.failure)
     assert "LATE: validation has taken 1 s" in dog.failure and "mifo.watchdog.limit_seconds is over" in dog.failure
+
+
+def steps(dog: Watchdog, seconds: float = 1.0) -> None:
+    """Let a few steps of so many seconds go by."""
+    for _ in range(4):
+        dog.step_begins()
+        time.sleep(seconds)
+
+
+def test_a_stopped_actor_is_named_within_two_steps_and_ends_the_run_with_its_name_and_the_stacks(watched):
+    dog, pids, said = watched(floor_seconds=1000.0, stopped_seconds=2.0)
+    steps(dog)
+    assert said == []
+    os.kill(pids["reward worker 0"], signal.SIGSTOP)
+    stopped = time.monotonic()
+    wait_until(lambda: said)
+    assert time.monotonic() - stopped < 2.0
+    kind, text = said[0]
+    assert kind == "stopped" and text.startswith("STOPPED: reward worker 0 has not answered for ")
+    assert f"pid {pids['reward worker 0']} on " in text and "in 2 s the run ends" in text
+    wait_until(lambda: dog.failure)
+    assert dog.failure.startswith("reward worker 0 has not answered")
+    assert "mifo.watchdog.stopped_seconds=2 is over" in dog.failure and dog.failure.endswith(
+        "all processes: stacks.txt"
+    )
+    wait_until(lambda: not alive(pids["reward worker 0"]))
+    assert alive(pids["rank 1"]) and [kind for kind, _ in said] == ["stopped", "failed"]
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_an_actor_that_is_stopped_and_goes_on_ends_nothing(watched):
+    dog, pids, said = watched(stopped_seconds=3.0)
+    steps(dog)
+    os.kill(pids["rank 1"], signal.SIGSTOP)
+    wait_until(lambda: said)
+    os.kill(pids["rank 1"], signal.SIGCONT)
+    wait_until(lambda: len(said) == 2)
+    time.sleep(4)
+    assert [kind for kind, _ in said] == ["stopped", "answers"] and dog.failure is None
+
+
+@pytest.mark.parametrize("spin", [True, False])
+def test_an_actor_that_works_or_waits_through_many_steps_is_named_and_never_ended(watched, spin):
+    dog, _, said = watched(stopped_seconds=0.5)
+    steps(dog, 0.5)
+    done = dog.actors["rank 1"].work.remote(6.0, spin)
+    ray.get(done)
+    wait_until(lambda: said and said[-1][0] == "answers")
+    assert dog.failure is None and {kind for kind, _ in said} == {"silent", "answers"}
+    assert said[0][1].startswith("SILENT: rank 1 has not answered for ") and "s of CPU" in said[0][1]
+    assert ("sleeping" in said[0][1]) or spin
+
+
+def test_a_stage_has_its_own_time_before_it_is_late(watched):
+    dog, _, said = watched(floor_seconds=0.5)
+    with dog.stage("start-up", at_least=2.0):
+        time.sleep(1.5)
+        assert said == []
+        wait_until(lambda: said)
+    assert said[0][1] == "LATE: start-up has taken 2 s, its first time; every actor answers"
+
+
+def test_while_a_run_starts_it_says_what_ray_has_free():
+    from mifo_verl.bridge.trainer import MifoTrainer
+
+    assert MifoTrainer._waiting_for(None, "start-up") == "what Ray has free: 4 of 4 CPU, 0 of 0 GPU"
+    assert MifoTrainer._waiting_for(None, "weight sync") == ""

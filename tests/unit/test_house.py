@@ -45,6 +45,7 @@ MAY_IMPORT = {
     "plugin": {"bridge"},
     "train": {"bridge", "plugin"},
     "check": {"bridge"},
+    "stacks": {"bridge"},
     "memory": set(),
     "__init__": set(),
 }

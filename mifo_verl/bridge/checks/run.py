@@ -132,6 +132,11 @@ class Run:
         return [scan_rows(path, tokens, NUM_SAMPLED) for path in paths]
 
 
+def good_copy(folder: Path, setting: str, number: int) -> Path:
+    """The file in a run's folder that holds the good rows of its n-th file, where bad rows are skipped."""
+    return folder / "data" / f"{setting.partition('.')[2]}-{number}.parquet"
+
+
 def in_background(function: Any) -> "Future[Any]":
     """The result of a function that runs in a thread of its own, which never holds up the process's end."""
     future: Future[Any] = Future()

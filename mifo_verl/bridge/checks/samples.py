@@ -86,6 +86,23 @@ def check_demonstrations(run: Run, found: Findings) -> None:
     found.note(f"{verified} of {total} demonstrations of a sample verify")
 
 
+def check_format(run: Run, found: Findings) -> None:
+    """Tags that the reward requires, and that nobody asks the model for."""
+    name = f"{NODE}.reward_kwargs.require_think"
+    if run.get(name) is not True:
+        raise NotChecked("not needed: the reward requires no tags")
+    rows = [row for scan in run.scans(_TRAIN) for _, row in _good_sample(scan)[:NUM_SHOWN]]
+    asked = [str(run.tokenizer.chat_template), *(run.render(row["prompt"], tokenize=False) for row in rows)]
+    found.advise(
+        any("think>" in text for text in asked),
+        name,
+        True,
+        "takes no answer for right that does not follow </think>, which neither the chat template nor the prompts of a "
+        "sample speak of",
+        "ask for <think> ... </think> in a system prompt, or leave it out where the model writes them unasked",
+    )
+
+
 def _verify(score: Score, scan: RowScan, report: FileReport, deadline: float) -> None:
     """Fill in the file's sample. Raises ValueError, naming the row, where the reward fails on it."""
     for number, row in _good_sample(scan):

@@ -1,0 +1,35 @@
+"""Whether a run is that of the checkpoint that it would go on from."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from mifo_verl.bridge.checks.findings import Findings, NotChecked
+from mifo_verl.bridge.checks.run import Run, good_copy
+from mifo_verl.bridge.resume import check_resume, checkpoint_facts
+
+
+def check_checkpoint(run: Run, found: Findings) -> None:
+    """The settings against those of the newest checkpoint, as they are compared again before Ray starts."""
+    if run.get("trainer.resume_mode") == "disable" or found.has_failed("resume"):
+        raise NotChecked("not needed: nothing is resumed")
+    config = _as_trained(run)
+    facts = checkpoint_facts(config)
+    if facts is None:
+        found.note("none is there: the run starts at step 0")
+        return
+    for warning in check_resume(facts, config):
+        found.warn(warning, "go on with the checkpoint's versions where every bit counts")
+    found.note(f"the run goes on from step {facts['step']}")
+
+
+def _as_trained(run: Run) -> DictConfig:
+    """The config with the training files that the run reads: where bad rows are skipped, those of its own folder."""
+    config = run.config.copy()
+    if config.data.on_bad_row == "skip":
+        folder, scans = Path(run.config.run_dir), run.scans("data.train_files")
+        copies = [good_copy(folder, "data.train_files", number) for number in range(len(scans))]
+        config.data.train_files = [
+            str(copy if scan.bad and copy.exists() else scan.path) for scan, copy in zip(scans, copies, strict=True)
+        ]
+    return config

@@ -1,0 +1,84 @@
+"""The processes of a run, seen from outside: where an actor lives, what its node's operating system says of it.
+
+A process that hangs answers nobody, and what is busy and what is stopped look the same from inside Ray.
+"""
+
+import contextlib
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+STOPPED = (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
+_NODE_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a process is."""
+
+    node_id: str
+    host: str
+    pid: int
+    created: float
+    """Seconds since the epoch; with the pid it names a process for good."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """A process as its operating system sees it."""
+
+    state: str
+    """psutil's word, such as running or sleeping; ``gone`` where it does not exist."""
+    cpu_seconds: float = 0.0
+
+    @property
+    def is_stopped(self) -> bool:
+        """By SIGSTOP or by a debugger. A process that is busy or waits never is."""
+        return self.state in STOPPED
+
+
+def place(_: Any = None) -> Place:
+    """Where this process is; actors are asked by ``__ray_call__``."""
+    node_id = ray.get_runtime_context().get_node_id()
+    return Place(node_id, socket.gethostname(), os.getpid(), psutil.Process().create_time())
+
+
+def look(place: Place) -> Look:
+    """A process of this machine."""
+    process = process_of(place.pid, place.created)
+    if process is None:
+        return Look("gone")
+    times = process.cpu_times()
+    return Look(process.status(), times.user + times.system)
+
+
+def end(place: Place) -> None:
+    """SIGKILL to a process of this machine, which a stopped one obeys too."""
+    if process := process_of(place.pid, place.created):
+        process.kill()
+
+
+def process_of(pid: int, created: float) -> psutil.Process | None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        if abs(process.create_time() - created) < 2 and process.status() != psutil.STATUS_ZOMBIE:
+            return process
+    return None
+
+
+def on_node(node_id: str, function: Callable[..., Any], *arguments: Any, seconds: float = _NODE_SECONDS) -> Any:
+    """Call a function on a node. Raises a RayError where the node does not answer in time."""
+    if node_id == ray.get_runtime_context().get_node_id():
+        return function(*arguments)
+    return ray.get(task_on(node_id, function, *arguments), timeout=seconds)
+
+
+def task_on(node_id: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    there = NodeAffinitySchedulingStrategy(node_id, soft=False)
+    return ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(function).remote(*arguments)
