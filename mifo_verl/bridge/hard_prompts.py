@@ -6,6 +6,7 @@ from typing import Any
 
 import transfer_queue as tq
 from transfer_queue import KVBatchMeta
+from verl.utils import normalize_token_ids
 
 from mifo_verl.data.demonstrations import demonstration_of, prompt_id_of
 from mifo_verl.data.sft_batch import Rejection, build_example
@@ -29,6 +30,7 @@ class HardPrompts:
         score: Scorer,
         max_response_tokens: int,
         num_rollouts: int,
+        template: Mapping[str, Any],
     ) -> None:
         self.buffer = buffer
         self.rejected: Counter[str] = Counter()
@@ -39,6 +41,7 @@ class HardPrompts:
         self._score = score
         self._max_response_tokens = max_response_tokens
         self._num_rollouts = num_rollouts
+        self._template = {**template, "add_generation_prompt": True, "tokenize": True}
         self._rows: dict[str, dict[str, Any]] = {}
         self._verified: dict[tuple[str, str], bool] = {}
 
@@ -52,10 +55,6 @@ class HardPrompts:
     def remember(self, uid: str, row: dict[str, Any]) -> None:
         """Keep a prompt's row while its rollouts are made."""
         self._rows[uid] = row
-
-    def rows(self) -> list[dict[str, Any]]:
-        """The rows of this step's prompts, in the order drawn."""
-        return list(self._rows.values())
 
     def collect(self, batch: KVBatchMeta, step: int) -> None:
         """Put the hard prompts of finished trajectories into the buffer; the newest accuracy decides."""
@@ -87,6 +86,17 @@ class HardPrompts:
         example = self.example(row, prompt_ids)
         if example is not None:
             self.buffer.put(BufferEntry(group, example))
+
+    def take_all(self) -> None:
+        """Put every prompt drawn in this step into the buffer, without rollouts: SFT on the data set's own."""
+        for row in self._rows.values():
+            example = self.example(row, self.render(row))
+            if example is not None:
+                self.buffer.put(BufferEntry(None, example))
+
+    def render(self, row: Mapping[str, Any]) -> list[int]:
+        """The prompt's tokens, as the rollouts would have them."""
+        return normalize_token_ids(self._tokenizer.apply_chat_template(list(row["raw_prompt"]), **self._template))
 
     def example(self, row: dict[str, Any], prompt_ids: Sequence[int]) -> SftExample | None:
         """The row's verified demonstration after these prompt tokens; None, and counted, where there is none."""

@@ -18,7 +18,6 @@ from verl.trainer.ppo.reward import get_custom_reward_fn
 from verl.trainer.ppo.utils import Role
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 from verl.trainer.ppo.v1.trainer_base import register_trainer
-from verl.utils import normalize_token_ids
 from verl.utils import tensordict_utils as tu
 from verl.utils.debug import marked_timer
 from verl.utils.reward_score import default_compute_score
@@ -36,7 +35,7 @@ from mifo_verl.bridge.watchdog import CannotGoOn, Watchdog, timed
 from mifo_verl.bridge.worker import MifoTrainingWorker, MifoWorker
 from mifo_verl.config import build_config
 from mifo_verl.method.buffer import DemonstrationBuffer
-from mifo_verl.types import BufferEntry, Phase, Progress
+from mifo_verl.types import Phase, Progress
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +67,7 @@ class MifoTrainer(MeasuringTrainer):
         self._sft_report: dict[str, Any] | None = None
         records = RunRecords(config.run_dir)
         records.lock()
-        self.watchdog = Watchdog(self.mifo.watchdog, records.event, self._waiting_for)
+        self.watchdog = Watchdog(self.mifo.watchdog, records.event, lambda: self.replay_buffer.waiting_for())
         super().__init__(config, self.mifo.checkpoint, records)
 
     # ------------------------------------------------------------------ building
@@ -99,6 +98,7 @@ class MifoTrainer(MeasuringTrainer):
             score=get_custom_reward_fn(self.config) or default_compute_score,
             max_response_tokens=self.config.data.max_response_length,
             num_rollouts=self.config.actor_rollout_ref.rollout.n,
+            template=self.config.data.get("apply_chat_template_kwargs", {}),
         )
         self.sft_phase = SftPhase(
             config=self.config,
@@ -112,13 +112,6 @@ class MifoTrainer(MeasuringTrainer):
     def _on_poll(self) -> None:
         self.watchdog.raise_if_failed()
         self._stop_here()
-
-    def _waiting_for(self) -> str:
-        """The prompts whose rollouts are not there yet."""
-        buffer = self.replay_buffer
-        uids = sorted({*buffer.pending_keys["train"], *buffer.running_keys["train"]})
-        more = f" and {len(uids) - 5} more" if len(uids) > 5 else ""
-        return f"{len(uids)} prompts: {', '.join(uids[:5])}{more}" if uids else ""
 
     def _actors(self) -> dict[str, Any]:
         """Every actor that this run waits for, by name."""
@@ -178,7 +171,8 @@ class MifoTrainer(MeasuringTrainer):
         elif self._next_phase() is Phase.SFT:
             batch = self._no_rollouts()
             if not len(self.buffer):
-                self._fill_from_dataset()
+                self._next_train_batch()
+                self.hard_prompts.take_all()
             self._begin_sft_phase(timing_raw)
         else:
             batch = super().step(metrics, timing_raw)
@@ -204,16 +198,6 @@ class MifoTrainer(MeasuringTrainer):
     def _collect(self, batch: KVBatchMeta) -> None:
         self.hard_prompts.collect(batch, self.global_steps)
         reach("hard_prompts")
-
-    def _fill_from_dataset(self) -> None:
-        """One batch of prompts straight from the data set, tokenised as the rollouts would be."""
-        kwargs = {**self.config.data.get("apply_chat_template_kwargs", {}), "add_generation_prompt": True}
-        self._next_train_batch()
-        for row in self.hard_prompts.rows():
-            prompt_ids = self.tokenizer.apply_chat_template(list(row["raw_prompt"]), tokenize=True, **kwargs)
-            example = self.hard_prompts.example(row, normalize_token_ids(prompt_ids))
-            if example is not None:
-                self.buffer.put(BufferEntry(None, example))
 
     # ------------------------------------------------------------------ the SFT phase
 
