@@ -7,6 +7,7 @@ Data flows one way: rollouts -> rewards -> verl's RL update -> accuracy -> hard 
 import hashlib
 import logging
 import math
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -30,11 +31,13 @@ from mifo_verl.bridge.measuring import MeasuringTrainer
 from mifo_verl.bridge.records import RunRecords
 from mifo_verl.bridge.replay import OrderedReplayBuffer
 from mifo_verl.bridge.sft_phase import SftPhase, sft_lines, sft_metrics
+from mifo_verl.bridge.sft_step import BatchCut
 from mifo_verl.bridge.step_metrics import accuracy_by_source, rl_line
 from mifo_verl.bridge.watchdog import CannotGoOn, Watchdog, timed
 from mifo_verl.bridge.worker import MifoTrainingWorker, MifoWorker
 from mifo_verl.config import build_config
 from mifo_verl.method.buffer import DemonstrationBuffer
+from mifo_verl.method.schedule import Never
 from mifo_verl.types import Phase, Progress
 
 logger = logging.getLogger(__name__)
@@ -55,7 +58,8 @@ class MifoTrainer(MeasuringTrainer):
             config.trainer.v1.trainer_mode = "sync"  # verl compares this word in many places
         self.mifo_node: dict[str, Any] = OmegaConf.to_container(config.mifo, resolve=True)  # type: ignore[assignment]
         self.mifo = build_config(self.mifo_node)
-        self.probe = self.mifo.probe
+        rl_alone = isinstance(self.mifo.schedule, Never)
+        self.probe = replace(self.mifo.probe, around_sft=False) if rl_alone else self.mifo.probe
         self.interval = 1
         self.rl_steps = 0
         self.buffer = DemonstrationBuffer()
@@ -100,14 +104,24 @@ class MifoTrainer(MeasuringTrainer):
             num_rollouts=self.config.actor_rollout_ref.rollout.n,
             template=self.config.data.get("apply_chat_template_kwargs", {}),
         )
+        self._cut = self._batch_cut()
+        self.probes = self._build_probes(self.hard_prompts, self._cut)
         self.sft_phase = SftPhase(
             config=self.config,
             mifo=self.mifo,
             workers=self.actor_rollout_wg,
-            pad_token_id=self.tokenizer.pad_token_id,
+            cut=self._cut,
             decode=lambda token: self.tokenizer.decode([token]),
         )
         self._load_interval()
+
+    def _batch_cut(self) -> BatchCut:
+        """How SFT batches and probes are cut: as the actor's updates are."""
+        info, actor = self.actor_rollout_wg._dispatch_info, self.config.actor_rollout_ref.actor
+        if "actor" not in info:
+            info["actor"] = self.actor_rollout_wg._query_dispatch_info("actor")
+        rows = 1 if actor.use_dynamic_bsz else int(actor.ppo_micro_batch_size_per_gpu)
+        return BatchCut(max(info["actor"]) + 1, rows, self.tokenizer.pad_token_id)
 
     def _on_poll(self) -> None:
         self.watchdog.raise_if_failed()
@@ -137,11 +151,14 @@ class MifoTrainer(MeasuringTrainer):
             buffer=list(self.buffer),
             accuracy_start=self._accuracy_start,
             sft=self._sft,
+            solved=list(self.probes.solved.ids),
+            cross_entropy_start=self.probes.cross_entropy_start,
         )
 
     def _restore(self, state: ControllerState) -> None:
         self.interval, self.rl_steps, self._drawn = state.interval, state.rl_steps, state.drawn
         self._accuracy_start, self._sft = state.accuracy_start, state.sft
+        self.probes.solved.ids, self.probes.cross_entropy_start = state.solved, state.cross_entropy_start
         for entry in state.buffer:
             self.buffer.put(entry)
 
@@ -196,7 +213,7 @@ class MifoTrainer(MeasuringTrainer):
         return self.mifo.schedule(Progress(finished, self.interval, self.rl_steps), len(self.buffer))
 
     def _collect(self, batch: KVBatchMeta) -> None:
-        self.hard_prompts.collect(batch, self.global_steps)
+        self.probes.solved.see(self.hard_prompts.collect(batch, self.global_steps))
         reach("hard_prompts")
 
     # ------------------------------------------------------------------ the SFT phase
@@ -207,7 +224,7 @@ class MifoTrainer(MeasuringTrainer):
             logger.warning(f"step {self.global_steps}: no prompt has a usable demonstration {rejected}")
             return
         self._weights_change()
-        before = self._accuracy_before_sft(timing_raw)
+        before = self._before_sft()
         with marked_timer("sft", timing_raw):
             self._sft = self.sft_phase.begin(self.buffer, self.interval, rejected, before)
 
@@ -224,6 +241,9 @@ class MifoTrainer(MeasuringTrainer):
         assert self._sft_report is not None
         self._sft_entered = False
         self._validation = None
+        if self.probe.around_sft:
+            measured = self._measure(self.probes.after_sft, self.interval, self._sft.before)
+            self._sft_report["probes"] |= measured
         self.interval += 1
         self.rl_steps = 0
         self.actor_rollout_wg.begin_interval()
@@ -231,11 +251,11 @@ class MifoTrainer(MeasuringTrainer):
 
     @timed("weight sync")
     def on_step_end(self) -> None:
-        """verl's weight sync; then the accuracy just after an SFT phase."""
+        """verl's weight sync; then the accuracies just after an SFT phase."""
         super().on_step_end()
-        if self._sft_report is not None and self.probe.around_sft:
-            with marked_timer("probe", self.timing_raw):
-                self._sft_report["accuracy_after"] = self._probe_accuracy()
+        if self._sft is not None and self._sft.before is not None:
+            assert self._sft_report is not None
+            self._sft_report["probes"] |= self._measure(self.probes.ask_after, self._sft.before)
 
     # ------------------------------------------------------------------ records
 
@@ -247,6 +267,9 @@ class MifoTrainer(MeasuringTrainer):
         interval = self.interval - 1 if self._sft_report is not None else self.interval
         line = rl_line(metrics, timing_raw, self.hard_prompts, interval, self.global_steps)
         line["buffer_size"] = self._sft.buffer_size if self._sft is not None else len(self.buffer)
+        if self._sft is not None and self._sft.before is not None:  # the RL phase ends here
+            line["cross_entropy_before"] = self._sft.before.cross_entropy_start
+            line["cross_entropy_after"] = self._sft.before.cross_entropy
         return line
 
     def _compute_metrics(
@@ -254,6 +277,8 @@ class MifoTrainer(MeasuringTrainer):
     ) -> None:
         """verl's metrics, then this step's lines in the records, then the checkpoint of this step."""
         rl = self._sft.rl_line if self._sft is not None else None
+        if rl is not None:  # of the process that was stopped inside the SFT phase
+            rl["seconds"]["probe"] = rl["seconds"].get("probe", 0.0) + timing_raw.get("probe", 0.0)
         if _has_rollouts(batch):
             rl = self._rl_line(batch, metrics, timing_raw)
             metrics["mifo/rl/buffer_size"] = len(self.buffer)
@@ -263,7 +288,10 @@ class MifoTrainer(MeasuringTrainer):
             rl["seconds"]["checkpoint"], self._save_seconds = self._save_seconds, 0.0
             self._record(rl)
         if self._sft_report is not None:
-            for line in sft_lines(self._sft_report, timing_raw["sft"]):
+            lines = sft_lines(self._sft_report, timing_raw["sft"])
+            if rl is None and "probe" in timing_raw:
+                lines[-1]["seconds"]["probe"] = timing_raw["probe"]
+            for line in lines:
                 self._record(line)
             self.records.ledger(self._sft_report["ledger"])
         self._sft = None
