@@ -100,7 +100,7 @@ class MeasuringTrainer(SavingTrainer):
             metrics["mifo/rl/entropy"] = self._mean_over_tokens(batch, "entropy")
         if self.probe.kl_to_start:
             with marked_timer("kl_to_start", self.timing_raw):
-                metrics["mifo/rl/kl_to_start"] = self._kl_to_start(batch)
+                metrics["mifo/rl/kl_to_start"], metrics["mifo/rl/kl_tokens"] = self._kl_to_start(batch)
         return batch
 
     def _some_of(self, batch: KVBatchMeta) -> KVBatchMeta:
@@ -118,8 +118,8 @@ class MeasuringTrainer(SavingTrainer):
         mask = data["response_mask"].to_padded_tensor(0).bool()
         return float(data[field].to_padded_tensor(0.0)[mask].double().mean())
 
-    def _kl_to_start(self, batch: KVBatchMeta) -> float:
-        """Mean over the rollouts' tokens of r - 1 - log r, r = pi_start / pi: KL(pi || pi_start), never negative."""
+    def _kl_to_start(self, batch: KVBatchMeta) -> tuple[float, int]:
+        """(mean over tokens of r - 1 - log r, r = pi_start / pi: KL(pi || pi_start), never negative; the tokens)."""
         batch = self._some_of(batch)
         temperature = self.config.actor_rollout_ref.rollout.temperature
         batch.extra_info.update({"calculate_entropy": False, "compute_loss": False, "temperature": temperature})
@@ -129,4 +129,5 @@ class MeasuringTrainer(SavingTrainer):
         mask = data["response_mask"].to_padded_tensor(0).bool()
         start = response_from_nested(data["log_probs"], data["response_mask"]).to_padded_tensor(0.0)
         log_ratio = (start - data["old_log_probs"].to_padded_tensor(0.0))[mask].double()
-        return float((log_ratio.exp() - 1 - log_ratio).mean()) if log_ratio.numel() else 0.0
+        kl = float((log_ratio.exp() - 1 - log_ratio).mean()) if log_ratio.numel() else 0.0
+        return kl, log_ratio.numel()

@@ -13,7 +13,19 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from mifo_verl.bridge.checks import batches, data, engine, machine, memory, model, ranges, reward, samples, steps
+from mifo_verl.bridge.checks import (
+    batches,
+    data,
+    engine,
+    machine,
+    memory,
+    model,
+    probes,
+    ranges,
+    reward,
+    samples,
+    steps,
+)
 from mifo_verl.bridge.checks.findings import Findings, Status
 from mifo_verl.bridge.checks.run import FILES, Run, paths_of
 from mifo_verl.bridge.compose import ConfigError
@@ -53,6 +65,7 @@ CHECKS: dict[str, Callable[[Run, Findings], None]] = {
     "logical CPUs": machine.check_cpus,
     "run folder": machine.check_folder,
     "plug-in": machine.check_plugin,
+    "probes": probes.check_probes,
     "memory": memory.check_memory,
     "disk": memory.check_disk,
 }

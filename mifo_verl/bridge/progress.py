@@ -103,6 +103,7 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
         shares = [_text(phase["accuracy_before"]), _text(phase["accuracy_after"]), _text(phase["frozen_share"])]
         phases.add_row(str(phase["interval"]), *shares, kept, str(phase["demonstrations"]))
     console.print(phases)
+    _print_coupling(summary, console)
     seconds = summary["seconds"]
     console.print(
         f"{summary['rl_steps']} RL steps, {summary['sft_updates']} SFT updates, {summary['intervals']} complete "
@@ -112,6 +113,34 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
         soft_wrap=True,
         highlight=False,
     )
+
+
+_COUPLING = {
+    "rl_raised_cross_entropy": "RL: CE",
+    "sft_raised_cross_entropy": "SFT: CE",
+    "sft_lost_accuracy": "lost, held out",
+    "sft_lost_solved": "lost, solved",
+    "sft_gained_hard": "gained, hard",
+    "lost_solved_per_gained_hard": "lost/gained",
+    "kl_to_before": "KL",
+}
+
+
+def _print_coupling(summary: dict[str, Any], console: Console) -> None:
+    """What RL cost SFT (rise of the demonstrations' cross-entropy) and SFT cost RL (accuracy)."""
+    coupling, cost = summary["coupling"], summary["probes"]
+    if coupling["intervals"]:
+        table = Table("interval", *_COUPLING.values(), title="Coupling: what one objective cost the other")
+        for row in [*coupling["intervals"], {"interval": "total"} | coupling["total"]]:
+            numbers = ("-" if row[name] is None else f"{row[name]:+.3f}" for name in _COUPLING)
+            table.add_row(str(row["interval"]), *numbers)
+        console.print(table)
+    said = [f"{cost['seconds']:.1f} s"]
+    said += [f"{cost[name]:.1%} of the run's {of}" for name, of in _SHARES.items() if cost[name] is not None]
+    console.print(f"probes: {', '.join(said)}", highlight=False)
+
+
+_SHARES = {"share_of_seconds": "seconds", "share_of_compute": "compute (estimated)"}
 
 
 def _text(value: float | None) -> str:

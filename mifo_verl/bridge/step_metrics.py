@@ -44,6 +44,7 @@ def rl_line(
         "accuracy": prompts.num_correct / prompts.num_rollouts if prompts.num_rollouts else None,
         "entropy": _number(metrics, "mifo/rl/entropy"),
         "kl_to_start": _number(metrics, "mifo/rl/kl_to_start"),
+        "kl_tokens": _number(metrics, "mifo/rl/kl_tokens"),
         "kept_share": None,
         "frozen_share": 0.0,
         "loss": _number(metrics, "actor/loss"),

@@ -70,8 +70,8 @@ def _cost(found: dict[str, Number], n: Show) -> str:
     if not found["probed_phases"]:
         return f"{time} Its cost in accuracy was not probed (<code>mifo.probe.around_sft</code>)."
     return (
-        f"{time} Validation accuracy fell in {n('phases_down')} of {n('probed_phases')} phases; the mean change over a "
-        f"phase is {n('mean_change', '+.3f')}, the worst {n('worst_change', '+.3f')}."
+        f"{time} Accuracy on held-out prompts fell in {n('phases_down')} of {n('probed_phases')} phases; the mean "
+        f"change over a phase is {n('mean_change', '+.3f')}, the worst {n('worst_change', '+.3f')}."
     )
 
 

@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "inspect": {"types", "method", "bridge"},
     "analyze": {"registry", "inspect"},
     "ledger": {"types", "data", "bridge"},
-    "report": {"types", "inspect", "ledger", "bridge"},
+    "report": {"types", "inspect", "ledger", "bridge", "coupling", "probe_cost"},
     "config": {"types", "registry", "method"},
     "bridge": {
         "types",
@@ -32,6 +32,8 @@ MAY_IMPORT = {
         "generation",
         "config",
         "memory",
+        "coupling",
+        "probe_cost",
         "bridge",
         "plugin",
         "inspect",
@@ -41,6 +43,8 @@ MAY_IMPORT = {
     "train": {"bridge", "plugin"},
     "check": {"bridge"},
     "memory": set(),
+    "coupling": set(),
+    "probe_cost": set(),
     "__init__": set(),
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
