@@ -234,7 +234,7 @@ def test_the_stages_add_up_to_the_seconds_of_the_records_without_the_kl_twice(ru
     timeline = figure_named(html, "Phases")["data"]
     seconds = {bar["name"]: sum(bar["x"]) for bar in timeline}
     assert seconds["RL"] == pytest.approx(12 * 2.0)
-    assert seconds["beside RL"] == pytest.approx(12 * 0.25)
+    assert seconds["beside RL"] == pytest.approx(12 * (0.25 + 0.125))  # weight sync and probes
 
 
 def test_it_needs_no_network(html: str):
