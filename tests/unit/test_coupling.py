@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
+from mifo_verl.config import ProbeConfig
 from mifo_verl.coupling import DIFFERENCES, coupling
-from mifo_verl.probe_cost import CostPlan, expected, measured, rollout_units
+from mifo_verl.probe_cost import HARD_SHARE, MOST, CostPlan, expected, measured, rollout_units
 
 
 def rl(interval: int, **fields: Any) -> dict[str, Any]:
@@ -110,6 +111,28 @@ def test_the_share_is_that_of_flops_by_the_rule():
     # before and after: 30 sampled, 10 demonstrations; 10 rollouts under both policies; 2 FLOPs/N each
     border = 5 * (2 * 2 * 30 + 2 * 2 * 10 + 2 * 2 * 10)  # 1,000
     assert expected(PLAN) == (pytest.approx(border / run), pytest.approx(20 * 10 * 2 / run))
+
+
+def test_at_the_papers_sizes_the_probes_take_less_than_they_may():
+    probe = ProbeConfig()
+    paper = CostPlan(
+        rl_steps=64 / (128 * HARD_SHARE),  # until 64 prompts are hard
+        sft_phases=1,
+        rollouts=128 * 8,
+        rollout_units=10,
+        sft_sequences=64,
+        every=probe.every,
+        asked=probe.prompts + probe.solved + probe.hard,
+        demonstrations=probe.demonstrations,
+        shift_rollouts=probe.rollouts,
+        kl_rollouts=probe.kl_rollouts,
+    )
+    border, kl = expected(paper)
+    steps = 64 / (128 * 6.4 / 45.8)  # 3.578
+    run = steps * 1024 * 10 + 64 * 6
+    assert border == pytest.approx(4 * (64 + 32 + 32 + 64 + 32) / run)
+    assert kl == pytest.approx(steps * 64 * 2 / run)
+    assert border + kl < MOST
 
 
 def test_every_second_interval_costs_half():

@@ -22,14 +22,14 @@ def check_probes(run: Run, found: Findings) -> None:
         found.require(some > 0, name, path, "a file with demonstrations in target", "use null for the validation data")
     plan = plan_of(run)
     border, kl = expected(plan)
-    says = f"{border + kl:.1%} of the run's compute (around phases {border:.1%}, KL to the start {kl:.1%})"
+    parts = f"around phases {border:.1%}, KL to the start {kl:.1%}"
     if isinstance(run.mifo.schedule, WhenFull):
-        says += f", where {HARD_SHARE:.0%} of the prompts are hard, as in the paper"
-    cheap = border + kl <= MOST
+        parts += f"; {HARD_SHARE:.0%} of the prompts taken for hard, as in the paper"
+    says = f"{border + kl:.1%} of the run's compute"
     cure = "raise mifo.probe.every, lower the sizes, or switch probes off (docs/probes.md)"
-    found.advise(cheap, "mifo.probe.every", plan.every, f"lets the probes take {says}, above {MOST:.0%}", cure)
-    if cheap:
-        found.note(says)
+    rule = f"lets the probes take {says}, above {MOST:.0%} ({parts})"
+    if found.advise(border + kl <= MOST, "mifo.probe.every", plan.every, rule, cure):
+        found.note(f"{says} ({parts})")
 
 
 def plan_of(run: Run) -> CostPlan:
