@@ -16,7 +16,7 @@ from mifo_verl.types import BufferEntry, PromptGroup, SftExample
 
 DEMONSTRATIONS = [SftExample("d0", (1,), (1, 2), "a"), SftExample("d1", (1,), (1, 2, 3, 4), "b")]
 VALIDATION = [{"id": name, "data_source": "even" if int(name[1]) % 2 == 0 else "odd"} for name in ("v0", "v1", "v2")]
-TRAINING = {name: {"id": name, "data_source": "train"} for name in ("s1", "s2", "h1", "h2")}
+TRAINING = {name: {"id": name, "data_source": "train"} for name in ("s1", "s2", "h1", "h2", "h3")}
 
 
 class Policy:
@@ -63,7 +63,7 @@ def test_both_couplings_of_an_interval_are_measured_at_its_three_borders(policy)
     assert not probes.is_start_missing(1)
     policy.log_prob = -2.0  # RL
     probes.solved.see([PromptGroup("s1", 8, 8, 1), PromptGroup("s2", 8, 8, 1), PromptGroup("h1", 0, 8, 1)])
-    before = probes.before_sft([entry("h1"), entry("h2"), entry("from_the_data_set", group=False)])
+    before = probes.before_sft([entry("h1"), entry("h2"), entry("h3", group=False)])
     probes.ask_before(before)
     assert (before.cross_entropy_start, before.cross_entropy) == (1.0, 2.0)
     policy.log_prob, policy.right = -0.5, {"v0", "v1", "s2", "h1"}  # SFT
