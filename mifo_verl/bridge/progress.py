@@ -121,7 +121,7 @@ _COUPLING = {
     "sft_lost_accuracy": ("lost, held out", "+.3f"),
     "sft_lost_solved": ("lost, solved", "+.3f"),
     "sft_gained_hard": ("gained, hard", "+.3f"),
-    "lost_solved_per_gained_hard": ("lost / gained", ".2f"),
+    "lost_solved_per_gained_hard": ("lost / gain", ".2f"),
     "kl_to_before": ("KL", ".4f"),
 }
 
