@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mifo_verl.coupling import mean_of
+from mifo_verl.coupling import KL, mean_of
 from mifo_verl.report.figures import (
     GREY,
     INK,
@@ -113,3 +113,14 @@ def coupling(run: Run) -> list[Figure]:
             )
         )
     return made
+
+
+def shift(run: Run) -> Figure | None:
+    """How far every SFT phase moved the policy on the rollouts made before it."""
+    points = [(line["interval"], line[KL]) for line in run.sft if line.get(KL) is not None]
+    if not points:
+        return None
+    intervals, values = [x for x, _ in points], [y for _, y in points]
+    note = "KL(after‖before) of the next token, mean over the policy's own answers from before the phase."
+    data = [stroke("KL", intervals, values, SFT_ORANGE) | {"mode": "lines+markers", "marker": {"size": 8}}]
+    return figure("How far SFT moved the policy", note, data, "interval", "nats", xaxis=whole_numbers(intervals))

@@ -364,3 +364,14 @@ def test_a_phase_that_was_stopped_inside_has_no_inspection_and_a_report(tmp_path
     (run / "inspection.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     heat = figure_named(render(load_all([run])), "Frozen, by layer")["data"][0]
     assert heat["x"] == [line["interval"] for line in lines[1:]]
+
+
+def test_the_coupling_is_drawn_by_phase_and_the_kl_as_it_was_recorded(run: Path, html: str):
+    metrics = lines_of(run / "metrics.jsonl")
+    for phase in ("rl", "sft"):
+        lines = [line for line in metrics if line["phase"] == phase and "cross_entropy_before" in line]
+        (before, after) = figure_named(html, f"Cross entropy around {phase.upper()}")["data"][1:]
+        assert before["y"] == [line["cross_entropy_before"] for line in lines]
+        assert after["y"] == [line["cross_entropy_after"] for line in lines]
+    kl = figure_named(html, "How far SFT moved the policy")["data"][0]
+    assert kl["y"] == [line["kl_to_before"] for line in metrics if "kl_to_before" in line]
