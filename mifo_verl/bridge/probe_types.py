@@ -70,6 +70,10 @@ class Before:
     sizes: dict[str, int] = field(default_factory=dict)
     """Prompts of each set, demonstrations and rollouts; response tokens generated and passed forward so far."""
 
+    def of_rl(self) -> dict[str, float | None]:
+        """The fields of the record that ends the RL phase."""
+        return {"cross_entropy_before": self.cross_entropy_start, "cross_entropy_after": self.cross_entropy}
+
     @classmethod
     def of(cls, saved: dict[str, Any]) -> "Before":
         """From ``asdict``."""

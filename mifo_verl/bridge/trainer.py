@@ -31,7 +31,7 @@ from mifo_verl.bridge.measuring import MeasuringTrainer
 from mifo_verl.bridge.records import RunRecords
 from mifo_verl.bridge.replay import OrderedReplayBuffer
 from mifo_verl.bridge.sft_phase import SftPhase, sft_lines, sft_metrics
-from mifo_verl.bridge.sft_step import BatchCut
+from mifo_verl.bridge.sft_step import batch_cut
 from mifo_verl.bridge.step_metrics import accuracy_by_source, rl_line
 from mifo_verl.bridge.watchdog import CannotGoOn, Watchdog, timed
 from mifo_verl.bridge.worker import MifoTrainingWorker, MifoWorker
@@ -104,7 +104,8 @@ class MifoTrainer(MeasuringTrainer):
             num_rollouts=self.config.actor_rollout_ref.rollout.n,
             template=self.config.data.get("apply_chat_template_kwargs", {}),
         )
-        self._cut = self._batch_cut()
+        actor, pad = self.config.actor_rollout_ref.actor, self.tokenizer.pad_token_id
+        self._cut = batch_cut(self.actor_rollout_wg, actor, pad)
         self.probes = self._build_probes(self.hard_prompts, self._cut)
         self.sft_phase = SftPhase(
             config=self.config,
@@ -114,14 +115,6 @@ class MifoTrainer(MeasuringTrainer):
             decode=lambda token: self.tokenizer.decode([token]),
         )
         self._load_interval()
-
-    def _batch_cut(self) -> BatchCut:
-        """How SFT batches and probes are cut: as the actor's updates are."""
-        info, actor = self.actor_rollout_wg._dispatch_info, self.config.actor_rollout_ref.actor
-        if "actor" not in info:
-            info["actor"] = self.actor_rollout_wg._query_dispatch_info("actor")
-        rows = 1 if actor.use_dynamic_bsz else int(actor.ppo_micro_batch_size_per_gpu)
-        return BatchCut(max(info["actor"]) + 1, rows, self.tokenizer.pad_token_id)
 
     def _on_poll(self) -> None:
         self.watchdog.raise_if_failed()
@@ -268,8 +261,7 @@ class MifoTrainer(MeasuringTrainer):
         line = rl_line(metrics, timing_raw, self.hard_prompts, interval, self.global_steps)
         line["buffer_size"] = self._sft.buffer_size if self._sft is not None else len(self.buffer)
         if self._sft is not None and self._sft.before is not None:  # the RL phase ends here
-            line["cross_entropy_before"] = self._sft.before.cross_entropy_start
-            line["cross_entropy_after"] = self._sft.before.cross_entropy
+            line |= self._sft.before.of_rl()
         return line
 
     def _compute_metrics(
