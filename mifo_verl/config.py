@@ -14,7 +14,7 @@ from mifo_verl.method.schedule import SCHEDULES, Schedule
 from mifo_verl.method.sft_loss import SFT_LOSSES, SftLoss
 from mifo_verl.method.token_selection import TOKEN_SELECTORS, TokenSelector
 from mifo_verl.registry import Registry, nearest
-from mifo_verl.types import require, require_count, require_positive
+from mifo_verl.types import Share, exact_share, require, require_count, require_positive
 
 
 @dataclass(frozen=True)
@@ -45,21 +45,54 @@ class SftConfig:
 
 @dataclass(frozen=True)
 class ProbeConfig:
-    """What is measured beside the training (``mifo.probe``); each probe costs time."""
+    """What is measured beside the training (``mifo.probe``); each probe costs time, and none changes the run."""
 
-    around_sft: bool = False
-    """Validate just before and just after every SFT phase."""
-    prompts: int | None = None
-    """Validation prompts of these probes, evenly spaced over the validation set; all of them where None."""
+    around_sft: bool = True
+    """Measure at the borders of RL and SFT phases: all that follows but the last two."""
+    every: int = 1
+    """Intervals from one that is measured to the next; the first is."""
+    prompts: int | None = 64
+    """Validation prompts asked before and after an SFT phase, evenly spaced; all of them where None."""
+    solved: int = 32
+    """Training prompts last seen solved, asked before and after an SFT phase."""
+    solved_accuracy: Share = 1
+    """Rollout accuracy from which a training prompt is solved."""
+    hard: int = 32
+    """Prompts of the buffer, the oldest first, asked before and after the SFT phase that trains on them."""
+    demonstrations: int = 64
+    """Held-out demonstrations whose cross-entropy is taken at every border."""
+    demonstration_file: str | None = None
+    """Parquet file with them; the validation data where None."""
+    rollouts: int = 32
+    """Answers to these validation prompts before an SFT phase, one each, on which KL, entropy and margin are taken."""
     kl_to_start: bool = True
     """KL of the policy to the start of the interval on each RL batch: one more forward pass."""
+    kl_rollouts: int | None = 64
+    """Rollouts of an RL batch on which that KL is taken, evenly spaced; all of them where None."""
 
     def __post_init__(self) -> None:
         for name in ("around_sft", "kl_to_start"):
             value = getattr(self, name)
             require(isinstance(value, bool), name, value, "true or false", "correct it")
-        if self.prompts is not None:
-            require_count("prompts", self.prompts, "use null for the whole validation set")
+        require_count("every", self.every, "use around_sft=false to measure nothing")
+        for name in ("solved", "hard", "demonstrations", "rollouts"):
+            value = getattr(self, name)
+            whole = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+            require(whole, name, value, "a whole number of at least 0", "use 0 to switch it off")
+        for name, everything in (("prompts", "validation set"), ("kl_rollouts", "batch")):
+            if getattr(self, name) is not None:
+                require_count(name, getattr(self, name), f"use null for the whole {everything}")
+        share = exact_share("solved_accuracy", self.solved_accuracy)
+        require(share > 0, "solved_accuracy", self.solved_accuracy, "above 0", "1 asks for every rollout to be right")
+
+    @property
+    def shifts(self) -> bool:
+        """Whether an SFT phase's policy is compared with the one before it."""
+        return self.around_sft and self.rollouts > 0
+
+    def is_due(self, interval: int) -> bool:
+        """Whether this interval's borders are measured; the first interval is 1."""
+        return self.around_sft and (interval - 1) % self.every == 0
 
 
 @dataclass(frozen=True)

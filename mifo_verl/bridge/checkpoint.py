@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from mifo_verl.bridge.interval import IntervalState
+from mifo_verl.bridge.probe_types import Before
 from mifo_verl.bridge.shards import ShardedModel
 from mifo_verl.inspect.tokens import TokenSummary
 from mifo_verl.types import BufferEntry, PromptGroup, SftExample
@@ -35,7 +36,8 @@ class SftProgress:
     """What the buffer held when the phase began."""
     mask: dict[str, Any] | None
     rejected: dict[str, int]
-    accuracy_before: dict[str, float] | None = None
+    before: Before | None = None
+    """What the probes measured before it; None where they did not."""
     updates: list[dict[str, Any]] = field(default_factory=list)
     """The records of the updates made so far."""
     ledger: list[dict[str, Any]] = field(default_factory=list)
@@ -57,6 +59,10 @@ class ControllerState:
     buffer: list[BufferEntry]
     accuracy_start: dict[str, float]
     sft: SftProgress | None = None
+    solved: list[str] = field(default_factory=list)
+    """Ids of the training prompts last seen solved."""
+    cross_entropy_start: float | None = None
+    """Of the held-out demonstrations at the start of the interval, where it was measured."""
 
 
 def save_controller(folder: Path, state: ControllerState) -> None:
@@ -75,9 +81,10 @@ def load_controller(folder: Path) -> ControllerState:
     state["buffer"] = [_entry(entry) for entry in state["buffer"]]
     if state["sft"] is not None:
         sft = state["sft"]
-        sft["entries"] = [_entry(entry) for entry in sft["entries"]]
-        sft["tokens"] = TokenSummary.restored(sft["tokens"]) if sft.get("tokens") else None
-        state["sft"] = SftProgress(**sft)
+        before = None if sft["before"] is None else Before.of(sft["before"])
+        entries = [_entry(entry) for entry in sft["entries"]]
+        tokens = TokenSummary.restored(sft["tokens"]) if sft.get("tokens") else None
+        state["sft"] = SftProgress(**sft | {"entries": entries, "before": before, "tokens": tokens})
     return ControllerState(**state)
 
 

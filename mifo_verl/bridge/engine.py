@@ -23,11 +23,15 @@ from mifo_verl.bridge.interval import IntervalState, MaskReport
 from mifo_verl.bridge.shards import ShardedModel
 from mifo_verl.config import MifoConfig, SftConfig
 from mifo_verl.method.freezing import GradientFreeze
+from mifo_verl.method.policy_shift import token_kl
 from mifo_verl.method.sparsify import drop_gradients_
 from mifo_verl.method.token_entropy import token_entropy
 
 SELECTION_ENTROPY = "mifo_selection_entropy"
 """Non-tensor flag of a batch: the forward pass also returns the float32 entropy, without gradient."""
+POLICY_SHIFT = "mifo_policy_shift"
+"""Non-tensor flag of a forward-only batch: every micro-batch also passes under theta_start, and the exact KL of the
+policy to that one is taken while both logits are there."""
 
 
 @dataclass
@@ -87,6 +91,9 @@ class MifoEngine(SaveTogetherMixin, CpuModuleMixin, FSDPEngineWithLMHead):
     optimizer: Optimizer
     _rl: _RlSettings | None = None
     _separate: Optimizer | None = None
+    _start_logits: Tensor | None = None
+    """Logits under theta_start between the two passes of one micro-batch of a probe."""
+    _start_output: dict[str, Tensor]
 
     def configure(self, mifo: MifoConfig) -> None:
         """Called once after the model is built."""
@@ -98,7 +105,8 @@ class MifoEngine(SaveTogetherMixin, CpuModuleMixin, FSDPEngineWithLMHead):
 
     def begin_interval(self) -> None:
         """Remember theta_start where something is measured against it."""
-        if isinstance(self.mifo.freeze, GradientFreeze) or self.mifo.probe.kl_to_start or self.mifo.inspect.mask:
+        measured = self.mifo.probe.kl_to_start or self.mifo.probe.shifts or self.mifo.inspect.mask
+        if isinstance(self.mifo.freeze, GradientFreeze) or measured:
             self.interval.begin()
 
     def begin_sft(self, interval: int) -> MaskReport | None:
@@ -108,6 +116,8 @@ class MifoEngine(SaveTogetherMixin, CpuModuleMixin, FSDPEngineWithLMHead):
             report = self.interval.select(self.mifo.freeze, self.mifo.importance, interval)
         elif self.mifo.inspect.mask and self.interval.start is not None:
             self.interval.inspect_rl()
+        if self.mifo.probe.shifts:
+            self.interval.begin()  # the mask does not need theta_start any more
         self.enter_sft()
         return report
 
@@ -184,28 +194,57 @@ class MifoEngine(SaveTogetherMixin, CpuModuleMixin, FSDPEngineWithLMHead):
             slices, gradients = interval.model.slices, interval.model.gradients()
             drop_gradients_(gradients, slices, sparsify.rate, sparsify.seed, interval.updates)
 
+    # ------------------------------------------------------------------ one forward pass
+
+    def forward_step(
+        self, micro_batch: TensorDict, loss_function: Callable | None, forward_only: bool
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """verl's forward pass; for a batch with ``POLICY_SHIFT`` first one under theta_start. Collective."""
+        if not tu.get_non_tensor_data(micro_batch, POLICY_SHIFT, default=False):
+            return super().forward_step(micro_batch, loss_function, forward_only)
+        if self.interval.start is None:
+            raise RuntimeError("no theta_start is kept; begin_interval() comes first")
+        with self.interval.model.swapped(self.interval.start):
+            _, start = super().forward_step(micro_batch, None, forward_only)
+        self._start_output = start["model_output"]
+        try:
+            return super().forward_step(micro_batch, loss_function, forward_only)
+        finally:
+            self._start_logits = None
+            self._start_output = {}
+
     def prepare_model_outputs(
         self, output: Any, output_args: dict[str, Any], micro_batch: TensorDict, logits_processor_func: Callable | None
     ) -> dict[str, Tensor]:
-        """verl's log-probs; for an SFT batch also the entropy that tokens are selected by."""
-        entropy = None
+        """verl's log-probs; for an SFT batch also the entropy that tokens are selected by, for a probe the shift."""
+        found: dict[str, Tensor] = {}
         if tu.get_non_tensor_data(micro_batch, SELECTION_ENTROPY, default=False):
-            entropy = self._selection_entropy(output.logits, output_args, micro_batch)
-        outputs = super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func)
-        if entropy is not None:
-            outputs["entropy"] = entropy
-        return outputs
+            found["entropy"] = self._by_token(
+                token_entropy(output.logits.flatten(0, 1)), output, output_args, micro_batch
+            )
+        if tu.get_non_tensor_data(micro_batch, POLICY_SHIFT, default=False):
+            found |= self._shift(output, output_args, micro_batch)
+        return super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func) | found
 
-    def _selection_entropy(self, logits: Tensor, output_args: dict[str, Any], micro_batch: TensorDict) -> Tensor:
-        """Nested entropy (sequences, tokens) of padded (B, T, V) or packed (1, tokens, V) logits."""
+    def _shift(self, output: Any, output_args: dict[str, Any], micro_batch: TensorDict) -> dict[str, Tensor]:
+        """Nothing under theta_start, whose logits are kept for one pass; then the KL, and what that pass gave."""
+        logits_NV = output.logits.flatten(0, 1)
+        if self._start_logits is None:
+            self._start_logits = logits_NV
+            return {}
+        kl = self._by_token(token_kl(logits_NV, self._start_logits), output, output_args, micro_batch)
+        return {"kl": kl} | {f"start_{name}": self._start_output[name] for name in ("log_probs", "entropy")}
+
+    def _by_token(self, values_N: Tensor, output: Any, output_args: dict[str, Any], micro_batch: TensorDict) -> Tensor:
+        """Nested (sequences, tokens) of what was taken from padded (B, T, V) or packed (1, tokens, V) logits."""
         offsets = micro_batch["input_ids"].offsets()
         if tu.get_non_tensor_data(micro_batch, "use_remove_padding", default=True):
-            entropy = self._gather_and_unpad_packed(token_entropy(logits.squeeze(0)), output_args["pad_size"])
+            values_N = self._gather_and_unpad_packed(values_N, output_args["pad_size"])
         else:
-            lengths = offsets.diff()
-            real = torch.arange(logits.shape[1], device=logits.device) < lengths[:, None]
-            entropy = token_entropy(logits.flatten(0, 1)).view(real.shape)[real]
-        return torch.nested.nested_tensor_from_jagged(entropy, offsets)
+            shape = output.logits.shape[:2]
+            real = torch.arange(shape[1], device=values_N.device) < offsets.diff()[:, None]
+            values_N = values_N.view(shape)[real]
+        return torch.nested.nested_tensor_from_jagged(values_N, offsets)
 
 
 class MifoCriticEngine(SaveTogetherMixin, CpuModuleMixin, FSDPEngineWithValueHead):

@@ -6,6 +6,7 @@ from typing import Any
 
 import transfer_queue as tq
 from transfer_queue import KVBatchMeta
+from verl.utils import normalize_token_ids
 
 from mifo_verl.data.demonstrations import demonstration_of, prompt_id_of
 from mifo_verl.data.sft_batch import Rejection, build_example
@@ -29,6 +30,7 @@ class HardPrompts:
         score: Scorer,
         max_response_tokens: int,
         num_rollouts: int,
+        template: Mapping[str, Any],
     ) -> None:
         self.buffer = buffer
         self.rejected: Counter[str] = Counter()
@@ -39,6 +41,7 @@ class HardPrompts:
         self._score = score
         self._max_response_tokens = max_response_tokens
         self._num_rollouts = num_rollouts
+        self._template = {**template, "add_generation_prompt": True, "tokenize": True}
         self._rows: dict[str, dict[str, Any]] = {}
         self._verified: dict[tuple[str, str], bool] = {}
 
@@ -53,26 +56,27 @@ class HardPrompts:
         """Keep a prompt's row while its rollouts are made."""
         self._rows[uid] = row
 
-    def rows(self) -> list[dict[str, Any]]:
-        """The rows of this step's prompts, in the order drawn."""
-        return list(self._rows.values())
+    def collect(self, batch: KVBatchMeta, step: int) -> list[PromptGroup]:
+        """Put the hard prompts of finished trajectories into the buffer; the newest accuracy decides.
 
-    def collect(self, batch: KVBatchMeta, step: int) -> None:
-        """Put the hard prompts of finished trajectories into the buffer; the newest accuracy decides."""
+        Returns the groups that are finished.
+        """
         if not batch.keys:
-            return
+            return []
+        first = len(self.groups)
         data = tq.kv_batch_get(
             keys=batch.keys, partition_id=batch.partition_id, select_fields=["prompts", "extra_fields"]
         )
         uids = [key.split("_")[0] for key in batch.keys]
         prompts = dict(zip(uids, data["prompts"].unbind(), strict=True))
-        correct = [_correctness(fields) for fields in data["extra_fields"]]
+        correct = [correctness(fields) for fields in data["extra_fields"]]
         padding = [bool(tag.get("is_padding", False)) for tag in batch.tags]
         counts = count_correct(zip(uids, correct, padding, strict=True))
         for uid, (num_correct, num_rollouts) in counts.items():
             self.num_correct += num_correct
             self.num_rollouts += num_rollouts
             self._consider(uid, num_correct, num_rollouts, prompts[uid].tolist(), step)
+        return self.groups[first:]
 
     def _consider(self, uid: str, num_correct: int, num_rollouts: int, prompt_ids: list[int], step: int) -> None:
         row = self._rows[uid]
@@ -88,9 +92,28 @@ class HardPrompts:
         if example is not None:
             self.buffer.put(BufferEntry(group, example))
 
+    def take_all(self) -> None:
+        """Put every prompt drawn in this step into the buffer, without rollouts: SFT on the data set's own."""
+        for row in self._rows.values():
+            example = self.example(row, self.render(row))
+            if example is not None:
+                self.buffer.put(BufferEntry(None, example))
+
+    def render(self, row: Mapping[str, Any]) -> list[int]:
+        """The prompt's tokens, as the rollouts would have them."""
+        return normalize_token_ids(self._tokenizer.apply_chat_template(list(row["raw_prompt"]), **self._template))
+
     def example(self, row: dict[str, Any], prompt_ids: Sequence[int]) -> SftExample | None:
         """The row's verified demonstration after these prompt tokens; None, and counted, where there is none."""
-        built = build_example(
+        built = self.build(row, prompt_ids)
+        if isinstance(built, Rejection):
+            self.rejected[built.value] += 1
+            return None
+        return built
+
+    def build(self, row: dict[str, Any], prompt_ids: Sequence[int]) -> SftExample | Rejection:
+        """The same, with the reason against it."""
+        return build_example(
             prompt_ids=prompt_ids,
             demonstration=demonstration_of(row),
             encode=lambda text: self._tokenizer.encode(text, add_special_tokens=False),
@@ -98,10 +121,6 @@ class HardPrompts:
             is_correct=lambda text, answer: self._is_correct(row, text, answer),
             max_response_tokens=self._max_response_tokens,
         )
-        if isinstance(built, Rejection):
-            self.rejected[built.value] += 1
-            return None
-        return built
 
     def _is_correct(self, row: dict[str, Any], text: str, answer: str) -> bool:
         key = (text, answer)
@@ -118,7 +137,8 @@ class HardPrompts:
         return self._verified[key]
 
 
-def _correctness(extra_fields: Mapping[str, Any]) -> object:
+def correctness(extra_fields: Mapping[str, Any]) -> object:
+    """What the reward said of a finished trajectory, not looked at yet."""
     return _acc_of(extra_fields.get("reward_extra_info", {}))
 
 

@@ -48,8 +48,11 @@ class IntervalState:
 
     @torch.no_grad()
     def begin(self) -> None:
-        """theta_start = theta (MIFO section 3, step 1)."""
-        self.start = [weight.clone() for weight in self.model.weights()]
+        """theta_start = theta (MIFO section 3, step 1); again at the start of an SFT phase that is measured itself."""
+        if self.start is None:
+            self.start = [weight.clone() for weight in self.model.weights()]
+        for start, weight in zip(self.start, self.model.weights(), strict=True):
+            start.copy_(weight)
 
     @torch.no_grad()
     def select(self, freeze: GradientFreeze, scorer: ImportanceScorer, interval: int) -> MaskReport:
@@ -119,10 +122,8 @@ class IntervalState:
         if self.start is None:
             raise RuntimeError("the interval has no start; begin() comes before inspect_rl()")
         self._inspection = MaskInspection([where.name for where in self.model.slices])
-        weights = self.model.weights()
-        self._inspection.rl(self.start, weights)
-        for start, weight in zip(self.start, weights, strict=True):
-            start.copy_(weight)
+        self._inspection.rl(self.start, self.model.weights())
+        self.begin()
 
     @torch.no_grad()
     def inspect_sft(self) -> dict[str, Any] | None:

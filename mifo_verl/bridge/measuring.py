@@ -1,18 +1,28 @@
-"""What a run measures beside its training: validation, accuracy around SFT phases, KL to the interval's start."""
+"""What a run measures beside its training: validation, the probes, KL to the interval's start."""
 
+from collections.abc import Callable
 from typing import Any
 
 import transfer_queue as tq
 from transfer_queue import KVBatchMeta
-from verl.utils.dataset.rl_dataset import collate_fn
+from verl.utils import tensordict_utils as tu
 from verl.utils.debug import marked_timer
 from verl.workers.utils.padding import response_from_nested
 
+from mifo_verl.bridge.asking import ask
 from mifo_verl.bridge.faults import reach
+from mifo_verl.bridge.hard_prompts import HardPrompts
+from mifo_verl.bridge.probe_data import held_out
+from mifo_verl.bridge.probe_step import RowSums, probe_batch, sums_of
+from mifo_verl.bridge.probe_types import Before
+from mifo_verl.bridge.probes import Probes, TokenIds
 from mifo_verl.bridge.saving import SavingTrainer
+from mifo_verl.bridge.sft_step import BatchCut
 from mifo_verl.bridge.step_metrics import accuracy_by_source
 from mifo_verl.bridge.watchdog import Watchdog, timed
 from mifo_verl.config import ProbeConfig
+from mifo_verl.data.held_out import spread
+from mifo_verl.method.buffer import DemonstrationBuffer
 
 
 class MeasuringTrainer(SavingTrainer):
@@ -24,31 +34,49 @@ class MeasuringTrainer(SavingTrainer):
     _validation: dict[str, float] | None = None
     """verl's validation metrics of the weights as they are now."""
     _accuracy_start: dict[str, float]
+    probes: Probes
+    interval: int
+    rl_steps: int
+    buffer: DemonstrationBuffer
+    _cut: BatchCut
 
     def _accuracy_now(self) -> float | None:
         return accuracy_by_source(self._validation).get("mean") if self._validation else None
 
-    def _accuracy_before_sft(self, timing_raw: dict[str, float]) -> dict[str, float] | None:
-        if not self.probe.around_sft:
-            return None
-        with marked_timer("probe", timing_raw):
-            self.checkpoint_manager.update_weights(self.global_steps)
-            accuracy = self._probe_accuracy()
-            self.checkpoint_manager.sleep_replicas()
-        return accuracy
+    def _build_probes(self, prompts: HardPrompts, cut: BatchCut) -> Probes:
+        def forward(rows: list[TokenIds], with_shift: bool) -> list[RowSums]:
+            output = self.actor_rollout_wg.probe(probe_batch(rows, cut, with_shift))
+            return sums_of(tu.get(output, "metrics"), len(rows))
 
-    def _probe_accuracy(self) -> dict[str, float]:
-        """Validation accuracy on the probe's prompts."""
-        number = self.probe.prompts
-        if number is None or number >= len(self.val_dataset):
-            return accuracy_by_source(self._validate())
-        whole = self.val_dataloader
-        chosen = [place * len(self.val_dataset) // number for place in range(number)]
-        self.val_dataloader = [collate_fn([self.val_dataset[place] for place in chosen])]
-        try:
-            return accuracy_by_source(super()._validate())
-        finally:
-            self.val_dataloader = whole
+        longest = self.config.data.max_prompt_length
+        data = held_out(self.probe, self.train_dataset, self.val_dataset, prompts, longest, self.records.event)
+        return Probes(self.probe, data, forward, lambda rows: ask(self, rows))
+
+    def _balance_batch(self, batch: KVBatchMeta, *args: Any, **kwargs: Any) -> KVBatchMeta:
+        """verl's; here the rollout servers sleep, the weights are still the step's first, and no stage is timed."""
+        if self.rl_steps == 0 and self.probes.is_start_missing(self.interval):
+            self._measure(self.probes.before_rl)
+        return super()._balance_batch(batch, *args, **kwargs)
+
+    @timed("probe")
+    def _measure(self, probe: Callable[..., Any], *args: Any) -> Any:
+        """What a probe returns; its seconds are the record's."""
+        with marked_timer("probe", self.timing_raw):
+            return probe(*args)
+
+    def _before_sft(self) -> Before | None:
+        """What the probes measure before an SFT phase; the rollout servers get the weights for it and sleep again."""
+        if not self.probe.is_due(self.interval):
+            return None
+
+        def measure() -> Before:
+            before = self.probes.before_sft(list(self.buffer))
+            self.checkpoint_manager.update_weights(self.global_steps)
+            self.probes.ask_before(before)
+            self.checkpoint_manager.sleep_replicas()
+            return before
+
+        return self._measure(measure)
 
     @timed("RL update")
     def _update_actor(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
@@ -72,8 +100,17 @@ class MeasuringTrainer(SavingTrainer):
             metrics["mifo/rl/entropy"] = self._mean_over_tokens(batch, "entropy")
         if self.probe.kl_to_start:
             with marked_timer("kl_to_start", self.timing_raw):
-                metrics["mifo/rl/kl_to_start"] = self._kl_to_start(batch)
+                metrics["mifo/rl/kl_to_start"], metrics["mifo/rl/kl_tokens"] = self._kl_to_start(batch)
         return batch
+
+    def _some_of(self, batch: KVBatchMeta) -> KVBatchMeta:
+        """``mifo.probe.kl_rollouts`` of a batch, evenly spaced, or a few more: every rank gets as many."""
+        asked, rollout = self.probe.kl_rollouts, self.config.actor_rollout_ref.rollout
+        rows = 1 if rollout.log_prob_use_dynamic_bsz else rollout.log_prob_micro_batch_size_per_gpu
+        multiple = self._cut.num_ranks * rows
+        if asked is None or asked + multiple > len(batch):
+            return batch
+        return batch.select_keys(spread(batch.keys, -(-asked // multiple) * multiple))
 
     def _mean_over_tokens(self, batch: KVBatchMeta, field: str) -> float:
         fields = [field, "response_mask"]
@@ -81,8 +118,9 @@ class MeasuringTrainer(SavingTrainer):
         mask = data["response_mask"].to_padded_tensor(0).bool()
         return float(data[field].to_padded_tensor(0.0)[mask].double().mean())
 
-    def _kl_to_start(self, batch: KVBatchMeta) -> float:
-        """Mean over the rollouts' tokens of r - 1 - log r, r = pi_start / pi: KL(pi || pi_start), never negative."""
+    def _kl_to_start(self, batch: KVBatchMeta) -> tuple[float, int]:
+        """(mean over tokens of r - 1 - log r, r = pi_start / pi: KL(pi || pi_start), never negative; the tokens)."""
+        batch = self._some_of(batch)
         temperature = self.config.actor_rollout_ref.rollout.temperature
         batch.extra_info.update({"calculate_entropy": False, "compute_loss": False, "temperature": temperature})
         self.actor_rollout_wg.compute_start_log_prob(batch)
@@ -91,4 +129,5 @@ class MeasuringTrainer(SavingTrainer):
         mask = data["response_mask"].to_padded_tensor(0).bool()
         start = response_from_nested(data["log_probs"], data["response_mask"]).to_padded_tensor(0.0)
         log_ratio = (start - data["old_log_probs"].to_padded_tensor(0.0))[mask].double()
-        return float((log_ratio.exp() - 1 - log_ratio).mean()) if log_ratio.numel() else 0.0
+        kl = float((log_ratio.exp() - 1 - log_ratio).mean()) if log_ratio.numel() else 0.0
+        return kl, log_ratio.numel()

@@ -21,6 +21,7 @@ from mifo_verl.bridge.checks import (
     machine,
     memory,
     model,
+    probes,
     ranges,
     reward,
     samples,
@@ -67,6 +68,7 @@ CHECKS: dict[str, Callable[[Run, Findings], None]] = {
     "logical CPUs": machine.check_cpus,
     "run folder": machine.check_folder,
     "plug-in": machine.check_plugin,
+    "probes": probes.check_probes,
     "memory": memory.check_memory,
     "disk": memory.check_disk,
 }

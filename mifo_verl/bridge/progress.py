@@ -103,6 +103,7 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
         shares = [_text(phase["accuracy_before"]), _text(phase["accuracy_after"]), _text(phase["frozen_share"])]
         phases.add_row(str(phase["interval"]), *shares, kept, str(phase["demonstrations"]))
     console.print(phases)
+    _print_coupling(summary, console)
     seconds = summary["seconds"]
     console.print(
         f"{summary['rl_steps']} RL steps, {summary['sft_updates']} SFT updates, {summary['intervals']} complete "
@@ -112,6 +113,36 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
         soft_wrap=True,
         highlight=False,
     )
+
+
+_COUPLING = {
+    "rl_raised_cross_entropy": ("RL raised CE", "+.4f"),
+    "sft_raised_cross_entropy": ("SFT raised CE", "+.4f"),
+    "sft_lost_accuracy": ("lost, held out", "+.3f"),
+    "sft_lost_solved": ("lost, solved", "+.3f"),
+    "sft_gained_hard": ("gained, hard", "+.3f"),
+    "lost_solved_per_gained_hard": ("lost / gain", ".2f"),
+    "kl_to_before": ("KL", ".4f"),
+}
+
+
+def _print_coupling(summary: dict[str, Any], console: Console) -> None:
+    """What RL cost SFT (rise of the demonstrations' cross-entropy) and SFT cost RL (accuracy)."""
+    coupling, cost = summary["coupling"], summary["probes"]
+    if coupling["intervals"]:
+        table = Table(title="Coupling: what one objective cost the other")
+        for title in ("interval", *(title for title, _ in _COUPLING.values())):
+            table.add_column(title, no_wrap=title == "interval")
+        for row in [*coupling["intervals"], {"interval": "total"} | coupling["total"]]:
+            cells = ("-" if row[name] is None else format(row[name], form) for name, (_, form) in _COUPLING.items())
+            table.add_row(str(row["interval"]), *cells)
+        console.print(table)
+    said = [f"{cost['seconds']:.1f} s"]
+    said += [f"{cost[name]:.1%} of the run's {of}" for name, of in _SHARES.items() if cost[name] is not None]
+    console.print(f"probes: {', '.join(said)}", highlight=False, soft_wrap=True)
+
+
+_SHARES = {"share_of_seconds": "seconds", "share_of_compute": "compute (estimated)"}
 
 
 def _text(value: float | None) -> str:

@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from mifo_verl import probe_cost
+from mifo_verl.coupling import coupling
 from mifo_verl.types import BufferEntry
 
 METRICS = "metrics.jsonl"
@@ -134,6 +136,8 @@ def finish_summary(folder: Path, total_seconds: float) -> dict[str, Any]:
     table = json.loads((folder / SUMMARY).read_text())
     total_seconds += table.pop("seconds_before", 0.0)
     table |= {
+        "coupling": coupling(lines),
+        "probes": probe_cost.measured(lines, total_seconds),
         "rl_steps": len(rl),
         "sft_updates": len(sft),
         "intervals": len(phases),

@@ -38,6 +38,12 @@ class OrderedReplayBuffer(ReplayBuffer):
         self._on_poll = on_poll
         self._stage = stage
 
+    def waiting_for(self) -> str:
+        """The training prompts whose rollouts are not there yet, in words; empty where there are none."""
+        uids = sorted({*self.pending_keys["train"], *self.running_keys["train"]})
+        more = f" and {len(uids) - 5} more" if len(uids) > 5 else ""
+        return f"{len(uids)} prompts: {', '.join(uids[:5])}{more}" if uids else ""
+
     def sample(self, *args: Any, **kwargs: Any) -> Any:
         """verl's sample, which waits for the rollouts."""
         with self._stage():

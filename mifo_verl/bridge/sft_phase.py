@@ -10,8 +10,9 @@ from tqdm import tqdm
 from verl.utils import tensordict_utils as tu
 
 from mifo_verl.bridge.checkpoint import SftProgress
+from mifo_verl.bridge.probe_types import Before
 from mifo_verl.bridge.records import ledger_line, lines_sha256
-from mifo_verl.bridge.sft_step import rows_of, sft_batch, tokens_of
+from mifo_verl.bridge.sft_step import BatchCut, rows_of, sft_batch, tokens_of
 from mifo_verl.config import MifoConfig
 from mifo_verl.generation.streams import stable_seed
 from mifo_verl.inspect.tokens import TokenSummary
@@ -28,23 +29,21 @@ class SftPhase:
         config: DictConfig,
         mifo: MifoConfig,
         workers: Any,
-        pad_token_id: int,
+        cut: BatchCut,
         decode: Callable[[int], str],
     ) -> None:
         self._decode = decode
         self._mifo = mifo
         self._workers = workers
-        self._pad_token_id = pad_token_id
+        self._cut = cut
         self._seed = int(config.seed)
-        actor = config.actor_rollout_ref.actor
-        self._rows_a_rank = 1 if actor.use_dynamic_bsz else int(actor.ppo_micro_batch_size_per_gpu)
 
     def begin(
         self,
         buffer: DemonstrationBuffer,
         interval: int,
         rejected: dict[str, int],
-        accuracy_before: dict[str, float] | None,
+        before: Before | None,
     ) -> SftProgress:
         """Take out of the buffer what the phase trains on, and let every shard make its mask."""
         schedule = self._mifo.schedule
@@ -52,7 +51,7 @@ class SftPhase:
         buffer_size = len(buffer)
         entries = buffer.take(schedule.size if keeps and isinstance(schedule, WhenFull) else None)
         mask = self._workers.begin_sft(interval)[0]
-        return SftProgress(entries, buffer_size, mask, rejected, accuracy_before, tokens=self._token_summary())
+        return SftProgress(entries, buffer_size, mask, rejected, before, tokens=self._token_summary())
 
     def run(self, phase: SftProgress, interval: int, step: int, stopping: Callable[[], bool]) -> dict[str, Any] | None:
         """Make the updates that are left. Returns the report of the whole phase, None where it was stopped inside."""
@@ -75,7 +74,7 @@ class SftPhase:
             "examples": len(phase.entries),
             "buffer_size": phase.buffer_size,
             "rejected": phase.rejected,
-            "accuracy_before": phase.accuracy_before,
+            "probes": dict(NOT_PROBED),
             "inspection": inspection,
         }
 
@@ -103,7 +102,7 @@ class SftPhase:
     ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         examples = [entry.example for entry in entries]
         seeds = [stable_seed(self._seed, interval, example.prompt_id) for example in examples]
-        data = sft_batch(examples, seeds, self._num_ranks(), self._rows_a_rank, self._pad_token_id)
+        data = sft_batch(examples, seeds, self._cut)
         metrics = tu.get(self._workers.update_sft(data), "metrics")
         rows = rows_of(metrics)
         if [row for row, _, _ in rows] != list(range(len(entries))):
@@ -126,15 +125,13 @@ class SftPhase:
         }
         return update, ledger
 
-    def _num_ranks(self) -> int:
-        info = self._workers._dispatch_info
-        if "actor" not in info:
-            info["actor"] = self._workers._query_dispatch_info("actor")
-        return max(info["actor"]) + 1
+
+NOT_PROBED: dict[str, Any] = {"accuracy_before": None, "accuracy_after": None}
+"""What the last record of a phase says of the probes where there were none."""
 
 
 def sft_lines(report: dict[str, Any], seconds: float) -> list[dict[str, Any]]:
-    """One record an update; the last of a phase carries the accuracy before and after it."""
+    """One record an update; the last of a phase carries what was measured around it."""
     mask = report["mask"] or {}
     lines = [
         {
@@ -164,9 +161,8 @@ def sft_lines(report: dict[str, Any], seconds: float) -> list[dict[str, Any]]:
         "mask": report["mask"],
         "rejected_demonstrations": report["rejected"],
         "frozen_drift": report["drift"],
-        "accuracy_before": report["accuracy_before"],
-        "accuracy_after": report.get("accuracy_after"),
         "inspection": report["inspection"],
+        **report["probes"],
     }
     return lines
 

@@ -5,10 +5,12 @@ the global number of sequences and multiplied by the number of data-parallel ran
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from omegaconf import DictConfig
 from tensordict import NonTensorData, TensorDict
 from torch import Tensor
 from verl.utils import tensordict_utils as tu
@@ -26,18 +28,35 @@ TOKENS = "mifo_tokens"
 """Metric of a batch with ``mifo.inspect.tokens``: (row, entropies, flags kept) of every real sequence, as arrays."""
 
 
-def sft_batch(
-    examples: Sequence[SftExample], seeds: Sequence[int], num_ranks: int, rows_a_rank: int, pad_token_id: int
-) -> TensorDict:
-    """The batch of one update, cut evenly over ``num_ranks`` by length, each part a multiple of ``rows_a_rank``.
+@dataclass(frozen=True)
+class BatchCut:
+    """How a batch is cut over the data-parallel ranks."""
+
+    num_ranks: int
+    rows_a_rank: int
+    """Of which the rows of every rank are a multiple."""
+    pad_token_id: int
+
+
+def batch_cut(workers: Any, actor: DictConfig, pad_token_id: int) -> BatchCut:
+    """The cut of SFT batches and probes: that of the actor's own updates."""
+    info = workers._dispatch_info
+    if "actor" not in info:
+        info["actor"] = workers._query_dispatch_info("actor")
+    rows = 1 if actor.use_dynamic_bsz else int(actor.ppo_micro_batch_size_per_gpu)
+    return BatchCut(max(info["actor"]) + 1, rows, pad_token_id)
+
+
+def sft_batch(examples: Sequence[SftExample], seeds: Sequence[int], cut: BatchCut) -> TensorDict:
+    """The batch of one update, cut evenly over the ranks by length.
 
     Rows added to fill up repeat the shortest example with an empty loss mask: they count in no loss and no metric.
     """
-    multiple = num_ranks * rows_a_rank
+    multiple = cut.num_ranks * cut.rows_a_rank
     shortest = min(range(len(examples)), key=lambda row: len(examples[row].prompt_ids + examples[row].response_ids))
     rows = list(range(len(examples))) + [shortest] * (-len(examples) % multiple)
     lengths = [len(examples[row].prompt_ids) + len(examples[row].response_ids) for row in rows]
-    parts = get_seqlen_balanced_partitions(lengths, k_partitions=num_ranks, equal_size=True)
+    parts = get_seqlen_balanced_partitions(lengths, k_partitions=cut.num_ranks, equal_size=True)
     order = [place for part in parts for place in part]
     chosen = [examples[rows[place]] for place in order]
     real = [place < len(examples) for place in order]
@@ -58,7 +77,7 @@ def sft_batch(
             "temperature": 1.0,
             "global_batch_size": len(examples),
             "pad_mode": "no_padding",
-            "pad_token_id": pad_token_id,
+            "pad_token_id": cut.pad_token_id,
             SELECTION_ENTROPY: True,
         },
     )

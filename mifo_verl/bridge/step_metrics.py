@@ -1,5 +1,7 @@
 """verl's metrics of a step as one record, and the accuracies in them."""
 
+from collections.abc import Iterable
+from statistics import fmean
 from typing import Any
 
 from mifo_verl.bridge.hard_prompts import HardPrompts
@@ -48,6 +50,7 @@ def rl_line(
         "accuracy": prompts.num_correct / prompts.num_rollouts if prompts.num_rollouts else None,
         "entropy": _number(metrics, "mifo/rl/entropy"),
         "kl_to_start": _number(metrics, "mifo/rl/kl_to_start"),
+        "kl_tokens": _number(metrics, "mifo/rl/kl_tokens"),
         "kept_share": None,
         "frozen_share": 0.0,
         "loss": _number(metrics, "actor/loss"),
@@ -68,6 +71,18 @@ def accuracy_by_source(metrics: dict[str, Any]) -> dict[str, float]:
     for name, value in metrics.items():
         if name.startswith("val-core/") and "/acc/mean@" in name:
             found[name.removeprefix("val-core/").split("/acc/mean@")[0]] = float(value)
+    return _with_mean(found)
+
+
+def mean_by_source(accuracies: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """The same of (data source, accuracy) of every prompt."""
+    found: dict[str, list[float]] = {}
+    for source, accuracy in accuracies:
+        found.setdefault(source, []).append(accuracy)
+    return _with_mean({source: fmean(values) for source, values in found.items()})
+
+
+def _with_mean(found: dict[str, float]) -> dict[str, float]:
     in_order = dict(sorted(found.items()))  # verl's order is that of random uids; a sum depends on it
     return {**in_order, "mean": sum(in_order.values()) / len(in_order)} if in_order else {}
 

@@ -7,6 +7,7 @@ Data flows one way: rollouts -> rewards -> verl's RL update -> accuracy -> hard 
 import hashlib
 import logging
 import math
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -18,7 +19,6 @@ from verl.trainer.ppo.reward import get_custom_reward_fn
 from verl.trainer.ppo.utils import Role
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 from verl.trainer.ppo.v1.trainer_base import register_trainer
-from verl.utils import normalize_token_ids
 from verl.utils import tensordict_utils as tu
 from verl.utils.debug import marked_timer
 from verl.utils.reward_score import default_compute_score
@@ -32,13 +32,15 @@ from mifo_verl.bridge.measuring import MeasuringTrainer
 from mifo_verl.bridge.records import RunRecords
 from mifo_verl.bridge.replay import OrderedReplayBuffer
 from mifo_verl.bridge.sft_phase import SftPhase, sft_lines, sft_metrics
+from mifo_verl.bridge.sft_step import batch_cut
 from mifo_verl.bridge.stacks import write_stacks
 from mifo_verl.bridge.step_metrics import accuracy_by_source, rl_line
 from mifo_verl.bridge.watchdog import CannotGoOn, Watchdog, timed
 from mifo_verl.bridge.worker import MifoTrainingWorker, MifoWorker
 from mifo_verl.config import build_config
 from mifo_verl.method.buffer import DemonstrationBuffer
-from mifo_verl.types import BufferEntry, Phase, Progress
+from mifo_verl.method.schedule import Never
+from mifo_verl.types import Phase, Progress
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +63,8 @@ class MifoTrainer(MeasuringTrainer):
             config.trainer.v1.trainer_mode = "sync"  # verl compares this word in many places
         self.mifo_node: dict[str, Any] = OmegaConf.to_container(config.mifo, resolve=True)  # type: ignore[assignment]
         self.mifo = build_config(self.mifo_node)
-        self.probe = self.mifo.probe
+        rl_alone = isinstance(self.mifo.schedule, Never)
+        self.probe = replace(self.mifo.probe, around_sft=False) if rl_alone else self.mifo.probe
         self.interval = 1
         self.rl_steps = 0
         self.buffer = DemonstrationBuffer()
@@ -108,12 +111,16 @@ class MifoTrainer(MeasuringTrainer):
             score=get_custom_reward_fn(self.config) or default_compute_score,
             max_response_tokens=self.config.data.max_response_length,
             num_rollouts=self.config.actor_rollout_ref.rollout.n,
+            template=self.config.data.get("apply_chat_template_kwargs", {}),
         )
+        actor, pad = self.config.actor_rollout_ref.actor, self.tokenizer.pad_token_id
+        self._cut = batch_cut(self.actor_rollout_wg, actor, pad)
+        self.probes = self._build_probes(self.hard_prompts, self._cut)
         self.sft_phase = SftPhase(
             config=self.config,
             mifo=self.mifo,
             workers=self.actor_rollout_wg,
-            pad_token_id=self.tokenizer.pad_token_id,
+            cut=self._cut,
             decode=lambda token: self.tokenizer.decode([token]),
         )
         self._load_interval()
@@ -129,12 +136,7 @@ class MifoTrainer(MeasuringTrainer):
             return "what Ray has free: " + ", ".join(
                 f"{free.get(name, 0):g} of {there.get(name, 0):g} {name}" for name in ("CPU", "GPU")
             )
-        if stage not in ("rollout", "validation"):
-            return ""
-        buffer = self.replay_buffer
-        uids = sorted({*buffer.pending_keys["train"], *buffer.running_keys["train"]})
-        more = f" and {len(uids) - 5} more" if len(uids) > 5 else ""
-        return f"{len(uids)} prompts: {', '.join(uids[:5])}{more}" if uids else ""
+        return self.replay_buffer.waiting_for() if stage in ("rollout", "validation") else ""
 
     def _actors(self) -> dict[str, Any]:
         """Every actor that this run waits for, by name."""
@@ -167,11 +169,14 @@ class MifoTrainer(MeasuringTrainer):
             buffer=list(self.buffer),
             accuracy_start=self._accuracy_start,
             sft=self._sft,
+            solved=list(self.probes.solved.ids),
+            cross_entropy_start=self.probes.cross_entropy_start,
         )
 
     def _restore(self, state: ControllerState) -> None:
         self.interval, self.rl_steps, self._drawn = state.interval, state.rl_steps, state.drawn
         self._accuracy_start, self._sft = state.accuracy_start, state.sft
+        self.probes.solved.ids, self.probes.cross_entropy_start = state.solved, state.cross_entropy_start
         for entry in state.buffer:
             self.buffer.put(entry)
 
@@ -201,7 +206,8 @@ class MifoTrainer(MeasuringTrainer):
         elif self._next_phase() is Phase.SFT:
             batch = self._no_rollouts()
             if not len(self.buffer):
-                self._fill_from_dataset()
+                self._next_train_batch()
+                self.hard_prompts.take_all()
             self._begin_sft_phase(timing_raw)
         else:
             batch = super().step(metrics, timing_raw)
@@ -225,18 +231,8 @@ class MifoTrainer(MeasuringTrainer):
         return self.mifo.schedule(Progress(finished, self.interval, self.rl_steps), len(self.buffer))
 
     def _collect(self, batch: KVBatchMeta) -> None:
-        self.hard_prompts.collect(batch, self.global_steps)
+        self.probes.solved.see(self.hard_prompts.collect(batch, self.global_steps))
         reach("hard_prompts")
-
-    def _fill_from_dataset(self) -> None:
-        """One batch of prompts straight from the data set, tokenised as the rollouts would be."""
-        kwargs = {**self.config.data.get("apply_chat_template_kwargs", {}), "add_generation_prompt": True}
-        self._next_train_batch()
-        for row in self.hard_prompts.rows():
-            prompt_ids = self.tokenizer.apply_chat_template(list(row["raw_prompt"]), tokenize=True, **kwargs)
-            example = self.hard_prompts.example(row, normalize_token_ids(prompt_ids))
-            if example is not None:
-                self.buffer.put(BufferEntry(None, example))
 
     # ------------------------------------------------------------------ the SFT phase
 
@@ -246,7 +242,7 @@ class MifoTrainer(MeasuringTrainer):
             logger.warning(f"step {self.global_steps}: no prompt has a usable demonstration {rejected}")
             return
         self._weights_change()
-        before = self._accuracy_before_sft(timing_raw)
+        before = self._before_sft()
         with marked_timer("sft", timing_raw):
             self._sft = self.sft_phase.begin(self.buffer, self.interval, rejected, before)
 
@@ -263,6 +259,9 @@ class MifoTrainer(MeasuringTrainer):
         assert self._sft_report is not None
         self._sft_entered = False
         self._validation = None
+        if self.probe.around_sft:
+            measured = self._measure(self.probes.after_sft, self.interval, self._sft.before)
+            self._sft_report["probes"] |= measured
         self.interval += 1
         self.rl_steps = 0
         self.actor_rollout_wg.begin_interval()
@@ -270,11 +269,11 @@ class MifoTrainer(MeasuringTrainer):
 
     @timed("weight sync")
     def on_step_end(self) -> None:
-        """verl's weight sync; then the accuracy just after an SFT phase."""
+        """verl's weight sync; then the accuracies just after an SFT phase."""
         super().on_step_end()
-        if self._sft_report is not None and self.probe.around_sft:
-            with marked_timer("probe", self.timing_raw):
-                self._sft_report["accuracy_after"] = self._probe_accuracy()
+        if self._sft is not None and self._sft.before is not None:
+            assert self._sft_report is not None
+            self._sft_report["probes"] |= self._measure(self.probes.ask_after, self._sft.before)
 
     # ------------------------------------------------------------------ records
 
@@ -288,6 +287,8 @@ class MifoTrainer(MeasuringTrainer):
         line = rl_line(metrics, timing_raw, self.hard_prompts, interval, self.global_steps, rows)
         line |= self.spending.of_rl(line, rows)
         line["buffer_size"] = self._sft.buffer_size if self._sft is not None else len(self.buffer)
+        if self._sft is not None and self._sft.before is not None:  # the RL phase ends here
+            line |= self._sft.before.of_rl()
         return line
 
     def _compute_metrics(
@@ -299,6 +300,8 @@ class MifoTrainer(MeasuringTrainer):
         """
         written = []
         rl = self._sft.rl_line if self._sft is not None else None
+        if rl is not None:  # of the process that was stopped inside the SFT phase
+            rl["seconds"]["probe"] = rl["seconds"].get("probe", 0.0) + timing_raw.get("probe", 0.0)
         if _has_rollouts(batch):
             rl = self._rl_line(batch, metrics, timing_raw)
             metrics["mifo/rl/buffer_size"] = len(self.buffer)
@@ -309,7 +312,10 @@ class MifoTrainer(MeasuringTrainer):
             self._record(rl)
             written.append(rl)
         if self._sft_report is not None:
-            for line in sft_lines(self._sft_report, timing_raw["sft"]):
+            lines = sft_lines(self._sft_report, timing_raw["sft"])
+            if rl is None and "probe" in timing_raw:
+                lines[-1]["seconds"]["probe"] = timing_raw["probe"]
+            for line in lines:
                 line |= self.spending.of_sft(line)
                 self._record(line)
                 written.append(line)

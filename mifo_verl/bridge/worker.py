@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from tensordict import TensorDict
 from verl.single_controller.base.decorator import Dispatch, make_nd_compute_dataproto_dispatch_fn, register
+from verl.utils import tensordict_utils as tu
 from verl.utils.device import get_device_name, get_torch_device
 from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
 
 from mifo_verl.bridge import rollout
 from mifo_verl.bridge.engine import MifoEngine, register_engines
+from mifo_verl.bridge.probe_step import SumsOfBatch
 from mifo_verl.bridge.sft_step import SftLossOfBatch
 from mifo_verl.config import build_config
 
@@ -83,6 +85,19 @@ class MifoWorker(ActorRolloutRefWorker):
         finally:
             self.actor.set_loss_fn(self.loss_fn)
         return None if output is None else output.cpu()
+
+    @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor"))
+    def probe(self, data: TensorDict) -> TensorDict | None:
+        """The sums by row of a probe's batch, in the micro-batches of an update. Nothing changes."""
+        config = self._engine.engine_config
+        sizes = {name: getattr(config, name) for name in ("max_token_len_per_gpu", "micro_batch_size_per_gpu")}
+        tu.assign_non_tensor(data, compute_loss=True, **sizes)
+        self.actor.set_loss_fn(SumsOfBatch())
+        try:
+            output = self.actor.infer_batch(data=data)
+        finally:
+            self.actor.set_loss_fn(self.loss_fn)
+        return None if output is None else tu.get_tensordict({}, {"metrics": tu.get(output, "metrics")})
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def inspect_sft(self) -> dict[str, Any] | None:

@@ -18,13 +18,13 @@ def curves(groups: list[Group], name: str, title: str, note: str, y: str) -> Fig
 
 def coupling_curves(groups: list[Group]) -> list[Figure]:
     """What a phase changed of every probed quantity, by interval, for every group."""
-    found = {name: rows[0][0].upper() for one in groups for run in one.runs for name, rows in probes(run).items()}
+    found = dict.fromkeys(key for one in groups for run in one.runs for key in probes(run))
     made = []
-    for name, phase in found.items():
-        data = [trace for group in groups for trace in _with_band(group, *probe_curve(group.runs, name))]
+    for phase, name in found:
+        data = [trace for group in groups for trace in _with_band(group, *probe_curve(group.runs, phase, name))]
         words = name.replace("_", " ")
-        note = f"After {phase} minus before it, by interval."
-        made.append(figure(f"{phase}'s change of {words}", note, data, "interval", "change", showlegend=True))
+        note = f"After {phase.upper()} minus before it, by interval."
+        made.append(figure(f"{phase.upper()}'s change of {words}", note, data, "interval", "change", showlegend=True))
     return made
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from mifo_verl.coupling import KL, mean_of
 from mifo_verl.report.figures import (
     GREY,
     INK,
@@ -15,7 +16,7 @@ from mifo_verl.report.figures import (
     stroke,
     whole_numbers,
 )
-from mifo_verl.report.run import Run, mean_of, probes, split_seconds
+from mifo_verl.report.run import Run, probes, split_seconds
 
 
 def timeline(run: Run) -> Figure:
@@ -96,14 +97,14 @@ def buffer(run: Run) -> Figure:
 def coupling(run: Run) -> list[Figure]:
     """Every probed quantity just before and just after a phase: what one objective costs the other."""
     made = []
-    for name, rows in probes(run).items():
-        phase, color = rows[0][0].upper(), SFT_ORANGE if rows[0][0] == "sft" else RL_BLUE
-        x = [value for _, interval, _, _ in rows for value in (interval, interval, None)]
-        y = [value for _, _, before, after in rows for value in (before, after, None)]
-        intervals = [interval for _, interval, _, _ in rows]
+    for (kind, name), rows in probes(run).items():
+        phase, color = kind.upper(), SFT_ORANGE if kind == "sft" else RL_BLUE
+        x = [value for interval, _, _ in rows for value in (interval, interval, None)]
+        y = [value for _, before, after in rows for value in (before, after, None)]
+        intervals = [interval for interval, _, _ in rows]
         links = stroke("change", x, y, color) | {"showlegend": False, "hoverinfo": "skip"}
-        before = dots(f"before {phase}", intervals, [row[2] for row in rows], color, "circle-open")
-        after = dots(f"after {phase}", intervals, [row[3] for row in rows], color, "circle")
+        before = dots(f"before {phase}", intervals, [row[1] for row in rows], color, "circle-open")
+        after = dots(f"after {phase}", intervals, [row[2] for row in rows], color, "circle")
         title = f"{name.replace('_', ' ').capitalize()} around {phase}"
         note = f"One pair an interval, measured just before and just after its {phase} phase."
         made.append(
@@ -112,3 +113,14 @@ def coupling(run: Run) -> list[Figure]:
             )
         )
     return made
+
+
+def shift(run: Run) -> Figure | None:
+    """How far every SFT phase moved the policy on the rollouts made before it."""
+    points = [(line["interval"], line[KL]) for line in run.sft if line.get(KL) is not None]
+    if not points:
+        return None
+    intervals, values = [x for x, _ in points], [y for _, y in points]
+    note = "KL(after‖before) of the next token, mean over the policy's own answers from before the phase."
+    data = [stroke("KL", intervals, values, SFT_ORANGE) | {"mode": "lines+markers", "marker": {"size": 8}}]
+    return figure("How far SFT moved the policy", note, data, "interval", "nats", xaxis=whole_numbers(intervals))

@@ -53,11 +53,11 @@ def curve(runs: list[Run], name: str) -> Curve:
     return _banded(values)
 
 
-def probe_curve(runs: list[Run], name: str) -> Curve:
+def probe_curve(runs: list[Run], phase: str, name: str) -> Curve:
     """What a phase changed of a probed quantity, by interval."""
     values: dict[int, list[float]] = {}
     for run in runs:
-        for _, interval, before, after in probes(run).get(name, []):
+        for interval, before, after in probes(run).get((phase, name), []):
             values.setdefault(interval, []).append(after - before)
     return _banded(values)
 

@@ -2,12 +2,11 @@
 
 from typing import Any
 
-from mifo_verl.report.run import Run, mean_of, probes, split_seconds
+from mifo_verl import probe_cost
+from mifo_verl.coupling import change, mean_of
+from mifo_verl.report.run import Run, probes, split_seconds
 
 Number = int | float | None
-
-ROUNDING = 1e-9
-"""A smaller change of an accuracy is none: its means are taken in floats."""
 
 
 def numbers(run: Run) -> dict[str, Number]:
@@ -22,7 +21,7 @@ def numbers(run: Run) -> dict[str, Number]:
         **_accuracy(run),
         **_data(run),
     }
-    changes = [change(before, after) for phase, _, before, after in probes(run).get("accuracy", []) if phase == "sft"]
+    changes = [change(before, after) for _, before, after in probes(run).get(("sft", "accuracy"), [])]
     found["probed_phases"] = len(changes)
     found["mean_change"] = sum(changes) / len(changes) if changes else None
     found["worst_change"] = min(changes, default=None)
@@ -39,11 +38,6 @@ def numbers(run: Run) -> dict[str, Number]:
     return found
 
 
-def change(before: float, after: float) -> float:
-    """What a phase changed, 0 where it is only rounding."""
-    return after - before if abs(after - before) > ROUNDING else 0.0
-
-
 def _seconds(run: Run) -> dict[str, Number]:
     """Of the records; the whole run's, where it has ended."""
     sft = sum(line["seconds"]["sft"] for line in run.sft)
@@ -55,6 +49,7 @@ def _seconds(run: Run) -> dict[str, Number]:
         "seconds_sft": sft,
         "seconds_total": total,
         "sft_time_share": sft / total if total else None,
+        **{f"probes_{name}": value for name, value in probe_cost.measured(run.rl + run.sft, total).items()},
     }
 
 

@@ -87,8 +87,11 @@ def _one(page: _Page, run: Run, signals: bool) -> str:
     parts = [
         _summary(run),
         page.draw(how.timeline(run)),
-        page.draw(how.accuracy(run), how.buffer(run), *how.coupling(run)),
+        page.draw(how.accuracy(run), how.buffer(run)),
         _section("SFT phases", tables.phases(run)),
+        _section(
+            "What one objective cost the other", tables.couplings(run) + page.draw(*how.coupling(run), how.shift(run))
+        ),
         _section("What was frozen", page.draw(*mask_figures(run)) or _absent("mifo.inspect.mask")),
         _section("Which tokens were kept", page.draw(*token_figures(run)) or _absent("mifo.inspect.tokens")),
         _section("Demonstrations, as they were trained on", _examples(run)),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mifo_verl.bridge.records import INSPECTION, MEMORY, RL_STAGES, read_lines
+from mifo_verl.coupling import mean_of
 from mifo_verl.ledger import dataset
 from mifo_verl.ledger.account import Account, account
 from mifo_verl.ledger.audit import audit, pending_interval, without_digest
@@ -106,16 +107,11 @@ def split_seconds(line: Line) -> tuple[float, float]:
     return own, sum(seconds for stage, seconds in line["seconds"].items() if stage not in within)
 
 
-def mean_of(value: Any) -> float | None:
-    """A probe's one number: itself, or the ``mean`` of a table by data source."""
-    if isinstance(value, dict):
-        value = value.get("mean")
-    return None if value is None or isinstance(value, bool) or not isinstance(value, int | float) else float(value)
-
-
-def probes(run: Run) -> dict[str, list[tuple[str, int, float, float]]]:
-    """Every quantity that a record holds as ``<name>_before``, ``<name>_after``: (phase, interval, before, after)."""
-    found: dict[str, list[tuple[str, int, float, float]]] = {}
+def probes(run: Run) -> dict[tuple[str, str], list[tuple[int, float, float]]]:
+    """(interval, before, after) of every quantity that a record holds as ``<name>_before``, ``<name>_after``, by
+    (phase, name).
+    """
+    found: dict[tuple[str, str], list[tuple[int, float, float]]] = {}
     for line in run.rl + run.sft:
         for key in line:
             name = key.removesuffix("_before")
@@ -123,5 +119,5 @@ def probes(run: Run) -> dict[str, list[tuple[str, int, float, float]]]:
                 continue
             before, after = mean_of(line[key]), mean_of(line[f"{name}_after"])
             if before is not None and after is not None:
-                found.setdefault(name, []).append((line["phase"], line["interval"], before, after))
+                found.setdefault((line["phase"], name), []).append((line["interval"], before, after))
     return found

@@ -6,9 +6,10 @@ from typing import Any
 
 import yaml
 
+from mifo_verl.coupling import change, coupling
 from mifo_verl.report.bands import mean_interval
 from mifo_verl.report.groups import Group
-from mifo_verl.report.numbers import change, numbers
+from mifo_verl.report.numbers import numbers
 from mifo_verl.report.paper import SETTINGS, lookup, same
 from mifo_verl.report.run import Run, probes
 from mifo_verl.report.words import shown
@@ -25,7 +26,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def phases(run: Run) -> str:
     """One row an SFT phase."""
-    accuracy = {interval: pair for phase, interval, *pair in probes(run).get("accuracy", []) if phase == "sft"}
+    accuracy = {interval: pair for interval, *pair in probes(run).get(("sft", "accuracy"), [])}
     rows = []
     for lines in run.phases():
         last, where = lines[-1], f"interval_{lines[-1]['interval']}_"
@@ -48,6 +49,44 @@ def phases(run: Run) -> str:
         rows.append([name if not form else shown(where + name, value, form) for name, value, form in values])
     head = ("interval", "after step", "updates", "demon­strations", "tokens in the loss", "share", "frozen", "seconds")
     return table((*head, "accuracy before", "after", "change"), rows) if rows else "<p>No SFT phase so far.</p>"
+
+
+_COUPLING = (
+    ("rl_raised_cross_entropy", "RL: CE of demon­strations", "+.4f"),
+    ("sft_raised_cross_entropy", "SFT: CE of demon­strations", "+.4f"),
+    ("sft_lost_accuracy", "SFT: accuracy lost, held out", "+.3f"),
+    ("sft_lost_solved", "lost, solved", "+.3f"),
+    ("sft_gained_hard", "gained, hard", "+.3f"),
+    ("lost_solved_per_gained_hard", "lost per gained", "+.2f"),
+    ("kl_to_before", "KL(after‖before)", ".4f"),
+    ("sft_raised_entropy", "entropy", "+.4f"),
+    ("sft_raised_margin", "reward margin", "+.4f"),
+)
+
+
+def couplings(run: Run) -> str:
+    """What RL cost SFT and SFT cost RL, by interval and in all, and what it took to know."""
+    found = coupling(run.rl + run.sft)
+    if not found["intervals"]:
+        return "<p>Nothing was measured: no SFT phase has ended, or <code>mifo.probe.around_sft</code> was off.</p>"
+    rows = [
+        [
+            str(row["interval"]),
+            *(_known(f"coupling_{row['interval']}_{name}", row[name], form) for name, _, form in _COUPLING),
+        ]
+        for row in [*found["intervals"], {"interval": "total"} | found["total"]]
+    ]
+    cost = numbers(run)
+    took = [f"{shown('probes_seconds', cost['probes_seconds'], ',.1f')} seconds"]
+    for name, words in (("probes_share_of_seconds", "time"), ("probes_share_of_compute", "compute, estimated")):
+        if cost[name] is not None:
+            took.append(f"{shown(name, cost[name], '.1%')} of the run's {words}")
+    head = ("interval", *(title for _, title, _ in _COUPLING))
+    return table(head, rows) + f"<p>The probes took {', '.join(took)}.</p>"
+
+
+def _known(name: str, value: float | None, form: str) -> str:
+    return "–" if value is None else shown(name, value, form)
 
 
 def data(run: Run) -> str:

@@ -3,6 +3,7 @@
 from html import escape
 from typing import Protocol
 
+from mifo_verl.coupling import coupling
 from mifo_verl.report.numbers import Number, numbers
 from mifo_verl.report.run import Run
 
@@ -29,7 +30,7 @@ def words(run: Run) -> list[tuple[str, str]]:
     return [
         ("State", _state(run, found, n)),
         ("When did SFT run?", _when(run, found, n)),
-        ("What did it cost?", _cost(found, n)),
+        ("What did it cost?", _cost(run, found, n)),
         ("What was frozen?", _frozen(run, found, n)),
         ("Which data were used?", _data(run, found, n)),
     ]
@@ -62,7 +63,7 @@ def _when(run: Run, found: dict[str, Number], n: Show) -> str:
     )
 
 
-def _cost(found: dict[str, Number], n: Show) -> str:
+def _cost(run: Run, found: dict[str, Number], n: Show) -> str:
     if not found["sft_phases"]:
         return "Nothing so far."
     share = f"{n('sft_time_share', '.1%')} of the run's {n('seconds_total', ',.0f')}"
@@ -70,9 +71,24 @@ def _cost(found: dict[str, Number], n: Show) -> str:
     if not found["probed_phases"]:
         return f"{time} Its cost in accuracy was not probed (<code>mifo.probe.around_sft</code>)."
     return (
-        f"{time} Validation accuracy fell in {n('phases_down')} of {n('probed_phases')} phases; the mean change over a "
-        f"phase is {n('mean_change', '+.3f')}, the worst {n('worst_change', '+.3f')}."
+        f"{time} Accuracy on held-out prompts fell in {n('phases_down')} of {n('probed_phases')} phases; the mean "
+        f"change over a phase is {n('mean_change', '+.3f')}, the worst {n('worst_change', '+.3f')}. {_coupling(run)}"
     )
+
+
+def _coupling(run: Run) -> str:
+    """The sums of the coupling table that were measured."""
+    total = coupling(run.rl + run.sft)["total"]
+    said = [
+        f"{text} {shown(f'coupling_total_{name}', total[name], form)}"
+        for name, text, form in (
+            ("rl_raised_cross_entropy", "RL raised the cross-entropy of held-out demonstrations by", "+.4f"),
+            ("sft_lost_solved", "SFT lost on solved prompts", "+.3f"),
+            ("sft_gained_hard", "and gained on hard ones", "+.3f"),
+        )
+        if total[name] is not None
+    ]
+    return f"Summed over the intervals: {', '.join(said)}." if said else ""
 
 
 def _frozen(run: Run, found: dict[str, Number], n: Show) -> str:

@@ -48,7 +48,7 @@ def _end(run: Run) -> dict[str, float]:
 
 def _changes(run: Run) -> dict[str, float]:
     found: dict[str, list[float]] = {}
-    for name, pairs in probes(run).items():
-        for phase, _, before, after in pairs:
+    for (phase, name), pairs in probes(run).items():
+        for _, before, after in pairs:
             found.setdefault(f"{phase}/{name}", []).append(change(before, after))
     return {name: sum(values) / len(values) for name, values in found.items()}

@@ -67,6 +67,7 @@ def overrides_of(mistake: Mistake, folder: Path) -> list[str]:
         f"data.val_files={data}/validation.parquet",
         "buffer_size=8",
         "trainer.total_training_steps=4",
+        "mifo.probe.every=4",  # so short a run's probes would take too large a share of it
         f"run_dir={folder}/run",
         f"actor_rollout_ref.model.path={model}",
     ]

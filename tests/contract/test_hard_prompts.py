@@ -9,6 +9,7 @@ from transfer_queue import KVBatchMeta
 
 from mifo_verl.bridge import hard_prompts
 from mifo_verl.bridge.hard_prompts import HardPrompts
+from mifo_verl.bridge.replay import OrderedReplayBuffer
 from mifo_verl.method.buffer import DemonstrationBuffer
 from mifo_verl.method.prompt_selection import MaxAccuracy
 from mifo_verl.rewards.boxed import compute_score
@@ -22,6 +23,12 @@ class Characters:
     def encode(self, text: str, add_special_tokens: bool) -> list[int]:
         assert not add_special_tokens
         return [ord(character) for character in text]
+
+    def apply_chat_template(self, messages: list[dict[str, str]], tokenize: bool, **options: Any) -> list[int]:
+        """The messages' characters, and 1 where the model is to speak."""
+        assert tokenize
+        text = "".join(message["content"] for message in messages)
+        return self.encode(text, add_special_tokens=False) + [1] * options["add_generation_prompt"]
 
 
 def row(prompt_id: str, target: str | None, answer: str = "7") -> dict[str, Any]:
@@ -38,7 +45,13 @@ def row(prompt_id: str, target: str | None, answer: str = "7") -> dict[str, Any]
 @pytest.fixture
 def collector(monkeypatch):
     made = HardPrompts(
-        MaxAccuracy("1/8"), DemonstrationBuffer(), Characters(), compute_score, max_response_tokens=13, num_rollouts=8
+        MaxAccuracy("1/8"),
+        DemonstrationBuffer(),
+        Characters(),
+        compute_score,
+        max_response_tokens=13,
+        num_rollouts=8,
+        template={},
     )
 
     def finish(correct: dict[str, list[int]], padding: dict[str, list[int]] | None = None, step: int = 1) -> None:
@@ -132,7 +145,30 @@ def test_correctness_comes_from_acc_and_its_absence_is_an_error(collector):
 
 def test_a_reward_that_is_a_plain_number_other_than_0_and_1_does_not_verify_a_demonstration(monkeypatch):
     made = HardPrompts(
-        MaxAccuracy(0), DemonstrationBuffer(), Characters(), lambda **_: 0.9, max_response_tokens=13, num_rollouts=8
+        MaxAccuracy(0),
+        DemonstrationBuffer(),
+        Characters(),
+        lambda **_: 0.9,
+        max_response_tokens=13,
+        num_rollouts=8,
+        template={},
     )
     with pytest.raises(ValueError, match=r"acc=0.9 of prompt hard must be 0 or 1"):
         made.example(row("hard", SEVEN), [1])
+
+
+def test_without_rollouts_every_prompt_drawn_joins_after_its_rendered_tokens(collector):
+    collector.remember("t0", row("q0", SEVEN) | {"raw_prompt": [{"role": "user", "content": "ab"}]})
+    collector.remember("t1", row("q1", None) | {"raw_prompt": [{"role": "user", "content": "c"}]})
+    collector.take_all()
+    (entry,) = collector.buffer
+    assert (entry.group, entry.example.prompt_id, entry.example.prompt_ids) == (None, "q0", (97, 98, 1))
+    assert collector.rejected == {"missing": 1}
+
+
+def test_the_buffer_names_the_first_prompts_whose_rollouts_are_awaited():
+    buffer = object.__new__(OrderedReplayBuffer)
+    buffer.pending_keys, buffer.running_keys = {"train": {"t5", "t1", "t2"}}, {"train": {"t0", "t3", "t4"}}
+    assert buffer.waiting_for() == "6 prompts: t0, t1, t2, t3, t4 and 1 more"
+    buffer.pending_keys = buffer.running_keys = {"train": set()}
+    assert buffer.waiting_for() == ""

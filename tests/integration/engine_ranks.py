@@ -86,10 +86,10 @@ def batch_of(made: list[SftExample], engine: Any, rows_a_rank: int = 1, **settin
     """This rank's part of one SFT update, as the dispatch of verl would cut it."""
     from verl.utils import tensordict_utils as tu
 
-    from mifo_verl.bridge.sft_step import sft_batch
+    from mifo_verl.bridge.sft_step import BatchCut, sft_batch
 
     num_ranks = dist.get_world_size()
-    batch = sft_batch(made, list(range(len(made))), num_ranks, rows_a_rank, pad_token_id=0)
+    batch = sft_batch(made, list(range(len(made))), BatchCut(num_ranks, rows_a_rank, pad_token_id=0))
     batch = tu.chunk_tensordict(batch, num_ranks)[dist.get_rank()]
     tu.assign_non_tensor(batch, use_remove_padding=False, use_fused_kernels=False, **settings)
     return batch

@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 
 from mifo_verl.bridge.checkpoint import ControllerState, SftProgress, load_controller, save_controller
+from mifo_verl.bridge.probe_types import Accuracies, Answer, Before
 from mifo_verl.inspect.tokens import TokenSummary
 from mifo_verl.types import BufferEntry, PromptGroup, SftExample
 from tests.integration.engine_ranks import examples, full, make_engine, run_on_ranks, update
@@ -19,10 +20,12 @@ def test_the_controller_s_state_comes_back_as_it_was(tmp_path):
     unrolled = BufferEntry(None, SftExample("q1", (4,), (5, 6), "b" * 64))
     tokens = TokenSummary(num_examples=1, max_tokens=8)
     tokens.add(unrolled.example, [0.25, 1.5], [False, True])
-    phase = SftProgress([unrolled, hard], 3, {"threshold": 1e-9}, {"wrong": 2}, {"mean": 0.5}, [{"loss": 0.1}], [{}])
+    accuracies = Accuracies({"mean": 0.5}, 1.0, None)
+    before = Before(0.25, None, ["q3"], ["q2"], accuracies, [Answer([1], [2, 3], True)], {"forward_tokens": 7})
+    phase = SftProgress([unrolled, hard], 3, {"threshold": 1e-9}, {"wrong": 2}, before, [{"loss": 0.1}], [{}])
     phase.tokens = tokens
     for sft in (None, phase):
-        state = ControllerState(3, 2, 48, 12.5, [hard, unrolled], {"mean": 0.25}, sft)
+        state = ControllerState(3, 2, 48, 12.5, [hard, unrolled], {"mean": 0.25}, sft, ["q3", "q4"], 0.75)
         save_controller(tmp_path, state)
         assert load_controller(tmp_path) == state
 

@@ -77,7 +77,8 @@ def test_the_first_rl_step_of_an_interval_is_at_its_start_and_later_ones_are_not
     for line in (line for line in first["metrics"] if line["phase"] == "rl"):
         new = line["interval"] not in seen
         seen.add(line["interval"])
-        assert (line["kl_to_start"] == 0.0) if new else (line["kl_to_start"] > 0.0)
+        # of some rollouts of the batch, whose log-probs come in other micro-batches: rounding is left at the start
+        assert (line["kl_to_start"] < 1e-9) if new else (line["kl_to_start"] > 1e-9)
 
 
 def test_only_hard_prompts_are_trained_on_and_the_expert_is_the_one_of_the_data(first):

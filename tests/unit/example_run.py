@@ -98,6 +98,8 @@ class ExampleRun:
         full = len(self.buffer) >= S
         prompts = [[group.prompt_id, group.num_correct, group.num_rollouts] for group in groups]
         line = self.rl_line(step, correct, {"a": 0.5, "mean": 0.5} if validate else None)
+        if full:
+            line |= self.around("cross_entropy")
         self.records.metrics(line | {"prompts": prompts})
         if full:
             self.phase(step)
@@ -133,10 +135,16 @@ class ExampleRun:
                 "kl_to_start": 0.25,
                 "actor_update": 0.5,
                 "weight_sync": 0.25,
+                "probe": 0.125,
             },
+            "kl_tokens": 100,
             "buffer_size": len(self.buffer),
             "validation": validation,
         }
+
+    def around(self, *names: str) -> dict[str, float]:
+        """Some quantities before and after a phase."""
+        return {f"{name}_{side}": self.draw.randrange(64) / 64 for name in names for side in ("before", "after")}
 
     def phase(self, step: int) -> None:
         size, lines, uses = len(self.buffer), [], []
@@ -176,6 +184,9 @@ class ExampleRun:
             "frozen_drift": 0.0,
             "accuracy_before": {"a": before, "mean": before},
             "accuracy_after": {"a": before + 0.03125, "mean": before + 0.03125},
+            **self.around("cross_entropy", "solved_accuracy", "hard_accuracy", "policy_entropy", "reward_margin"),
+            "kl_to_before": self.draw.random() / 10,
+            "probe": {"generated_tokens": 30, "forward_tokens": 20},
         }
         lines[-1]["inspection"] = {"mask": self.mask(), "tokens": sums.table(chr)}
         for line in lines:

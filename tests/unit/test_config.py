@@ -68,6 +68,12 @@ def test_the_defaults_of_the_sft_phase_are_those_of_the_method():
     assert (sft.optimizer, sft.surplus) == ("shared", "use")
 
 
+def test_every_second_interval_is_measured_from_the_first_on():
+    assert [ProbeConfig(every=2).is_due(interval) for interval in (1, 2, 3, 4)] == [True, False, True, False]
+    assert not ProbeConfig(around_sft=False).is_due(1) and not ProbeConfig(around_sft=False).shifts
+    assert ProbeConfig().shifts and not ProbeConfig(rollouts=0).shifts
+
+
 @pytest.mark.parametrize("section", sorted(PAPER))
 def test_a_missing_section_is_named(section):
     node = {key: value for key, value in PAPER.items() if key != section}
@@ -146,7 +152,29 @@ def test_an_unknown_setting_is_refused_in_every_group(section):
         (
             "probe",
             {"kl_to_strat": True},
-            "mifo.probe.kl_to_strat must be one of around_sft, prompts, kl_to_start (did you mean kl_to_start?); remove it",
+            "mifo.probe.kl_to_strat must be one of around_sft, every, prompts, solved, solved_accuracy, hard, "
+            "demonstrations, demonstration_file, rollouts, kl_to_start, kl_rollouts (did you mean kl_to_start?); "
+            "remove it",
+        ),
+        (
+            "probe",
+            {"every": 0},
+            "mifo.probe.every=0 must be a whole number of at least 1; use around_sft=false to measure nothing",
+        ),
+        (
+            "probe",
+            {"solved": -1},
+            "mifo.probe.solved=-1 must be a whole number of at least 0; use 0 to switch it off",
+        ),
+        (
+            "probe",
+            {"kl_rollouts": 0},
+            "mifo.probe.kl_rollouts=0 must be a whole number of at least 1; use null for the whole batch",
+        ),
+        (
+            "probe",
+            {"solved_accuracy": 0},
+            "mifo.probe.solved_accuracy=0 must be above 0; 1 asks for every rollout to be right",
         ),
         (
             "freeze",

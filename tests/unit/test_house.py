@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "analyze": {"registry", "inspect", "sweep"},
     "sweep": {"registry", "config", "report", "bridge"},
     "ledger": {"types", "data", "bridge"},
-    "report": {"types", "inspect", "ledger", "bridge"},
+    "report": {"types", "inspect", "ledger", "bridge", "coupling", "probe_cost"},
     "config": {"types", "registry", "method"},
     "bridge": {
         "types",
@@ -37,6 +37,8 @@ MAY_IMPORT = {
         "memory",
         "compute",
         "coordinates",
+        "coupling",
+        "probe_cost",
         "bridge",
         "plugin",
         "inspect",
@@ -47,6 +49,8 @@ MAY_IMPORT = {
     "check": {"bridge"},
     "stacks": {"bridge"},
     "memory": set(),
+    "coupling": set(),
+    "probe_cost": {"compute"},
     "__init__": set(),
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -60,6 +60,35 @@ def html(run: Path) -> str:
     return render(load_all([run]))
 
 
+def coupling_of(rl: list[Any], sft: list[Any]) -> dict[str, float]:
+    """The coupling table of the page, from the lines."""
+    columns = {
+        "rl_raised_cross_entropy": ("cross_entropy", 1),
+        "sft_raised_cross_entropy": ("cross_entropy", 1),
+        "sft_lost_accuracy": ("accuracy", -1),
+        "sft_lost_solved": ("solved_accuracy", -1),
+        "sft_gained_hard": ("hard_accuracy", 1),
+        "sft_raised_entropy": ("policy_entropy", 1),
+        "sft_raised_margin": ("reward_margin", 1),
+    }
+    found: dict[str, float] = {}
+    for name, (quantity, sign) in columns.items():
+        lines = [line for line in (rl if name.startswith("rl") else sft) if f"{quantity}_before" in line]
+        for line in lines:
+            before, after = (line[f"{quantity}_{side}"] for side in ("before", "after"))
+            before, after = (one["mean"] if isinstance(one, dict) else one for one in (before, after))
+            found[f"coupling_{line['interval']}_{name}"] = sign * (after - before)
+        found[f"coupling_total_{name}"] = sum(found[f"coupling_{line['interval']}_{name}"] for line in lines)
+    for line in sft:
+        found[f"coupling_{line['interval']}_kl_to_before"] = line["kl_to_before"]
+    found["coupling_total_kl_to_before"] = sum(line["kl_to_before"] for line in sft)
+    for where in [*(f"coupling_{line['interval']}_" for line in sft), "coupling_total_"]:
+        lost, gained = found[where + "sft_lost_solved"], found[where + "sft_gained_hard"]
+        if gained > 0:
+            found[where + "lost_solved_per_gained_hard"] = lost / gained
+    return found
+
+
 def recomputed(run: Path) -> dict[str, float | int | None]:
     """The numbers of the page, from the JSON lines alone and without the package."""
     metrics, uses = lines_of(run / "metrics.jsonl"), lines_of(run / "ledger.jsonl")
@@ -112,6 +141,12 @@ def recomputed(run: Path) -> dict[str, float | int | None]:
         "share_of_demonstrations": len({use["prompt_id"] for use in uses}) / 60,
         "share_of_prompts": len(set(drawn)) / 60,
     }
+    found |= coupling_of(rl, list(last.values()))
+    compute = sum(line["rollouts"] * line["response_length"] * 10 for line in rl) + 6 * tokens
+    seconds = (0.125 + 0.25) * len(rl)
+    probed = sum(line["kl_tokens"] * 2 for line in rl) + 100 * len(last)
+    found |= {"probes_seconds": seconds, "probes_share_of_seconds": seconds / 100}
+    found["probes_share_of_compute"] = probed / compute
     for number in set(by_text.values()):
         found[f"used_{number}"] = sum(uses == number for uses in by_text.values())
     for kind, parts in frozen.items():
@@ -200,7 +235,7 @@ def test_the_stages_add_up_to_the_seconds_of_the_records_without_the_kl_twice(ru
     timeline = figure_named(html, "Phases")["data"]
     seconds = {bar["name"]: sum(bar["x"]) for bar in timeline}
     assert seconds["RL"] == pytest.approx(12 * 2.0)
-    assert seconds["beside RL"] == pytest.approx(12 * 0.25)
+    assert seconds["beside RL"] == pytest.approx(12 * (0.25 + 0.125))  # weight sync and probes
 
 
 def test_it_needs_no_network(html: str):
@@ -342,3 +377,14 @@ def test_a_phase_that_was_stopped_inside_has_no_inspection_and_a_report(tmp_path
     (run / "inspection.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     heat = figure_named(render(load_all([run])), "Frozen, by layer")["data"][0]
     assert heat["x"] == [line["interval"] for line in lines[1:]]
+
+
+def test_the_coupling_is_drawn_by_phase_and_the_kl_as_it_was_recorded(run: Path, html: str):
+    metrics = lines_of(run / "metrics.jsonl")
+    for phase in ("rl", "sft"):
+        lines = [line for line in metrics if line["phase"] == phase and "cross_entropy_before" in line]
+        (before, after) = figure_named(html, f"Cross entropy around {phase.upper()}")["data"][1:]
+        assert before["y"] == [line["cross_entropy_before"] for line in lines]
+        assert after["y"] == [line["cross_entropy_after"] for line in lines]
+    kl = figure_named(html, "How far SFT moved the policy")["data"][0]
+    assert kl["y"] == [line["kl_to_before"] for line in metrics if "kl_to_before" in line]

@@ -73,7 +73,7 @@ def plan_of(run: Run) -> MemoryPlan:
     sequences = run.get("data.train_batch_size") * rollout.n
     tensor = run.get(f"{ROLLOUT}.tensor_model_parallel_size")
     trains, masks = run.trains_on_demonstrations, isinstance(freeze, GradientFreeze)
-    probes = bool(run.mifo.probe.kl_to_start)
+    probe = run.mifo.probe
     is_cpu = run.get("trainer.device") == "cpu"
     return MemoryPlan(
         ranks=run.num_ranks,
@@ -88,9 +88,9 @@ def plan_of(run: Run) -> MemoryPlan:
         if trains and isinstance(freeze, GradientFreeze)
         else 0.0,
         is_strict=isinstance(freeze, StrictFreeze),
-        keeps_start=masks or probes,
+        keeps_start=masks or probe.kl_to_start or probe.shifts,
         keeps_history=trains and masks and exact_share("history", freeze.history) > 0,
-        probes_kl=probes,
+        probes_kl=probe.kl_to_start or (trains and probe.shifts),
         sft_optimizer=run.mifo.sft.optimizer if trains else "none",
         has_reference=run.get(f"{ACTOR}.use_kl_loss") is True or run.get("algorithm.use_kl_in_reward") is True,
         reference_bytes=_BYTES.get(str(run.get(f"{REF}.fsdp_config.model_dtype")), 2),
