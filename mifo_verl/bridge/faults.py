@@ -42,7 +42,7 @@ _reached: Counter[str] = Counter()
 def reach(point: str) -> None:
     """Say that this process is at a point; a test may end it here."""
     plan = os.environ.get("MIFO_FAULT")
-    if plan is None:
+    if plan is None or DRIVER not in os.environ:  # the checks before a run score demonstrations too
         return
     wanted, count, role, name, *_ = [*plan.split(":"), "", ""]
     if wanted != point:
