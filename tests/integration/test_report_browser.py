@@ -54,6 +54,6 @@ def test_a_comparison_draws_its_curves_and_leaves_folded_runs_alone(tmp_path: Pa
     runs = [ExampleRun(tmp_path / f"mifo-{seed}", data, seed).run(8) for seed in (0, 1)]
     document, console = opened(write(runs, tmp_path / "report.html"), 1280, tmp_path / "profile")
     curves = document[document.index("<h2>Curves</h2>") : document.index("<h2>Where the settings differ</h2>")]
-    assert len(re.findall(r'svg-container"', curves)) == len(re.findall(r'data-figure="\d+"', curves)) == 9
-    assert len(re.findall(r'svg-container"', document)) == 9
+    assert len(re.findall(r'svg-container"', curves)) == len(re.findall(r'data-figure="\d+"', curves)) == 15
+    assert len(re.findall(r'svg-container"', document)) == 15
     assert console == ""
