@@ -61,10 +61,11 @@ class RunRecords:
                     ) from None
                 time.sleep(0.5)
             except OSError as error:
+                mount = _file_system(self.folder)
                 raise RuntimeError(
-                    f"run_dir={self.folder} must lie on a file system that locks files, and {_file_system(self.folder)} "
-                    f"refuses it ({error.strerror}, errno {error.errno}); mount it with locks (Lustre: -o flock; NFS: "
-                    "with its lock service), or choose another run_dir"
+                    f"run_dir={self.folder} must lie on a file system that locks files, and {mount} refuses it "
+                    f"({error.strerror}, errno {error.errno}); mount it with locks (Lustre: -o flock; NFS: with its "
+                    "lock service), or choose another run_dir"
                 ) from None
 
     def metrics(self, line: dict[str, Any]) -> None:

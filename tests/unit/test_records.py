@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -72,7 +73,7 @@ def test_a_file_system_without_locks_is_no_other_run(tmp_path, monkeypatch, numb
     monkeypatch.setattr(fcntl, "flock", refuse)
     with pytest.raises(RuntimeError) as refusal:
         RunRecords(tmp_path).lock()  # at once: waiting cures nothing
-    kinds = {line.split()[2] for line in open("/proc/mounts")}
+    kinds = {line.split()[2] for line in Path("/proc/mounts").read_text().splitlines()}
     assert f"errno {number}" in str(refusal.value) and os.strerror(number) in str(refusal.value)
     assert any(f"and {kind} at /" in str(refusal.value) for kind in kinds)
     assert "another run_dir" in str(refusal.value) and "two runs" not in str(refusal.value)
