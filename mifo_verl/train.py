@@ -1,7 +1,8 @@
 """Train: ``python -m mifo_verl.train experiment=quickstart [any Hydra override]``.
 
 Composes the config, checks all of it before Ray starts, and hands it to verl. Exit code 2 and one line for what a
-user can fix; 0 when the run has ended; 75 when it was asked to stop and can be resumed.
+user can fix; 0 when the run has ended; 75 when it was asked to stop and can be resumed; 74 when it was asked to stop
+and the disk refused what it had.
 """
 
 import os

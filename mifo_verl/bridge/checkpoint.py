@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim import Optimizer
@@ -63,6 +64,10 @@ class ControllerState:
     """Ids of the training prompts last seen solved."""
     cross_entropy_start: float | None = None
     """Of the held-out demonstrations at the start of the interval, where it was measured."""
+    skipped: int = 0
+    """Updates just before this that were skipped, in a row, for a gradient that is not finite."""
+    kl_in_reward: float | None = None
+    """verl's coefficient of the KL penalty in the reward, which its adaptive controller moves at every step."""
 
 
 def save_controller(folder: Path, state: ControllerState) -> None:
@@ -94,7 +99,10 @@ def _entry(entry: dict[str, Any]) -> BufferEntry:
 
 
 def save_shards(folder: Path, interval: IntervalState, separate: Optimizer | None, rank: int, ranks: int) -> None:
-    """Write this rank's part; ``separate`` is the SFT phase's optimizer where it is not the RL phase's."""
+    """Write this rank's part; ``separate`` is the SFT phase's optimizer where it is not the RL phase's.
+
+    Raises OSError where the disk refuses it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = _named("start", interval.start) | _named("history", interval.history) | _named("frozen", interval.frozen)
     if interval.updates:
@@ -102,7 +110,11 @@ def save_shards(folder: Path, interval: IntervalState, separate: Optimizer | Non
     tensors |= {f"{_INSPECTION}{name}": tensor for name, tensor in interval.inspection_state().items()}
     if separate is not None:
         tensors |= {f"optimizer.{number}.{name}": state for number, name, state in _states(interval.model, separate)}
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, _file(folder, rank, ranks))
+    file = _file(folder, rank, ranks)
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file)
+    except SafetensorError as error:  # no OSError, whatever the disk has said
+        raise OSError(f"{file} could not be written: {error}") from None
 
 
 def load_shards(folder: Path, interval: IntervalState, separate: Optimizer | None, rank: int, ranks: int) -> None:
@@ -124,6 +136,21 @@ def load_shards(folder: Path, interval: IntervalState, separate: Optimizer | Non
     if separate is not None:
         for number, parameter in enumerate(interval.model.parameters):
             _restore(separate, parameter, {k.split(".")[2]: v for k, v in saved.items() if _is_of(k, number)})
+
+
+def require_every_rank(folder: Path, ranks: int, roles: Iterable[str]) -> None:
+    """Every rank's files are in a checkpoint's folder, as seen here. Raises OSError with those that are not."""
+    engine = ("model", "optim", "extra_state")
+    names = [
+        f"{role}/{part}_world_size_{ranks}_rank_{rank}.pt" for role in roles for part in engine for rank in range(ranks)
+    ]
+    names += [str(_file(Path(FOLDER), rank, ranks)) for rank in range(ranks)]
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise OSError(
+            f"{len(missing)} of the ranks' {len(names)} files are missing, such as {', '.join(missing[:3])}: "
+            "trainer.default_local_dir must be a folder that all nodes share"
+        )
 
 
 def _states(model: ShardedModel, optimizer: Optimizer) -> Iterable[tuple[int, str, Tensor]]:

@@ -14,8 +14,9 @@ import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mifo_verl.bridge.faults import reach
 
@@ -27,8 +28,16 @@ LATEST = "latest_checkpointed_iteration.txt"
 STOPPED = "stopped"
 """Subfolder of the checkpoints that were made inside a step."""
 
+ASIDE = "aside"
+"""Subfolder of those that a run left behind when it went on from an earlier one; nothing deletes them."""
+
+NAME = re.compile(r"global_step_([0-9]+)")
+"""What a checkpoint's folder is called."""
+
 _TEMPORARY = ".saving"
 _READERS = 8
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -77,8 +86,11 @@ class CheckpointStore:
         there = next(folder for folder in [self.folder, *self.folder.absolute().parents] if folder.exists())
         return shutil.disk_usage(there).free
 
-    def commit(self, written: Path, facts: dict[str, Any]) -> Path:
-        """Make a written folder the run's newest checkpoint; older ones go as keep_last and keep_best say."""
+    def commit(self, written: Path, facts: dict[str, Any], report: Callable[[str], None] = logger.error) -> Path:
+        """Make a written folder a checkpoint of the run; older ones go as keep_last and keep_best say.
+
+        Raises OSError where it does not count. What fails once it counts is reported.
+        """
         write_manifest(written, facts)
         reach("checkpoint_commit")
         folder = self.folder / (STOPPED if facts["during_step"] else ".") / f"global_step_{facts['step']}"
@@ -86,10 +98,13 @@ class CheckpointStore:
         if folder.exists():  # it was found broken, or the run would stand behind it
             folder.rename(written.parent / "replaced")
         written.rename(folder)
-        _sync(folder.parent)
-        self.abandon()
-        self._mark(facts["step"])
-        self._remove_old()
+        try:
+            _sync(folder.parent)
+            self.abandon()
+            self._mark(facts["step"])
+            self._remove_old((facts["step"], facts["during_step"]))
+        except OSError as error:
+            report(f"CHECKPOINT NOT TIDIED UP: {folder} is whole and counts, but what comes after it failed: {error}")
         return folder
 
     def _mark(self, step: int) -> None:
@@ -97,9 +112,12 @@ class CheckpointStore:
         new.write_text(str(step))
         os.replace(new, self.folder / LATEST)
 
-    def _remove_old(self) -> None:
-        """Keep the newest, the best by validation accuracy, and what this store did not write."""
-        known = sorted((c for c in map(_read, self._folders()) if c is not None), key=lambda c: c.order)
+    def _remove_old(self, newest: tuple[int, bool]) -> None:
+        """Up to the newest, just written: keep the last ones, the best by validation accuracy, and what is not known
+        to be a checkpoint.
+        """
+        read = (c for c in map(_read, self._folders()) if c is not None and c.order <= newest)
+        known = sorted(read, key=lambda c: c.order)
         measured = [c for c in known if c.facts["accuracy"] is not None]
         best = sorted(measured, key=lambda c: (c.facts["accuracy"], c.order))[-self._keep_best :]
         kept = known[-self._keep_last :] + (best if self._keep_best else [])
@@ -109,15 +127,42 @@ class CheckpointStore:
 
     # ------------------------------------------------------------------ reading
 
-    def newest(self, report: Callable[[str], None] = logger.error) -> Checkpoint | None:
+    def holds(self, checkpoint: Checkpoint) -> bool:
+        """Whether it is one of this run's own."""
+        return checkpoint.folder.resolve() in {folder.resolve() for folder in self._folders()}
+
+    def go_on_from(self, checkpoint: Checkpoint | None) -> Path | None:
+        """Move aside what does not lead to the checkpoint that a run goes on from (None: step 0).
+
+        That is a later branch or broken, and the newest of it would be taken for the run's own. Returns the folder
+        where it is now, None where there was nothing to move.
+        """
+        kept = checkpoint.order if checkpoint is not None and self.holds(checkpoint) else (-1, False)
+        later = [path for path in self._folders() if (path / MANIFEST).exists() and _order_of_name(path) > kept]
+        if not later:
+            return None
+        aside = next(path for number in count(1) if not (path := self.folder / ASIDE / str(number)).exists())
+        for folder in later:
+            new = aside / folder.relative_to(self.folder)
+            new.parent.mkdir(parents=True, exist_ok=True)
+            folder.rename(new)
+        return aside
+
+    def marks(self) -> set[tuple[Path, int]]:
+        """What tells the checkpoints that are there now from any made later: folder and time of the manifest."""
+        manifests = (folder / MANIFEST for folder in self._folders())
+        return {(path, path.stat().st_mtime_ns) for path in manifests if path.exists()}
+
+    def newest(self, report: Callable[[str], None] = logger.error, checksums: bool = True) -> Checkpoint | None:
         """The newest checkpoint that is whole, None where there is none yet; every one passed over is reported by name.
 
-        Raises BrokenCheckpoint where there are checkpoints and none of them is whole.
+        Without checksums it takes a moment and sees what is missing or cut, not what is altered. Raises
+        BrokenCheckpoint where there are checkpoints and none of them is whole.
         """
         broken = None
         for folder in sorted(self._folders(), key=_order_of_name, reverse=True):
             try:
-                return verify(folder)
+                return verify(folder, checksums)
             except BrokenCheckpoint as error:
                 broken = error
                 report(f"CHECKPOINT SKIPPED: {error}; the one before it is tried")
@@ -128,17 +173,9 @@ class CheckpointStore:
             )
         return None
 
-    def newest_facts(self) -> dict[str, Any] | None:
-        """What the newest readable manifest says, without reading the files it lists."""
-        known = [checkpoint for checkpoint in map(_read, self._folders()) if checkpoint is not None]
-        return max(known, key=lambda checkpoint: checkpoint.order).facts if known else None
-
     def _folders(self) -> Iterator[Path]:
         for parent in (self.folder, self.folder / STOPPED):
-            yield from (folder for folder in parent.glob("global_step_*") if _NAME.fullmatch(folder.name))
-
-
-_NAME = re.compile(r"global_step_([0-9]+)")
+            yield from (folder for folder in parent.glob("global_step_*") if NAME.fullmatch(folder.name))
 
 
 def _order_of_name(folder: Path) -> tuple[int, bool]:
@@ -159,24 +196,38 @@ def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
         _sync(path)
 
 
-def verify(folder: Path) -> Checkpoint:
-    """The checkpoint in a folder, every byte compared with its manifest. Raises BrokenCheckpoint."""
+def verify(folder: Path, checksums: bool = True) -> Checkpoint:
+    """The checkpoint in a folder, every byte (without checksums: every size) compared with its manifest.
+
+    Raises BrokenCheckpoint, also where the disk does not give a file back.
+    """
     manifest = _manifest(folder)
     files: dict[str, dict[str, Any]] = manifest.pop("files")
     for name, expected in files.items():
-        path = folder / name
-        size = path.stat().st_size if path.is_file() else None
+        size = _read_from(folder / name, _size)
         if size != expected["bytes"]:
             state = "is missing" if size is None else f"has {size} bytes"
-            raise BrokenCheckpoint(f"{path} {state}, and its manifest says {expected['bytes']} bytes")
-    with ThreadPoolExecutor(_READERS) as readers:
-        digests = readers.map(lambda name: _digest(folder / name, sync=False)[1], files)
-        for (name, expected), digest in zip(files.items(), digests, strict=True):
-            if digest != expected["sha256"]:
-                raise BrokenCheckpoint(
-                    f"{folder / name} is not what was written: its SHA-256 differs from the manifest's"
-                )
+            raise BrokenCheckpoint(f"{folder / name} {state}, and its manifest says {expected['bytes']} bytes")
+    if checksums:
+        with ThreadPoolExecutor(_READERS) as readers:
+            digests = readers.map(lambda name: _read_from(folder / name, _digest)[1], files)
+            for (name, expected), digest in zip(files.items(), digests, strict=True):
+                if digest != expected["sha256"]:
+                    raise BrokenCheckpoint(
+                        f"{folder / name} is not what was written: its SHA-256 differs from the manifest's"
+                    )
     return Checkpoint(folder, manifest)
+
+
+def _read_from(path: Path, read: Callable[[Path], T]) -> T:
+    try:
+        return read(path)
+    except OSError as error:
+        raise BrokenCheckpoint(f"{path} cannot be read ({error.strerror or error})") from None
+
+
+def _size(path: Path) -> int | None:
+    return path.stat().st_size if path.is_file() else None
 
 
 def _read(folder: Path) -> Checkpoint | None:
@@ -191,13 +242,13 @@ def _read(folder: Path) -> Checkpoint | None:
 
 def _manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
+    if not _read_from(path, Path.exists):
+        raise BrokenCheckpoint(f"{path} is missing")
+    text = _read_from(path, Path.read_bytes)
     try:
-        text = path.read_text()
         manifest: dict[str, Any] = json.loads(text)["manifest"]
-        whole = text == _manifest_text(manifest)
-    except FileNotFoundError:
-        raise BrokenCheckpoint(f"{path} is missing") from None
-    except (ValueError, KeyError, TypeError, OSError):
+        whole = text == _manifest_text(manifest).encode()
+    except (ValueError, KeyError, TypeError):
         whole = False
     if not whole:
         raise BrokenCheckpoint(f"{path} is not what was written")
@@ -213,7 +264,7 @@ def _manifest_text(manifest: dict[str, Any]) -> str:
     return json.dumps({"manifest": manifest, "sha256": digest}, sort_keys=True, indent=1) + "\n"
 
 
-def _digest(path: Path, sync: bool) -> tuple[int, str]:
+def _digest(path: Path, sync: bool = False) -> tuple[int, str]:
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         if sync:

@@ -87,6 +87,9 @@ def _composed(overrides: list[str]) -> DictConfig:
 def _resolved(node: DictConfig) -> ComposedConfig:
     OmegaConf.resolve(node)
     node.run_dir = str(Path(node.run_dir).expanduser().absolute())
+    for key in ("resume_from_path", "default_local_dir"):
+        if isinstance(node.trainer.get(key), str):
+            node.trainer[key] = str(Path(node.trainer[key]).expanduser())
     composed = ComposedConfig(node)
     # a local cluster inherits the driver's environment; a remote one gets it from Ray
     OmegaConf.update(node, "ray_kwargs.ray_init.runtime_env.env_vars", composed.environment(), force_add=True)

@@ -22,8 +22,8 @@ from mifo_verl.bridge.compose import ConfigError
 from mifo_verl.bridge.faults import DRIVER
 from mifo_verl.bridge.progress import ProgressDisplay, print_summary
 from mifo_verl.bridge.records import CONFIG, METRICS, RunRecords, finish_summary, replace_text
-from mifo_verl.bridge.resume import check_resume, checkpoint_facts
-from mifo_verl.bridge.saving import Stopped
+from mifo_verl.bridge.resume import check_resume, checkpoint_facts, own_checkpoints
+from mifo_verl.bridge.saving import NotSaved, Stopped
 from mifo_verl.bridge.stacks import FOLDER, note_cluster, open_folder
 from mifo_verl.plugin import require_loaded
 from mifo_verl.report.versions import record_versions
@@ -31,6 +31,9 @@ from mifo_verl.report.write import write_report
 
 EXIT_STOPPED = 75
 """Exit code of a run that was asked to stop and can be resumed (EX_TEMPFAIL)."""
+
+EXIT_NOT_SAVED = 74
+"""Exit code of a run that was asked to stop and could not save what it had (EX_IOERR)."""
 
 _TaskRunner: Any = TaskRunnerV1.__ray_metadata__.modified_class
 
@@ -69,6 +72,8 @@ class _Start:
         self.began = 0.0
         self.signals: list[int] = []
         self.stopped = False
+        self.not_saved: str | None = None
+        """Why a run that was asked to stop has not saved what it had."""
         self._asked: Any = None
         """The answer of the task runner that was asked to stop."""
 
@@ -128,12 +133,12 @@ def launch(config: DictConfig, write_data: Callable[[Path], None]) -> int:
     OmegaConf.update(
         config, f"ray_kwargs.ray_init.runtime_env.env_vars.{FOLDER}", str(open_folder(folder)), force_add=True
     )
-    start = _Start()
+    start, before = _Start(), own_checkpoints(config)
     while not _run(config, folder, start):
-        config.trainer.resume_mode = "auto"
+        if own_checkpoints(config) - before:
+            config.trainer.resume_mode = "auto"
     if start.stopped:
-        print(f"stopped on request; the same command with trainer.resume_mode=auto goes on in {folder}")
-        return EXIT_STOPPED
+        return _stopped(config, folder, start.not_saved, bool(own_checkpoints(config) - before))
     print_summary(finish_summary(folder, time.time() - start.began), folder)
     if report := write_report(folder):
         print(f"report: {report}")
@@ -146,6 +151,10 @@ def _run(config: DictConfig, folder: Path, start: _Start) -> bool:
         with ProgressDisplay(folder, config):
             run_ppo(config, start)
     except RayError as error:
+        if isinstance(getattr(error, "cause", None), NotSaved):
+            start.not_saved = str(error.cause)  # type: ignore[attr-defined]
+            start.stopped = True
+            return True
         start.stopped = start.ended_on_request(error)
         if not start.stopped and start.num_runs > config.restarts:
             raise
@@ -156,6 +165,17 @@ def _run(config: DictConfig, folder: Path, start: _Start) -> bool:
     finally:
         ray.shutdown()
     return True
+
+
+def _stopped(config: DictConfig, folder: Path, not_saved: str | None, has_saved: bool) -> int:
+    """The last line of a run that was asked to stop; returns the exit code."""
+    if not_saved is not None:
+        print(f"stopped on request and NOT SAVED: {not_saved} ({folder})")
+        return EXIT_NOT_SAVED
+    as_told = config.trainer.resume_mode == "resume_path" and not has_saved
+    how = "which has made no checkpoint yet," if as_told else "with trainer.resume_mode=auto"
+    print(f"stopped on request; the same command {how} goes on in {folder}")
+    return EXIT_STOPPED
 
 
 def _check_checkpoint(config: DictConfig) -> None:

@@ -53,6 +53,7 @@ CHECKS: dict[str, Callable[[Run, Findings], None]] = {
     "hard prompts": steps.check_selection,
     "steps": steps.check_steps,
     "resume": steps.check_resume,
+    "checkpoint's contents": checkpoint.check_contents,
     "checkpoint": checkpoint.check_checkpoint,
     "tokenizer": model.check_tokenizer,
     "chat template": model.check_template,

@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ PARTS = {"prompts": PROMPTS, "inspection": INSPECTION, "memory_gb": MEMORY}
 SUMMARY = "summary.json"
 EVENTS = "events.jsonl"
 CONFIG = "config.yaml"
+BY_STEP = (METRICS, LEDGER, *PARTS.values())
+"""The files whose lines belong to a step: a checkpoint presupposes those up to its own."""
 
 logger = logging.getLogger(__name__)
 
@@ -41,20 +43,30 @@ class RunRecords:
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def lock(self, patience_seconds: float = 60.0) -> None:
-        """Be the only writer of this folder. Raises RuntimeError where another run still is after so long."""
+        """Be the only writer of this folder.
+
+        Raises RuntimeError where another run still is after so long, or where the file system has no locks.
+        """
         self._lock = open(self.folder / ".lock", "w")  # noqa: SIM115  held while this process lives
         deadline = time.monotonic() + patience_seconds
         while True:
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
-            except OSError:
+            except BlockingIOError:
                 if time.monotonic() > deadline:
                     raise RuntimeError(
                         f"run_dir={self.folder} must not be written by two runs at a time, and another one holds it; "
                         "stop that one, or choose another run_dir"
                     ) from None
                 time.sleep(0.5)
+            except OSError as error:
+                mount = _file_system(self.folder)
+                raise RuntimeError(
+                    f"run_dir={self.folder} must lie on a file system that locks files, and {mount} refuses it "
+                    f"({error.strerror}, errno {error.errno}); mount it with locks (Lustre: -o flock; NFS: with its "
+                    "lock service), or choose another run_dir"
+                ) from None
 
     def metrics(self, line: dict[str, Any]) -> None:
         """Append one object for one step. What is not finite is written as null and named in ``nonfinite``.
@@ -76,11 +88,22 @@ class RunRecords:
 
     def rewind(self, step: int) -> None:
         """Forget the lines after a step, where a run goes on from that step's checkpoint."""
-        for name in (METRICS, LEDGER, *PARTS.values()):
+        for name in BY_STEP:
             if not (self.folder / name).exists():
                 continue
             kept = [line for line in read_lines(self.folder / name) if line["step"] <= step]
             replace_text(self.folder / name, "".join(json.dumps(line) + "\n" for line in kept))
+
+    def sync(self) -> dict[str, int]:
+        """Bring the lines of all steps to the disk; how many there are, by file."""
+        there = [name for name in BY_STEP if (self.folder / name).exists()]
+        for path in (*(self.folder / name for name in there), self.folder):
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        return {name: len(read_lines(self.folder / name)) for name in there}
 
     def event(self, kind: str, text: str) -> None:
         """Append what a person should know: a checkpoint made, resumed, skipped or failed, a stage that is late."""
@@ -92,8 +115,24 @@ class RunRecords:
         _write_json(self.folder / SUMMARY, table)
 
     def _append(self, name: str, lines: Iterable[dict[str, Any]]) -> None:
-        with open(self.folder / name, "a") as file:
-            file.writelines(json.dumps(line) + "\n" for line in lines)
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        with open(self.folder / name, "a+b") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                text = text if file.read(1) == b"\n" else f"\n{text}"  # a process died inside its last line
+            file.write(text.encode())
+
+
+def require_lines(folder: Path, step: int, expected: Mapping[str, int]) -> None:
+    """What ``sync`` counted is still there, up to a checkpoint's step. Raises ValueError where lines are missing."""
+    for name, number in expected.items():
+        there = sum(line["step"] <= step for line in read_lines(folder / name))
+        if there < number:
+            raise ValueError(
+                f"{folder / name} has {there} lines up to step {step}, and the checkpoint of that step was made with "
+                f"{number}; put the file back, or go on from that checkpoint in another run_dir "
+                "(trainer.resume_mode=resume_path)"
+            )
 
 
 def ledger_line(entry: BufferEntry, interval: int, step: int, kept_tokens: int) -> dict[str, Any]:
@@ -118,11 +157,20 @@ def lines_sha256(lines: Iterable[dict[str, Any]]) -> str:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSON-lines file, without a last line that is still being written; none where it is absent."""
+    """The objects of a JSON-lines file, without a last line that is still being written; none where it is absent.
+
+    An event that a process died over is left out: events only tell. Raises ValueError with any other line's number.
+    """
     if not path.exists():
         return []
-    text = path.read_text()
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    text, found = path.read_text(), []
+    for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), start=1):
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            if path.name != EVENTS:
+                raise ValueError(f"{path}, line {number}, is not JSON: {line[:80]!r}") from None
+    return found
 
 
 def finish_summary(folder: Path, total_seconds: float) -> dict[str, Any]:
@@ -155,6 +203,14 @@ def finish_summary(folder: Path, total_seconds: float) -> dict[str, Any]:
     return table
 
 
+def _file_system(folder: Path) -> str:
+    """The mount that a folder is on, and its kind."""
+    mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+    above = [mount for mount in mounts if folder.resolve().is_relative_to(mount[1])]
+    device, point, kind, *_ = max(above, key=lambda mount: len(mount[1]))
+    return f"{kind} at {point} ({device})"
+
+
 def _write_json(path: Path, table: dict[str, Any]) -> None:
     replace_text(path, json.dumps(table, indent=2) + "\n")
 
@@ -162,7 +218,10 @@ def _write_json(path: Path, table: dict[str, Any]) -> None:
 def replace_text(path: Path, text: str) -> None:
     """Write a whole file or leave the old one."""
     new = path.with_name(f"{path.name}.new")
-    new.write_text(text)
+    with open(new, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(new, path)
 
 

@@ -3,16 +3,16 @@
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from mifo_verl.bridge.checkpoint_store import CheckpointStore
+from mifo_verl.bridge.checkpoint_store import BrokenCheckpoint, Checkpoint, CheckpointStore, verify
 from mifo_verl.bridge.compose import ConfigError
-from mifo_verl.bridge.records import CONFIG
+from mifo_verl.bridge.records import CONFIG, require_lines
 
 FREE = (
     "name",
@@ -60,8 +60,24 @@ LENGTHS = ("trainer.total_training_steps", "trainer.total_epochs")
 """Free only while the learning rate does not depend on them."""
 
 _MODEL = "actor_rollout_ref.model.path"
+_REWARD = "reward.custom_reward_function.path"
 _POINTED_AT = ("data.train_files", _MODEL)
-"""Compared by content."""
+"""Compared by content; a model that is only a name on the hub by that name."""
+
+_MODEL_FILES = (
+    "config.json",
+    "generation_config.json",
+    "model.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "chat_template.jinja",
+)
 
 _PACKAGES = ("mifo_verl", "verl", "torch", "transformers", "ray", "vllm")
 
@@ -82,12 +98,18 @@ def run_facts(config: DictConfig, step: int, during_step: bool, accuracy: float 
 
 def _surroundings(config: DictConfig) -> dict[str, Any]:
     """What the config only points at."""
-    model = Path(str(config.actor_rollout_ref.model.path)).expanduser() / "config.json"
     files = config.data.train_files
     paths = [files] if isinstance(files, str) else list(files)
+    model = Path(str(config.actor_rollout_ref.model.path)).expanduser()
+    tokenizer = Path(str(config.actor_rollout_ref.model.get("tokenizer_path") or model)).expanduser()
+    files_of_model = {name: folder / name for folder in (tokenizer, model) for name in _MODEL_FILES}
+    digests = {name: _file_sha256(path) for name, path in files_of_model.items() if path.is_file()}
+    reward = Path(str(OmegaConf.select(config, _REWARD))).expanduser()
     return {
         "world_size": config.trainer.nnodes * config.trainer.n_gpus_per_node,
-        "model_config_sha256": _file_sha256(model) if model.exists() else None,
+        "model_config_sha256": digests.pop("config.json", None),
+        "model_files_sha256": digests,
+        "reward_sha256": _file_sha256(reward) if reward.is_file() else None,
         "train_files_sha256": [_file_sha256(Path(path).expanduser()) for path in paths],
         "versions": {name: _version(name) for name in _PACKAGES},
     }
@@ -105,11 +127,45 @@ def _version(package: str) -> str | None:
         return None
 
 
-def checkpoint_facts(config: DictConfig) -> dict[str, Any] | None:
-    """The facts of the checkpoint that a run would go on from, None where there is none."""
-    trainer = config.trainer
-    folder = trainer.default_local_dir if trainer.resume_mode == "auto" else Path(trainer.resume_from_path).parent
-    return CheckpointStore(folder, keep_last=1, keep_best=0).newest_facts()
+def own_checkpoints(config: DictConfig) -> set[tuple[Path, int]]:
+    """Marks of the checkpoints in the run's own folder. A restart of a run that has made one since its start takes the
+    newest (``auto``); before, it takes what the run was told.
+    """
+    return _store(config).marks()
+
+
+def _store(config: DictConfig) -> CheckpointStore:
+    return CheckpointStore(config.trainer.default_local_dir, keep_last=1, keep_best=0)
+
+
+def _silent(_: str) -> None:
+    return None
+
+
+def checkpoint_facts(config: DictConfig, report: Callable[[str], None] = _silent) -> dict[str, Any] | None:
+    """The facts of the checkpoint that a run would go on from, None where there is none; reports what is passed over.
+
+    Seen without reading the large files. Raises BrokenCheckpoint where it is torn, or none is whole, and ValueError
+    where the run's records lack lines that it presupposes.
+    """
+    trainer, store = config.trainer, _store(config)
+    if trainer.resume_mode == "auto":
+        found = store.newest(report, checksums=False)
+    else:
+        found = _named(Path(trainer.resume_from_path))
+    if found is not None and store.holds(found):
+        require_lines(Path(config.run_dir), found.facts["step"], found.facts.get("lines", {}))
+    return None if found is None else found.facts
+
+
+def _named(folder: Path) -> Checkpoint:
+    try:
+        return verify(folder, checksums=False)
+    except BrokenCheckpoint as error:
+        raise BrokenCheckpoint(
+            f"trainer.resume_from_path={folder} must be a whole checkpoint: {error}; give another one, or "
+            "trainer.resume_mode=auto for the newest that is whole"
+        ) from None
 
 
 def check_resume(saved: Mapping[str, Any], config: DictConfig) -> list[str]:
@@ -118,20 +174,11 @@ def check_resume(saved: Mapping[str, Any], config: DictConfig) -> list[str]:
     Raises ConfigError with every setting that differs and must not.
     """
     now = {"config": OmegaConf.to_container(config, resolve=True), **_surroundings(config)}
-    refused = []
-    if saved["world_size"] != now["world_size"]:
-        refused.append(
-            f"trainer.nnodes x trainer.n_gpus_per_node={now['world_size']} (the checkpoint has {saved['world_size']} "
-            "ranks, and each reads back its own shard)"
-        )
-    if saved["model_config_sha256"] != now["model_config_sha256"]:
-        refused.append("actor_rollout_ref.model.path (its config.json is another one)")
-    if saved["train_files_sha256"] != now["train_files_sha256"]:
-        refused.append("data.train_files (their content has changed, and the place in them would be another)")
+    refused = _other_surroundings(saved, now)
     before, after = _settings(saved["config"]), _settings(now["config"])
-    optim = config.actor_rollout_ref.actor.optim
-    constant = optim.lr_scheduler_type == "constant" and optim.lr_warmup_steps_ratio == 0
-    free = FREE + _POINTED_AT + (LENGTHS if constant else ())
+    free = FREE + _POINTED_AT + (LENGTHS if _keeps_its_learning_rates(config) else ())
+    if now["model_config_sha256"] is None:
+        free = tuple(key for key in free if key != _MODEL)
     for key in sorted(before.keys() | after.keys()):
         if before.get(key) != after.get(key) and not _is_free(key, free):
             refused.append(f"{key}={after.get(key)} (the checkpoint has {before.get(key)})")
@@ -148,6 +195,38 @@ def check_resume(saved: Mapping[str, Any], config: DictConfig) -> list[str]:
     ]
 
 
+def _other_surroundings(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What the settings only point at and is another. Of what an older checkpoint does not say, nothing is compared."""
+    files, files_now = saved.get("model_files_sha256", now["model_files_sha256"]), now["model_files_sha256"]
+    changed = [name for name in sorted(files.keys() | files_now.keys()) if files.get(name) != files_now.get(name)]
+    reward_is_same = saved.get("reward_sha256", now["reward_sha256"]) == now["reward_sha256"]
+    rules = (
+        (
+            saved["world_size"] == now["world_size"],
+            f"trainer.nnodes x trainer.n_gpus_per_node={now['world_size']} (the checkpoint has {saved['world_size']} "
+            "ranks, and each reads back its own shard)",
+        ),
+        (saved["model_config_sha256"] == now["model_config_sha256"], f"{_MODEL} (its config.json is another one)"),
+        (not changed, f"{_MODEL} (its {', '.join(changed)} is another one)"),
+        (reward_is_same, f"{_REWARD} (its content has changed)"),
+        (
+            saved["train_files_sha256"] == now["train_files_sha256"],
+            "data.train_files (their content has changed, and the place in them would be another)",
+        ),
+    )
+    return [text for is_same, text in rules if not is_same]
+
+
+def _keeps_its_learning_rates(config: DictConfig) -> bool:
+    """Whether no learning rate depends on the length of the run."""
+    has_critic = config.algorithm.adv_estimator == "gae" or config.critic.get("enable")
+    critics = [config.critic.optim] if has_critic else []
+    return all(
+        optim.lr_scheduler_type == "constant" and optim.lr_warmup_steps_ratio == 0
+        for optim in (config.actor_rollout_ref.actor.optim, *critics)
+    )
+
+
 def _is_free(key: str, free: tuple[str, ...]) -> bool:
     return any(key == one or key.startswith(f"{one}.") for one in free)
 
@@ -155,7 +234,8 @@ def _is_free(key: str, free: tuple[str, ...]) -> bool:
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings by their full name; those that repeat the model's path say that, wherever the model lies."""
     flat = _flat(config)
-    return {key: "${" + _MODEL + "}" if value == flat[_MODEL] else value for key, value in flat.items()}
+    repeating = (key for key, value in flat.items() if value == flat[_MODEL] and key != _MODEL)
+    return flat | dict.fromkeys(repeating, "${" + _MODEL + "}")
 
 
 def _flat(node: Any, prefix: str = "") -> dict[str, Any]:

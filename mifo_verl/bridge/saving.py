@@ -8,7 +8,7 @@ end. What it then saves is the end of the last step, or the SFT phase as far as 
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,16 @@ from ray.exceptions import RayTaskError
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
-from mifo_verl.bridge.checkpoint import FOLDER, ControllerState, load_controller, save_controller
+from mifo_verl.bridge.checkpoint import (
+    FOLDER,
+    ControllerState,
+    load_controller,
+    require_every_rank,
+    save_controller,
+)
 from mifo_verl.bridge.checkpoint_store import Checkpoint, CheckpointStore, verify
 from mifo_verl.bridge.faults import reach
-from mifo_verl.bridge.records import RunRecords
+from mifo_verl.bridge.records import RunRecords, require_lines
 from mifo_verl.bridge.resume import run_facts
 from mifo_verl.bridge.watchdog import timed
 from mifo_verl.config import CheckpointConfig
@@ -30,6 +36,10 @@ from mifo_verl.config import CheckpointConfig
 
 class Stopped(Exception):
     """The run was asked to stop and has saved what it had."""
+
+
+class NotSaved(Exception):
+    """The run was asked to stop, and the disk refused what it had."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +66,10 @@ class SavingTrainer(PPOTrainerSync):
         self._save_due = False
         self._save_seconds = 0.0
         self._resumed: Checkpoint | None = None
-        self._saved_step = 0
-        """Newest step whose end is in a checkpoint."""
+        self._saved: tuple[int, bool] | None = (0, False)
+        """(step, whether inside the next one) of what a run in this folder goes on from, be it step 0. None where that
+        is nothing yet: the checkpoint resumed is another run's.
+        """
         self._step_end: _StepEnd | None = None
         self._started = time.time()
         self._seconds_before = 0.0
@@ -105,18 +117,19 @@ class SavingTrainer(PPOTrainerSync):
         self._stop_here()
 
     def _save_where_stopped(self) -> None:
-        state = self._state()
-        step = self.global_steps - 1
-        if state.sft is not None and not self._sft_entered:
-            return  # the checkpoint that it was resumed from says it already
-        if state.sft is not None:
+        step, end = self.global_steps - 1, self._step_end
+        if self._sft_entered:
             self.actor_rollout_wg.leave_sft()
-            self._write(step, state, self.train_dataloader.state_dict())
-        elif self._step_end is not None and step > self._saved_step:
-            self._write(step, self._step_end.state, self._step_end.dataloader)
+            end = _StepEnd(self._state(), self.train_dataloader.state_dict())
+        elif end is None or self._saved == (step, end.state.sft is not None):
+            return
+        with suppress(OSError):  # which has been told; this run ends anyway
+            if self._write(step, end.state, end.dataloader):
+                return
+        raise NotSaved(f"the disk refused the checkpoint of step {step}, and what came after the last good one is lost")
 
     def fit(self, agent_loop_manager: Any) -> None:
-        """verl's training loop. Raises Stopped, with a checkpoint made, where the run was asked to stop."""
+        """verl's training loop. Where the run was asked to stop: raises Stopped with all saved, NotSaved otherwise."""
         try:
             super().fit(agent_loop_manager)
         except Stopped:
@@ -135,9 +148,9 @@ class SavingTrainer(PPOTrainerSync):
             self._write(self.global_steps, self._state(), self.train_dataloader.state_dict())
 
     @timed("checkpoint")
-    def _write(self, step: int, state: ControllerState, dataloader: dict[str, Any]) -> None:
-        """Make a checkpoint; where the disk refuses it, say so and keep the one before."""
-        started = time.time()
+    def _write(self, step: int, state: ControllerState, dataloader: dict[str, Any]) -> bool:
+        """Make a checkpoint; where the disk refuses it, say so and keep the one before. Whether it was made."""
+        started, during_step = time.time(), state.sft is not None
         try:
             folder = self._store.begin() / f"global_step_{step}"
             save_controller(folder / FOLDER, replace(state, elapsed_seconds=self._elapsed()))
@@ -146,19 +159,23 @@ class SavingTrainer(PPOTrainerSync):
             with self._placed(folder.parent, step):
                 super()._save_checkpoint()
             torch.save(dataloader, folder / "data.pt")
-            facts = run_facts(self.config, step, state.sft is not None, self._accuracy_now())
-            folder = self._store.commit(folder, facts)
+            facts = run_facts(self.config, step, during_step, self._accuracy_now())
+            require_every_rank(folder, facts["world_size"], ["actor", "critic"] if self.use_critic else ["actor"])
+            facts["lines"] = self.records.sync()
+            folder = self._store.commit(folder, facts, lambda text: self.records.event("checkpoint_untidy", text))
         except (OSError, RayTaskError) as error:
             free = self._store.free_bytes()
             self._store.abandon()
             self._save_failed(step, error, free)
+            return False
         else:
-            self._saved_step = step
+            self._saved = step, during_step
             self._save_seconds = time.time() - started
             self.records.event("saved", f"checkpoint of step {step} in {self._save_seconds:.1f} s: {folder}")
             self.checkpoint_callback.on_save(
                 trainer=self, global_step=step, checkpoint_dir=str(folder), async_save=False
             )
+            return True
 
     def _save_failed(self, step: int, error: Exception, free: int) -> None:
         cause = getattr(error, "cause", error)
@@ -213,13 +230,16 @@ class SavingTrainer(PPOTrainerSync):
     def _load_interval(self) -> None:
         """Our part, and the records rewound to the step resumed; a run without a checkpoint starts its records."""
         if self._resumed is None:
-            self.records.rewind(0)
+            self._leave_behind()
             return
         folder = self._resumed.folder / FOLDER
+        self._saved = self._resumed.order if self._store.holds(self._resumed) else None
+        if self._saved is not None:
+            require_lines(self.records.folder, self.global_steps, self._resumed.facts.get("lines", {}))
         state = load_controller(folder)
-        self._seconds_before, self._saved_step = state.elapsed_seconds, self.global_steps
+        self._seconds_before = state.elapsed_seconds
         self.actor_rollout_wg.load_interval(str(folder))
-        self.records.rewind(self.global_steps)
+        self._leave_behind()
         self._restore(state)
         self.config.trainer.val_before_train = False  # these weights were validated in their own step
         phase = (
@@ -234,6 +254,14 @@ class SavingTrainer(PPOTrainerSync):
             f"{len(state.buffer)} prompts in the buffer, {state.drawn} prompts drawn, random states, the records up to "
             "this step",
         )
+
+    def _leave_behind(self) -> None:
+        """What this run does not go on from: later checkpoints are moved aside, later lines of the records dropped."""
+        aside = self._store.go_on_from(self._resumed)
+        if aside is not None:
+            text = f"checkpoints that this run does not go on from were moved to {aside}; nothing reads or deletes them"
+            self.records.event("moved_aside", text)
+        self.records.rewind(self.global_steps)
 
 
 class _NoCallback:

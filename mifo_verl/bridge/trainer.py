@@ -125,6 +125,12 @@ class MifoTrainer(MeasuringTrainer):
         )
         self._load_interval()
 
+    def _load_interval(self) -> None:
+        """Where the budget is spent already, no further step is made."""
+        super()._load_interval()
+        if self._resumed is not None and self._sft is None:
+            self._end_if_spent([])
+
     def _on_poll(self) -> None:
         self.watchdog.raise_if_failed()
         self._stop_here()
@@ -171,12 +177,17 @@ class MifoTrainer(MeasuringTrainer):
             sft=self._sft,
             solved=list(self.probes.solved.ids),
             cross_entropy_start=self.probes.cross_entropy_start,
+            skipped=self._skipped,
+            kl_in_reward=float(self.kl_ctrl_in_reward.value) if self.config.algorithm.use_kl_in_reward else None,
         )
 
     def _restore(self, state: ControllerState) -> None:
         self.interval, self.rl_steps, self._drawn = state.interval, state.rl_steps, state.drawn
         self._accuracy_start, self._sft = state.accuracy_start, state.sft
         self.probes.solved.ids, self.probes.cross_entropy_start = state.solved, state.cross_entropy_start
+        self._skipped = state.skipped
+        if state.kl_in_reward is not None:
+            self.kl_ctrl_in_reward.value = state.kl_in_reward
         for entry in state.buffer:
             self.buffer.put(entry)
 
@@ -201,6 +212,7 @@ class MifoTrainer(MeasuringTrainer):
         self._sft_report = None
         self.hard_prompts.begin_step()
         if self._sft is not None:
+            self._weights_change()
             batch = self._no_rollouts()
             self.actor_rollout_wg.enter_sft()
         elif self._next_phase() is Phase.SFT:
@@ -321,9 +333,16 @@ class MifoTrainer(MeasuringTrainer):
                 written.append(line)
             self.records.ledger(self._sft_report["ledger"])
         self._sft = None
-        if self.spending.is_over(written):
-            self.total_training_steps = self.global_steps
+        if self._end_if_spent(written):
+            self._save_due = self.config.trainer.save_freq > 0
         self._save_if_due()
+
+    def _end_if_spent(self, written: list[dict[str, Any]]) -> bool:
+        """Make this step the last where the budget is spent with its records; whether it is."""
+        is_over = self.spending.is_over(written)
+        if is_over:
+            self.total_training_steps = self.global_steps
+        return is_over
 
     def _record(self, line: dict[str, Any]) -> None:
         """Write a line. verl skips an update whose gradient is not finite; too many in a row end the run."""

@@ -11,7 +11,7 @@ from mifo_verl.bridge.checks.findings import Finding, Status
 from mifo_verl.bridge.compose import ConfigError, compose_config
 from mifo_verl.bridge.preflight import check_run
 from mifo_verl.bridge.records import CONFIG
-from mifo_verl.bridge.resume import check_resume, run_facts
+from mifo_verl.bridge.resume import check_resume, own_checkpoints, run_facts
 from mifo_verl.data.addition import rows
 from mifo_verl.data.parquet import write_rows
 
@@ -105,6 +105,62 @@ def test_data_and_model_that_have_changed_are_refused(facts, folder, tmp_path):
         check_resume({**facts, "train_files_sha256": ["0" * 64]}, config(folder))
     with pytest.raises(ConfigError, match=r"model\.path"):
         check_resume({**facts, "model_config_sha256": "0" * 64}, config(folder))
+    files = facts["model_files_sha256"] | {"tokenizer.json": "0" * 64}
+    with pytest.raises(ConfigError, match=r"model\.path \(its tokenizer\.json is another one\)"):
+        check_resume({**facts, "model_files_sha256": files}, config(folder))
+
+
+def test_a_model_with_another_tokenizer_or_index_is_refused_by_the_file(facts, folder, tmp_path):
+    moved = tmp_path / "model"
+    shutil.copytree(config(folder).actor_rollout_ref.model.path, moved)
+    (moved / "tokenizer_config.json").write_text("{}")
+    (moved / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"\(its model\.safetensors\.index\.json, tokenizer_config\.json is another"):
+        check_resume(facts, config(folder, f"actor_rollout_ref.model.path={moved}"))
+
+
+def test_a_model_that_is_a_name_on_the_hub_is_compared_by_its_name(folder):
+    def of_hub(name: str):
+        return config(folder, f"actor_rollout_ref.model.path={name}")
+
+    first = of_hub("Qwen/Qwen2.5-0.5B")
+    (folder / CONFIG).write_text(OmegaConf.to_yaml(first, resolve=True))
+    saved = run_facts(first, step=4, during_step=False, accuracy=0.5)
+    assert check_resume(saved, first) == []
+    with pytest.raises(ConfigError) as refusal:
+        check_resume(saved, of_hub("Qwen/Qwen2.5-1.5B"))
+    said = "actor_rollout_ref.model.path=Qwen/Qwen2.5-1.5B (the checkpoint has Qwen/Qwen2.5-0.5B)"
+    assert str(refusal.value).count("Qwen/Qwen2.5-1.5B") == 1 and said in str(refusal.value)
+
+
+def test_a_reward_function_that_was_edited_is_refused(folder, tmp_path):
+    (tmp_path / "reward.py").write_text("def compute_score(**_): return 0.0\n")
+    scored = config(folder, f"reward.custom_reward_function.path={tmp_path}/reward.py")
+    (folder / CONFIG).write_text(OmegaConf.to_yaml(scored, resolve=True))
+    saved = run_facts(scored, step=4, during_step=False, accuracy=0.5)
+    assert check_resume(saved, scored) == []
+    (tmp_path / "reward.py").write_text("def compute_score(**_): return 1.0\n")
+    with pytest.raises(ConfigError, match=r"reward\.custom_reward_function\.path \(its content has changed\)"):
+        check_resume(saved, scored)
+
+
+def test_what_an_older_checkpoint_does_not_say_is_not_compared(facts, folder):
+    older = {key: value for key, value in facts.items() if key not in ("model_files_sha256", "reward_sha256")}
+    assert check_resume(older, config(folder)) == []
+
+
+@pytest.mark.parametrize("algorithm", ["rl=ppo", "rl=grpo"])
+def test_the_length_of_a_run_is_not_free_where_the_critic_s_learning_rate_depends_on_it(folder, algorithm):
+    warm = [algorithm, "critic.optim.lr_warmup_steps_ratio=0.1"]
+    first = config(folder, *warm)
+    (folder / CONFIG).write_text(OmegaConf.to_yaml(first, resolve=True))
+    saved = run_facts(first, step=4, during_step=False, accuracy=0.5)
+    longer = config(folder, *warm, "trainer.total_training_steps=50")
+    if algorithm == "rl=grpo":  # which has no critic
+        assert check_resume(saved, longer) == []
+    else:
+        with pytest.raises(ConfigError, match=r"trainer\.total_training_steps=50"):
+            check_resume(saved, longer)
 
 
 def test_a_package_that_lies_elsewhere_is_no_other_run(facts, folder, tmp_path):
@@ -151,3 +207,60 @@ def test_the_check_refuses_a_checkpoint_of_another_run(folder, saved):
 def test_without_a_checkpoint_the_check_says_that_the_run_starts(folder, tmp_path):
     (row,) = rows_of(folder, tmp_path)
     assert (row.status, row.message) == (Status.OK, "none is there: the run starts at step 0")
+
+
+def test_the_check_reads_the_checkpoint_that_is_named_and_not_its_newest_neighbour(folder, saved, facts):
+    store = CheckpointStore(saved / "checkpoints", keep_last=2, keep_best=0)
+    new = store.begin() / "global_step_9"
+    new.mkdir()
+    store.commit(new, {**facts, "step": 9, "world_size": 7})
+    named = ["trainer.resume_mode=resume_path", f"trainer.resume_from_path={saved}/checkpoints/global_step_4"]
+    (row,) = rows_of(folder, saved, *named)
+    assert (row.status, row.message) == (Status.OK, "the run goes on from step 4")
+
+
+def test_the_check_refuses_a_named_checkpoint_that_is_broken(folder, saved):
+    (saved / "checkpoints" / "global_step_4" / "data.pt").unlink()
+    named = ["trainer.resume_mode=resume_path", f"trainer.resume_from_path={saved}/checkpoints/global_step_4"]
+    (row,) = rows_of(folder, saved, *named)
+    assert row.status is Status.ERROR and "global_step_4 must be a whole checkpoint" in row.message
+    assert "data.pt is missing" in row.message and "resume_mode=auto" in row.cure
+
+
+def test_the_check_refuses_where_every_checkpoint_is_broken(folder, saved):
+    (saved / "checkpoints" / "global_step_4" / "data.pt").write_bytes(b"cut")
+    warning, error = rows_of(folder, saved)
+    assert warning.status is Status.WARNING and "CHECKPOINT SKIPPED" in warning.message
+    assert error.status is Status.ERROR and "data.pt has 3 bytes" in error.message
+    assert "resume_mode=disable" in error.cure
+
+
+def test_the_check_refuses_where_records_that_a_checkpoint_was_made_with_are_gone(folder, tmp_path, facts):
+    store = CheckpointStore(tmp_path / "checkpoints", keep_last=2, keep_best=0)
+    new = store.begin() / "global_step_4"
+    new.mkdir()
+    store.commit(new, {**facts, "lines": {"metrics.jsonl": 4}})
+    (row,) = rows_of(folder, tmp_path)
+    assert row.status is Status.ERROR and "metrics.jsonl has 0 lines up to step 4" in row.message
+    elsewhere = [f"trainer.default_local_dir={tmp_path}/new", "trainer.resume_mode=resume_path"]
+    (row,) = rows_of(folder, tmp_path, *elsewhere, f"trainer.resume_from_path={tmp_path}/checkpoints/global_step_4")
+    assert row.status is Status.OK  # the records of a new run begin where it does
+
+
+def test_a_home_folder_is_expanded_once_for_check_and_run(folder, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    paths = ["trainer.resume_from_path='~/old/global_step_4'", "trainer.default_local_dir='~/checkpoints'"]
+    trainer = config(folder, *paths).trainer
+    assert trainer.resume_from_path == "/home/someone/old/global_step_4"
+    assert trainer.default_local_dir == "/home/someone/checkpoints"
+
+
+def test_a_restart_goes_on_as_told_until_the_run_has_a_checkpoint_of_its_own(folder, saved, facts):
+    told = config(folder, f"trainer.default_local_dir={saved}/checkpoints")
+    before = own_checkpoints(told)
+    assert own_checkpoints(told) - before == set()
+    store = CheckpointStore(saved / "checkpoints", keep_last=2, keep_best=0)
+    new = store.begin() / "global_step_5"
+    new.mkdir()
+    store.commit(new, {**facts, "step": 5})
+    assert len(own_checkpoints(told) - before) == 1

@@ -1,8 +1,12 @@
 """Checkpoints are whole or not there."""
 
+import errno
+import io
 import json
+import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,12 +15,14 @@ from mifo_verl.bridge.checkpoint_store import LATEST, BrokenCheckpoint, Checkpoi
 FILES = {"actor/model.pt": b"weights" * 100, "mifo/controller.json": b"{}", "data.pt": b""}
 
 
-def save(store: CheckpointStore, step: int, accuracy: float | None = None, during_step: bool = False) -> Path:
+def save(
+    store: CheckpointStore, step: int, accuracy: float | None = None, during_step: bool = False, **options: Any
+) -> Path:
     folder = store.begin() / f"global_step_{step}"
     for name, content in FILES.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
-    return store.commit(folder, {"step": step, "during_step": during_step, "accuracy": accuracy})
+    return store.commit(folder, {"step": step, "during_step": during_step, "accuracy": accuracy}, **options)
 
 
 def names(store: CheckpointStore) -> list[str]:
@@ -39,7 +45,7 @@ def test_a_committed_checkpoint_is_the_newest_and_nothing_else_is_left(store):
 
 
 def test_without_a_checkpoint_there_is_no_newest(store):
-    assert store.newest() is None and store.newest_facts() is None
+    assert store.newest() is None and store.newest(checksums=False) is None
 
 
 def test_what_is_not_committed_does_not_count_and_goes_with_the_next_save(store):
@@ -101,7 +107,7 @@ def test_a_checkpoint_inside_a_step_comes_after_that_at_the_step_s_end_and_befor
     save(store, 3)
     save(store, 3, during_step=True)
     assert store.newest().folder == store.folder / "stopped" / "global_step_3"
-    assert store.newest_facts()["during_step"]
+    assert store.newest().facts["during_step"]
     save(store, 4)
     assert store.newest().folder == store.folder / "global_step_4"
 
@@ -131,6 +137,93 @@ def test_a_folder_that_this_store_did_not_write_is_left_alone(store):
     for step in (1, 2, 3):
         save(store, step)
     assert foreign.exists() and store.newest(lambda text: None).facts["step"] == 3
+
+
+def test_a_branch_that_was_left_is_moved_aside_and_never_taken_for_the_newest(tmp_path):
+    """20 and 30 were made by a run that then went on from 10."""
+    store = CheckpointStore(tmp_path, keep_last=2, keep_best=1)
+    for step in (10, 20, 30):
+        save(CheckpointStore(tmp_path, keep_last=9, keep_best=0), step, accuracy=0.9)
+    save(CheckpointStore(tmp_path, keep_last=9, keep_best=0), 10, during_step=True)
+    assert store.go_on_from(verify(tmp_path / "global_step_10")) == tmp_path / "aside" / "1"
+    save(store, 12, accuracy=0.1)
+    assert store.newest().folder == tmp_path / "global_step_12"
+    aside = {"aside/1/global_step_20", "aside/1/global_step_30", "aside/1/stopped/global_step_10"}
+    assert set(names(store)) == {"global_step_10", "global_step_12"} | aside
+    assert verify(tmp_path / "aside" / "1" / "global_step_30").facts["step"] == 30
+    assert store.go_on_from(verify(tmp_path / "global_step_12")) is None
+
+
+def test_the_checkpoint_just_made_stays_whatever_else_is_there(tmp_path):
+    for step in (10, 20, 30):
+        save(CheckpointStore(tmp_path, keep_last=9, keep_best=0), step, accuracy=0.9)
+    store = CheckpointStore(tmp_path, keep_last=1, keep_best=0)
+    assert save(store, 12).exists()
+    assert names(store) == ["global_step_12", "global_step_20", "global_step_30"]
+
+
+def test_a_broken_checkpoint_takes_no_place_of_a_whole_one(tmp_path):
+    every = CheckpointStore(tmp_path, keep_last=9, keep_best=0)
+    save(every, 20)
+    (save(every, 30) / "data.pt").write_bytes(b"harmed")
+    store = CheckpointStore(tmp_path, keep_last=1, keep_best=0)
+    store.go_on_from(store.newest(lambda text: None))
+    save(store, 25)
+    assert names(store) == ["aside/1/global_step_30", "global_step_25"]
+    assert store.newest().folder == tmp_path / "global_step_25"
+
+
+def test_where_a_run_starts_over_or_from_another_s_checkpoint_nothing_of_before_stays_in_its_way(tmp_path):
+    store = CheckpointStore(tmp_path / "one", keep_last=2, keep_best=0)
+    other = verify(save(CheckpointStore(tmp_path / "other", keep_last=2, keep_best=0), 10))
+    assert not store.holds(other)
+    for checkpoint in (None, other):
+        save(store, 5)
+        assert store.go_on_from(checkpoint) is not None and store.newest() is None
+    assert names(store) == ["aside/1/global_step_5", "aside/2/global_step_5"]
+
+
+def test_what_was_made_since_is_told_from_what_was_there(store):
+    save(store, 1)
+    before = store.marks()
+    assert store.marks() == before
+    save(store, 2)
+    assert {path.parent.name for path, _ in store.marks() - before} == {"global_step_2"}
+
+
+@pytest.mark.parametrize("name", ["data.pt", "manifest.json"])
+def test_a_file_that_the_disk_does_not_give_back_is_named_and_its_checkpoint_passed_over(store, name, monkeypatch):
+    save(store, 1)
+    bad = save(store, 2) / name
+
+    def refusing(path: Path | str, *args: Any, **kwargs: Any) -> Any:
+        if str(path) == str(bad):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return real(path, *args, **kwargs)
+
+    real = io.open
+    monkeypatch.setattr("builtins.open", refusing)
+    monkeypatch.setattr("io.open", refusing)
+    said: list[str] = []
+    assert store.newest(said.append).facts["step"] == 1
+    assert f"{bad} cannot be read (Input/output error)" in said[0]
+
+
+@pytest.mark.parametrize("harm", ["remove", "truncate"])
+def test_what_is_missing_or_cut_is_seen_without_a_checksum(store, harm):
+    path = save(store, 1) / "actor" / "model.pt"
+    path.unlink() if harm == "remove" else path.write_bytes(b"weights")
+    with pytest.raises(BrokenCheckpoint, match="resume_mode=disable"):
+        store.newest(lambda text: None, checksums=False)
+
+
+def test_what_fails_after_a_checkpoint_counts_is_said_and_loses_nothing(store):
+    store.folder.mkdir(parents=True)
+    (store.folder / f"{LATEST}.new").mkdir()  # a folder is no file to write
+    said: list[str] = []
+    folder = save(store, 1, report=said.append)
+    assert store.newest().folder == folder
+    assert len(said) == 1 and "NOT TIDIED UP" in said[0] and str(folder) in said[0]
 
 
 def test_a_checkpoint_survives_being_moved(store, tmp_path):

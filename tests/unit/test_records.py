@@ -1,12 +1,16 @@
 """The record files of a run: whole lines, rewound to a step, one writer."""
 
+import errno
+import fcntl
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from mifo_verl.bridge.records import EVENTS, METRICS, RunRecords, read_lines, replace_text
+from mifo_verl.bridge.records import EVENTS, METRICS, RunRecords, read_lines, replace_text, require_lines
 
 
 def test_rewinding_keeps_the_lines_up_to_a_step_and_drops_a_torn_one(tmp_path):
@@ -59,6 +63,58 @@ def test_a_folder_has_one_writer_at_a_time_and_is_free_when_it_dies(tmp_path):
     other.kill()
     other.wait()
     records.lock(patience_seconds=5.0)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS])
+def test_a_file_system_without_locks_is_no_other_run(tmp_path, monkeypatch, number):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(RuntimeError) as refusal:
+        RunRecords(tmp_path).lock()  # at once: waiting cures nothing
+    kinds = {line.split()[2] for line in Path("/proc/mounts").read_text().splitlines()}
+    assert f"errno {number}" in str(refusal.value) and os.strerror(number) in str(refusal.value)
+    assert any(f"and {kind} at /" in str(refusal.value) for kind in kinds)
+    assert "another run_dir" in str(refusal.value) and "two runs" not in str(refusal.value)
+
+
+def test_a_torn_event_ends_with_itself(tmp_path):
+    records = RunRecords(tmp_path)
+    records.event("saved", "one")
+    with open(tmp_path / EVENTS, "a") as file:
+        file.write('{"time": 3, "kind": "resu')
+    records.event("resumed", "two")
+    records.event("saved", "three")
+    assert [event["text"] for event in read_lines(tmp_path / EVENTS)] == ["one", "two", "three"]
+
+
+def test_a_broken_line_of_numbers_is_never_left_out(tmp_path):
+    (tmp_path / METRICS).write_text('{"step": 1}\n{"step": \n{"step": 3}\n')
+    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2, is not JSON"):
+        read_lines(tmp_path / METRICS)
+
+
+def test_a_checkpoint_s_lines_are_on_the_disk_and_counted(tmp_path, monkeypatch):
+    records, synced, real = RunRecords(tmp_path), [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (synced.append(os.fstat(descriptor).st_ino), real(descriptor)))
+    for step in (1, 2):
+        records.metrics({"step": step, "interval": 1, "prompts": []})
+    records.ledger([{"step": 2}] * 3)
+    assert records.sync() == {"metrics.jsonl": 2, "ledger.jsonl": 3, "prompts.jsonl": 2}
+    files = ("metrics.jsonl", "ledger.jsonl", "prompts.jsonl", ".")
+    assert {(tmp_path / name).stat().st_ino for name in files} == set(synced)
+
+
+def test_lines_that_a_checkpoint_was_made_with_and_are_gone_are_named(tmp_path):
+    records = RunRecords(tmp_path)
+    for step in (1, 2, 3):
+        records.metrics({"step": step})
+    require_lines(tmp_path, 2, {METRICS: 2})
+    with pytest.raises(ValueError, match=r"metrics\.jsonl has 2 lines up to step 2, .* made with 3; put the file back"):
+        require_lines(tmp_path, 2, {METRICS: 3})
+    with pytest.raises(ValueError, match=r"ledger\.jsonl has 0 lines"):
+        require_lines(tmp_path, 2, {"ledger.jsonl": 1})
 
 
 def test_what_is_not_the_same_in_every_run_or_too_long_for_a_record_has_a_file_of_its_own(tmp_path):

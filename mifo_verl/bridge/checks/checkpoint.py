@@ -1,4 +1,4 @@
-"""Whether a run is that of the checkpoint that it would go on from."""
+"""What checkpoints hold, and whether a run is that of the checkpoint that it would go on from."""
 
 from pathlib import Path
 
@@ -8,13 +8,29 @@ from mifo_verl.bridge.checks.findings import Findings, NotChecked
 from mifo_verl.bridge.checks.run import Run, good_copy
 from mifo_verl.bridge.resume import check_resume, checkpoint_facts
 
+_WHOLE = ("model", "optimizer", "extra")
+
+
+def check_contents(run: Run, found: Findings) -> None:
+    """A checkpoint, which a stop makes without trainer.save_freq too, holds all that a resumed run goes on with."""
+    has_critic = run.get("algorithm.adv_estimator") == "gae" or run.get("critic.enable")
+    roles = ["actor_rollout_ref.actor", *(["critic"] if has_critic else [])]
+    for role in roles:
+        for part in ("save_contents", "load_contents"):
+            key, rule = f"{role}.checkpoint.{part}", f"at least [{', '.join(_WHOLE)}], or no run goes on as it was"
+            contents = run.get(key) or []
+            found.require(set(_WHOLE) <= set(contents), key, list(contents), rule, "leave it out")
+        key = f"{role}.checkpoint.async_save"
+        rule = "False: a checkpoint counts when its files are written"
+        found.require(not run.get(key), key, run.get(key), rule, "leave it out")
+
 
 def check_checkpoint(run: Run, found: Findings) -> None:
-    """The settings against those of the newest checkpoint, as they are compared again before Ray starts."""
+    """The checkpoint that is resumed is there, and its settings are the run's, as compared again before Ray starts."""
     if run.get("trainer.resume_mode") == "disable" or found.has_failed("resume"):
         raise NotChecked("not needed: nothing is resumed")
     config = _as_trained(run)
-    facts = checkpoint_facts(config)
+    facts = checkpoint_facts(config, lambda text: found.warn(text, "look at the disk"))
     if facts is None:
         found.note("none is there: the run starts at step 0")
         return

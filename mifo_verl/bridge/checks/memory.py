@@ -166,7 +166,7 @@ def check_disk(run: Run, found: Findings) -> None:
     if not made:
         found.note("no checkpoints: trainer.save_freq is off")
         return
-    folder = Path(str(run.get("trainer.default_local_dir"))).expanduser().absolute()
+    folder = Path(str(run.get("trainer.default_local_dir"))).absolute()
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     needed, free = peak(prediction(run), "disk"), shutil.disk_usage(there).free
     rule = f"such that {made} checkpoints of {size(needed)} in all fit the {size(free)} that are free"

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from mifo_verl.bridge.checkpoint_store import NAME
 from mifo_verl.bridge.checks.findings import Findings
 from mifo_verl.bridge.checks.run import Run
 from mifo_verl.method.prompt_selection import MaxAccuracy
@@ -151,12 +152,11 @@ def check_resume(run: Run, found: Findings) -> None:
     if mode == "resume_path":
         name = "trainer.resume_from_path"
         given = found.require(bool(path), name, path, "set with trainer.resume_mode=resume_path", "give the folder")
-        folder = Path(str(path)).expanduser()
-        there = given and found.require(folder.is_dir(), name, path, "a folder that exists", "check the path")
-        if there:
-            rule = "a checkpoint's own folder, called global_step_<number>"
-            found.require(folder.name.startswith("global_step_"), name, path, rule, "give that folder")
-    empty = not Path(str(run.get("trainer.default_local_dir"))).expanduser().exists()
+        folder = Path(str(path))
+        rule = "a checkpoint's own folder, called global_step_<number>"
+        if given and found.require(bool(NAME.fullmatch(folder.name)), name, path, rule, "give that folder"):
+            found.require(folder.is_dir(), name, path, "a folder that exists", "check the path")
+    empty = not Path(str(run.get("trainer.default_local_dir"))).exists()
     found.advise(
         mode != "auto" or save_freq > 0 or not empty,
         "trainer.resume_mode",
