@@ -8,6 +8,7 @@ import time
 import pytest
 import ray
 
+from mifo_verl.bridge import signs_of_life
 from mifo_verl.bridge import watchdog as module
 from mifo_verl.bridge.watchdog import CannotGoOn, Watchdog
 from mifo_verl.config import WatchdogConfig
@@ -42,7 +43,7 @@ class Rank:
 @pytest.fixture
 def watched(monkeypatch):
     """A watchdog over two actors, quick for a test; what it said is in the list."""
-    monkeypatch.setattr(module, "_PING_SECONDS", 0.4)
+    monkeypatch.setattr(signs_of_life, "_PING_SECONDS", 0.4)
     monkeypatch.setattr(module, "_TICK_SECONDS", 0.1)
     monkeypatch.setattr(module, "_LAST_WORDS_SECONDS", 1e9)
     said: list[tuple[str, str]] = []
