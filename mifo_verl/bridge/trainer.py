@@ -29,13 +29,14 @@ from mifo_verl.bridge.checkpoint import ControllerState, SftProgress
 from mifo_verl.bridge.faults import reach
 from mifo_verl.bridge.hard_prompts import HardPrompts
 from mifo_verl.bridge.measuring import MeasuringTrainer
+from mifo_verl.bridge.processes import free_resources
 from mifo_verl.bridge.records import RunRecords
 from mifo_verl.bridge.replay import OrderedReplayBuffer
 from mifo_verl.bridge.sft_phase import SftPhase, sft_lines, sft_metrics
 from mifo_verl.bridge.sft_step import batch_cut
 from mifo_verl.bridge.stacks import write_stacks
 from mifo_verl.bridge.step_metrics import accuracy_by_source, rl_line
-from mifo_verl.bridge.watchdog import CannotGoOn, Watchdog, timed
+from mifo_verl.bridge.watchdog import START_SECONDS, CannotGoOn, Watchdog, timed
 from mifo_verl.bridge.worker import MifoTrainingWorker, MifoWorker
 from mifo_verl.config import build_config
 from mifo_verl.method.buffer import DemonstrationBuffer
@@ -46,9 +47,6 @@ logger = logging.getLogger(__name__)
 
 NO_ROLLOUTS = "no_rollouts"
 """The one key of the batch of a step that made no rollouts."""
-
-_START_SECONDS = 300.0
-"""Loading a model of some billion parameters and compiling its rollout takes minutes."""
 
 TARGET = ("target", "target_source")
 """The columns of the demonstrations. They stay on the controller."""
@@ -79,6 +77,7 @@ class MifoTrainer(MeasuringTrainer):
         self.watchdog = Watchdog(
             self.mifo.watchdog, records.event, self._waiting_for, lambda: write_stacks(records.folder)
         )
+        self.watchdog.begins("start-up", at_least=START_SECONDS)
         super().__init__(config, self.mifo.checkpoint, records)
 
     # ------------------------------------------------------------------ building
@@ -98,7 +97,6 @@ class MifoTrainer(MeasuringTrainer):
             stage=lambda: self.watchdog.stage("rollout"),
         )
 
-    @timed("start-up", at_least=_START_SECONDS)
     def _setup(self) -> None:
         rollout.register()
         super()._setup()
@@ -125,6 +123,10 @@ class MifoTrainer(MeasuringTrainer):
         )
         self._load_interval()
 
+    @timed("first weight sync", at_least=START_SECONDS)
+    def on_init_end(self) -> None:
+        super().on_init_end()
+
     def _on_poll(self) -> None:
         self.watchdog.raise_if_failed()
         self._stop_here()
@@ -132,10 +134,7 @@ class MifoTrainer(MeasuringTrainer):
     def _waiting_for(self, stage: str) -> str:
         """The prompts whose rollouts are not there yet; what Ray has to give while the run starts."""
         if stage == "start-up":
-            free, there = ray.available_resources(), ray.cluster_resources()
-            return "what Ray has free: " + ", ".join(
-                f"{free.get(name, 0):g} of {there.get(name, 0):g} {name}" for name in ("CPU", "GPU")
-            )
+            return f"what Ray has: {free_resources()}"
         return self.replay_buffer.waiting_for() if stage in ("rollout", "validation") else ""
 
     def _actors(self) -> dict[str, Any]:
@@ -230,6 +229,7 @@ class MifoTrainer(MeasuringTrainer):
         finished = self.global_steps - 1
         return self.mifo.schedule(Progress(finished, self.interval, self.rl_steps), len(self.buffer))
 
+    @timed("hard prompts")
     def _collect(self, batch: KVBatchMeta) -> None:
         self.probes.solved.see(self.hard_prompts.collect(batch, self.global_steps))
         reach("hard_prompts")
@@ -243,7 +243,7 @@ class MifoTrainer(MeasuringTrainer):
             return
         self._weights_change()
         before = self._before_sft()
-        with marked_timer("sft", timing_raw):
+        with self.watchdog.stage("mask selection"), marked_timer("sft", timing_raw):
             self._sft = self.sft_phase.begin(self.buffer, self.interval, rejected, before)
 
     @timed("SFT phase")
@@ -347,8 +347,13 @@ class MifoTrainer(MeasuringTrainer):
         self.watchdog.watch(self._actors())
         try:
             super().fit(agent_loop_manager)
+            self._write_end()
         finally:
             self.watchdog.end()  # what dies from here on was ended on purpose
+        reach("exit")
+
+    def _write_end(self) -> None:
+        self.watchdog.begins("the end")
         last = self._validation or self._validate()
         shards = "".join(self.actor_rollout_wg.weights_sha256())
         self.records.write_end(
@@ -358,7 +363,6 @@ class MifoTrainer(MeasuringTrainer):
             num_weights=self.spending.rl.num_weights,
             seconds_before=self._seconds_before,
         )
-        reach("exit")
 
 
 def _has_rollouts(batch: KVBatchMeta) -> bool:
