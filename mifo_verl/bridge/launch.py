@@ -24,8 +24,9 @@ from mifo_verl.bridge.compose import ConfigError
 from mifo_verl.bridge.faults import DRIVER
 from mifo_verl.bridge.processes import free_resources
 from mifo_verl.bridge.progress import ProgressDisplay, print_summary
-from mifo_verl.bridge.records import CONFIG, METRICS, RunRecords, finish_summary, replace_text
+from mifo_verl.bridge.records import CONFIG, RunRecords, finish_summary, replace_text
 from mifo_verl.bridge.resume import check_resume, checkpoint_facts
+from mifo_verl.bridge.run_folder import RunFolder
 from mifo_verl.bridge.saving import Stopped
 from mifo_verl.bridge.stacks import FOLDER, note_cluster, open_folder, write_stacks
 from mifo_verl.bridge.watchdog import START_SECONDS, Watchdog
@@ -169,7 +170,8 @@ def launch(config: DictConfig, write_data: Callable[[Path], None]) -> int:
     except (AssertionError, ValueError, RuntimeError) as error:
         raise ConfigError(" ".join(str(error).split())) from None
     resumes = config.trainer.resume_mode != "disable"
-    folder = _run_folder(Path(config.run_dir), resumes)
+    held = RunFolder(Path(config.run_dir), resumes)
+    folder = held.path
     write_data(folder)
     if resumes:
         _check_checkpoint(config)
@@ -213,15 +215,3 @@ def _check_checkpoint(config: DictConfig) -> None:
     facts = checkpoint_facts(config)
     for warning in check_resume(facts, config) if facts else []:
         print(f"warning: {warning}")
-
-
-def _run_folder(folder: Path, resumes: bool) -> Path:
-    """The run's folder. A run that was there before goes on, or is moved aside: never mixed with or deleted."""
-    if (folder / METRICS).exists() and not resumes:
-        number = 1
-        while (aside := folder.with_name(f"{folder.name}.{number}")).exists():
-            number += 1
-        folder.rename(aside)
-        print(f"{folder} held a run; it is now {aside}")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
