@@ -6,7 +6,6 @@ Data flows one way: rollouts -> rewards -> verl's RL update -> accuracy -> hard 
 
 import hashlib
 import logging
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -34,6 +33,7 @@ from mifo_verl.bridge.records import RunRecords
 from mifo_verl.bridge.replay import OrderedReplayBuffer
 from mifo_verl.bridge.sft_phase import SftPhase, sft_lines, sft_metrics
 from mifo_verl.bridge.sft_step import batch_cut
+from mifo_verl.bridge.skipped_updates import MAX_SKIPPED
 from mifo_verl.bridge.stacks import write_stacks
 from mifo_verl.bridge.step_metrics import accuracy_by_source, rl_line
 from mifo_verl.bridge.watchdog import START_SECONDS, CannotGoOn, Watchdog, timed
@@ -67,7 +67,6 @@ class MifoTrainer(MeasuringTrainer):
         self.rl_steps = 0
         self.buffer = DemonstrationBuffer()
         self._drawn = 0
-        self._skipped = 0
         self._accuracy_start = {}
         self._sft: SftProgress | None = None
         self._sft_entered = False
@@ -309,7 +308,7 @@ class MifoTrainer(MeasuringTrainer):
             self.watchdog.require_alive()
             rl["validation"] = accuracy_by_source(metrics) or None
             rl["seconds"]["checkpoint"], self._save_seconds = self._save_seconds, 0.0
-            self._record(rl)
+            self.records.metrics(rl)
             written.append(rl)
         if self._sft_report is not None:
             lines = sft_lines(self._sft_report, timing_raw["sft"])
@@ -317,23 +316,23 @@ class MifoTrainer(MeasuringTrainer):
                 lines[-1]["seconds"]["probe"] = timing_raw["probe"]
             for line in lines:
                 line |= self.spending.of_sft(line)
-                self._record(line)
+                self.records.metrics(line)
                 written.append(line)
             self.records.ledger(self._sft_report["ledger"])
         self._sft = None
+        self._require_updates(metrics)
         if self.spending.is_over(written):
             self.total_training_steps = self.global_steps
         self._save_if_due()
 
-    def _record(self, line: dict[str, Any]) -> None:
-        """Write a line. verl skips an update whose gradient is not finite; too many in a row end the run."""
-        self.records.metrics(line)
-        finite = line["grad_norm"] is None or math.isfinite(line["grad_norm"])
-        self._skipped = 0 if finite else self._skipped + 1
-        if self._skipped > self.mifo.watchdog.max_skipped_updates:
+    def _require_updates(self, metrics: dict[str, Any]) -> None:
+        """verl skips an update whose gradient is not finite. Raises CannotGoOn where too many in a row were."""
+        skipped = max(metrics.get(f"{part}/{MAX_SKIPPED}", 0) for part in ("actor", "critic", "mifo/sft"))
+        limit = self.mifo.watchdog.max_skipped_updates
+        if skipped > limit:
             raise CannotGoOn(
-                f"the gradients of the last {self._skipped} updates were not finite, and all were skipped "
-                f"(mifo.watchdog.max_skipped_updates={self.mifo.watchdog.max_skipped_updates}); "
+                f"the gradients of {skipped:g} updates in a row were not finite, and all were skipped "
+                f"(mifo.watchdog.max_skipped_updates={limit}); "
                 "resume from a checkpoint before, with a lower learning rate"
             )
 
