@@ -11,7 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
-from mifo_verl.bridge import launch
+from mifo_verl.bridge import task_runner
 from mifo_verl.bridge import watchdog as module
 from mifo_verl.bridge.compose import compose_config
 from mifo_verl.bridge.records import RunRecords, read_lines
@@ -159,14 +159,14 @@ def test_a_reason_that_cannot_be_written_ends_the_wait_all_the_same_and_the_stac
 
 def test_a_task_runner_whose_transfer_queue_does_not_come_says_so(config, monkeypatch, tmp_path):
     monkeypatch.setattr(module, "_TICK_SECONDS", 0.05)
-    monkeypatch.setattr(launch, "free_resources", lambda: "0 of 4 CPU free")
-    monkeypatch.setattr(launch, "require_loaded", lambda: None)
+    monkeypatch.setattr(task_runner, "free_resources", lambda: "0 of 4 CPU free")
+    monkeypatch.setattr(task_runner, "require_loaded", lambda: None)
     ran = []
-    monkeypatch.setattr(launch._TaskRunner, "run", lambda self, _: ran.append(config.transfer_queue.enable))
-    monkeypatch.setattr(launch.tq, "init", lambda _: wait_until(lambda: read_lines(tmp_path / "events.jsonl")))
+    monkeypatch.setattr(task_runner._TaskRunner, "run", lambda self, _: ran.append(config.transfer_queue.enable))
+    monkeypatch.setattr(task_runner.tq, "init", lambda _: wait_until(lambda: read_lines(tmp_path / "events.jsonl")))
     config.mifo.watchdog.limit_seconds = 0.2
     threads = threading.active_count()
-    launch.MifoTaskRunner().run(config)
+    task_runner.MifoTaskRunner().run(config)
     (event,) = read_lines(tmp_path / "events.jsonl")
     assert event["kind"] == "failed" and "TransferQueue's start has taken 0 s" in event["text"]
     assert "waiting for what Ray has: 0 of 4 CPU free" in event["text"] and "limit_seconds is over" in event["text"]
@@ -180,5 +180,5 @@ def test_verl_takes_a_transfer_queue_that_is_there():
     import transfer_queue
 
     assert inspect.getsource(transfer_queue.init).index("if _init_from_existing():") > 0
-    source = inspect.getsource(launch._TaskRunner.run)
+    source = inspect.getsource(task_runner._TaskRunner.run)
     assert source.index("OmegaConf.resolve(config)") < source.index("tq.init(config") < source.index("= trainer_cls(")

@@ -9,7 +9,7 @@ import time
 import pytest
 import ray
 
-from mifo_verl.bridge import launch, signs_of_life
+from mifo_verl.bridge import signs_of_life, task_runner
 from mifo_verl.bridge import watchdog as module
 from mifo_verl.bridge.saving import Stopped
 from mifo_verl.bridge.watchdog import CannotGoOn, Watchdog
@@ -222,10 +222,12 @@ def full():
 
 
 def test_a_controller_that_ray_has_no_place_for_is_reported_and_ends_the_wait(full, monkeypatch):
-    monkeypatch.setattr(launch, "_POLL_SECONDS", 0.1)
+    monkeypatch.setattr(task_runner, "_POLL_SECONDS", 0.1)
     said: list[tuple[str, str]] = []
-    start = launch._Start(WatchdogConfig(floor_seconds=0.4, limit_seconds=1.5), lambda *event: said.append(event))
-    with pytest.raises(launch.NotStarted, match=r"limit_seconds=1\.5 is over") as raised:
+    start = task_runner.TaskRunnerStart(
+        WatchdogConfig(floor_seconds=0.4, limit_seconds=1.5), lambda *event: said.append(event)
+    )
+    with pytest.raises(task_runner.NotStarted, match=r"limit_seconds=1\.5 is over") as raised:
         start.remote()
     ray.kill(start.runner)
     assert not start.ended_on_request(raised.value)
@@ -234,8 +236,8 @@ def test_a_controller_that_ray_has_no_place_for_is_reported_and_ends_the_wait(fu
 
 
 def test_a_run_that_is_stopped_while_its_controller_has_no_place_ends_at_once(full, monkeypatch):
-    monkeypatch.setattr(launch, "_POLL_SECONDS", 0.1)
-    start = launch._Start(WatchdogConfig(), lambda *_: None)
+    monkeypatch.setattr(task_runner, "_POLL_SECONDS", 0.1)
+    start = task_runner.TaskRunnerStart(WatchdogConfig(), lambda *_: None)
     threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
     with pytest.raises(Stopped) as raised:
         start.remote()
