@@ -149,7 +149,8 @@ class WatchdogConfig:
     stopped_seconds: float = 60.0
     """An actor whose process stays stopped (SIGSTOP, a debugger) for longer ends the run with a reason."""
     max_skipped_updates: int = 3
-    """Updates in a row that may be skipped because their gradient is not finite; one more ends the run."""
+    """Updates in a row, of the actor or the critic, that may be skipped because their gradient is not finite; one more
+    ends the run."""
 
     def __post_init__(self) -> None:
         require_count("max_skipped_updates", self.max_skipped_updates, "the default is a good start")

@@ -64,8 +64,6 @@ class ControllerState:
     """Ids of the training prompts last seen solved."""
     cross_entropy_start: float | None = None
     """Of the held-out demonstrations at the start of the interval, where it was measured."""
-    skipped: int = 0
-    """Updates just before this that were skipped, in a row, for a gradient that is not finite."""
     kl_in_reward: float | None = None
     """verl's coefficient of the KL penalty in the reward, which its adaptive controller moves at every step."""
 

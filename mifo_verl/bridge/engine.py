@@ -21,6 +21,7 @@ from mifo_verl.bridge.checkpoint import load_shards, save_shards
 from mifo_verl.bridge.faults import reach
 from mifo_verl.bridge.interval import IntervalState, MaskReport
 from mifo_verl.bridge.shards import ShardedModel
+from mifo_verl.bridge.skipped_updates import SkippedUpdatesMixin
 from mifo_verl.config import MifoConfig, SftConfig
 from mifo_verl.method.freezing import GradientFreeze
 from mifo_verl.method.policy_shift import token_kl
@@ -83,7 +84,7 @@ class SaveTogetherMixin:
             raise OSError("; ".join(failure for rank in everywhere for failure in rank))
 
 
-class MifoEngine(SaveTogetherMixin, CpuModuleMixin, FSDPEngineWithLMHead):
+class MifoEngine(SkippedUpdatesMixin, SaveTogetherMixin, CpuModuleMixin, FSDPEngineWithLMHead):
     """The actor's engine: RL updates as in verl, SFT updates under a mask, theta_start beside the weights."""
 
     mifo: MifoConfig
@@ -247,7 +248,7 @@ class MifoEngine(SaveTogetherMixin, CpuModuleMixin, FSDPEngineWithLMHead):
         return torch.nested.nested_tensor_from_jagged(values_N, offsets)
 
 
-class MifoCriticEngine(SaveTogetherMixin, CpuModuleMixin, FSDPEngineWithValueHead):
+class MifoCriticEngine(SkippedUpdatesMixin, SaveTogetherMixin, CpuModuleMixin, FSDPEngineWithValueHead):
     """The critic's engine; on a CPU without the flash attention that verl asks for by name."""
 
     def _build_module(self) -> Any:

@@ -1,7 +1,8 @@
-"""Named points of a run where a test can signal a process: ``MIFO_FAULT=<point>:<n>[:<role>[:<signal>]]``.
+"""Named points of a run where a test can signal a process: ``MIFO_FAULT=<point>:<n>[:<role>[:<signal>[:<which>]]]``.
 
-The n-th time that a process comes to the point, the process named by the role (itself by default) gets the signal (KILL
-by default). Without the variable nothing here does anything. ``python -m tests.faults`` drives it.
+The n-th time that a process comes to the point, the process named by the role (itself by default; of several the one
+that ``which`` falls on) gets the signal (KILL by default). Without the variable nothing here does anything.
+``python -m tests.faults`` drives it.
 """
 
 import os
@@ -44,30 +45,36 @@ def reach(point: str) -> None:
     plan = os.environ.get("MIFO_FAULT")
     if plan is None or DRIVER not in os.environ:  # the checks before a run score demonstrations too
         return
-    wanted, count, role, name, *_ = [*plan.split(":"), "", ""]
+    wanted, count, role, name, which, *_ = [*plan.split(":"), "", "", ""]
     if wanted != point:
         return
     _reached[point] += 1
     if _reached[point] != int(count):
         return
     number = signal.Signals[f"SIG{name or 'KILL'}"]
-    kill(int(os.environ[DRIVER]), role, number) if role else os.kill(os.getpid(), number)
+    kill(int(os.environ[DRIVER]), role, number, int(which or 0)) if role else os.kill(os.getpid(), number)
     if number == signal.SIGKILL:
         time.sleep(600)  # the run ends meanwhile, and this process with it
 
 
-def kill(driver: int, role: str, number: int = signal.SIGKILL) -> bool:
-    """Signal the first process of a role of the run with this driver; whether there is one."""
+def kill(driver: int, role: str, number: int = signal.SIGKILL, which: int = 0) -> bool:
+    """Signal one process of a role of the run with this driver: of several, by pid, the one that ``which`` falls on.
+
+    Returns whether there is one.
+    """
     import psutil
 
     if role == "driver":
         os.kill(driver, number)
         return True
-    for process in psutil.Process(driver).children(recursive=True):
-        if process.pid != os.getpid() and ROLES[role] in " ".join(process.cmdline()):
-            os.kill(process.pid, number)
-            return True
-    return False
+    found = sorted(
+        process.pid
+        for process in psutil.Process(driver).children(recursive=True)
+        if process.pid != os.getpid() and ROLES[role] in " ".join(process.cmdline())
+    )
+    if found:
+        os.kill(found[which % len(found)], number)
+    return bool(found)
 
 
 def _tear_saved_files() -> None:

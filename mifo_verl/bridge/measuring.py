@@ -78,6 +78,18 @@ class MeasuringTrainer(SavingTrainer):
 
         return self._measure(measure)
 
+    @timed("reference log-probs")
+    def _compute_ref_log_prob(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        return super()._compute_ref_log_prob(batch, metrics)
+
+    @timed("values")
+    def _compute_values(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        return super()._compute_values(batch, metrics)
+
+    @timed("critic update")
+    def _update_critic(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
+        return super()._update_critic(batch, metrics)
+
     @timed("RL update")
     def _update_actor(self, batch: KVBatchMeta, metrics: dict[str, Any]) -> KVBatchMeta:
         self._validation = None

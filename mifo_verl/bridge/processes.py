@@ -6,12 +6,14 @@ A process that hangs answers nobody, and what is busy and what is stopped look t
 import contextlib
 import os
 import socket
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import psutil
 import ray
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 STOPPED = (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
@@ -58,6 +60,24 @@ def look(place: Place) -> Look:
     return Look(process.status(), times.user + times.system)
 
 
+def look_at_all(places: Iterable[Place]) -> dict[Place, Look]:
+    """Processes as their nodes see them, all nodes asked at once; without those of nodes that do not answer in time."""
+    by_node: dict[str, list[Place]] = defaultdict(list)
+    for place in places:
+        by_node[place.node_id].append(place)
+    here = by_node.pop(ray.get_runtime_context().get_node_id(), [])
+    tasks = [task_on(node, _look_at_each, there) for node, there in by_node.items()]
+    seen = _look_at_each(here)
+    for task in ray.wait(tasks, num_returns=len(tasks), timeout=_NODE_SECONDS)[0] if tasks else []:
+        with contextlib.suppress(RayError):
+            seen |= ray.get(task)
+    return seen
+
+
+def _look_at_each(places: list[Place]) -> dict[Place, Look]:
+    return {place: look(place) for place in places}
+
+
 def end(place: Place) -> None:
     """SIGKILL to a process of this machine, which a stopped one obeys too."""
     if process := process_of(place.pid, place.created):
@@ -70,6 +90,13 @@ def process_of(pid: int, created: float) -> psutil.Process | None:
         if abs(process.create_time() - created) < 2 and process.status() != psutil.STATUS_ZOMBIE:
             return process
     return None
+
+
+def free_resources() -> str:
+    """What Ray has free, in words."""
+    free, there = ray.available_resources(), ray.cluster_resources()
+    parts = (f"{free.get(name, 0):g} of {there.get(name, 0):g} {name}" for name in ("CPU", "GPU"))
+    return f"{', '.join(parts)} free"
 
 
 def on_node(node_id: str, function: Callable[..., Any], *arguments: Any, seconds: float = _NODE_SECONDS) -> Any:

@@ -3,6 +3,7 @@
 The controller runs on some machine of the cluster; this display reads the records that it writes.
 """
 
+import logging
 import threading
 import time
 from pathlib import Path
@@ -16,6 +17,8 @@ from rich.table import Table
 from mifo_verl.bridge.records import EVENTS, METRICS, read_lines
 
 _REFRESH_SECONDS = 0.5
+
+logger = logging.getLogger(__name__)
 
 
 class ProgressDisplay:
@@ -53,22 +56,28 @@ class ProgressDisplay:
         with Progress(*columns, console=self._console, disable=not self._console.is_terminal) as bar:
             task = bar.add_task("starting Ray and the roles", total=self._total)
             while not self._stop.wait(_REFRESH_SECONDS):
-                self._show_new(bar, task)
+                self._try_to_show(bar, task)
+            self._try_to_show(bar, task)
+
+    def _try_to_show(self, bar: Progress, task: Any) -> None:
+        try:
             self._show_new(bar, task)
+        except Exception:  # a line that cannot be shown, a file that cannot be read: the run goes on, and so does this
+            logger.exception("the display stumbled")
 
     def _show_new(self, bar: Progress, task: Any) -> None:
         events = read_lines(self._events)
         for event in events[self._told :]:
+            self._told += 1
             self._console.print(f"{_clock(event['time'])} {event['text']}", soft_wrap=True, highlight=False)
-        self._told = len(events)
         lines = read_lines(self._file)
         self._shown = min(self._shown, len(lines))  # a resumed run forgets the lines after its checkpoint
         for line in lines[self._shown :]:
+            self._shown += 1  # first, so that a line that cannot be shown is tried once
             text = _describe(line, self._full)
             bar.update(task, description=text, completed=line["step"])
             if not self._console.is_terminal or "accuracy_before" in line:
                 self._console.print(f"{_clock()} step {line['step']} {text}", soft_wrap=True, highlight=False)
-        self._shown = len(lines)
 
 
 def _clock(seconds: float | None = None) -> str:
@@ -79,9 +88,9 @@ def _describe(line: dict[str, Any], full: int | None) -> str:
     interval = f"interval {line['interval']}"
     if line["phase"] == "rl":
         buffer = f"{line['buffer_size']}" + (f"/{full}" if full else "")
-        accuracy = "-" if line["accuracy"] is None else f"{line['accuracy']:.3f}"
-        return f"RL  {interval}  accuracy {accuracy}  buffer {buffer}"
-    text = f"SFT {interval}  loss {line['loss']:.4f}  kept {line['kept_share']:.3f}  frozen {line['frozen_share']:.3f}"
+        return f"RL  {interval}  accuracy {_text(line['accuracy'])}  buffer {buffer}"
+    loss = "not finite" if line["loss"] is None else f"{line['loss']:.4f}"
+    text = f"SFT {interval}  loss {loss}  kept {line['kept_share']:.3f}  frozen {line['frozen_share']:.3f}"
     before, after = line.get("accuracy_before"), line.get("accuracy_after")
     return f"{text}  validation {before['mean']:.3f} -> {after['mean']:.3f}" if before and after else text
 

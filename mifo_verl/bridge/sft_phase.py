@@ -13,6 +13,7 @@ from mifo_verl.bridge.checkpoint import SftProgress
 from mifo_verl.bridge.probe_types import Before
 from mifo_verl.bridge.records import ledger_line, lines_sha256
 from mifo_verl.bridge.sft_step import BatchCut, rows_of, sft_batch, tokens_of
+from mifo_verl.bridge.skipped_updates import MAX_SKIPPED
 from mifo_verl.config import MifoConfig
 from mifo_verl.generation.streams import stable_seed
 from mifo_verl.inspect.tokens import TokenSummary
@@ -116,6 +117,7 @@ class SftPhase:
         update = {
             "loss": metrics["loss"],
             "grad_norm": metrics["grad_norm"],
+            "skipped": max(skipped for rank in metrics[MAX_SKIPPED] for skipped in rank),
             "entropy": sum(entropy for _, _, entropy in rows) / num_tokens,
             "demonstrations": len(entries),
             "prompt_tokens": sum(len(example.prompt_ids) for example in examples),
@@ -174,6 +176,7 @@ def sft_metrics(report: dict[str, Any]) -> dict[str, float]:
     metrics = {
         "mifo/sft/loss": fmean(update["loss"] for update in updates),
         "mifo/sft/grad_norm": fmean(update["grad_norm"] for update in updates),
+        f"mifo/sft/{MAX_SKIPPED}": max(update.get("skipped", 0) for update in updates),
         "mifo/sft/kept_share": sum(update["kept_tokens"] for update in updates) / tokens,
         "mifo/sft/demonstrations": report["examples"],
         "mifo/sft/interval": report["interval"],

@@ -35,7 +35,7 @@ def open_folder(run: Path) -> Path:
     """An empty folder for the stacks of a run that starts; this process and those it starts know of it."""
     held = stacks_folder(run)
     shutil.rmtree(held, ignore_errors=True)
-    held.mkdir()
+    held.mkdir(exist_ok=True)  # a file that a process still holds stays on NFS
     os.environ[FOLDER] = str(held)
     listen()
     return held

@@ -6,7 +6,6 @@ Data flows one way: rollouts -> rewards -> verl's RL update -> accuracy -> hard 
 
 import hashlib
 import logging
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -29,13 +28,15 @@ from mifo_verl.bridge.checkpoint import ControllerState, SftProgress
 from mifo_verl.bridge.faults import reach
 from mifo_verl.bridge.hard_prompts import HardPrompts
 from mifo_verl.bridge.measuring import MeasuringTrainer
+from mifo_verl.bridge.processes import free_resources
 from mifo_verl.bridge.records import RunRecords
 from mifo_verl.bridge.replay import OrderedReplayBuffer
 from mifo_verl.bridge.sft_phase import SftPhase, sft_lines, sft_metrics
 from mifo_verl.bridge.sft_step import batch_cut
+from mifo_verl.bridge.skipped_updates import MAX_SKIPPED
 from mifo_verl.bridge.stacks import write_stacks
 from mifo_verl.bridge.step_metrics import accuracy_by_source, rl_line
-from mifo_verl.bridge.watchdog import CannotGoOn, Watchdog, timed
+from mifo_verl.bridge.watchdog import START_SECONDS, CannotGoOn, Watchdog, timed
 from mifo_verl.bridge.worker import MifoTrainingWorker, MifoWorker
 from mifo_verl.config import build_config
 from mifo_verl.method.buffer import DemonstrationBuffer
@@ -46,9 +47,6 @@ logger = logging.getLogger(__name__)
 
 NO_ROLLOUTS = "no_rollouts"
 """The one key of the batch of a step that made no rollouts."""
-
-_START_SECONDS = 300.0
-"""Loading a model of some billion parameters and compiling its rollout takes minutes."""
 
 TARGET = ("target", "target_source")
 """The columns of the demonstrations. They stay on the controller."""
@@ -69,7 +67,6 @@ class MifoTrainer(MeasuringTrainer):
         self.rl_steps = 0
         self.buffer = DemonstrationBuffer()
         self._drawn = 0
-        self._skipped = 0
         self._accuracy_start = {}
         self._sft: SftProgress | None = None
         self._sft_entered = False
@@ -79,6 +76,7 @@ class MifoTrainer(MeasuringTrainer):
         self.watchdog = Watchdog(
             self.mifo.watchdog, records.event, self._waiting_for, lambda: write_stacks(records.folder)
         )
+        self.watchdog.begins("start-up", at_least=START_SECONDS)
         super().__init__(config, self.mifo.checkpoint, records)
 
     # ------------------------------------------------------------------ building
@@ -98,7 +96,6 @@ class MifoTrainer(MeasuringTrainer):
             stage=lambda: self.watchdog.stage("rollout"),
         )
 
-    @timed("start-up", at_least=_START_SECONDS)
     def _setup(self) -> None:
         rollout.register()
         super()._setup()
@@ -131,6 +128,10 @@ class MifoTrainer(MeasuringTrainer):
         if self._resumed is not None and self._sft is None:
             self._end_if_spent([])
 
+    @timed("first weight sync", at_least=START_SECONDS)
+    def on_init_end(self) -> None:
+        super().on_init_end()
+
     def _on_poll(self) -> None:
         self.watchdog.raise_if_failed()
         self._stop_here()
@@ -138,10 +139,7 @@ class MifoTrainer(MeasuringTrainer):
     def _waiting_for(self, stage: str) -> str:
         """The prompts whose rollouts are not there yet; what Ray has to give while the run starts."""
         if stage == "start-up":
-            free, there = ray.available_resources(), ray.cluster_resources()
-            return "what Ray has free: " + ", ".join(
-                f"{free.get(name, 0):g} of {there.get(name, 0):g} {name}" for name in ("CPU", "GPU")
-            )
+            return f"what Ray has: {free_resources()}"
         return self.replay_buffer.waiting_for() if stage in ("rollout", "validation") else ""
 
     def _actors(self) -> dict[str, Any]:
@@ -177,7 +175,6 @@ class MifoTrainer(MeasuringTrainer):
             sft=self._sft,
             solved=list(self.probes.solved.ids),
             cross_entropy_start=self.probes.cross_entropy_start,
-            skipped=self._skipped,
             kl_in_reward=float(self.kl_ctrl_in_reward.value) if self.config.algorithm.use_kl_in_reward else None,
         )
 
@@ -185,7 +182,6 @@ class MifoTrainer(MeasuringTrainer):
         self.interval, self.rl_steps, self._drawn = state.interval, state.rl_steps, state.drawn
         self._accuracy_start, self._sft = state.accuracy_start, state.sft
         self.probes.solved.ids, self.probes.cross_entropy_start = state.solved, state.cross_entropy_start
-        self._skipped = state.skipped
         if state.kl_in_reward is not None:
             self.kl_ctrl_in_reward.value = state.kl_in_reward
         for entry in state.buffer:
@@ -242,6 +238,7 @@ class MifoTrainer(MeasuringTrainer):
         finished = self.global_steps - 1
         return self.mifo.schedule(Progress(finished, self.interval, self.rl_steps), len(self.buffer))
 
+    @timed("hard prompts")
     def _collect(self, batch: KVBatchMeta) -> None:
         self.probes.solved.see(self.hard_prompts.collect(batch, self.global_steps))
         reach("hard_prompts")
@@ -255,7 +252,7 @@ class MifoTrainer(MeasuringTrainer):
             return
         self._weights_change()
         before = self._before_sft()
-        with marked_timer("sft", timing_raw):
+        with self.watchdog.stage("mask selection"), marked_timer("sft", timing_raw):
             self._sft = self.sft_phase.begin(self.buffer, self.interval, rejected, before)
 
     @timed("SFT phase")
@@ -321,7 +318,7 @@ class MifoTrainer(MeasuringTrainer):
             self.watchdog.require_alive()
             rl["validation"] = accuracy_by_source(metrics) or None
             rl["seconds"]["checkpoint"], self._save_seconds = self._save_seconds, 0.0
-            self._record(rl)
+            self.records.metrics(rl)
             written.append(rl)
         if self._sft_report is not None:
             lines = sft_lines(self._sft_report, timing_raw["sft"])
@@ -329,10 +326,11 @@ class MifoTrainer(MeasuringTrainer):
                 lines[-1]["seconds"]["probe"] = timing_raw["probe"]
             for line in lines:
                 line |= self.spending.of_sft(line)
-                self._record(line)
+                self.records.metrics(line)
                 written.append(line)
             self.records.ledger(self._sft_report["ledger"])
         self._sft = None
+        self._require_updates(metrics)
         if self._end_if_spent(written):
             self._save_due = self.config.trainer.save_freq > 0
         self._save_if_due()
@@ -344,15 +342,14 @@ class MifoTrainer(MeasuringTrainer):
             self.total_training_steps = self.global_steps
         return is_over
 
-    def _record(self, line: dict[str, Any]) -> None:
-        """Write a line. verl skips an update whose gradient is not finite; too many in a row end the run."""
-        self.records.metrics(line)
-        finite = line["grad_norm"] is None or math.isfinite(line["grad_norm"])
-        self._skipped = 0 if finite else self._skipped + 1
-        if self._skipped > self.mifo.watchdog.max_skipped_updates:
+    def _require_updates(self, metrics: dict[str, Any]) -> None:
+        """verl skips an update whose gradient is not finite. Raises CannotGoOn where too many in a row were."""
+        skipped = max(metrics.get(f"{part}/{MAX_SKIPPED}", 0) for part in ("actor", "critic", "mifo/sft"))
+        limit = self.mifo.watchdog.max_skipped_updates
+        if skipped > limit:
             raise CannotGoOn(
-                f"the gradients of the last {self._skipped} updates were not finite, and all were skipped "
-                f"(mifo.watchdog.max_skipped_updates={self.mifo.watchdog.max_skipped_updates}); "
+                f"the gradients of {skipped:g} updates in a row were not finite, and all were skipped "
+                f"(mifo.watchdog.max_skipped_updates={limit}); "
                 "resume from a checkpoint before, with a lower learning rate"
             )
 
@@ -366,8 +363,13 @@ class MifoTrainer(MeasuringTrainer):
         self.watchdog.watch(self._actors())
         try:
             super().fit(agent_loop_manager)
+            self._write_end()
         finally:
             self.watchdog.end()  # what dies from here on was ended on purpose
+        reach("exit")
+
+    def _write_end(self) -> None:
+        self.watchdog.begins("the end")
         last = self._validation or self._validate()
         shards = "".join(self.actor_rollout_wg.weights_sha256())
         self.records.write_end(
@@ -377,7 +379,6 @@ class MifoTrainer(MeasuringTrainer):
             num_weights=self.spending.rl.num_weights,
             seconds_before=self._seconds_before,
         )
-        reach("exit")
 
 
 def _has_rollouts(batch: KVBatchMeta) -> bool:

@@ -268,7 +268,7 @@ def test_records_that_a_checkpoint_was_made_with_and_are_gone_end_a_resume_in_wo
 # ---------------------------------------------------------------------- the trainer's part
 
 
-def test_the_kl_coefficient_and_the_skipped_updates_are_part_of_the_state():
+def test_the_kl_coefficient_is_part_of_the_state():
     def trainer(**parts: Any) -> Any:
         probes = SimpleNamespace(solved=SimpleNamespace(ids=[]), cross_entropy_start=None)
         shared = {"interval": 1, "rl_steps": 0, "_drawn": 0, "_elapsed": lambda: 0.0, "buffer": [], "probes": probes}
@@ -279,10 +279,10 @@ def test_the_kl_coefficient_and_the_skipped_updates_are_part_of_the_state():
         }
         return SimpleNamespace(**shared, **parts)
 
-    state = MifoTrainer._state(trainer(_skipped=2, kl_ctrl_in_reward=SimpleNamespace(value=0.0123)))
-    other = trainer(_skipped=0, kl_ctrl_in_reward=SimpleNamespace(value=0.001))
+    state = MifoTrainer._state(trainer(kl_ctrl_in_reward=SimpleNamespace(value=0.0123)))
+    other = trainer(kl_ctrl_in_reward=SimpleNamespace(value=0.001))
     MifoTrainer._restore(other, state)
-    assert (other._skipped, other.kl_ctrl_in_reward.value) == (2, 0.0123)
+    assert other.kl_ctrl_in_reward.value == 0.0123
 
 
 def test_after_a_resumed_sft_phase_the_state_before_it_is_never_saved_with_the_weights_behind_it():

@@ -2,10 +2,12 @@
 
 ``python -m tests.faults kills=100 seed=0 out=runs/faults [points=rl_update:2,driver]``
 
-One chain is one run folder: it is launched, killed at a point or at a random moment, launched again, and so on, until a
-launch comes to its end. Its weights, ``metrics.jsonl`` without times and ``ledger.jsonl`` have to be those of the run
-never killed, byte for byte. Prints point x outcome and writes it to ``<out>/table.json``; exit code 1 where a chain
-differs or hangs.
+Half of the kills are at named points, half are of a role at a random moment; with ``points`` all are at those. One chain
+is one run folder: it is launched, killed, launched again, and so on, until a launch comes to its end. Its weights,
+``metrics.jsonl`` without times and ``ledger.jsonl`` have to be those of the run never killed, byte for byte.
+
+Prints point x outcome and writes it with commit and seed to ``<out>/table.json``, to which runs with other seeds add.
+Exit code 1 where a kill of this run has another outcome than ``bit-identical``.
 """
 
 import contextlib
@@ -16,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,14 +68,18 @@ POINTS = [
     "checkpoint_commit:2",
     "validation:1",
     "exit:1",
-    "driver",
-    *ROLES,
 ]
-"""A name with a number is a point of ``mifo_verl.bridge.faults``; a name without is a role, killed at a random moment.
-What gets STOP and not KILL is what the watchdog has to find and end.
-"""
+"""Points of ``mifo_verl.bridge.faults``. What gets STOP and not KILL is what the watchdog has to find and end."""
+
+AT_RANDOM = ["driver", *ROLES]
+"""Roles, one process of which is killed at a random moment."""
 
 LIMIT_SECONDS = 300
+KILLS_A_CHAIN = 10
+"""After so many a run is left alone until its end."""
+UNASKED = 3
+"""Launches that a chain may need after its last kill."""
+NOT_REACHED = "point not reached"
 
 
 @dataclass
@@ -86,13 +93,14 @@ class Launch:
 
 def launch(folder: Path, plan: str | None, chance: random.Random) -> Launch:
     """Start the run, kill it as planned, and wait until nothing of it is left."""
-    fault = [f"+env.MIFO_FAULT={plan}"] if plan and ":" in plan else []
+    which = chance.randrange(1000)
+    fault = [f"+env.MIFO_FAULT={_with(plan, which)}"] if plan and ":" in plan else []
     command = [sys.executable, "-m", "mifo_verl.train", *RUN, f"run_dir={folder}", *fault]
     began = time.monotonic()
     with open(folder.with_suffix(".log"), "a") as log:
         process = subprocess.Popen(command, cwd=REPOSITORY, stdout=log, stderr=log, start_new_session=True)
         if plan and ":" not in plan:
-            _kill_later(process, plan, chance.uniform(20, 60))
+            _kill_later(process, plan, chance.uniform(20, 60), which)
         try:
             code = process.wait(LIMIT_SECONDS)
             outcome = "finished" if code == 0 else "died"
@@ -102,11 +110,16 @@ def launch(folder: Path, plan: str | None, chance: random.Random) -> Launch:
     return Launch(plan, outcome, time.monotonic() - began)
 
 
-def _kill_later(process: subprocess.Popen[bytes], role: str, delay: float) -> None:
+def _with(plan: str, which: int) -> str:
+    """A plan that also says which process of its role is meant."""
+    return ":".join([*(plan + "::").split(":")[:4], str(which)])
+
+
+def _kill_later(process: subprocess.Popen[bytes], role: str, delay: float, which: int) -> None:
     """Kill a role after so many seconds; where none of it is there yet, as soon as there is."""
     time.sleep(delay)
     while process.poll() is None:
-        if kill(process.pid, role):
+        if kill(process.pid, role, which=which):
             return
         time.sleep(0.2)
 
@@ -116,11 +129,20 @@ def _end_all(process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + 90
     while left := [p for p in psutil.process_iter() if _is_of_run(p, process.pid)]:
         if time.monotonic() > deadline:
-            print(f"left behind after 90 s: {[' '.join(p.cmdline())[:60] for p in left]}", flush=True)
+            print(f"left behind after 90 s: {[_name(p) for p in left]}", flush=True)
             for p in left:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     p.kill()
+            psutil.wait_procs(left, timeout=30)
+            return
         time.sleep(0.5)
+
+
+def _name(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())[:60]
+    except psutil.Error:
+        return str(process.pid)
 
 
 def _is_of_run(process: psutil.Process, driver: int) -> bool:
@@ -146,54 +168,109 @@ def difference(found: dict[str, Any], expected: dict[str, Any]) -> str:
 
 
 def run_chain(folder: Path, plans: list[str], chance: random.Random) -> list[Launch]:
-    """One run from its first launch to its end, killed as the plans say, which are taken from the front."""
+    """One run from its first launch to its end, killed as the plans say, which are taken from the front.
+
+    A plan whose point did not come before the end goes back to the front: it has another chance in a run from the start.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     launches: list[Launch] = []
-    while True:
-        plan = plans.pop(0) if plans else None
+    while len([one for one in launches if one.plan is None]) < UNASKED:
+        plan = plans.pop(0) if plans and len(launches) < KILLS_A_CHAIN else None
         launches.append(launch(folder, plan, chance))
         last = launches[-1]
+        if last.outcome == "finished" and plan and len(launches) == 1:
+            last.outcome = NOT_REACHED
         print(f"{folder.name}: {plan or 'to the end'}: {last.outcome}, {last.seconds:.0f} s", flush=True)
-        if last.outcome == "finished":
-            if plan and len(launches) > 1:
-                plans.append(plan)  # the run ended before its point came; it has another chance in a run from the start
-            return launches
+        if last.outcome == "finished" and plan:
+            plans.insert(0, plan)
+        if last.outcome in ("finished", NOT_REACHED):
+            break
+    return launches
+
+
+def judged(launches: list[Launch], differs: Callable[[], str]) -> Counter[tuple[str, str]]:
+    """How many kills of a chain ended how, by plan; ``differs`` compares its end with that of the run never killed."""
+    found: Counter[tuple[str, str]] = Counter()
+    ended = launches[-1].outcome in ("finished", NOT_REACHED)
+    verdict = "dies always"
+    if ended:
+        parts = differs()
+        verdict = f"differs in {parts}" if parts else "bit-identical"
+    for one in launches:
+        if one.outcome == NOT_REACHED:
+            found[one.plan or "", NOT_REACHED if verdict == "bit-identical" else verdict] += 1
+        elif one.outcome == "HUNG":
+            found[one.plan or "to the end", "HUNG"] += 1
+        elif one.outcome == "died":
+            found[one.plan or "to the end", verdict if one.plan or not ended else "died unasked"] += 1
+    return found
+
+
+def planned(kills: int, points: list[str] | None, chance: random.Random) -> list[str]:
+    """What is killed, in an order by chance: every point as often as the others."""
+    at_points = kills if points else kills // 2
+    order = chance.sample(points or POINTS, len(points or POINTS))
+    plans = [order[number % len(order)] for number in range(at_points)]
+    plans += [chance.choice(AT_RANDOM) for _ in range(kills - at_points)]
+    chance.shuffle(plans)
+    return plans
 
 
 def main(arguments: list[str]) -> int:
-    settings = {"kills": "100", "seed": "0", "out": "runs/faults", "points": ",".join(POINTS)}
+    settings = {"kills": "100", "seed": "0", "out": "runs/faults", "points": ""}
     settings |= dict(argument.split("=", 1) for argument in arguments)
-    out = Path(settings["out"]).absolute()
-    chance = random.Random(settings["seed"])
+    out, seed, commit = Path(settings["out"]).absolute(), settings["seed"], _commit()
+    chance = random.Random(seed)
     out.mkdir(parents=True, exist_ok=True)
-    reference = out / "never_killed"
-    if not (reference / "summary.json").exists():
-        assert launch(reference, None, chance).outcome == "finished", "the run that is not killed has failed"
-    expected = trace(reference)
-    points = settings["points"].split(",")
-    plans = [points[number % len(points)] for number in range(int(settings["kills"]))]
-    chance.shuffle(plans)
+    expected = trace(_never_killed(out, commit, chance))
+    plans = planned(int(settings["kills"]), [point for point in settings["points"].split(",") if point], chance)
+    before = [row for row in _rows(out) if (row["commit"], row["seed"]) != (commit, seed)]
     table: Counter[tuple[str, str]] = Counter()
     number = 0
     while plans:
-        launches = run_chain(out / f"chain_{number}", plans, chance)
-        differs = difference(trace(out / f"chain_{number}"), expected)
-        for one in launches[:-1]:
-            verdict = f"differs in {differs}" if differs else "bit-identical"
-            table[one.plan or "", verdict if one.outcome == "died" else one.outcome] += 1
-        _show(table, out)
+        folder = out / f"chain_{seed}_{number}"
+        table += judged(run_chain(folder, plans, chance), lambda folder=folder: difference(trace(folder), expected))
+        rows = [
+            {"point": point, "outcome": outcome, "count": count, "commit": commit, "seed": seed}
+            for (point, outcome), count in sorted(table.items())
+        ]
+        (out / "table.json").write_text(json.dumps(before + rows, indent=1) + "\n")
+        _show(before + rows)
         number += 1
     return 0 if {outcome for _, outcome in table} <= {"bit-identical"} else 1
 
 
-def _show(table: Counter[tuple[str, str]], out: Path) -> None:
+def _commit() -> str:
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+def _never_killed(out: Path, commit: str, chance: random.Random) -> Path:
+    """The folder of the run that all are compared with, made by this very code."""
+    folder = out / f"never_killed_{commit}"
+    if commit == "unknown" or commit.endswith("-dirty"):
+        shutil.rmtree(folder, ignore_errors=True)
+    if not (folder / "summary.json").exists():
+        assert launch(folder, None, chance).outcome == "finished", "the run that is not killed has failed"
+    return folder
+
+
+def _rows(out: Path) -> list[dict[str, Any]]:
+    file = out / "table.json"
+    return json.loads(file.read_text()) if file.exists() else []
+
+
+def _show(rows: list[dict[str, Any]]) -> None:
+    table: Counter[tuple[str, str]] = Counter()
+    for row in rows:
+        table[row["point"], row["outcome"]] += row["count"]
     outcomes = sorted({outcome for _, outcome in table})
     shown = Table("killed at", *outcomes)
     for point in sorted({point for point, _ in table}):
         shown.add_row(point, *(str(table[point, outcome] or "") for outcome in outcomes))
     Console().print(shown)
-    rows = [{"point": point, "outcome": outcome, "count": count} for (point, outcome), count in sorted(table.items())]
-    (out / "table.json").write_text(json.dumps(rows, indent=1) + "\n")
+    print(f"{sum(table.values())} kills, commits {sorted({row['commit'] for row in rows})}", flush=True)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,15 @@
 import contextlib
 import os
 import signal
+import threading
 import time
 
 import pytest
 import ray
 
+from mifo_verl.bridge import signs_of_life, task_runner
 from mifo_verl.bridge import watchdog as module
+from mifo_verl.bridge.saving import Stopped
 from mifo_verl.bridge.watchdog import CannotGoOn, Watchdog
 from mifo_verl.config import WatchdogConfig
 
@@ -42,7 +45,7 @@ class Rank:
 @pytest.fixture
 def watched(monkeypatch):
     """A watchdog over two actors, quick for a test; what it said is in the list."""
-    monkeypatch.setattr(module, "_PING_SECONDS", 0.4)
+    monkeypatch.setattr(signs_of_life, "_PING_SECONDS", 0.4)
     monkeypatch.setattr(module, "_TICK_SECONDS", 0.1)
     monkeypatch.setattr(module, "_LAST_WORDS_SECONDS", 1e9)
     said: list[tuple[str, str]] = []
@@ -202,5 +205,41 @@ def test_a_stage_has_its_own_time_before_it_is_late(watched):
 def test_while_a_run_starts_it_says_what_ray_has_free():
     from mifo_verl.bridge.trainer import MifoTrainer
 
-    assert MifoTrainer._waiting_for(None, "start-up") == "what Ray has free: 4 of 4 CPU, 0 of 0 GPU"
+    assert MifoTrainer._waiting_for(None, "start-up") == "what Ray has: 4 of 4 CPU, 0 of 0 GPU free"
     assert MifoTrainer._waiting_for(None, "weight sync") == ""
+
+
+@pytest.fixture
+def full():
+    """A cluster that has no CPU left; the signals are as they were afterwards."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    actor = ray.remote(num_cpus=4)(Rank.__ray_metadata__.modified_class).remote()
+    ray.get(actor.pid.remote())
+    yield
+    ray.kill(actor)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def test_a_controller_that_ray_has_no_place_for_is_reported_and_ends_the_wait(full, monkeypatch):
+    monkeypatch.setattr(task_runner, "_POLL_SECONDS", 0.1)
+    said: list[tuple[str, str]] = []
+    start = task_runner.TaskRunnerStart(
+        WatchdogConfig(floor_seconds=0.4, limit_seconds=1.5), lambda *event: said.append(event)
+    )
+    with pytest.raises(task_runner.NotStarted, match=r"limit_seconds=1\.5 is over") as raised:
+        start.remote()
+    ray.kill(start.runner)
+    assert not start.ended_on_request(raised.value)
+    assert [kind for kind, _ in said] == ["late", "late"]  # after 0.4 s, then after twice that
+    assert said[0][1] == "LATE: the controller has not started for 0 s; Ray has 0 of 4 CPU, 0 of 0 GPU free"
+
+
+def test_a_run_that_is_stopped_while_its_controller_has_no_place_ends_at_once(full, monkeypatch):
+    monkeypatch.setattr(task_runner, "_POLL_SECONDS", 0.1)
+    start = task_runner.TaskRunnerStart(WatchdogConfig(), lambda *_: None)
+    threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    with pytest.raises(Stopped) as raised:
+        start.remote()
+    ray.kill(start.runner)
+    assert start.ended_on_request(raised.value)

@@ -1,0 +1,53 @@
+"""The display shows what is there, and never ends before the run."""
+
+import math
+import time
+
+import pytest
+from omegaconf import OmegaConf
+
+from mifo_verl.bridge import progress
+from mifo_verl.bridge.progress import ProgressDisplay
+from mifo_verl.bridge.records import RunRecords
+
+SFT = {"step": 1, "phase": "sft", "interval": 1, "kept_share": 0.2, "frozen_share": 0.5}
+
+
+@pytest.fixture
+def shown(tmp_path, monkeypatch, capsys):
+    """Show what is written inside; its console is no terminal."""
+    monkeypatch.setattr(progress, "_REFRESH_SECONDS", 0.05)
+    config = OmegaConf.create({"trainer": {"total_training_steps": 4}, "mifo": {"schedule": {"size": 8}}})
+
+    def show(write) -> str:
+        with ProgressDisplay(tmp_path, config):
+            for part in write:
+                part(RunRecords(tmp_path))
+                time.sleep(0.3)
+        return capsys.readouterr().out
+
+    return show
+
+
+def test_a_loss_that_is_not_finite_is_named_and_what_comes_after_it_is_shown(shown):
+    out = shown(
+        [
+            lambda records: records.metrics(SFT | {"loss": math.nan}),
+            lambda records: records.metrics(SFT | {"step": 2, "loss": 0.25}),
+        ]
+    )
+    assert "step 1 SFT interval 1  loss not finite  kept 0.200  frozen 0.500" in out
+    assert "step 2 SFT interval 1  loss 0.2500" in out
+
+
+def test_a_line_that_cannot_be_shown_is_skipped_once_and_the_display_goes_on(shown, caplog):
+    out = shown(
+        [
+            lambda records: records.metrics({"step": 1, "phase": "sft"}),
+            lambda records: records.metrics(SFT | {"step": 2, "loss": 0.25}),
+            lambda records: records._append("events.jsonl", [{"text": "no time"}]),
+            lambda records: records.event("saved", "checkpoint of step 2"),
+        ]
+    )
+    assert "step 2 SFT interval 1  loss 0.2500" in out and "checkpoint of step 2" in out
+    assert [record.message for record in caplog.records if record.exc_info] == ["the display stumbled"] * 2

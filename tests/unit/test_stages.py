@@ -1,0 +1,71 @@
+"""A stage's seconds are its own; what is in no stage belongs to the outermost one."""
+
+import pytest
+
+from mifo_verl.bridge import stages as module
+from mifo_verl.bridge.stages import Stages
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands still until it is moved."""
+
+    class Clock:
+        now = 100.0
+
+        def monotonic(self) -> float:
+            return self.now
+
+    made = Clock()
+    monkeypatch.setattr(module, "time", made)
+    return made
+
+
+def test_the_seconds_of_a_stage_are_those_outside_of_the_stages_inside_it(clock):
+    stages = Stages()
+    with stages.stage("SFT phase"):
+        clock.now += 3
+        with stages.stage("probe"):
+            clock.now += 10
+            with stages.stage("rollout"):
+                clock.now += 20
+            assert stages.current().name == "probe" and stages.current().own(clock.now) == 10
+        assert stages.current().name == "SFT phase" and stages.current().own(clock.now) == 3
+        clock.now += 1
+    assert [stages.usual(name) for name in ("SFT phase", "probe", "rollout")] == [4, 10, 20]
+    assert stages.current() is None and stages.usual("validation") is None
+
+
+def test_what_is_in_no_stage_is_the_rest_of_its_step(clock):
+    stages = Stages()
+    stages.begins("start-up", at_least=300)
+    clock.now += 7
+    assert (stages.current().name, stages.current().at_least) == ("start-up", 300)
+    for rest in (2, 4, 6):
+        stages.step_begins()
+        with stages.stage("rollout"):
+            clock.now += 50
+        clock.now += rest
+        assert stages.current().name == "the rest of the step" and stages.current().own(clock.now) == rest
+    stages.begins("the end")
+    assert stages.usual("start-up") == 7 and stages.usual("the rest of the step") == 4
+    assert stages.usual_step() == 53  # 52 and 54 have ended
+    assert stages.current().own(clock.now) == 0
+
+
+def test_a_stage_that_raises_has_ended(clock):
+    stages = Stages()
+    stages.begins("start-up")
+    with pytest.raises(OSError), stages.stage("validation"):
+        clock.now += 5
+        raise OSError
+    assert stages.current().name == "start-up" and stages.usual("validation") == 5
+
+
+def test_what_was_told_of_a_stage_is_told_again_by_its_own_seconds_alone(clock):
+    stages = Stages()
+    with stages.stage("SFT phase"):
+        stages.current().told = 40.0
+        with stages.stage("probe"):
+            assert stages.current().told == 0
+        assert stages.current().told == 40.0
