@@ -200,6 +200,7 @@ class MifoTrainer(MeasuringTrainer):
         """
         self._sft_report = None
         self.hard_prompts.begin_step()
+        self.replay_buffer.discarded_rollouts = 0
         if self._sft is not None:
             batch = self._no_rollouts()
             self.actor_rollout_wg.enter_sft()
@@ -285,6 +286,7 @@ class MifoTrainer(MeasuringTrainer):
         interval = self.interval - 1 if self._sft_report is not None else self.interval
         rows = sum(not tag.get("is_padding", False) for tag in batch.tags)
         line = rl_line(metrics, timing_raw, self.hard_prompts, interval, self.global_steps, rows)
+        line["discarded_rollouts"] = self.replay_buffer.discarded_rollouts
         line |= self.spending.of_rl(line, rows)
         line["buffer_size"] = self._sft.buffer_size if self._sft is not None else len(self.buffer)
         if self._sft is not None and self._sft.before is not None:  # the RL phase ends here
