@@ -351,7 +351,7 @@ class MifoTrainer(MeasuringTrainer):
             super().fit(agent_loop_manager)
         finally:
             self.watchdog.end()  # what dies from here on was ended on purpose
-        last = self._validation or self._validate()
+        last = self._validation or self._validate_at_end()
         shards = "".join(self.actor_rollout_wg.weights_sha256())
         self.records.write_end(
             accuracy_start=self._accuracy_start,
@@ -361,6 +361,14 @@ class MifoTrainer(MeasuringTrainer):
             seconds_before=self._seconds_before,
         )
         reach("exit")
+
+    def _validate_at_end(self) -> dict[str, float]:
+        """verl's loop has closed what writes the answers (``trainer.validation_data_dir``): it is opened once more."""
+        self._init_dump_executor()
+        try:
+            return self._validate()
+        finally:
+            self._shutdown_dump_executor()
 
 
 def _has_rollouts(batch: KVBatchMeta) -> bool:
