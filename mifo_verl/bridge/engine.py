@@ -104,10 +104,11 @@ class MifoEngine(SaveTogetherMixin, CpuModuleMixin, FSDPEngineWithLMHead):
     # ------------------------------------------------------------------ phases
 
     def begin_interval(self) -> None:
-        """Remember theta_start where something is measured against it."""
-        measured = self.mifo.probe.kl_to_start or self.mifo.probe.shifts or self.mifo.inspect.mask
-        if isinstance(self.mifo.freeze, GradientFreeze) or measured:
+        """Remember theta_start where something needs it; elsewhere forget the one of an earlier interval."""
+        if self.mifo.keeps_start:
             self.interval.begin()
+        else:
+            self.interval.start = None
 
     def begin_sft(self, interval: int) -> MaskReport | None:
         """Select the mask, then let the SFT phase's optimizer, learning rate and clip norm in. Collective."""
@@ -156,6 +157,8 @@ class MifoEngine(SaveTogetherMixin, CpuModuleMixin, FSDPEngineWithLMHead):
         separate = None if self.mifo.sft.optimizer == "shared" else self._build_optimizer(self.module)
         load_shards(folder, self.interval, separate, self.rank, torch.distributed.get_world_size())
         self._separate = separate if separate is not None and separate.state else None
+        if not self.mifo.keeps_start:
+            self.interval.start = None
 
     def _lend_optimizer(self, sft: SftConfig) -> None:
         lrs = [group["lr"] for group in self.optimizer.param_groups]
@@ -204,10 +207,10 @@ class MifoEngine(SaveTogetherMixin, CpuModuleMixin, FSDPEngineWithLMHead):
             return super().forward_step(micro_batch, loss_function, forward_only)
         if self.interval.start is None:
             raise RuntimeError("no theta_start is kept; begin_interval() comes first")
-        with self.interval.model.swapped(self.interval.start):
-            _, start = super().forward_step(micro_batch, None, forward_only)
-        self._start_output = start["model_output"]
         try:
+            with self.interval.model.swapped(self.interval.start):
+                _, start = super().forward_step(micro_batch, None, forward_only)
+            self._start_output = start["model_output"]
             return super().forward_step(micro_batch, loss_function, forward_only)
         finally:
             self._start_logits = None
@@ -217,6 +220,10 @@ class MifoEngine(SaveTogetherMixin, CpuModuleMixin, FSDPEngineWithLMHead):
         self, output: Any, output_args: dict[str, Any], micro_batch: TensorDict, logits_processor_func: Callable | None
     ) -> dict[str, Tensor]:
         """verl's log-probs; for an SFT batch also the entropy that tokens are selected by, for a probe the shift."""
+        found = self._of_logits(output, output_args, micro_batch)
+        return super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func) | found
+
+    def _of_logits(self, output: Any, output_args: dict[str, Any], micro_batch: TensorDict) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
         if tu.get_non_tensor_data(micro_batch, SELECTION_ENTROPY, default=False):
             found["entropy"] = self._by_token(
@@ -224,7 +231,7 @@ class MifoEngine(SaveTogetherMixin, CpuModuleMixin, FSDPEngineWithLMHead):
             )
         if tu.get_non_tensor_data(micro_batch, POLICY_SHIFT, default=False):
             found |= self._shift(output, output_args, micro_batch)
-        return super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func) | found
+        return found
 
     def _shift(self, output: Any, output_args: dict[str, Any], micro_batch: TensorDict) -> dict[str, Tensor]:
         """Nothing under theta_start, whose logits are kept for one pass; then the KL, and what that pass gave."""
