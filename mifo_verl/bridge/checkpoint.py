@@ -63,6 +63,8 @@ class ControllerState:
     """Ids of the training prompts last seen solved."""
     cross_entropy_start: float | None = None
     """Of the held-out demonstrations at the start of the interval, where it was measured."""
+    measured_on: str = ""
+    """``measured_on`` of the probe data that these values were measured on."""
 
 
 def save_controller(folder: Path, state: ControllerState) -> None:

@@ -124,6 +124,10 @@ class MifoTrainer(MeasuringTrainer):
             decode=lambda token: self.tokenizer.decode([token]),
         )
         self._load_interval()
+        self._has_start = all(self.actor_rollout_wg.has_start())
+        if self._resumed is not None and self.probe.kl_to_start and not self._has_start:
+            text = "the checkpoint has no start of its interval: kl_to_start is null until the next interval begins"
+            self.records.event("probe", text)
 
     def _on_poll(self) -> None:
         self.watchdog.raise_if_failed()
@@ -158,7 +162,11 @@ class MifoTrainer(MeasuringTrainer):
         """The first interval begins, unless a checkpoint brought one along."""
         super().on_train_begin()
         if self._resumed is None:
-            self.actor_rollout_wg.begin_interval()
+            self._begin_interval()
+
+    def _begin_interval(self) -> None:
+        self.actor_rollout_wg.begin_interval()
+        self._has_start = self.mifo.keeps_start
 
     def _state(self) -> ControllerState:
         return ControllerState(
@@ -171,12 +179,13 @@ class MifoTrainer(MeasuringTrainer):
             sft=self._sft,
             solved=list(self.probes.solved.ids),
             cross_entropy_start=self.probes.cross_entropy_start,
+            measured_on=self._measured_on,
         )
 
     def _restore(self, state: ControllerState) -> None:
         self.interval, self.rl_steps, self._drawn = state.interval, state.rl_steps, state.drawn
         self._accuracy_start, self._sft = state.accuracy_start, state.sft
-        self.probes.solved.ids, self.probes.cross_entropy_start = state.solved, state.cross_entropy_start
+        self._take_up(state)
         for entry in state.buffer:
             self.buffer.put(entry)
 
@@ -265,7 +274,7 @@ class MifoTrainer(MeasuringTrainer):
             self._sft_report["probes"] |= measured
         self.interval += 1
         self.rl_steps = 0
-        self.actor_rollout_wg.begin_interval()
+        self._begin_interval()
         metrics.update(sft_metrics(self._sft_report))
 
     @timed("weight sync")
