@@ -279,14 +279,12 @@ def _value_model_with_sdpa(local_path: str, torch_dtype: Any, model_config: Any,
 
 
 def register_engines() -> None:
-    """Choose these engines for FSDP on CPU and on NVIDIA GPUs; again is harmless."""
+    """Choose these engines for FSDP2 on CPU and on NVIDIA GPUs; again is harmless."""
     for model_type, engine in (("language_model", MifoEngine), ("value_model", MifoCriticEngine)):
         for device, vendor in (("cpu", None), ("cuda", "nvidia")):
             key = (device, vendor) if vendor else device
             if EngineRegistry._engines[model_type]["fsdp2"].get(key) is not engine:
-                EngineRegistry.register(model_type=model_type, backend=["fsdp", "fsdp2"], device=device, vendor=vendor)(
-                    engine
-                )
+                EngineRegistry.register(model_type=model_type, backend="fsdp2", device=device, vendor=vendor)(engine)
 
 
 register_engines()
