@@ -4,10 +4,11 @@ import math
 
 import pytest
 
+from mifo_verl.report.bands import t_cdf, t_quantile
 from mifo_verl.sweep.definition import Question
 from mifo_verl.sweep.numbers import compute_of
 from mifo_verl.sweep.show import to_csv, to_markdown
-from mifo_verl.sweep.statistics import interval, paired, t_cdf, t_quantile
+from mifo_verl.sweep.statistics import interval, paired
 from mifo_verl.sweep.table import claim, compared, make_table
 
 
