@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -14,9 +15,11 @@ import yaml
 from mifo_verl.bridge.compose import ConfigError, compose_config, compose_seeds, config_folder
 from mifo_verl.bridge.expand import expand
 from mifo_verl.sweep.__main__ import main
-from mifo_verl.sweep.definition import Definition, parse, read_definition
+from mifo_verl.sweep.definition import Definition, Question, parse, read_definition
 from mifo_verl.sweep.forgetting import main as forgetting
 from mifo_verl.sweep.plan import arm_label, plan
+from mifo_verl.sweep.run import Runner
+from mifo_verl.sweep.store import read_sweep, write_sweep
 
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_train.py")))
 
@@ -173,6 +176,47 @@ def test_a_signal_reaches_the_run_and_the_sweep_ends_with_75(sweep_of, tmp_path,
     assert "the same command goes on" in capsys.readouterr().out
 
 
+def test_a_signal_that_comes_while_a_run_is_being_started_reaches_it(tmp_path, monkeypatch):
+    (run,) = plan(Definition(), ["experiment=quickstart", "seed=0"], tmp_path)
+    runner = Runner((sys.executable, "-c", "import time; time.sleep(60)"))
+    started = []
+
+    class SlowToReturn(subprocess.Popen):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            started.append(self)
+            runner._on_signal(signal.SIGTERM, None)  # after the check, before the run is known
+
+    monkeypatch.setattr(subprocess, "Popen", SlowToReturn)
+    assert runner._one(run) == (f"{run.name}: stopped", False)
+    assert started[0].returncode == -signal.SIGTERM and runner._running == {}
+
+
+def test_no_signal_is_sent_to_the_number_of_a_process_that_has_ended(monkeypatch):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    sent = []
+    monkeypatch.setattr(os, "kill", lambda *to: sent.append(to))
+    runner = Runner()
+    runner._running["ended"] = ended
+    runner._on_signal(signal.SIGTERM, None)
+    assert sent == [] and runner._signals == [signal.SIGTERM]
+
+
+def test_a_later_call_without_questions_keeps_those_that_were_asked(tmp_path):
+    asked = Definition(
+        title="Mine", arms={"a": ["method=mifo"], "b": ["method=rl_only"]}, baseline="b", numbers=["gain"],
+        questions=[Question("Why?", [("a", "b")])],
+    )  # fmt: skip
+    write_sweep(tmp_path, asked, "first", plan(asked, ["experiment=quickstart"], tmp_path))
+    more = Definition(arms={"a": ["method=mifo"]})
+    write_sweep(tmp_path, more, "second", plan(more, ["experiment=quickstart", "seed=7"], tmp_path))
+    held = read_sweep(tmp_path)
+    assert [run["name"] for run in held["runs"]] == ["a-seed0", "b-seed0", "a-seed7"]
+    assert (held["title"], held["baseline"], held["numbers"], held["command"]) == ("Mine", "b", ["gain"], "second")
+    assert held["questions"] == [{"ask": "Why?", "pairs": [["a", "b"]], "numbers": ["accuracy"]}]
+
+
 # The definitions
 
 
@@ -215,6 +259,40 @@ def test_these_are_the_definitions():
 def test_an_unknown_key_of_a_definition_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"arm must be one of .* \(did you mean arms\?\)"):
         parse(yaml.safe_load("arm: {a: method=mifo}"), tmp_path / "x.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("numbers: [acuracy]", r"numbers=acuracy must be one of accuracy, gain, .* \(did you mean accuracy\?\)"),
+        ("questions: [{ask: Why, pairs: [], numbers: [accuracy, gain, sft/accuracy]}]", "must be one or two"),
+        ("questions: [{ask: Why, pairs: [], numbers: []}]", "must be one or two"),
+        ("questions: [{ask: Why, pair: []}]", r"pair must be one of ask, pairs, numbers \(did you mean pairs\?\)"),
+    ],
+)
+def test_what_answers_a_question_is_checked_when_it_is_asked(text, said, tmp_path):
+    with pytest.raises(ConfigError, match=said):
+        parse(yaml.safe_load(text), tmp_path / "x.yaml")
+
+
+def test_an_arm_of_a_question_that_the_definition_does_not_have_is_refused(tmp_path):
+    definition = parse(
+        yaml.safe_load(
+            "{arms: {mifo: method=mifo, alone: method=rl_only}, questions: [{ask: Why, pairs: [[mifo, alnoe]]}]}"
+        ),
+        tmp_path / "x.yaml",
+    )
+    with pytest.raises(
+        ConfigError, match=r"alnoe in the pairs of 'Why' must be one of mifo, alone \(did you mean alone\?\)"
+    ):
+        plan(definition, ["experiment=quickstart"], tmp_path)
+
+
+def test_the_questions_on_cost_are_answered_by_what_was_lost_and_gained():
+    asked = {question.ask: question.numbers for question in read_definition("evidence").questions}
+    cost = {ask for ask, numbers in asked.items() if numbers == ["sft/solved_accuracy", "sft/hard_accuracy"]}
+    assert cost == {"Does freezing reduce what SFT costs?", "Does the selection of tokens by entropy?"}
+    assert all(numbers == ["accuracy"] for ask, numbers in asked.items() if ask not in cost)
 
 
 def test_forgetting_checks_both_stages_before_the_first(capsys):

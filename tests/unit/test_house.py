@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "demonstrations": {"types", "registry", "command_line", "keyed_lines", "rewards", "data", "generation"},
     "inspect": {"types", "method", "bridge"},
     "analyze": {"registry", "inspect", "sweep"},
-    "sweep": {"registry", "config", "report", "bridge"},
+    "sweep": {"registry", "config", "coupling", "report", "bridge"},
     "ledger": {"types", "data", "bridge"},
     "report": {"types", "inspect", "ledger", "bridge", "coupling", "probe_cost"},
     "config": {"types", "registry", "method"},
