@@ -16,8 +16,9 @@ def updates(found: Groups, ends: list[str]) -> None:
         for end in ends:
             table.add_column(end)
         for group, sums in groups.items():
-            relative = ("-" if sums[f"{end}_relative"] is None else f"{sums[f'{end}_relative']:.2e}" for end in ends)
-            cells = [f"{sums[end]:.4g} ({over})" for end, over in zip(ends, relative, strict=True)]
+            own = [sums["ends"][end] for end in ends]
+            over = ["-" if one["relative"] is None else f"{one['relative']:.2e}" for one in own]
+            cells = [f"{one['norm']:.4g} ({relative})" for one, relative in zip(own, over, strict=True)]
             table.add_row(group, f"{sums['coordinates']:,.0f}", *cells)
         Console().print(table)
 
