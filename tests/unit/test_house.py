@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "evaluate": {"types", "registry", "command_line", "keyed_lines", "rewards", "data", "generation", "bridge"},
     "demonstrations": {"types", "registry", "command_line", "keyed_lines", "rewards", "data", "generation"},
     "inspect": {"types", "method", "bridge"},
-    "analyze": {"registry", "inspect", "sweep"},
+    "analyze": {"registry", "evaluate", "inspect", "sweep"},
     "sweep": {"registry", "config", "coupling", "report", "bridge"},
     "ledger": {"types", "data", "bridge"},
     "report": {"types", "inspect", "ledger", "bridge", "coupling", "probe_cost"},
