@@ -14,8 +14,11 @@ import yaml
 
 from mifo_verl.bridge.compose import ConfigError, compose_config, compose_seeds, config_folder
 from mifo_verl.bridge.expand import expand
+from mifo_verl.data.tiny_model import START_MODEL
+from mifo_verl.sweep import forgetting as forgetting_stages
 from mifo_verl.sweep.__main__ import main
 from mifo_verl.sweep.definition import Definition, Question, parse, read_definition
+from mifo_verl.sweep.forgetting import forgetting as run_forgetting
 from mifo_verl.sweep.forgetting import main as forgetting
 from mifo_verl.sweep.plan import arm_label, plan
 from mifo_verl.sweep.run import Runner
@@ -300,3 +303,40 @@ def test_forgetting_checks_both_stages_before_the_first(capsys):
     assert forgetting(["mifo.sft.lr=-1", "seed=0"]) == 2
     said = capsys.readouterr().err
     assert "rl_steps=0 must be a whole number" in said and "mifo.sft.lr=-1 must be a number above 0" in said
+
+
+def test_forgetting_goes_on_from_the_weights_after_rl_and_every_method_from_the_same(
+    sweep_of, tmp_path, monkeypatch, capsys
+):
+    merged = []
+
+    def merge(checkpoint: Path, dtype: str) -> Path:
+        merged.append((checkpoint.relative_to(tmp_path), dtype))
+        return START_MODEL
+
+    monkeypatch.setattr(forgetting_stages, "merged_folder", merge)
+    monkeypatch.setattr(forgetting_stages, "check_arms", lambda _: None)  # another test's; `sweep` checks both stages
+    given = [f"sweep_dir={tmp_path}/f", "seed=0,1", "rl_steps=4", "steps=2"]
+    assert forgetting([*given, "--plan"]) == 0
+    planned = [line.split(":")[0].removeprefix(f"{tmp_path}/f/") for line in capsys.readouterr().out.splitlines()]
+    methods = ("rl_only", "sft_only", "interleave", "mifo", "mifo_dagger")
+    before = [f"rl-seed{seed}" for seed in (0, 1)]
+    after = [f"{method}-seed{seed}" for method in methods for seed in (0, 1)]
+    assert planned == [f"before/{name}" for name in before] + [f"after/{name}" for name in after]
+    assert merged == [] and not (tmp_path / "f").exists()
+    log = tmp_path / "started"
+    log.write_text("")
+    assert run_forgetting(given, FAKE) == 0
+    assert [line.split()[0] for line in log.read_text().splitlines()] == before + after
+    assert merged == [(Path(f"f/before/rl-seed{seed}/checkpoints/global_step_4"), "float32") for seed in (0, 1)]
+    for name in after:
+        config = yaml.safe_load((tmp_path / "f" / "after" / name / "config.yaml").read_text())
+        start = Path(config["actor_rollout_ref"]["model"]["path"])
+        assert start == tmp_path / f"f/before/rl-seed{name[-1]}/model" and start.resolve() == START_MODEL.resolve()
+        assert config["trainer"]["total_training_steps"] == 2
+    first = yaml.safe_load((tmp_path / "f/before/rl-seed0/config.yaml").read_text())["trainer"]
+    assert (first["total_training_steps"], first["save_freq"]) == (4, 4)
+    plan_of_after = read_sweep(tmp_path / "f" / "after")
+    assert plan_of_after["baseline"] == "rl_only" and plan_of_after["command"].startswith(
+        "python -m mifo_verl.analyze forg"
+    )
