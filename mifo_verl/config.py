@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from mifo_verl.method.freezing import FREEZES, Freeze
+from mifo_verl.method.freezing import FREEZES, Freeze, GradientFreeze
 from mifo_verl.method.importance import IMPORTANCE_SCORERS, ImportanceScorer
 from mifo_verl.method.prompt_selection import PROMPT_SELECTORS, PromptSelector
-from mifo_verl.method.schedule import SCHEDULES, Schedule
+from mifo_verl.method.schedule import SCHEDULES, Never, Schedule, WhenFull
 from mifo_verl.method.sft_loss import SFT_LOSSES, SftLoss
 from mifo_verl.method.token_selection import TOKEN_SELECTORS, TokenSelector
 from mifo_verl.registry import Registry, nearest
@@ -58,7 +58,7 @@ class ProbeConfig:
     solved_accuracy: Share = 1
     """Rollout accuracy from which a training prompt is solved."""
     hard: int = 32
-    """Prompts of the buffer, the oldest first, asked before and after the SFT phase that trains on them."""
+    """Prompts that an SFT phase trains on, the oldest first, asked before and after it."""
     demonstrations: int = 64
     """Held-out demonstrations whose cross-entropy is taken at every border."""
     demonstration_file: str | None = None
@@ -211,6 +211,19 @@ class MifoConfig:
     watchdog: WatchdogConfig
     sparsify: SparsifyConfig
     budget: BudgetConfig
+
+    @property
+    def keeps_start(self) -> bool:
+        """Whether an interval's start is kept: for the mask, for what is measured of SFT phases, for the KL of RL."""
+        of_sft = isinstance(self.freeze, GradientFreeze) or self.inspect.mask or self.probe.shifts
+        return self.probe.kl_to_start or (of_sft and not isinstance(self.schedule, Never))
+
+    @property
+    def sft_limit(self) -> int | None:
+        """The entries that an SFT phase takes out of the buffer at most, the oldest; all where None."""
+        if self.sft.surplus == "keep" and isinstance(self.schedule, WhenFull):
+            return self.schedule.size
+        return None
 
 
 _REGISTRIES: dict[str, Registry[Any]] = {

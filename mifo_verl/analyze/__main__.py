@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from mifo_verl.analyze.overlap import support_overlap
 from mifo_verl.analyze.prune import write_pruned
 from mifo_verl.analyze.subspace import subspace
 from mifo_verl.analyze.updates import update_norms
+from mifo_verl.evaluate.__main__ import evaluate
+from mifo_verl.evaluate.questions import load_set
+from mifo_verl.evaluate.settings import Settings, parse_settings
 from mifo_verl.inspect.sources import open_weights
 from mifo_verl.registry import nearest
 from mifo_verl.sweep import __main__ as sweeps
@@ -21,7 +25,8 @@ from mifo_verl.sweep import forgetting
 USAGE = """usage: python -m mifo_verl.analyze <what> <weights> ... [key=value ...]
   updates   START END [END ...]            norm of every END's update, by layer and by kind of matrix
   prune     START END out=<folder> [rates=0,0.1,0.2,0.3,0.4,0.5] [seed=0] [rescale=no|dare] [dtype=bfloat16]
-                                           pruned models as Hugging Face folders out/rate_<p>
+                                           pruned models as Hugging Face folders out/rate_<p>;
+        benchmarks=[<name or file>,...] [setting=value ...]   evaluates each, with the settings of mifo_verl.evaluate
   subspace  START END [rank=16] [device=cpu]   principal angles of the leading singular vectors
   overlap   START A B [start_b=START_B] [dtype=bfloat16|float32]   where the updates to A and to B meet
   these four but prune: [json=<file>]      the same numbers in a file
@@ -33,6 +38,8 @@ weights: a Hugging Face folder, a checkpoint global_step_N, or global_step_N@sta
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 Options = dict[str, str]
+_EVALUATION = tuple(one.name for one in fields(Settings) if one.name not in ("model", "out", "seed", "dtype"))
+"""The settings of mifo_verl.evaluate that ``prune`` hands on; the seed is that of the masks too."""
 
 
 def _updates(weights: list[str], options: Options) -> Any:
@@ -47,16 +54,40 @@ def _prune(weights: list[str], options: Options) -> None:
         raise ValueError("out= must be a folder; the pruned models are written into it")
     rescale = _choice(options, "rescale", ("no", "dare"), "no") == "dare"
     dtype = _DTYPES[_choice(options, "dtype", tuple(_DTYPES), "float32")] if "dtype" in options else None
+    out, folders = Path(options["out"]), _by_rate(options)
+    settings = _evaluation(options, list(folders.values()), out / "evaluation")
     start, end = open_weights(weights[0]), open_weights(weights[1])
     folder = Path(weights[1])
     model = folder / "actor" / "huggingface" if (folder / "actor").is_dir() else folder
-    for text in options.get("rates", "0,0.1,0.2,0.3,0.4,0.5").split(","):
-        rate = _number("rates", text)
-        if not 0 <= rate < 1:
+    seed = int(_number("seed", options.get("seed", "0")))
+    for rate, own in folders.items():
+        write_pruned(start, end, model, own, float(rate), seed, rescale, dtype)
+        print(own)
+    if settings is not None:
+        show.pruned(dict(zip(folders, evaluate(settings), strict=True)))
+
+
+def _by_rate(options: Options) -> dict[str, Path]:
+    """The folder of every rate."""
+    rates = [text.strip() for text in options.get("rates", "0,0.1,0.2,0.3,0.4,0.5").split(",")]
+    for text in rates:
+        if not 0 <= _number("rates", text) < 1:
             raise ValueError(f"rates={text} must be numbers in [0, 1); 1 would leave nothing of the update")
-        out = Path(options["out"]) / f"rate_{text.strip()}"
-        write_pruned(start, end, model, out, rate, int(_number("seed", options.get("seed", "0"))), rescale, dtype)
-        print(out)
+    return {text: Path(options["out"]) / f"rate_{text}" for text in rates}
+
+
+def _evaluation(options: Options, models: list[Path], out: Path) -> Settings | None:
+    """The evaluation of these models; None where no benchmark is asked for. Raises ValueError on its mistakes."""
+    asked = [f"{key}={value}" for key, value in options.items() if key in _EVALUATION]
+    if "benchmarks" not in options:
+        if asked:
+            raise ValueError(f"{asked[0]} must go with benchmarks=[<name or file>,...]; without them none is evaluated")
+        return None
+    seed = [f"seed={options['seed']}"] if "seed" in options else []
+    settings = parse_settings([f"model=[{','.join(map(str, models))}]", f"out={out}", *seed, *asked])
+    for entry in settings.benchmarks:
+        load_set(entry, settings.data, settings.samples, settings.limit)  # a mistake is told before anything is written
+    return settings
 
 
 def _subspace(weights: list[str], options: Options) -> Any:
@@ -79,7 +110,7 @@ def _overlap(weights: list[str], options: Options) -> Any:
 
 _COMMANDS: dict[str, tuple[Callable[[list[str], Options], Any], int, int | None, tuple[str, ...]]] = {
     "updates": (_updates, 2, None, ("json",)),
-    "prune": (_prune, 2, 2, ("out", "rates", "seed", "rescale", "dtype")),
+    "prune": (_prune, 2, 2, ("out", "rates", "seed", "rescale", "dtype", *_EVALUATION)),
     "subspace": (_subspace, 2, 2, ("rank", "device", "json")),
     "overlap": (_overlap, 3, 3, ("start_b", "dtype", "json")),
 }
@@ -103,7 +134,7 @@ def main(arguments: list[str]) -> int:
         found, options = _run(arguments[0], arguments[1:])
         if "json" in options:
             Path(options["json"]).write_text(json.dumps(found, indent=2) + "\n")
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

@@ -1,6 +1,6 @@
 """The analyses as tables on a terminal."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -16,8 +16,9 @@ def updates(found: Groups, ends: list[str]) -> None:
         for end in ends:
             table.add_column(end)
         for group, sums in groups.items():
-            relative = ("-" if sums[f"{end}_relative"] is None else f"{sums[f'{end}_relative']:.2e}" for end in ends)
-            cells = [f"{sums[end]:.4g} ({over})" for end, over in zip(ends, relative, strict=True)]
+            own = [sums["ends"][end] for end in ends]
+            over = ["-" if one["relative"] is None else f"{one['relative']:.2e}" for one in own]
+            cells = [f"{one['norm']:.4g} ({relative})" for one, relative in zip(own, over, strict=True)]
             table.add_row(group, f"{sums['coordinates']:,.0f}", *cells)
         Console().print(table)
 
@@ -45,6 +46,17 @@ def subspace(rows: list[dict[str, Any]], rank: int) -> None:
             values = _mean(row["values"] for row in own)
             table.add_row(group, str(len(own)), *(f"{cell:.2f}" for cell in cells), f"{values:.2e}")
         Console().print(table)
+
+
+def pruned(by_rate: Mapping[str, dict[str, Any]]) -> None:
+    """Accuracy with its 95 % interval by rate and benchmark, from the tables of an evaluation."""
+    benchmarks = list(dict.fromkeys(name for model in by_rate.values() for name in model["benchmarks"]))
+    table = Table("rate", *benchmarks, "average", title="percent correct [95 % interval] of the pruned update")
+    for rate, model in by_rate.items():
+        found = [model["benchmarks"][name]["metrics"]["avg"] for name in benchmarks] + [model["average"]["avg"]]
+        cells = (f"{100 * one['mean']:.1f} \\[{100 * one['low']:.1f}, {100 * one['high']:.1f}]" for one in found)
+        table.add_row(rate, *cells)
+    Console().print(table)
 
 
 def _titled(found: Groups) -> Iterable[tuple[str, dict[str, dict[str, Any]]]]:

@@ -30,26 +30,28 @@ def grouped(names: Iterable[str], measure: Callable[[str], Sums], what: str) -> 
 def update_norms(start: Weights, ends: dict[str, Weights]) -> dict[str, dict[str, dict[str, Any]]]:
     """``by_layer``, ``by_kind``, ``total``: of every group its coordinates, and of every end the norm of its update.
 
-    ``<end>`` is the L2 norm of the update, ``<end>_relative`` the same over the norm of the start, ``<end>_moved`` the
-    number of coordinates that differ; over a norm of 0 it is None. Raises ValueError where the models are not the same.
+    ``ends`` has for every end the L2 ``norm`` of the update, ``relative`` the same over the norm of the start (None
+    over 0), and ``moved``, the coordinates that differ. Raises ValueError where the models are not the same.
     """
 
     def measure(name: str) -> Sums:
         first = start.tensor(name).double()
         values = {"coordinates": float(first.numel()), "start": _square(first)}
-        for label, end in ends.items():
+        for number, end in enumerate(ends.values()):
             change = end.tensor(name).double() - first
-            values |= {label: _square(change), f"{label}_moved": float((change != 0).sum())}
+            values |= {f"norm {number}": _square(change), f"moved {number}": float((change != 0).sum())}
         return values
 
-    tables: dict[str, dict[str, dict[str, Any]]] = grouped(common_names(start, *ends.values()), measure, "updates")
-    for groups in tables.values():
-        for sums in groups.values():
-            size = math.sqrt(sums.pop("start"))
-            for label in ends:
-                sums[label] = math.sqrt(sums[label])
-                sums[f"{label}_relative"] = sums[label] / size if size else None
-    return tables
+    def table_of(sums: Sums) -> dict[str, Any]:
+        size, found = math.sqrt(sums["start"]), {}
+        for number, label in enumerate(ends):
+            norm = math.sqrt(sums[f"norm {number}"])
+            moved = sums[f"moved {number}"]
+            found[label] = {"norm": norm, "relative": norm / size if size else None, "moved": moved}
+        return {"coordinates": sums["coordinates"], "ends": found}
+
+    tables = grouped(common_names(start, *ends.values()), measure, "updates")
+    return {by: {group: table_of(sums) for group, sums in groups.items()} for by, groups in tables.items()}
 
 
 def _square(tensor: Tensor) -> float:

@@ -30,9 +30,9 @@ class Spending:
     def of_rl(self, line: dict[str, Any], num_sequences: int) -> dict[str, int]:
         """``generated_tokens`` and ``flops`` of an RL record whose batch had so many rollouts.
 
-        Rollouts that were made and not trained on (DAPO's filter) count with the batch's mean length.
+        Rollouts that were made and not trained on (DAPO's) count with the batch's mean length.
         """
-        made = max(line["rollouts"], num_sequences) / num_sequences if num_sequences else 0.0
+        made = (num_sequences + line["discarded_rollouts"]) / num_sequences if num_sequences else 0.0
         trained = line["prompt_tokens"] + line["response_tokens"]
         return {
             "generated_tokens": round(line["response_tokens"] * made),

@@ -66,6 +66,8 @@ class ControllerState:
     """Of the held-out demonstrations at the start of the interval, where it was measured."""
     kl_in_reward: float | None = None
     """verl's coefficient of the KL penalty in the reward, which its adaptive controller moves at every step."""
+    measured_on: str = ""
+    """``measured_on`` of the probe data that these values were measured on."""
 
 
 def save_controller(folder: Path, state: ControllerState) -> None:

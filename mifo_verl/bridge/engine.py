@@ -105,10 +105,11 @@ class MifoEngine(SkippedUpdatesMixin, SaveTogetherMixin, CpuModuleMixin, FSDPEng
     # ------------------------------------------------------------------ phases
 
     def begin_interval(self) -> None:
-        """Remember theta_start where something is measured against it."""
-        measured = self.mifo.probe.kl_to_start or self.mifo.probe.shifts or self.mifo.inspect.mask
-        if isinstance(self.mifo.freeze, GradientFreeze) or measured:
+        """Remember theta_start where something needs it; elsewhere forget the one of an earlier interval."""
+        if self.mifo.keeps_start:
             self.interval.begin()
+        else:
+            self.interval.start = None
 
     def begin_sft(self, interval: int) -> MaskReport | None:
         """Select the mask, then let the SFT phase's optimizer, learning rate and clip norm in. Collective."""
@@ -157,6 +158,8 @@ class MifoEngine(SkippedUpdatesMixin, SaveTogetherMixin, CpuModuleMixin, FSDPEng
         separate = None if self.mifo.sft.optimizer == "shared" else self._build_optimizer(self.module)
         load_shards(folder, self.interval, separate, self.rank, torch.distributed.get_world_size())
         self._separate = separate if separate is not None and separate.state else None
+        if not self.mifo.keeps_start:
+            self.interval.start = None
 
     def _lend_optimizer(self, sft: SftConfig) -> None:
         lrs = [group["lr"] for group in self.optimizer.param_groups]
@@ -205,10 +208,10 @@ class MifoEngine(SkippedUpdatesMixin, SaveTogetherMixin, CpuModuleMixin, FSDPEng
             return super().forward_step(micro_batch, loss_function, forward_only)
         if self.interval.start is None:
             raise RuntimeError("no theta_start is kept; begin_interval() comes first")
-        with self.interval.model.swapped(self.interval.start):
-            _, start = super().forward_step(micro_batch, None, forward_only)
-        self._start_output = start["model_output"]
         try:
+            with self.interval.model.swapped(self.interval.start):
+                _, start = super().forward_step(micro_batch, None, forward_only)
+            self._start_output = start["model_output"]
             return super().forward_step(micro_batch, loss_function, forward_only)
         finally:
             self._start_logits = None
@@ -218,6 +221,10 @@ class MifoEngine(SkippedUpdatesMixin, SaveTogetherMixin, CpuModuleMixin, FSDPEng
         self, output: Any, output_args: dict[str, Any], micro_batch: TensorDict, logits_processor_func: Callable | None
     ) -> dict[str, Tensor]:
         """verl's log-probs; for an SFT batch also the entropy that tokens are selected by, for a probe the shift."""
+        found = self._of_logits(output, output_args, micro_batch)
+        return super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func) | found
+
+    def _of_logits(self, output: Any, output_args: dict[str, Any], micro_batch: TensorDict) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
         if tu.get_non_tensor_data(micro_batch, SELECTION_ENTROPY, default=False):
             found["entropy"] = self._by_token(
@@ -225,7 +232,7 @@ class MifoEngine(SkippedUpdatesMixin, SaveTogetherMixin, CpuModuleMixin, FSDPEng
             )
         if tu.get_non_tensor_data(micro_batch, POLICY_SHIFT, default=False):
             found |= self._shift(output, output_args, micro_batch)
-        return super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func) | found
+        return found
 
     def _shift(self, output: Any, output_args: dict[str, Any], micro_batch: TensorDict) -> dict[str, Tensor]:
         """Nothing under theta_start, whose logits are kept for one pass; then the KL, and what that pass gave."""
@@ -273,14 +280,12 @@ def _value_model_with_sdpa(local_path: str, torch_dtype: Any, model_config: Any,
 
 
 def register_engines() -> None:
-    """Choose these engines for FSDP on CPU and on NVIDIA GPUs; again is harmless."""
+    """Choose these engines for FSDP2 on CPU and on NVIDIA GPUs; again is harmless."""
     for model_type, engine in (("language_model", MifoEngine), ("value_model", MifoCriticEngine)):
         for device, vendor in (("cpu", None), ("cuda", "nvidia")):
             key = (device, vendor) if vendor else device
             if EngineRegistry._engines[model_type]["fsdp2"].get(key) is not engine:
-                EngineRegistry.register(model_type=model_type, backend=["fsdp", "fsdp2"], device=device, vendor=vendor)(
-                    engine
-                )
+                EngineRegistry.register(model_type=model_type, backend="fsdp2", device=device, vendor=vendor)(engine)
 
 
 register_engines()

@@ -59,7 +59,7 @@ class HardPrompts:
     def collect(self, batch: KVBatchMeta, step: int) -> list[PromptGroup]:
         """Put the hard prompts of finished trajectories into the buffer; the newest accuracy decides.
 
-        Returns the groups that are finished.
+        Returns the groups that are whole: accuracies over all N rollouts.
         """
         if not batch.keys:
             return []
@@ -76,13 +76,13 @@ class HardPrompts:
             self.num_correct += num_correct
             self.num_rollouts += num_rollouts
             self._consider(uid, num_correct, num_rollouts, prompts[uid].tolist(), step)
-        return self.groups[first:]
+        return [group for group in self.groups[first:] if self._is_whole(group)]
 
     def _consider(self, uid: str, num_correct: int, num_rollouts: int, prompt_ids: list[int], step: int) -> None:
         row = self._rows[uid]
         group = PromptGroup(prompt_id_of(row), num_correct, num_rollouts, step)
         self.groups.append(group)
-        if num_rollouts < self._num_rollouts:  # some failed: what is left is no accuracy over N
+        if not self._is_whole(group):
             self.rejected["incomplete"] += 1
             return
         if not self._selector(group):
@@ -91,6 +91,10 @@ class HardPrompts:
         example = self.example(row, prompt_ids)
         if example is not None:
             self.buffer.put(BufferEntry(group, example))
+
+    def _is_whole(self, group: PromptGroup) -> bool:
+        """Whether no rollout has failed: what is left of others is no accuracy over N."""
+        return group.num_rollouts >= self._num_rollouts
 
     def take_all(self) -> None:
         """Put every prompt drawn in this step into the buffer, without rollouts: SFT on the data set's own."""

@@ -4,15 +4,17 @@ from collections.abc import Callable
 from typing import Any
 
 import transfer_queue as tq
+from omegaconf import OmegaConf
 from transfer_queue import KVBatchMeta
 from verl.utils import tensordict_utils as tu
 from verl.utils.debug import marked_timer
 from verl.workers.utils.padding import response_from_nested
 
 from mifo_verl.bridge.asking import ask
+from mifo_verl.bridge.checkpoint import ControllerState
 from mifo_verl.bridge.faults import reach
 from mifo_verl.bridge.hard_prompts import HardPrompts
-from mifo_verl.bridge.probe_data import held_out
+from mifo_verl.bridge.probe_data import held_out, measured_on
 from mifo_verl.bridge.probe_step import RowSums, probe_batch, sums_of
 from mifo_verl.bridge.probe_types import Before
 from mifo_verl.bridge.probes import Probes, TokenIds
@@ -20,7 +22,7 @@ from mifo_verl.bridge.saving import SavingTrainer
 from mifo_verl.bridge.sft_step import BatchCut
 from mifo_verl.bridge.step_metrics import accuracy_by_source
 from mifo_verl.bridge.watchdog import Watchdog, timed
-from mifo_verl.config import ProbeConfig
+from mifo_verl.config import MifoConfig, ProbeConfig
 from mifo_verl.data.held_out import spread
 from mifo_verl.method.buffer import DemonstrationBuffer
 
@@ -28,6 +30,7 @@ from mifo_verl.method.buffer import DemonstrationBuffer
 class MeasuringTrainer(SavingTrainer):
     """``SavingTrainer`` with the probes of ``mifo.probe``."""
 
+    mifo: MifoConfig
     probe: ProbeConfig
     watchdog: Watchdog
     val_dataloader: Any
@@ -39,6 +42,9 @@ class MeasuringTrainer(SavingTrainer):
     rl_steps: int
     buffer: DemonstrationBuffer
     _cut: BatchCut
+    _measured_on: str
+    _has_start: bool
+    """Whether the workers keep the interval's start; where ``kl_to_start`` is switched on by a resume, they do not."""
 
     def _accuracy_now(self) -> float | None:
         return accuracy_by_source(self._validation).get("mean") if self._validation else None
@@ -50,7 +56,29 @@ class MeasuringTrainer(SavingTrainer):
 
         longest = self.config.data.max_prompt_length
         data = held_out(self.probe, self.train_dataset, self.val_dataset, prompts, longest, self.records.event)
+        self._measured_on = measured_on(data, self._asked_with())
         return Probes(self.probe, data, forward, lambda rows: ask(self, rows))
+
+    def _asked_with(self) -> dict[str, Any]:
+        """The settings that the probes' values depend on, beside their data."""
+        rollout, data = self.config.actor_rollout_ref.rollout, self.config.data
+        sizes = ("around_sft", "solved", "solved_accuracy", "hard", "rollouts")
+        sampling = OmegaConf.to_container(rollout.val_kwargs, resolve=True)
+        lengths = {"max_response_length": data.max_response_length, "seed": rollout.get("seed")}
+        return {name: getattr(self.probe, name) for name in sizes} | {"sampling": sampling} | lengths
+
+    def _take_up(self, state: ControllerState) -> None:
+        """What the probes remember of the borders before a resume, as far as it was measured as this run measures."""
+        self.probes.solved.ids, self.probes.cross_entropy_start = state.solved, state.cross_entropy_start
+        if state.measured_on == self._measured_on:
+            return
+        has_before = state.sft is not None and state.sft.before is not None
+        if has_before or state.cross_entropy_start is not None:
+            text = "the probes measure on other data or settings than before the resume: what they measured there at "
+            self.records.event("probe", text + "the last border is dropped, and what needs it is null")
+        self.probes.cross_entropy_start = None
+        if state.sft is not None:
+            state.sft.before = None
 
     def _balance_batch(self, batch: KVBatchMeta, *args: Any, **kwargs: Any) -> KVBatchMeta:
         """verl's; here the rollout servers sleep, the weights are still the step's first, and no stage is timed."""
@@ -70,7 +98,7 @@ class MeasuringTrainer(SavingTrainer):
             return None
 
         def measure() -> Before:
-            before = self.probes.before_sft(list(self.buffer))
+            before = self.probes.before_sft(self.buffer.oldest(self.mifo.sft_limit))
             self.checkpoint_manager.update_weights(self.global_steps)
             self.probes.ask_before(before)
             self.checkpoint_manager.sleep_replicas()
@@ -110,7 +138,7 @@ class MeasuringTrainer(SavingTrainer):
         batch = super()._compute_old_log_prob(batch, metrics)
         if "actor/entropy" in metrics:  # verl's is aggregated as the loss is; the record's is the mean over tokens
             metrics["mifo/rl/entropy"] = self._mean_over_tokens(batch, "entropy")
-        if self.probe.kl_to_start:
+        if self.probe.kl_to_start and self._has_start:
             with marked_timer("kl_to_start", self.timing_raw):
                 metrics["mifo/rl/kl_to_start"], metrics["mifo/rl/kl_tokens"] = self._kl_to_start(batch)
         return batch

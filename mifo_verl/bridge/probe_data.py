@@ -1,7 +1,9 @@
 """What the probes measure on, taken from the run's data sets before the first step."""
 
+import hashlib
+import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pyarrow.parquet as pq
 from mifo_verl.bridge.hard_prompts import HardPrompts
 from mifo_verl.bridge.probe_types import HeldOut, Row
 from mifo_verl.config import ProbeConfig
-from mifo_verl.data.demonstrations import demonstration_of
+from mifo_verl.data.demonstrations import demonstration_of, prompt_id_of
 from mifo_verl.data.held_out import TrainingPrompts, spread
 from mifo_verl.data.sft_batch import Rejection
 from mifo_verl.types import SftExample
@@ -43,6 +45,14 @@ def held_out(
         return None if place is None else training[place]
 
     return HeldOut(rows, demonstrations, training_row)
+
+
+def measured_on(data: HeldOut, settings: Mapping[str, Any]) -> str:
+    """A digest of what the probes measure on and of how prompts are asked: values of two of them are not compared."""
+    rows = [[prompt_id_of(row), row.get("data_source")] for row in data.rows]
+    examples = [[one.prompt_id, one.demonstration_sha256, one.prompt_ids] for one in data.demonstrations]
+    text = json.dumps([rows, examples, settings], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _prompts_of(table: Any) -> Any:

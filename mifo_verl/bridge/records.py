@@ -173,12 +173,20 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return found
 
 
+def step_seconds(line: dict[str, Any]) -> dict[str, float]:
+    """The seconds of a record by stage, none counted twice: the KL to the start is measured inside old_log_prob."""
+    seconds = dict(line["seconds"])
+    if "kl_to_start" in seconds and "old_log_prob" in seconds:
+        seconds["old_log_prob"] -= seconds["kl_to_start"]
+    return seconds
+
+
 def finish_summary(folder: Path, total_seconds: float) -> dict[str, Any]:
     """Complete ``summary.json`` from the records, so that its numbers are theirs; returns the table."""
     lines, uses = read_lines(folder / METRICS), read_lines(folder / LEDGER)
     rl = [line for line in lines if line["phase"] == "rl"]
     sft = [line for line in lines if line["phase"] == "sft"]
-    rl_seconds = sum(line["seconds"].get(stage, 0.0) for line in rl for stage in RL_STAGES)
+    rl_seconds = sum(step_seconds(line).get(stage, 0.0) for line in rl for stage in RL_STAGES)
     sft_seconds = sum(line["seconds"]["sft"] for line in sft)
     phases = [_phase(line, sft) for line in sft if "accuracy_before" in line]
     table = json.loads((folder / SUMMARY).read_text())

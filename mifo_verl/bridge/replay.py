@@ -37,6 +37,8 @@ class OrderedReplayBuffer(ReplayBuffer):
         self._on_evict = on_evict
         self._on_poll = on_poll
         self._stage = stage
+        self.discarded_rollouts = 0
+        """Training rollouts that were made and then filtered, or were surplus of a refill; the trainer sets it to 0."""
 
     def waiting_for(self) -> str:
         """The training prompts whose rollouts are not there yet, in words; empty where there are none."""
@@ -70,6 +72,11 @@ class OrderedReplayBuffer(ReplayBuffer):
             keys = sorted((key for key in trajectories if key.split("_")[0] in filtered), key=key_order)
             self._on_evict(KVBatchMeta(partition_id=partition_id, keys=keys, tags=[trajectories[key] for key in keys]))
         return super()._evict_terminal_groups(global_steps, partition_id, eviction_reasons)
+
+    def _clear_groups(self, partition_id: str, uids: set[str]) -> None:
+        if partition_id == "train":
+            self.discarded_rollouts += sum(key.split("_")[0] in uids for key in self.partitions[partition_id])
+        super()._clear_groups(partition_id, uids)
 
     def _select_prompt_uids(
         self, partition_id: str, sampleable_keys: set[str], batch_size: int

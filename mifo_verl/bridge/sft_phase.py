@@ -18,7 +18,6 @@ from mifo_verl.config import MifoConfig
 from mifo_verl.generation.streams import stable_seed
 from mifo_verl.inspect.tokens import TokenSummary
 from mifo_verl.method.buffer import DemonstrationBuffer
-from mifo_verl.method.schedule import WhenFull
 from mifo_verl.types import BufferEntry
 
 
@@ -47,10 +46,8 @@ class SftPhase:
         before: Before | None,
     ) -> SftProgress:
         """Take out of the buffer what the phase trains on, and let every shard make its mask."""
-        schedule = self._mifo.schedule
-        keeps = self._mifo.sft.surplus == "keep"
         buffer_size = len(buffer)
-        entries = buffer.take(schedule.size if keeps and isinstance(schedule, WhenFull) else None)
+        entries = buffer.take(self._mifo.sft_limit)
         mask = self._workers.begin_sft(interval)[0]
         return SftProgress(entries, buffer_size, mask, rejected, before, tokens=self._token_summary())
 

@@ -1,8 +1,8 @@
-"""A model as FSDP shards it: flat local views of parameters, gradients and optimizer state, in one fixed order.
+"""A model as FSDP2 shards it: flat local views of parameters, gradients and optimizer state, in one fixed order.
 
-Over the ranks of the shard group, in rank order, the flat views of a parameter are the flattened parameter: FSDP2
-splits DTensors by rows, and FSDP1 with ``use_orig_params`` holds 1-D slices (written for, not tested). Replicas (HSDP)
-hold the same coordinates, so only the shard group counts.
+Over the ranks of the shard group, in rank order, the flat views of a parameter are the flattened parameter: DTensors
+are split by rows. Replicas (HSDP) hold the same coordinates, so only the shard group counts. FSDP1 is refused: its root
+module keeps gathered copies of weights that are swapped, and its parameters have the size of a rank's slice.
 """
 
 from collections.abc import Iterator
@@ -60,8 +60,7 @@ class ShardedModel:
         sizes = torch.tensor([_flat(parameter.data).numel() for parameter in self.parameters])
         sizes = self.shards.gather(sizes.to(_flat(self.parameters[0].data).device)).cpu()
         first = (sizes.cumsum(0) - sizes)[self.shards.rank].tolist()
-        names = [name.replace("_fsdp_wrapped_module.", "") for name, _ in named]
-        self.slices = [ShardRange(name, int(offset)) for name, offset in zip(names, first, strict=True)]
+        self.slices = [ShardRange(name, int(offset)) for (name, _), offset in zip(named, first, strict=True)]
 
     def weights(self) -> list[Tensor]:
         """Flat views of this rank's master weights, as they are now."""

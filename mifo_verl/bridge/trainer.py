@@ -121,6 +121,10 @@ class MifoTrainer(MeasuringTrainer):
             decode=lambda token: self.tokenizer.decode([token]),
         )
         self._load_interval()
+        self._has_start = all(self.actor_rollout_wg.has_start())
+        if self._resumed is not None and self.probe.kl_to_start and not self._has_start:
+            text = "the checkpoint has no start of its interval: kl_to_start is null until the next interval begins"
+            self.records.event("probe", text)
 
     def _load_interval(self) -> None:
         """Where the budget is spent already, no further step is made."""
@@ -162,7 +166,11 @@ class MifoTrainer(MeasuringTrainer):
         """The first interval begins, unless a checkpoint brought one along."""
         super().on_train_begin()
         if self._resumed is None:
-            self.actor_rollout_wg.begin_interval()
+            self._begin_interval()
+
+    def _begin_interval(self) -> None:
+        self.actor_rollout_wg.begin_interval()
+        self._has_start = self.mifo.keeps_start
 
     def _state(self) -> ControllerState:
         return ControllerState(
@@ -176,14 +184,15 @@ class MifoTrainer(MeasuringTrainer):
             solved=list(self.probes.solved.ids),
             cross_entropy_start=self.probes.cross_entropy_start,
             kl_in_reward=float(self.kl_ctrl_in_reward.value) if self.config.algorithm.use_kl_in_reward else None,
+            measured_on=self._measured_on,
         )
 
     def _restore(self, state: ControllerState) -> None:
         self.interval, self.rl_steps, self._drawn = state.interval, state.rl_steps, state.drawn
         self._accuracy_start, self._sft = state.accuracy_start, state.sft
-        self.probes.solved.ids, self.probes.cross_entropy_start = state.solved, state.cross_entropy_start
         if state.kl_in_reward is not None:
             self.kl_ctrl_in_reward.value = state.kl_in_reward
+        self._take_up(state)
         for entry in state.buffer:
             self.buffer.put(entry)
 
@@ -207,6 +216,7 @@ class MifoTrainer(MeasuringTrainer):
         """
         self._sft_report = None
         self.hard_prompts.begin_step()
+        self.replay_buffer.discarded_rollouts = 0
         if self._sft is not None:
             self._weights_change()
             batch = self._no_rollouts()
@@ -273,7 +283,7 @@ class MifoTrainer(MeasuringTrainer):
             self._sft_report["probes"] |= measured
         self.interval += 1
         self.rl_steps = 0
-        self.actor_rollout_wg.begin_interval()
+        self._begin_interval()
         metrics.update(sft_metrics(self._sft_report))
 
     @timed("weight sync")
@@ -294,6 +304,7 @@ class MifoTrainer(MeasuringTrainer):
         interval = self.interval - 1 if self._sft_report is not None else self.interval
         rows = sum(not tag.get("is_padding", False) for tag in batch.tags)
         line = rl_line(metrics, timing_raw, self.hard_prompts, interval, self.global_steps, rows)
+        line["discarded_rollouts"] = self.replay_buffer.discarded_rollouts
         line |= self.spending.of_rl(line, rows)
         line["buffer_size"] = self._sft.buffer_size if self._sft is not None else len(self.buffer)
         if self._sft is not None and self._sft.before is not None:  # the RL phase ends here
@@ -370,7 +381,7 @@ class MifoTrainer(MeasuringTrainer):
 
     def _write_end(self) -> None:
         self.watchdog.begins("the end")
-        last = self._validation or self._validate()
+        last = self._validation or self._validate_at_end()
         shards = "".join(self.actor_rollout_wg.weights_sha256())
         self.records.write_end(
             accuracy_start=self._accuracy_start,
@@ -379,6 +390,14 @@ class MifoTrainer(MeasuringTrainer):
             num_weights=self.spending.rl.num_weights,
             seconds_before=self._seconds_before,
         )
+
+    def _validate_at_end(self) -> dict[str, float]:
+        """verl's loop has closed what writes the answers (``trainer.validation_data_dir``): it is opened once more."""
+        self._init_dump_executor()
+        try:
+            return self._validate()
+        finally:
+            self._shutdown_dump_executor()
 
 
 def _has_rollouts(batch: KVBatchMeta) -> bool:

@@ -70,6 +70,11 @@ class MifoWorker(ActorRolloutRefWorker):
         self._engine.begin_interval()
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def has_start(self) -> bool:
+        """Whether this rank keeps a theta_start."""
+        return self._engine.interval.start is not None
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def begin_sft(self, interval: int) -> dict[str, Any] | None:
         """The mask of this interval's SFT phase, made by every shard for itself; its report, None without a mask."""
         with self._engine.train_mode():

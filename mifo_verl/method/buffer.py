@@ -26,9 +26,13 @@ class DemonstrationBuffer:
         """Drop a prompt whose newest rollouts are no longer hard; nothing happens where it is absent."""
         self._entries.pop(prompt_id, None)
 
+    def oldest(self, limit: int | None) -> list[BufferEntry]:
+        """The oldest ``limit`` entries (all where None), which stay."""
+        return list(self._entries.values())[:limit]
+
     def take(self, limit: int | None) -> list[BufferEntry]:
         """Remove and return the oldest ``limit`` entries (all where None); the surplus stays for the next phase."""
-        taken = list(self._entries.values())[:limit]
+        taken = self.oldest(limit)
         for entry in taken:
             del self._entries[entry.example.prompt_id]
         return taken

@@ -1,26 +1,39 @@
-"""Mean and 95 % confidence interval over seeds, with Student's t."""
+"""Mean and confidence interval over seeds, with Student's t."""
 
 import math
 import statistics
 from collections.abc import Sequence
-
-_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
-_T_FROM_11 = (2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086)
-"""97.5 % quantiles of t with 1 to 20 degrees of freedom; beyond, the series below is right to 0.001."""
+from functools import cache
 
 
-def t_quantile(freedom: int) -> float:
-    """The 97.5 % quantile of Student's t with ``freedom`` degrees of freedom (at least 1)."""
-    table = _T + _T_FROM_11
-    if freedom <= len(table):
-        return table[freedom - 1]
-    z = 1.959964  # the first terms of the expansion of t around the normal quantile
-    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
-
-
-def mean_interval(values: Sequence[float]) -> tuple[float, float | None]:
-    """(mean, half the width of its 95 % interval); no width for a single value."""
+def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float | None]:
+    """(mean, half the width of its interval); no width for a single value."""
     mean = statistics.fmean(values)
     if len(values) < 2:
         return mean, None
-    return mean, t_quantile(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+    return mean, t_quantile(len(values) - 1, (1 + level) / 2) * statistics.stdev(values) / math.sqrt(len(values))
+
+
+@cache
+def t_quantile(freedom: int, probability: float) -> float:
+    """The value that Student's t with ``freedom`` degrees of freedom stays below with this probability (> 1/2)."""
+    low, high = 0.0, 1.0
+    while t_cdf(high, freedom) < probability:
+        high *= 2
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if t_cdf(middle, freedom) < probability else (low, middle)
+    return (low + high) / 2
+
+
+def t_cdf(t: float, freedom: int) -> float:
+    """P(T <= t), t >= 0, by the finite series for whole degrees of freedom (Abramowitz and Stegun 26.7.3, 26.7.4)."""
+    angle = math.atan2(t, math.sqrt(freedom))
+    cosine = math.cos(angle)
+    odd = freedom % 2 == 1
+    term, total = (cosine if odd else 1.0), 0.0
+    for step in range(1 if odd else 0, freedom - 1, 2):
+        total += term
+        term *= cosine * cosine * (step + 1) / (step + 2)
+    inside = 2 / math.pi * (angle + math.sin(angle) * total) if odd else math.sin(angle) * total
+    return 0.5 + inside / 2

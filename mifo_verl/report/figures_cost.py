@@ -1,7 +1,8 @@
 """The figures of what a run cost: seconds by stage, memory, and the updates of SFT."""
 
+from mifo_verl.bridge.records import step_seconds
 from mifo_verl.report.figures import GREY, SFT_ORANGE, Figure, figure, stroke, vertical, xy
-from mifo_verl.report.run import Run, step_seconds
+from mifo_verl.report.run import Run
 
 _STAGE_COLORS = ("#1e3a8a", "#2563eb", "#60a5fa", "#94a3b8", "#0f766e", "#5eead4", "#7c3aed", "#c4b5fd", "#475569")
 
@@ -9,12 +10,10 @@ _STAGE_COLORS = ("#1e3a8a", "#2563eb", "#60a5fa", "#94a3b8", "#0f766e", "#5eead4
 def stages(run: Run) -> Figure:
     """Seconds by stage of every step, stacked, the SFT phase among them."""
     table: dict[str, dict[int, float]] = {}
-    for line in run.rl:
+    for line in run.rl + run.sft:
         for stage, seconds in step_seconds(line).items():
-            table.setdefault(stage, {})[line["step"]] = seconds
-    for line in run.sft:
-        own = table.setdefault("sft", {})
-        own[line["step"]] = own.get(line["step"], 0.0) + line["seconds"]["sft"]
+            own = table.setdefault(stage, {})
+            own[line["step"]] = own.get(line["step"], 0.0) + seconds
     order = sorted(table, key=lambda stage: -sum(table[stage].values()))
     data = [
         {

@@ -21,7 +21,7 @@ from mifo_verl.report.run import Run, probes, split_seconds
 
 def timeline(run: Run) -> Figure:
     """RL, SFT and what is beside them, by the seconds of the records."""
-    blocks: dict[str, list[tuple[float, float, str]]] = {"RL": [], "beside RL": [], "SFT": []}
+    blocks: dict[str, list[tuple[float, float, str]]] = {"RL": [], "beside": [], "SFT": []}
     updates: dict[int, list[dict[str, Any]]] = {}
     for line in run.sft:
         updates.setdefault(line["step"], []).append(line)
@@ -29,13 +29,14 @@ def timeline(run: Run) -> Figure:
     rl = {line["step"]: line for line in run.rl}
     for step in sorted({*rl, *updates}):
         own, beside = split_seconds(rl[step]) if step in rl else (0.0, 0.0)
-        sft = sum(line["seconds"]["sft"] for line in updates.get(step, []))
+        sft_split = [split_seconds(line) for line in updates.get(step, [])]
+        sft, beside = sum(one for one, _ in sft_split), beside + sum(other for _, other in sft_split)
         where = f"step {step}"
-        for name, seconds in (("RL", own), ("SFT", sft), ("beside RL", beside)):
+        for name, seconds in (("RL", own), ("SFT", sft), ("beside", beside)):
             if seconds:
                 blocks[name].append((at, seconds, where + (f", {len(updates[step])} updates" if name == "SFT" else "")))
                 at += seconds
-    colors = {"RL": RL_BLUE, "SFT": SFT_ORANGE, "beside RL": GREY}
+    colors = {"RL": RL_BLUE, "SFT": SFT_ORANGE, "beside": GREY}
     data = [
         {
             "type": "bar",
@@ -50,7 +51,7 @@ def timeline(run: Run) -> Figure:
         }
         for name, parts in blocks.items()
     ]
-    note = "Every step in turn. Beside RL: probes, validation, weight sync, checkpoints."
+    note = "Every step in turn. Beside the phases: probes, validation, weight sync, checkpoints."
     axes = {"yaxis": {"showticklabels": False, "showgrid": False}, "xaxis": {"range": [0, at]}}
     return figure("Phases", note, data, "seconds", "", wide=True, barmode="overlay", height=190, **axes)
 

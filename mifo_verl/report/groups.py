@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from mifo_verl.coupling import change
 from mifo_verl.report.bands import mean_interval
 from mifo_verl.report.run import Run, probes
 
@@ -58,7 +59,7 @@ def probe_curve(runs: list[Run], phase: str, name: str) -> Curve:
     values: dict[int, list[float]] = {}
     for run in runs:
         for interval, before, after in probes(run).get((phase, name), []):
-            values.setdefault(interval, []).append(after - before)
+            values.setdefault(interval, []).append(change(before, after))
     return _banded(values)
 
 

@@ -40,12 +40,11 @@ def numbers(run: Run) -> dict[str, Number]:
 
 def _seconds(run: Run) -> dict[str, Number]:
     """Of the records; the whole run's, where it has ended."""
-    sft = sum(line["seconds"]["sft"] for line in run.sft)
-    split = [split_seconds(line) for line in run.rl]
-    recorded = sft + sum(own + beside for own, beside in split)
+    rl, sft = (sum(split_seconds(line)[0] for line in lines) for lines in (run.rl, run.sft))
+    recorded = sum(sum(split_seconds(line)) for line in run.rl + run.sft)
     total = run.files.summary["seconds"]["total"] if run.files.summary else recorded
     return {
-        "seconds_rl": sum(own for own, _ in split),
+        "seconds_rl": rl,
         "seconds_sft": sft,
         "seconds_total": total,
         "sft_time_share": sft / total if total else None,

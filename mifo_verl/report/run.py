@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mifo_verl.bridge.records import INSPECTION, MEMORY, RL_STAGES, read_lines
+from mifo_verl.bridge.records import INSPECTION, MEMORY, RL_STAGES, read_lines, step_seconds
 from mifo_verl.coupling import mean_of
 from mifo_verl.ledger import dataset
 from mifo_verl.ledger.account import Account, account
@@ -92,19 +92,11 @@ def load_all(folders: list[Path]) -> list[Run]:
     ]
 
 
-def step_seconds(line: Line) -> dict[str, float]:
-    """The seconds of an RL record by stage, none counted twice: the KL to the start is measured inside old_log_prob."""
-    seconds = dict(line["seconds"])
-    if "kl_to_start" in seconds and "old_log_prob" in seconds:
-        seconds["old_log_prob"] -= seconds["kl_to_start"]
-    return seconds
-
-
 def split_seconds(line: Line) -> tuple[float, float]:
-    """(seconds of the RL step itself, seconds of probes, validation, weight sync and checkpoints beside it)."""
-    own = sum(line["seconds"].get(stage, 0.0) for stage in RL_STAGES)
-    within = (*RL_STAGES, "kl_to_start")  # measured inside old_log_prob
-    return own, sum(seconds for stage, seconds in line["seconds"].items() if stage not in within)
+    """(seconds of the record's phase itself, seconds of what is measured, validated, synced and saved beside it)."""
+    seconds = step_seconds(line)
+    own = sum(seconds.get(stage, 0.0) for stage in (*RL_STAGES, "sft"))
+    return own, sum(seconds.values()) - own
 
 
 def probes(run: Run) -> dict[tuple[str, str], list[tuple[int, float, float]]]:

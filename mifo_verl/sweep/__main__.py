@@ -14,7 +14,7 @@ from mifo_verl.bridge.compose import ConfigError
 from mifo_verl.sweep.check import check_arms
 from mifo_verl.sweep.definition import Definition, read_definition
 from mifo_verl.sweep.finish import finish
-from mifo_verl.sweep.plan import plan
+from mifo_verl.sweep.plan import PlannedRun, plan
 from mifo_verl.sweep.run import TRAIN, Runner, refuse_others
 from mifo_verl.sweep.store import SWEEP, write_sweep
 
@@ -83,8 +83,7 @@ def sweep(asked: Request, train: Sequence[str] = TRAIN) -> int:
     refuse_others(runs)
     check_arms(runs)
     if asked.only_plan:
-        for run in runs:
-            print(f"{run.folder}: {shlex.join(run.overrides)}")
+        show_plan(runs)
         return 0
     write_sweep(asked.sweep_dir, asked.definition, asked.command, runs)
     code = Runner(train, asked.jobs).run(runs)
@@ -93,6 +92,12 @@ def sweep(asked: Request, train: Sequence[str] = TRAIN) -> int:
     except ConfigError as error:
         print(f"no table: {error}", file=sys.stderr)
     return code
+
+
+def show_plan(runs: Sequence[PlannedRun]) -> None:
+    """Every run's folder and overrides, a line each."""
+    for run in runs:
+        print(f"{run.folder}: {shlex.join(run.overrides)}")
 
 
 def _table(arguments: list[str]) -> None:

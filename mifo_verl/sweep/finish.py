@@ -10,7 +10,7 @@ from mifo_verl.report.page import render
 from mifo_verl.report.run import load_all
 from mifo_verl.sweep.definition import Question
 from mifo_verl.sweep.identity import is_finished
-from mifo_verl.sweep.numbers import numbers_of
+from mifo_verl.sweep.numbers import ACCURACY, numbers_of
 from mifo_verl.sweep.show import print_table, to_csv, to_markdown
 from mifo_verl.sweep.store import read_sweep
 from mifo_verl.sweep.table import Values, make_table
@@ -30,8 +30,11 @@ def finish(sweep_dir: Path, out: Path | None = None) -> dict[str, Any]:
     for planned, run in zip(done, runs, strict=True):
         for number, value in numbers_of(run).items():
             arms.setdefault(planned["arm"], {}).setdefault(number, {})[planned["seed"]] = value
-    questions = [Question(one["ask"], [(a, b) for a, b in one["pairs"]]) for one in plan["questions"]]
-    table = make_table(arms, plan["baseline"], questions)
+    questions = [
+        Question(one["ask"], [(a, b) for a, b in one["pairs"]], one.get("numbers", [ACCURACY]))
+        for one in plan["questions"]
+    ]
+    table = make_table(arms, plan["baseline"], plan.get("numbers", [ACCURACY]), questions)
     table |= {"runs": [run["name"] for run in done]}
     table["missing"] = [run["name"] for run in plan["runs"] if run not in done]
     replace_text(sweep_dir / "table.json", json.dumps(table, indent=2) + "\n")

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from mifo_verl.bridge.compose import ConfigError
 from mifo_verl.bridge.merge import merged_folder
-from mifo_verl.sweep.__main__ import Request, request, sweep
+from mifo_verl.sweep.__main__ import Request, request, show_plan, sweep
 from mifo_verl.sweep.check import check_arms
 from mifo_verl.sweep.definition import Definition
 from mifo_verl.sweep.plan import plan
@@ -42,12 +42,15 @@ def forgetting(arguments: list[str], train: Sequence[str] = TRAIN) -> int:
         command=command,
     )
     check_arms(plan(after.definition, after.overrides, after.sweep_dir))  # on the start's weights: there are no others
+    model = f"{first.sweep_dir.absolute()}/{RL}-seed${{seed}}/model"
+    after = replace(after, overrides=[*after.overrides, f"actor_rollout_ref.model.path={model}"])
     code = sweep(first, train)
+    if asked.only_plan:
+        show_plan(plan(after.definition, after.overrides, after.sweep_dir))
     if code or asked.only_plan:
         return code
     _merge(first, steps["rl_steps"])
-    model = f"{first.sweep_dir.absolute()}/{RL}-seed${{seed}}/model"
-    return sweep(replace(after, overrides=[*after.overrides, f"actor_rollout_ref.model.path={model}"]), train)
+    return sweep(after, train)
 
 
 def _first_stage(asked: Request, rl_steps: str) -> Request:

@@ -1,6 +1,5 @@
 """Whether a folder holds a run of these settings: everything but where it is kept, shown and resumed from."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,19 +35,14 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def digest(settings: Mapping[str, Any]) -> str:
-    """The settings' hash, which a sweep's plan keeps."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
-
-
 def differences(folder: Path, settings: Mapping[str, Any]) -> str | None:
     """In which settings the run of a folder differs, in words; None where it does not, or no run is there."""
     if not (folder / CONFIG).exists():
         return None
     held = settings_of(yaml.load((folder / CONFIG).read_text(), yaml.CSafeLoader))
-    if digest(held) == digest(settings):
-        return None
     keys = [key for key in sorted({*held, *settings}) if held.get(key) != settings.get(key)]
+    if not keys:
+        return None
     shown = [f"{key}={settings.get(key)} (the folder has {held.get(key)})" for key in keys[:_SHOWN]]
     more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
     return "; ".join(shown) + more

@@ -2,11 +2,15 @@
 
 from typing import Any
 
-from mifo_verl.report.numbers import change, numbers
+from mifo_verl.coupling import DIFFERENCES, change
+from mifo_verl.report.numbers import numbers
 from mifo_verl.report.run import Run, probes
 
 ACCURACY = "accuracy"
 """Validation accuracy at the end, the mean over the data sources; ``accuracy/<source>`` is one of them."""
+
+PRIMARY = (ACCURACY, "gain", *dict.fromkeys(f"{phase}/{name}" for phase, name, _ in DIFFERENCES.values()))
+"""What a question may name as the number that answers it."""
 
 
 def numbers_of(run: Run) -> dict[str, float]:

@@ -10,6 +10,7 @@ from typing import Any
 from mifo_verl.bridge.compose import ComposedConfig, ConfigError, compose_config, compose_seeds
 from mifo_verl.bridge.expand import Combination, expand
 from mifo_verl.config import config_errors
+from mifo_verl.registry import nearest
 from mifo_verl.sweep.definition import Definition
 from mifo_verl.sweep.identity import settings_of
 
@@ -37,6 +38,7 @@ class PlannedRun:
 
 def plan(definition: Definition, overrides: list[str], sweep_dir: Path) -> list[PlannedRun]:
     """Every run, arm by arm. Raises ConfigError with all that is wrong in any of them."""
+    _refuse_unknown_arms(definition)
     runs: list[PlannedRun] = []
     errors: dict[str, list[str]] = {}
     for label, own in definition.arms.items():
@@ -52,6 +54,21 @@ def plan(definition: Definition, overrides: list[str], sweep_dir: Path) -> list[
         raise ConfigError("the sweep has no run; give it values, e.g. method=mifo,rl_only seed=0,1,2")
     _refuse_alike(runs)
     return runs
+
+
+def _refuse_unknown_arms(definition: Definition) -> None:
+    """Raise ConfigError where a question is of an arm that the definition by itself does not have."""
+    arms = [
+        arm for label, own in definition.arms.items() for arm in _by_arm(label, expand([*definition.overrides, *own]))
+    ]
+    errors = [
+        f"{arm} in the pairs of '{question.ask}' must be one of {', '.join(arms)}{nearest(arm, arms)}; correct it"
+        for question in definition.questions
+        for arm in dict.fromkeys(arm for pair in question.pairs for arm in pair)
+        if arm not in arms
+    ]
+    if errors:
+        raise ConfigError(*errors)
 
 
 def _by_arm(label: str, combinations: list[Combination]) -> dict[str, list[Combination]]:

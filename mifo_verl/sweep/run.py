@@ -1,9 +1,9 @@
 """Running a plan: every run in a process of its own, finished ones skipped, interrupted ones taken up again."""
 
-import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -42,6 +42,7 @@ class Runner:
         self._command, self._jobs = command, jobs
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._signals: list[int] = []
+        self._lock = threading.RLock()  # a signal may come while another one is handled
         self._seconds: list[float] = []
 
     def run(self, runs: Sequence[PlannedRun]) -> int:
@@ -83,9 +84,14 @@ class Runner:
             process = subprocess.Popen(
                 [*self._command, *overrides], stdout=out, stderr=subprocess.STDOUT, start_new_session=True
             )
-            self._running[run.name] = process
+            with self._lock:
+                self._running[run.name] = process
+                missed = list(self._signals)  # what came while the process was being started
+            for number in missed:
+                process.send_signal(number)
             code = process.wait()
-        del self._running[run.name]
+        with self._lock:
+            del self._running[run.name]
         seconds = time.monotonic() - began
         if code == STOPPED or self._signals:
             return f"{run.name}: stopped", False
@@ -101,9 +107,11 @@ class Runner:
         return f"; {left} left, about {mean * left / self._jobs / 60:.0f} min"
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._signals.append(number)
-        for process in list(self._running.values()):
-            os.kill(process.pid, number)
+        with self._lock:
+            self._signals.append(number)
+            running = list(self._running.values())
+        for process in running:
+            process.send_signal(number)  # which leaves a process alone that has ended
 
 
 def _last_line(log: Path) -> str:

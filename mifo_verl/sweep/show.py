@@ -52,22 +52,45 @@ def print_table(table: Mapping[str, Any]) -> None:
 
 
 def claims(differences: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The words on accuracy and on what phases changed, in this order."""
-    told = [one["claim"] for one in differences if one["number"] == ACCURACY]
-    return told + [one["claim"] for one in differences if one["number"].startswith(("sft/", "rl/"))]
+    """The words on the primary numbers, and one line on all others."""
+    told = [one["claim"] for one in differences if one["is_primary"]]
+    others = [one["paired"] for one in differences if _is_explored(one)]
+    if not others:
+        return told
+    hits = sum(
+        one["low"] is not None and one["low"] < one["high"] and not one["low"] <= 0 <= one["high"] for one in others
+    )
+    return [
+        *told,
+        f"exploratory: {len(others)} differences in other numbers, of which {hits} have an interval without 0, where "
+        f"{0.05 * len(others):.1f} would if nothing differed; none of them is a claim.",
+    ]
+
+
+def _is_explored(one: Mapping[str, Any]) -> bool:
+    shown = one["number"] in (ACCURACY, "gain") or one["number"].startswith(("sft/", "rl/"))
+    return shown and not one["is_primary"]
+
+
+_HOW_TO_READ = """Mean over the seeds ({seeds}) ± half of the 95 % interval (Student's t). Differences are paired by
+seed.
+
+Every comparison names before the runs one or two numbers that answer it. A difference in these is called higher or
+lower where its 95 % interval leaves 0 out; what has 0 inside at 1 − 5 %/m (Bonferroni), m = {m} being the distinct
+pairs of arms on this page, is said to hold only read alone. That corrects for pairs, not for numbers: two primary
+numbers are two chances, and all other numbers are exploratory. Of these no claim is made, whatever their intervals:
+they say what to ask in the next runs (`docs/sweep.md`).
+"""
 
 
 def to_markdown(table: Mapping[str, Any], title: str, command: str) -> str:
     """A page that is made anew by the same command."""
     seeds = sorted({int(s) for arm in table["arms"] for held in arm["numbers"].values() for s in held["by_seed"]})
-    listed = ", ".join(map(str, seeds))
     parts = [
         f"# {title or 'A sweep'}\n",
         f"Made by the command below from the records of the runs; nothing here is written by hand.\n\n"
         f"```bash\n{command}\n```\n",
-        f"Mean over the seeds ({listed}) ± half of the 95 % interval (Student's t). A difference is paired by seed "
-        f"and is called a claim where its 95 % interval leaves 0 out; what holds only read alone is said to "
-        "(`docs/sweep.md`).\n",
+        _HOW_TO_READ.format(seeds=", ".join(map(str, seeds)), m=table["num_comparisons"]),
     ]
     for heading, names in _parts(table):
         parts.append(f"## {heading}\n\n{_markdown(('arm', 'seeds', *map(_head, names)), _rows(table, names))}")
@@ -76,8 +99,25 @@ def to_markdown(table: Mapping[str, Any], title: str, command: str) -> str:
     if table["baseline"]:
         parts.append(f"## Against {table['baseline']}\n\n{_list(claims(table['differences']))}")
     for question in table["questions"]:
-        parts.append(f"## {question['ask']}\n\n{_list(claims(question['differences']))}")
+        missing = [f"{first} - {second}: no runs to compare yet." for first, second in question["missing"]]
+        named = f"Answered by: {', '.join(map(_head, question['numbers']))}.\n\n"
+        parts.append(f"## {question['ask']}\n\n{named}{_list([*claims(question['differences']), *missing])}")
+    if rows := _explored(table):
+        parts.append(f"## Exploratory differences\n\nNo claims (see the top).\n\n{rows}")
     return "\n".join(parts)
+
+
+def _explored(table: Mapping[str, Any]) -> str:
+    """Every exploratory difference of the page once."""
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for one in [*table["differences"], *(one for question in table["questions"] for one in question["differences"])]:
+        if _is_explored(one):
+            value, form = one["paired"], "+.4f" if is_share(one["number"]) else "+.4g"
+            ends = "–" if value["low"] is None else f"[{value['low']:{form}}, {value['high']:{form}}]"
+            pair = f"{one['first']} - {one['second']}"
+            cells = [pair, _head(one["number"]), f"{value['mean']:{form}}", ends, str(value["num_seeds"])]
+            rows[one["number"], *sorted((one["first"], one["second"]))] = cells
+    return _markdown(("pair", "number", "difference", "95 % interval", "seeds"), rows.values()) if rows else ""
 
 
 def _traded(table: Mapping[str, Any]) -> str:

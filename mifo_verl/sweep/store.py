@@ -9,7 +9,6 @@ from typing import Any
 from mifo_verl.bridge.compose import ConfigError
 from mifo_verl.bridge.records import replace_text
 from mifo_verl.sweep.definition import Definition
-from mifo_verl.sweep.identity import digest
 from mifo_verl.sweep.plan import PlannedRun
 
 SWEEP = "sweep.json"
@@ -18,27 +17,25 @@ SWEEP = "sweep.json"
 def write_sweep(folder: Path, definition: Definition, command: str, runs: Sequence[PlannedRun]) -> None:
     """Keep the plan. Runs of an earlier call stay where they were; a run of the same name is the new one.
 
+    What was asked stays too, where this call asks nothing.
+
     Raises ConfigError where ``baseline`` is no arm.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    held = read_sweep(folder)["runs"] if (folder / SWEEP).exists() else []
-    new = [
-        {"name": run.name, "arm": run.arm, "seed": run.seed, "settings_sha256": digest(run.settings)} for run in runs
-    ]
+    held = read_sweep(folder) if (folder / SWEEP).exists() else {}
+    new = [{"name": run.name, "arm": run.arm, "seed": run.seed} for run in runs]
     names = {run["name"] for run in new}
-    all_runs = [*(run for run in held if run["name"] not in names), *new]
+    all_runs = [*(run for run in held.get("runs", []) if run["name"] not in names), *new]
     arms = list(dict.fromkeys(run["arm"] for run in all_runs))
-    baseline = runs[0].arm if definition.baseline is None else definition.baseline
+    baseline = held.get("baseline", runs[0].arm) if definition.baseline is None else definition.baseline
     if baseline is not False and baseline not in arms:
         raise ConfigError(f"baseline={baseline} must be one of {', '.join(arms)}; choose an arm of this sweep")
-    plan = {
-        "title": definition.title,
-        "command": command,
-        "baseline": baseline,
-        "questions": [asdict(question) for question in definition.questions],
-        "runs": all_runs,
-    }
-    replace_text(folder / SWEEP, json.dumps(plan, indent=2) + "\n")
+    plan = {"command": command, "baseline": baseline, "runs": all_runs}
+    questions = [asdict(question) for question in definition.questions]
+    asked: dict[str, Any] = {"title": definition.title, "numbers": definition.numbers, "questions": questions}
+    if held and not definition.questions:
+        asked = {name: held.get(name, value) for name, value in asked.items()}
+    replace_text(folder / SWEEP, json.dumps(asked | plan, indent=2) + "\n")
 
 
 def read_sweep(folder: Path) -> dict[str, Any]:

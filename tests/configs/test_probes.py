@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from mifo_verl.bridge.checks.findings import Status
+from mifo_verl.bridge.checks.memory import plan_of as memory_plan_of
 from mifo_verl.bridge.checks.probes import plan_of
 from mifo_verl.bridge.checks.run import Run
 from mifo_verl.bridge.compose import compose_config
@@ -37,6 +38,13 @@ def test_large_probes_get_a_warning_with_the_cure(tmp_path):
 def test_probes_that_are_off_cost_nothing(tmp_path):
     off = plan(given(tmp_path, "mifo.probe.around_sft=false", "mifo.probe.kl_to_start=false"))
     assert (off.asked, off.demonstrations, off.shift_rollouts, off.kl_rollouts) == (0, 0, 0, 0)
+
+
+def test_the_memory_of_a_start_that_only_the_inspection_needs_is_counted(tmp_path):
+    off = ["mifo/freeze=none", "mifo.probe.kl_to_start=false", "mifo.probe.rollouts=0"]
+    for mask in (True, False):
+        overrides = given(tmp_path / str(mask), *off, f"mifo.inspect.mask={mask}")
+        assert memory_plan_of(Run(compose_config(overrides).node, overrides)).keeps_start is mask
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -13,10 +14,15 @@ import yaml
 
 from mifo_verl.bridge.compose import ConfigError, compose_config, compose_seeds, config_folder
 from mifo_verl.bridge.expand import expand
+from mifo_verl.data.tiny_model import START_MODEL
+from mifo_verl.sweep import forgetting as forgetting_stages
 from mifo_verl.sweep.__main__ import main
-from mifo_verl.sweep.definition import Definition, parse, read_definition
+from mifo_verl.sweep.definition import Definition, Question, parse, read_definition
+from mifo_verl.sweep.forgetting import forgetting as run_forgetting
 from mifo_verl.sweep.forgetting import main as forgetting
 from mifo_verl.sweep.plan import arm_label, plan
+from mifo_verl.sweep.run import Runner
+from mifo_verl.sweep.store import read_sweep, write_sweep
 
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_train.py")))
 
@@ -173,6 +179,47 @@ def test_a_signal_reaches_the_run_and_the_sweep_ends_with_75(sweep_of, tmp_path,
     assert "the same command goes on" in capsys.readouterr().out
 
 
+def test_a_signal_that_comes_while_a_run_is_being_started_reaches_it(tmp_path, monkeypatch):
+    (run,) = plan(Definition(), ["experiment=quickstart", "seed=0"], tmp_path)
+    runner = Runner((sys.executable, "-c", "import time; time.sleep(60)"))
+    started = []
+
+    class SlowToReturn(subprocess.Popen):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            started.append(self)
+            runner._on_signal(signal.SIGTERM, None)  # after the check, before the run is known
+
+    monkeypatch.setattr(subprocess, "Popen", SlowToReturn)
+    assert runner._one(run) == (f"{run.name}: stopped", False)
+    assert started[0].returncode == -signal.SIGTERM and runner._running == {}
+
+
+def test_no_signal_is_sent_to_the_number_of_a_process_that_has_ended(monkeypatch):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    sent = []
+    monkeypatch.setattr(os, "kill", lambda *to: sent.append(to))
+    runner = Runner()
+    runner._running["ended"] = ended
+    runner._on_signal(signal.SIGTERM, None)
+    assert sent == [] and runner._signals == [signal.SIGTERM]
+
+
+def test_a_later_call_without_questions_keeps_those_that_were_asked(tmp_path):
+    asked = Definition(
+        title="Mine", arms={"a": ["method=mifo"], "b": ["method=rl_only"]}, baseline="b", numbers=["gain"],
+        questions=[Question("Why?", [("a", "b")])],
+    )  # fmt: skip
+    write_sweep(tmp_path, asked, "first", plan(asked, ["experiment=quickstart"], tmp_path))
+    more = Definition(arms={"a": ["method=mifo"]})
+    write_sweep(tmp_path, more, "second", plan(more, ["experiment=quickstart", "seed=7"], tmp_path))
+    held = read_sweep(tmp_path)
+    assert [run["name"] for run in held["runs"]] == ["a-seed0", "b-seed0", "a-seed7"]
+    assert (held["title"], held["baseline"], held["numbers"], held["command"]) == ("Mine", "b", ["gain"], "second")
+    assert held["questions"] == [{"ask": "Why?", "pairs": [["a", "b"]], "numbers": ["accuracy"]}]
+
+
 # The definitions
 
 
@@ -217,8 +264,79 @@ def test_an_unknown_key_of_a_definition_is_named(tmp_path):
         parse(yaml.safe_load("arm: {a: method=mifo}"), tmp_path / "x.yaml")
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("numbers: [acuracy]", r"numbers=acuracy must be one of accuracy, gain, .* \(did you mean accuracy\?\)"),
+        ("questions: [{ask: Why, pairs: [], numbers: [accuracy, gain, sft/accuracy]}]", "must be one or two"),
+        ("questions: [{ask: Why, pairs: [], numbers: []}]", "must be one or two"),
+        ("questions: [{ask: Why, pair: []}]", r"pair must be one of ask, pairs, numbers \(did you mean pairs\?\)"),
+    ],
+)
+def test_what_answers_a_question_is_checked_when_it_is_asked(text, said, tmp_path):
+    with pytest.raises(ConfigError, match=said):
+        parse(yaml.safe_load(text), tmp_path / "x.yaml")
+
+
+def test_an_arm_of_a_question_that_the_definition_does_not_have_is_refused(tmp_path):
+    definition = parse(
+        yaml.safe_load(
+            "{arms: {mifo: method=mifo, alone: method=rl_only}, questions: [{ask: Why, pairs: [[mifo, alnoe]]}]}"
+        ),
+        tmp_path / "x.yaml",
+    )
+    with pytest.raises(
+        ConfigError, match=r"alnoe in the pairs of 'Why' must be one of mifo, alone \(did you mean alone\?\)"
+    ):
+        plan(definition, ["experiment=quickstart"], tmp_path)
+
+
+def test_the_questions_on_cost_are_answered_by_what_was_lost_and_gained():
+    asked = {question.ask: question.numbers for question in read_definition("evidence").questions}
+    cost = {ask for ask, numbers in asked.items() if numbers == ["sft/solved_accuracy", "sft/hard_accuracy"]}
+    assert cost == {"Does freezing reduce what SFT costs?", "Does the selection of tokens by entropy?"}
+    assert all(numbers == ["accuracy"] for ask, numbers in asked.items() if ask not in cost)
+
+
 def test_forgetting_checks_both_stages_before_the_first(capsys):
     assert forgetting(["rl_steps=0"]) == 2
     assert forgetting(["mifo.sft.lr=-1", "seed=0"]) == 2
     said = capsys.readouterr().err
     assert "rl_steps=0 must be a whole number" in said and "mifo.sft.lr=-1 must be a number above 0" in said
+
+
+def test_forgetting_goes_on_from_the_weights_after_rl_and_every_method_from_the_same(
+    sweep_of, tmp_path, monkeypatch, capsys
+):
+    merged = []
+
+    def merge(checkpoint: Path, dtype: str) -> Path:
+        merged.append((checkpoint.relative_to(tmp_path), dtype))
+        return START_MODEL
+
+    monkeypatch.setattr(forgetting_stages, "merged_folder", merge)
+    monkeypatch.setattr(forgetting_stages, "check_arms", lambda _: None)  # another test's; `sweep` checks both stages
+    given = [f"sweep_dir={tmp_path}/f", "seed=0,1", "rl_steps=4", "steps=2"]
+    assert forgetting([*given, "--plan"]) == 0
+    planned = [line.split(":")[0].removeprefix(f"{tmp_path}/f/") for line in capsys.readouterr().out.splitlines()]
+    methods = ("rl_only", "sft_only", "interleave", "mifo", "mifo_dagger")
+    before = [f"rl-seed{seed}" for seed in (0, 1)]
+    after = [f"{method}-seed{seed}" for method in methods for seed in (0, 1)]
+    assert planned == [f"before/{name}" for name in before] + [f"after/{name}" for name in after]
+    assert merged == [] and not (tmp_path / "f").exists()
+    log = tmp_path / "started"
+    log.write_text("")
+    assert run_forgetting(given, FAKE) == 0
+    assert [line.split()[0] for line in log.read_text().splitlines()] == before + after
+    assert merged == [(Path(f"f/before/rl-seed{seed}/checkpoints/global_step_4"), "float32") for seed in (0, 1)]
+    for name in after:
+        config = yaml.safe_load((tmp_path / "f" / "after" / name / "config.yaml").read_text())
+        start = Path(config["actor_rollout_ref"]["model"]["path"])
+        assert start == tmp_path / f"f/before/rl-seed{name[-1]}/model" and start.resolve() == START_MODEL.resolve()
+        assert config["trainer"]["total_training_steps"] == 2
+    first = yaml.safe_load((tmp_path / "f/before/rl-seed0/config.yaml").read_text())["trainer"]
+    assert (first["total_training_steps"], first["save_freq"]) == (4, 4)
+    plan_of_after = read_sweep(tmp_path / "f" / "after")
+    assert plan_of_after["baseline"] == "rl_only" and plan_of_after["command"].startswith(
+        "python -m mifo_verl.analyze forg"
+    )

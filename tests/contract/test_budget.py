@@ -2,10 +2,14 @@
 
 import json
 
+import torch
+from verl.trainer.ppo.v1 import replay_buffer
+
 from mifo_verl.bridge.budget import Spending
 from mifo_verl.bridge.compose import compose_config
+from mifo_verl.bridge.replay import OrderedReplayBuffer
 
-STEP = {"rollouts": 8, "prompt_tokens": 40, "response_tokens": 60}
+STEP = {"discarded_rollouts": 0, "prompt_tokens": 40, "response_tokens": 60}
 
 
 def spending(folder, limit=None, *overrides: str) -> Spending:
@@ -25,7 +29,42 @@ def test_a_reference_and_a_critic_are_counted(tmp_path):
 
 def test_rollouts_that_were_not_trained_on_count_as_generated(tmp_path):
     # 16 made, 8 trained on: 200 tokens rolled out at 2, 100 at 8
-    assert spending(tmp_path).of_rl(STEP | {"rollouts": 16}, 8) == {"generated_tokens": 120, "flops": 1_200_000}
+    assert spending(tmp_path).of_rl(STEP | {"discarded_rollouts": 8}, 8) == {
+        "generated_tokens": 120,
+        "flops": 1_200_000,
+    }
+
+
+class Queue:
+    """TransferQueue with three finished prompts of two rollouts each, the rewards of the first the same."""
+
+    def __init__(self) -> None:
+        prompt = {"is_prompt": True, "status": "finished", "global_steps": 1}
+        self.rewards = {"t0_0_0": 1.0, "t0_1_0": 1.0} | {f"t{n}_{s}_0": float(s) for n in (1, 2) for s in (0, 1)}
+        self.tags = {f"t{n}": prompt for n in range(3)} | {key: {} for key in self.rewards}
+
+    def kv_list(self):
+        return {"train": dict(self.tags)}
+
+    def kv_batch_get(self, keys, **_):
+        return {"rm_scores": [torch.tensor([self.rewards[key]]) for key in keys]}
+
+    def kv_clear(self, partition_id, keys):
+        for key in keys:
+            self.tags.pop(key, None)
+
+
+def test_rollouts_that_dapo_filters_or_refills_too_many_of_are_counted_as_discarded(monkeypatch):
+    monkeypatch.setattr(replay_buffer, "tq", Queue())
+    built = replay_buffer.ReplayBuffer(
+        "sync", None, None, "drop", {}, refill_fn=lambda _: None, train_batch_size=1, gen_batch_size=1,
+        filter_groups_metric=replay_buffer.FILTER_GROUPS_REWARD_METRIC,
+    )  # fmt: skip
+    evicted = []
+    buffer = OrderedReplayBuffer(built, settle=True, on_evict=lambda batch: evicted.extend(batch.keys))
+    batch, _ = buffer.sample(global_steps=1, partition_id="train", batch_size=1)
+    assert batch.keys == ["t1_0_0", "t1_1_0"] and evicted == ["t0_0_0", "t0_1_0"]
+    assert buffer.discarded_rollouts == 2 + 2  # t0 is filtered, t2 is surplus
 
 
 def test_the_budget_is_spent_by_the_sum_of_all_records_those_before_a_resume_too(tmp_path):

@@ -54,7 +54,7 @@ def collector(monkeypatch):
         template={},
     )
 
-    def finish(correct: dict[str, list[int]], padding: dict[str, list[int]] | None = None, step: int = 1) -> None:
+    def finish(correct: dict[str, list[int]], padding: dict[str, list[int]] | None = None, step: int = 1) -> Any:
         groups = [(uid, acc, False) for uid, accs in correct.items() for acc in accs]
         groups += [(uid, acc, True) for uid, accs in (padding or {}).items() for acc in accs]
         data = TensorDict(
@@ -69,7 +69,7 @@ def collector(monkeypatch):
         monkeypatch.setattr(hard_prompts.tq, "kv_batch_get", lambda **_: data)
         keys = [f"{uid}_{number}_0" for number, (uid, _, _) in enumerate(groups)]
         tags = [{"is_padding": pad} for _, _, pad in groups]
-        made.collect(KVBatchMeta(keys=keys, tags=tags, partition_id="train"), step)
+        return made.collect(KVBatchMeta(keys=keys, tags=tags, partition_id="train"), step)
 
     made.finish = finish
     return made
@@ -102,8 +102,12 @@ def test_padding_rollouts_do_not_count(collector):
 
 def test_a_group_that_lost_rollouts_is_counted_and_not_judged(collector):
     collector.remember("t0", row("hard", SEVEN))
-    collector.finish({"t0": [0]})
-    assert len(collector.buffer) == 0 and collector.rejected == {"incomplete": 1}
+    collector.remember("t1", row("solved", SEVEN))
+    collector.remember("t2", row("whole", SEVEN))
+    whole = collector.finish({"t0": [0], "t1": [1], "t2": [1] * 8})
+    assert len(collector.buffer) == 0 and collector.rejected == {"incomplete": 2}
+    assert [group.prompt_id for group in whole] == ["whole"]  # one right rollout of one does not solve a prompt
+    assert [group.num_rollouts for group in collector.groups] == [1, 1, 8]
 
 
 def test_every_demonstration_is_verified_by_itself_also_under_an_id_seen_before(collector):

@@ -56,6 +56,8 @@ TRAINER_HOOKS = {
     "on_train_begin": [],
     "on_step_end": [],
     "fit": ["agent_loop_manager"],
+    "_init_dump_executor": [],
+    "_shutdown_dump_executor": [],
 }
 
 
@@ -100,6 +102,7 @@ def test_the_replay_buffer_selects_evicts_and_materialises_in_methods_of_its_own
 
     assert parameters(ReplayBuffer._terminal_eviction_reasons) == ["global_steps", "partition_id"]
     assert parameters(ReplayBuffer._evict_terminal_groups) == ["global_steps", "partition_id", "eviction_reasons"]
+    assert parameters(ReplayBuffer._clear_groups) == ["partition_id", "uids"]
     assert parameters(ReplayBuffer._select_prompt_uids) == ["partition_id", "sampleable_keys", "batch_size"]
     expected = ["partition_id", "selected_prompt_uids", "partition_snapshot"]
     assert parameters(ReplayBuffer._materialize_batch) == expected
@@ -129,6 +132,7 @@ def test_the_engine_hooks_have_the_signatures_that_we_override():
     from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
     assert parameters(FSDPEngineWithLMHead.optimizer_step) == []
+    assert parameters(FSDPEngineWithLMHead.forward_step) == ["micro_batch", "loss_function", "forward_only"]
     assert parameters(FSDPEngineWithLMHead._build_optimizer) == ["module"]
     expected = ["output", "output_args", "micro_batch", "logits_processor_func"]
     assert parameters(FSDPEngineWithLMHead.prepare_model_outputs) == expected

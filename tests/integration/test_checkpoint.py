@@ -68,6 +68,27 @@ def test_start_history_and_separate_optimizer_come_back_bit_identical_on_two_ran
     assert "the checkpoint is of another number of ranks than 2" in run["error"]
 
 
+def _start_across_resumes(folder: str) -> list[bool]:
+    """Whether theta_start is there: where nothing needs it, after a resume that needs it, and one interval later."""
+    off: dict[str, Any] = {"mifo.freeze": {"name": "none"}, "mifo.inspect.mask": False, "mifo.probe.rollouts": 0}
+    measured, unmeasured = off | {"mifo.probe.kl_to_start": True}, off | {"mifo.probe.kl_to_start": False}
+    engine = make_engine(measured)
+    engine.begin_interval()
+    engine.save_interval(Path(folder))
+    found = []
+    for settings in (unmeasured, measured):
+        engine = make_engine(settings)
+        engine.load_interval(Path(folder))
+        found.append(engine.interval.start is not None)
+        engine.save_interval(Path(folder))
+    engine.begin_interval()
+    return [*found, engine.interval.start is not None]
+
+
+def test_a_start_that_nothing_needs_is_not_carried_into_a_later_interval(tmp_path):
+    assert run_on_ranks(_start_across_resumes, 1, [(str(tmp_path),)]) == [[False, False, True]]
+
+
 def _everything(engine: Any) -> list[torch.Tensor]:
     """Weights and the RL optimizer's moments."""
     moments = [state for _, _, state in engine.interval.model.optimizer_state(engine.optimizer)]

@@ -1,6 +1,8 @@
 """The SFT phase on FSDP2 shards over gloo: what is frozen holds still, and a loss is the same however it is cut."""
 
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -222,23 +224,43 @@ def test_the_engines_loss_and_entropy_are_those_of_a_plain_forward_pass():
     assert our_entropies == pytest.approx(entropies, rel=1e-5)
 
 
-def _packed_and_padded() -> list[list[float]]:
+def _packed_and_padded() -> list[dict[str, list[float]]]:
+    """Entropy and KL to other logits: one sequence at a time, of padded logits, of packed ones with 3 tokens more."""
     from verl.utils import tensordict_utils as tu
+
+    from mifo_verl.bridge.engine import POLICY_SHIFT, SELECTION_ENTROPY
 
     engine = make_engine({})
     batch = batch_of(examples(3), engine)
     lengths = batch["input_ids"].offsets().diff().tolist()
-    logits = [torch.randn(length, 265, generator=torch.Generator().manual_seed(length)) for length in lengths]
-    padded = torch.nn.utils.rnn.pad_sequence(logits, batch_first=True)
-    from_padded = engine._selection_entropy(padded, {}, batch)
-    packed = torch.cat([*logits, torch.zeros(3, 265)])[None]
+    draw = torch.Generator().manual_seed(0)
+    now, start = ([torch.randn(length, 265, generator=draw) for length in lengths] for _ in range(2))
+    tu.assign_non_tensor(batch, **{SELECTION_ENTROPY: True, POLICY_SHIFT: True})
+
+    def found(
+        lay_out: Callable[[list[torch.Tensor]], torch.Tensor], arguments: dict[str, int]
+    ) -> dict[str, list[float]]:
+        for logits in (start, now):  # the two passes of a probe
+            output = SimpleNamespace(logits=lay_out(logits))
+            by_token = engine._of_logits(output, arguments, batch)
+            engine._start_output = dict.fromkeys(("log_probs", "entropy"), torch.zeros(1))
+        engine._start_logits = None
+        return {name: by_token[name].values().tolist() for name in ("entropy", "kl")}
+
+    log_now, log_start = (torch.cat(logits).double().log_softmax(-1) for logits in (now, start))
+    plain = {"entropy": -(log_now.exp() * log_now).sum(-1), "kl": (log_now.exp() * (log_now - log_start)).sum(-1)}
+    padded = found(lambda logits: torch.nn.utils.rnn.pad_sequence(logits, batch_first=True), {})
     tu.assign_non_tensor(batch, use_remove_padding=True)
-    return [from_padded.values().tolist(), engine._selection_entropy(packed, {"pad_size": 3}, batch).values().tolist()]
+    packed = found(lambda logits: torch.cat([*logits, torch.ones(3, 265)])[None], {"pad_size": 3})
+    return [{name: values.tolist() for name, values in plain.items()}, padded, packed]
 
 
-def test_packed_and_padded_logits_have_the_same_entropy():
-    ((padded, packed),) = run_on_ranks(_packed_and_padded, 1, [()])
-    assert packed == pytest.approx(padded, rel=1e-6) and len(packed) > 3
+def test_entropy_and_kl_of_padded_and_of_packed_logits_are_those_of_every_sequence_alone():
+    ((plain, *ours),) = run_on_ranks(_packed_and_padded, 1, [()])
+    assert len(plain["kl"]) > 3 and min(plain["kl"]) > 0.1
+    for found in ours:
+        for name, values in plain.items():
+            assert found[name] == pytest.approx(values, rel=1e-4), name
 
 
 def _mask_of_a_known_change(settings: dict[str, Any]) -> list[torch.Tensor]:

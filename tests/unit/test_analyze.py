@@ -49,10 +49,20 @@ def end(tmp_path: Path) -> Path:
 def test_norms_are_those_of_the_hand(start: Path, end: Path):
     found = update_norms(open_weights(str(start)), {"end": open_weights(str(end))})
     assert list(found["by_layer"]) == ["0", "1", "norm"]
-    assert found["by_layer"]["0"] == {"coordinates": 4, "end": 5.0, "end_relative": 1.0, "end_moved": 2}
-    assert found["by_layer"]["1"]["end"] == 1.0 and found["by_layer"]["1"]["end_relative"] is None
-    assert found["by_kind"]["norm"]["end"] == 0.0
-    assert found["total"]["all"]["end"] == pytest.approx(26**0.5)
+    assert found["by_layer"]["0"] == {"coordinates": 4, "ends": {"end": {"norm": 5.0, "relative": 1.0, "moved": 2}}}
+    assert found["by_layer"]["1"]["ends"]["end"] == {"norm": 1.0, "relative": None, "moved": 4}
+    assert found["by_kind"]["norm"]["ends"]["end"]["norm"] == 0.0
+    assert found["total"]["all"]["ends"]["end"]["norm"] == pytest.approx(26**0.5)
+
+
+@pytest.mark.parametrize("label", ["start", "coordinates", "norm 1"])
+def test_an_end_may_have_any_name(start: Path, end: Path, label: str):
+    weights = open_weights(str(end))
+    found = update_norms(open_weights(str(start)), {label: weights, "other": weights})["by_layer"]["0"]
+    assert found == {
+        "coordinates": 4,
+        "ends": {one: {"norm": 5.0, "relative": 1.0, "moved": 2} for one in (label, "other")},
+    }
 
 
 def test_supports_meet_where_both_changed_and_chance_is_the_product(start: Path, end: Path, tmp_path: Path):
@@ -179,6 +189,9 @@ def test_models_that_differ_are_refused_and_a_tied_head_is_none_of_it(start: Pat
         (["updates", "START", "nowhere"], "weights=nowhere must be a Hugging Face folder or a checkpoint"),
         (["prune", "START", "START"], "out= must be a folder"),
         (["prune", "START", "START", "out=x", "rates=1"], "rates=1 must be numbers in [0, 1)"),
+        (["prune", "START", "START", "out=x", "samples=2"], "samples=2 must go with benchmarks="),
+        (["prune", "START", "START", "out=x", "benchmarks=[x]", "samples=0"], "samples=0 must be a whole number"),
+        (["prune", "START", "START", "out=x", "benchmarks=[gsm8]"], "benchmarks=gsm8 must be one of"),
         (["subspace", "START", "START", "rank=0"], "rank=0 must be at least 1"),
         (["overlap", "START", "START", "START", "dtype=int8"], "dtype=int8 must be one of bfloat16, float16, float32"),
         (["updates", "START", "START", "jsn=x"], "jsn must be one of json (did you mean json?)"),
@@ -192,6 +205,6 @@ def test_mistakes_are_named_in_one_line(start: Path, arguments: list[str], said:
 
 def test_the_numbers_also_go_into_a_file(start: Path, end: Path, tmp_path: Path):
     assert main(["updates", str(start), str(end), f"json={tmp_path / 'x.json'}"]) == 0
-    assert json.loads((tmp_path / "x.json").read_text())["by_layer"]["0"]["end"] == 5.0
+    assert json.loads((tmp_path / "x.json").read_text())["by_layer"]["0"]["ends"]["end"]["norm"] == 5.0
     assert main(["overlap", str(start), str(end), str(end)]) == 0
     assert main(["subspace", str(start), str(end), "rank=1"]) == 0

@@ -68,6 +68,12 @@ def test_taking_with_a_limit_takes_the_oldest_and_keeps_the_surplus():
     assert ids(buffer) == ["d", "e"]
 
 
+def test_the_oldest_are_those_that_are_taken_and_stay():
+    buffer = filled("a", "b", "c")
+    assert ids(buffer.oldest(2)) == ["a", "b"] == ids(buffer.take(2))
+    assert ids(buffer.oldest(None)) == ["c"] == ids(buffer)
+
+
 def test_taking_more_than_there_is_takes_all():
     buffer = filled("a")
     assert ids(buffer.take(64)) == ["a"] and len(buffer) == 0

@@ -74,6 +74,37 @@ def test_every_second_interval_is_measured_from_the_first_on():
     assert ProbeConfig().shifts and not ProbeConfig(rollouts=0).shifts
 
 
+NOTHING_MEASURED = {
+    "probe": {"kl_to_start": False, "rollouts": 0},
+    "inspect": {"mask": False},
+    "freeze": {"name": "none"},
+}
+
+
+@pytest.mark.parametrize(
+    ("settings", "keeps"),
+    [
+        ({}, False),
+        ({"freeze": {"name": "gradient"}}, True),
+        ({"inspect": {"mask": True}}, True),
+        ({"probe": {"kl_to_start": False}}, True),
+        ({"probe": {"rollouts": 0}}, True),
+    ],
+)
+def test_the_start_of_an_interval_is_kept_where_something_needs_it_and_without_sft_for_the_kl_alone(settings, keeps):
+    node = PAPER | NOTHING_MEASURED | settings
+    assert build_config(node).keeps_start is keeps
+    alone = build_config(node | {"schedule": {"name": "never"}})
+    assert alone.keeps_start is ("kl_to_start" not in settings.get("probe", NOTHING_MEASURED["probe"]))
+
+
+def test_a_phase_takes_s_entries_only_where_surplus_is_kept():
+    assert build_config(PAPER).sft_limit is None
+    assert build_config(changed("sft", surplus="keep")).sft_limit == 64
+    every = {"schedule": {"name": "every", "rl_steps": 2}}
+    assert build_config(changed("sft", surplus="keep") | every).sft_limit is None
+
+
 @pytest.mark.parametrize("section", sorted(PAPER))
 def test_a_missing_section_is_named(section):
     node = {key: value for key, value in PAPER.items() if key != section}

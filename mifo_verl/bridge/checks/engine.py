@@ -27,30 +27,15 @@ def check_trainer(run: Run, found: Findings) -> None:
 
 
 def check_engine(run: Run, found: Findings) -> None:
-    """FSDP in the form that masks need."""
+    """FSDP2, with float32 master weights where there is a mask."""
     actor = run.config.actor_rollout_ref.actor
-    known = found.require(
-        actor.strategy in ("fsdp", "fsdp2"),
+    found.require(
+        actor.strategy == "fsdp2",
         f"{ACTOR}.strategy",
         actor.strategy,
-        "fsdp2 or fsdp",
-        "fsdp2 is the default",
+        "fsdp2, because masks, theta_start and the budget are taken from its shards",
+        f"use {ACTOR}.strategy=fsdp2",
     )
-    if known and actor.strategy == "fsdp":
-        original = found.require(
-            bool(actor.fsdp_config.use_orig_params),
-            f"{ACTOR}.fsdp_config.use_orig_params",
-            actor.fsdp_config.use_orig_params,
-            "true with strategy=fsdp, because flat parameters hide the coordinates that a mask needs",
-            f"use {ACTOR}.strategy=fsdp2",
-        )
-        found.require(
-            not original or run.config.trainer.device != "cpu",
-            f"{ACTOR}.strategy",
-            "fsdp",
-            "fsdp2 on a CPU",
-            f"use {ACTOR}.strategy=fsdp2",
-        )
     if not isinstance(run.mifo.freeze, NoFreeze):
         found.require(
             actor.fsdp_config.model_dtype in ("fp32", "float32"),

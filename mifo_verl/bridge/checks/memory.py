@@ -88,7 +88,7 @@ def plan_of(run: Run) -> MemoryPlan:
         if trains and isinstance(freeze, GradientFreeze)
         else 0.0,
         is_strict=isinstance(freeze, StrictFreeze),
-        keeps_start=masks or probe.kl_to_start or probe.shifts,
+        keeps_start=run.mifo.keeps_start,
         keeps_history=trains and masks and exact_share("history", freeze.history) > 0,
         probes_kl=probe.kl_to_start or (trains and probe.shifts),
         sft_optimizer=run.mifo.sft.optimizer if trains else "none",
