@@ -22,7 +22,7 @@ def read(path: Path) -> list[object]:
 def test_every_format_gives_the_same_records(tmp_path: Path) -> None:
     lines = "".join(json.dumps(record) + "\n\n" for record in RECORDS)
     (tmp_path / "a.jsonl").write_text(lines)
-    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(lines.encode(), mtime=0))
     (tmp_path / "a.json").write_text(json.dumps(RECORDS, indent=1))
     with (tmp_path / "a.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, ["question", "answer"])
@@ -55,7 +55,7 @@ def test_an_empty_file_has_no_records(tmp_path: Path) -> None:
         ("a.txt", b"", "must be a file named .jsonl, .json, .csv, .parquet"),
         ("a.jsonl", b'{"a": "\xff"}', "must be a readable .jsonl file in UTF-8"),
         ("a.jsonl.gz", b"not gzip", "must be a readable .jsonl file"),
-        ("a.jsonl.gz", gzip.compress(b'{"a": 1}' * 1000)[:-20], "must be a readable .jsonl file"),
+        ("a.jsonl.gz", gzip.compress(b'{"a": 1}' * 1000, mtime=0)[:-20], "must be a readable .jsonl file"),
         ("a.parquet", b"not parquet", "must be a readable .parquet file"),
         ("a.json", b"[1, 2", "must be a readable .json file"),
     ],
