@@ -93,7 +93,7 @@ def resumed(state: ControllerState, measured_on: str = "these"):
 
 def state_measured_on(digest: str, cross_entropy: float | None = 0.5) -> ControllerState:
     sft = SftProgress([], 0, None, {}, Before(1.0, 2.0, [], []))
-    return ControllerState(3, 0, 0, 0.0, [], {}, sft, ["solved"], cross_entropy, digest)
+    return ControllerState(3, 0, 0, 0.0, [], {}, sft, ["solved"], cross_entropy, measured_on=digest)
 
 
 def test_a_resume_goes_on_with_what_was_measured_on_the_same_data_and_drops_the_rest_with_a_word():

@@ -275,6 +275,8 @@ def test_the_kl_coefficient_is_part_of_the_state():
         shared |= {
             "_accuracy_start": {},
             "_sft": None,
+            "_measured_on": "",
+            "_take_up": lambda state: None,
             "config": OmegaConf.create({"algorithm": {"use_kl_in_reward": True}}),
         }
         return SimpleNamespace(**shared, **parts)
@@ -288,7 +290,7 @@ def test_the_kl_coefficient_is_part_of_the_state():
 def test_after_a_resumed_sft_phase_the_state_before_it_is_never_saved_with_the_weights_behind_it():
     run: Any = MifoTrainer.__new__(MifoTrainer)
     run._sft, run._step_end, run.stopping = object(), object(), threading.Event()
-    run.hard_prompts = SimpleNamespace(begin_step=lambda: None)
+    run.hard_prompts, run.replay_buffer = SimpleNamespace(begin_step=lambda: None), SimpleNamespace()
     run.actor_rollout_wg = SimpleNamespace(enter_sft=lambda: None)
     run._no_rollouts = run._run_sft_phase = lambda *_: None
     run.step({}, {})
@@ -314,6 +316,7 @@ def test_the_step_that_spends_the_budget_is_the_last_and_is_saved():
     run.config = OmegaConf.create({"trainer": {"save_freq": 5}})
     run._save_due, run._save_if_due = False, lambda: saved.append(run._save_due)
     run._end_if_spent = lambda lines: MifoTrainer._end_if_spent(run, lines)
+    run._require_updates = lambda metrics: None
     batch = SimpleNamespace(keys=["no_rollouts"])
     MifoTrainer._compute_metrics(run, batch, {}, {})
     assert (saved, run.total_training_steps) == ([True], 7)
