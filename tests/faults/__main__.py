@@ -221,8 +221,7 @@ def main(arguments: list[str]) -> int:
     settings |= dict(argument.split("=", 1) for argument in arguments)
     out, seed, commit = Path(settings["out"]).absolute(), settings["seed"], _commit()
     chance = random.Random(seed)
-    out.mkdir(parents=True, exist_ok=True)
-    expected = trace(_never_killed(out, commit, chance))
+    expected = trace(never_killed(out))
     plans = planned(int(settings["kills"]), [point for point in settings["points"].split(",") if point], chance)
     before = [row for row in _rows(out) if (row["commit"], row["seed"]) != (commit, seed)]
     table: Counter[tuple[str, str]] = Counter()
@@ -246,13 +245,15 @@ def _commit() -> str:
     return done.stdout.strip() or "unknown"
 
 
-def _never_killed(out: Path, commit: str, chance: random.Random) -> Path:
+def never_killed(out: Path) -> Path:
     """The folder of the run that all are compared with, made by this very code."""
+    commit = _commit()
     folder = out / f"never_killed_{commit}"
+    out.mkdir(parents=True, exist_ok=True)
     if commit == "unknown" or commit.endswith("-dirty"):
         shutil.rmtree(folder, ignore_errors=True)
     if not (folder / "summary.json").exists():
-        assert launch(folder, None, chance).outcome == "finished", "the run that is not killed has failed"
+        assert launch(folder, None, random.Random()).outcome == "finished", "the run that is not killed has failed"
     return folder
 
 

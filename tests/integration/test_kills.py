@@ -1,7 +1,6 @@
 """One kill of each kind, each at another point of the run: it ends as if it had never been killed."""
 
 import json
-from pathlib import Path
 
 from tests.faults.__main__ import main
 
@@ -13,18 +12,19 @@ KILLS = [
     "sft_forward:2:ray_head",
     "checkpoint_file:2",  # a rank, half a file written
     "checkpoint_commit:1:driver",
+    "hard_prompts:1:driver:TERM",  # asked to stop, where an SFT phase begins
 ]
 
 
-def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(tmp_path):
-    code = main([f"kills={len(KILLS)}", f"out={tmp_path}", f"points={','.join(KILLS)}"])
-    table = {
-        row["point"]: (row["outcome"], row["count"]) for row in json.loads(Path(tmp_path, "table.json").read_text())
-    }
+def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(whole_run):
+    out = whole_run.parent
+    code = main([f"kills={len(KILLS)}", f"out={out}", f"points={','.join(KILLS)}"])
+    table = {row["point"]: (row["outcome"], row["count"]) for row in json.loads((out / "table.json").read_text())}
     assert table == {point: ("bit-identical", 1) for point in KILLS}
     assert code == 0
-    events = [json.loads(line) for file in tmp_path.glob("*/events.jsonl") for line in file.read_text().splitlines()]
+    events = [json.loads(line) for file in out.glob("*/events.jsonl") for line in file.read_text().splitlines()]
     said = [
         event["text"] for event in events if event["kind"] in ("stopped", "failed") and "is stopped" in event["text"]
     ]
     assert len(said) == 2 and all("reward worker 0 has not answered for" in text for text in said)
+    assert any("inside the SFT phase of step" in event["text"] for event in events if event["kind"] == "resumed")

@@ -1,7 +1,9 @@
-"""The probes in whole runs: they change nothing, and a run stopped inside an SFT phase ends with the same lines."""
+"""The probes in whole runs: every phase has its numbers, and they change nothing.
+
+That a run stopped inside an SFT phase goes on with what was measured before it is in test_kills.
+"""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,35 +19,19 @@ PROBES = {f"{name}_{side}" for name in AROUND_SFT for side in ("before", "after"
 PROBES |= {"kl_to_before", "kl_to_start", "kl_tokens", "probe"}
 
 
-def train(folder: Path, *overrides: str) -> int:
-    """A small run of two ranks, with probes; its exit code."""
-    command = [sys.executable, "-m", "mifo_verl.train", *RUN, "trainer.total_training_steps=3"]
-    command += ["mifo.sft.batch_size=1", f"run_dir={folder}", *overrides]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=600, env={**os.environ})
-    assert done.returncode in (0, 75), done.stdout[-3000:] + done.stderr[-3000:]
-    return done.returncode
-
-
-@pytest.fixture(scope="module")
-def probed(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("runs") / "probed"
-    assert train(folder) == 0
-    return folder
-
-
 def lines_of(folder: Path, phase: str) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [line for line in lines if line["phase"] == phase]
 
 
-def test_every_phase_has_its_numbers_and_what_ends_one_begins_the_next(probed):
-    ends = [line for line in lines_of(probed, "sft") if "accuracy_before" in line]
+def test_every_phase_has_its_numbers_and_what_ends_one_begins_the_next(whole_run):
+    ends = [line for line in lines_of(whole_run, "sft") if "accuracy_before" in line]
     assert len(ends) >= 2
     for line in ends:
         assert {f"{name}_{side}" for name in AROUND_SFT for side in ("before", "after")} <= set(line)
         assert line["kl_to_before"] > 0.0 and line["probe"]["hard"] > 0 and line["hard_accuracy_before"] is not None
         assert line["seconds"]["sft"] > 0.0
-    rl = {line["interval"]: line for line in lines_of(probed, "rl") if "cross_entropy_before" in line}
+    rl = {line["interval"]: line for line in lines_of(whole_run, "rl") if "cross_entropy_before" in line}
     sft = {line["interval"]: line for line in ends}
     assert set(rl) == set(sft)
     for interval, line in rl.items():
@@ -53,23 +39,17 @@ def test_every_phase_has_its_numbers_and_what_ends_one_begins_the_next(probed):
         assert line["cross_entropy_after"] == sft[interval]["cross_entropy_before"]
         if interval > 1:
             assert line["cross_entropy_before"] == sft[interval - 1]["cross_entropy_after"]
-    summary = json.loads((probed / "summary.json").read_text())
+    summary = json.loads((whole_run / "summary.json").read_text())
     rises = [line["cross_entropy_after"] - line["cross_entropy_before"] for line in rl.values()]
     assert summary["coupling"]["total"]["rl_raised_cross_entropy"] == pytest.approx(sum(rises))
     assert 0.0 < summary["probes"]["share_of_seconds"] < 1.0
 
 
-def test_without_probes_the_weights_the_ledger_and_every_other_field_are_the_same(probed, tmp_path):
-    assert train(tmp_path / "plain", *OFF) == 0
-    plain, full = trace(tmp_path / "plain"), trace(probed)
+def test_without_probes_the_weights_the_ledger_and_every_other_field_are_the_same(whole_run, tmp_path):
+    command = [sys.executable, "-m", "mifo_verl.train", *RUN, f"run_dir={tmp_path / 'plain'}", *OFF]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    plain, full = trace(tmp_path / "plain"), trace(whole_run)
     assert (plain["weights"], plain["ledger"]) == (full["weights"], full["ledger"])
     for own, other in zip(plain["metrics"], full["metrics"], strict=True):
         assert {k: v for k, v in own.items() if k not in PROBES} == {k: v for k, v in other.items() if k not in PROBES}
-
-
-def test_a_run_stopped_inside_an_sft_phase_goes_on_with_what_was_measured_before_it(probed, tmp_path):
-    assert train(tmp_path / "stopped", "+env.MIFO_FAULT=hard_prompts:1:driver:TERM") == 75
-    assert train(tmp_path / "stopped") == 0
-    events = (tmp_path / "stopped" / "events.jsonl").read_text()
-    assert "inside the SFT phase of step 1, after 0 updates" in events
-    assert trace(tmp_path / "stopped") == trace(probed)
