@@ -35,8 +35,9 @@ rl-algorithms: setup ## small runs of two intervals or more with every RL algori
 	  $(BIN)/python -c "import json; assert json.load(open('runs/rl/$$rl/summary.json'))['intervals'] >= 2" || exit 1; done
 
 N ?= 100
+SEED ?= 0
 kill-test: setup ## kill runs N times at every point of them, and compare their ends with a run never killed
-	$(BIN)/python -m tests.faults kills=$(N)
+	$(BIN)/python -m tests.faults kills=$(N) seed=$(SEED)
 
 JOBS ?= 1
 evidence: setup ## every method on the tiny task, five seeds; docs/evidence.md; the same command goes on
