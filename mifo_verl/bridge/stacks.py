@@ -1,7 +1,7 @@
-"""The stacks of a run that hangs: a signal on which Python writes those of all threads, whatever the process is doing.
+"""The stacks of a run that hangs, written by a thread of each process, whatever its other threads wait for.
 
-Every process that loads the plug-in listens, and has a file of its own in ``<run>/.stacks/``; who wants the stacks
-signals the processes of that folder on every node, and gathers what they wrote. docs/resilience.md says how to ask.
+Every process that loads the plug-in has such a thread, and a file of its own in ``<run>/.stacks/``. Who wants the
+stacks touches the file ``ask`` there on every node, and gathers what they wrote. docs/resilience.md says how to ask.
 """
 
 import contextlib
@@ -9,8 +9,8 @@ import faulthandler
 import json
 import os
 import shutil
-import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,7 +24,8 @@ from mifo_verl.bridge.processes import STOPPED, process_of, task_on
 FOLDER = "MIFO_STACKS"
 """Environment variable: the folder on shared storage in which every process of the run has its file."""
 CLUSTER = "cluster.json"
-SIGNAL = signal.SIGUSR2  # SIGUSR1 is what vLLM and batch systems take
+ASK = "ask"
+_POLL_SECONDS = 0.5
 _DUMP_SECONDS = 5.0
 _NODE_SECONDS = 30.0
 
@@ -42,7 +43,7 @@ def open_folder(run: Path) -> Path:
 
 
 def listen() -> None:
-    """Let this process write its stacks when it gets the signal, where its run has a folder for them."""
+    """Let this process write its stacks when it is asked to, where its run has a folder for them."""
     global _file
     folder = os.environ.get(FOLDER)
     if folder is None or _file is not None:
@@ -50,7 +51,27 @@ def listen() -> None:
     name = f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.2f}"
     with contextlib.suppress(OSError):  # a process without stacks is worth more than none
         _file = open(Path(folder) / name, "w")  # noqa: SIM115  held while this process lives
-        faulthandler.register(SIGNAL, _file, all_threads=True)
+        threading.Thread(target=_answer_asked, args=(Path(folder) / ASK, _file), name="stacks", daemon=True).start()
+
+
+def _answer_asked(ask: Path, file: Any) -> None:
+    """Write the stacks of all threads whenever they are asked for.
+
+    By a thread, which holds the interpreter's lock as it writes: a handler of a signal does not, and crashes where it
+    meets a thread in the middle of a call.
+    """
+    seen = _asked_at(ask)
+    while True:
+        time.sleep(_POLL_SECONDS)
+        if (now := _asked_at(ask)) != seen:
+            seen = now
+            faulthandler.dump_traceback(file, all_threads=True)
+
+
+def _asked_at(ask: Path) -> int:
+    with contextlib.suppress(OSError):
+        return ask.stat().st_mtime_ns
+    return 0
 
 
 def note_cluster() -> None:
@@ -77,7 +98,9 @@ def write_stacks(folder: Path, connect: Callable[[], None] = lambda: None) -> Pa
     """
     held = stacks_folder(folder)
     texts = [stacks_here(str(held))]
-    hosts = {file.name.split(":")[0] for file in held.iterdir() if file.name != CLUSTER} - {socket.gethostname()}
+    hosts = {file.name.split(":")[0] for file in held.iterdir() if file.name not in (CLUSTER, ASK)} - {
+        socket.gethostname()
+    }
     if hosts:
         texts += _stacks_elsewhere(str(held), hosts, connect)
     file = folder / time.strftime("stacks-%Y%m%d-%H%M%S.txt")
@@ -110,7 +133,7 @@ def stacks_here(folder: str) -> str:
         process = process_of(int(pid), float(created))
         if process is not None:
             asked[file] = process, file.stat().st_size
-            process.send_signal(SIGNAL)
+    (Path(folder) / ASK).touch()
     _await_all(asked)
     return "\n".join(_answer(file, process, before) for file, (process, before) in asked.items())
 
