@@ -4,13 +4,11 @@ Data flows one way: rollouts -> rewards -> verl's RL update -> accuracy -> hard 
 -> SFT updates -> the next interval.
 """
 
-import hashlib
 import logging
 from dataclasses import replace
 from typing import Any
 
 import ray
-import transfer_queue as tq
 from omegaconf import DictConfig, OmegaConf, open_dict
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
@@ -27,16 +25,14 @@ from mifo_verl.bridge.budget import Spending
 from mifo_verl.bridge.checkpoint import ControllerState, SftProgress
 from mifo_verl.bridge.faults import reach
 from mifo_verl.bridge.hard_prompts import HardPrompts
-from mifo_verl.bridge.measuring import MeasuringTrainer
 from mifo_verl.bridge.processes import free_resources
+from mifo_verl.bridge.recording import RecordingTrainer, has_rollouts, without_rollouts
 from mifo_verl.bridge.records import RunRecords
 from mifo_verl.bridge.replay import OrderedReplayBuffer
-from mifo_verl.bridge.sft_phase import SftPhase, sft_lines, sft_metrics
+from mifo_verl.bridge.sft_phase import SftPhase, sft_metrics
 from mifo_verl.bridge.sft_step import batch_cut
-from mifo_verl.bridge.skipped_updates import MAX_SKIPPED
 from mifo_verl.bridge.stacks import write_stacks
-from mifo_verl.bridge.step_metrics import accuracy_by_source, rl_line
-from mifo_verl.bridge.watchdog import START_SECONDS, CannotGoOn, Watchdog, timed
+from mifo_verl.bridge.watchdog import START_SECONDS, Watchdog, timed
 from mifo_verl.bridge.worker import MifoTrainingWorker, MifoWorker
 from mifo_verl.config import build_config
 from mifo_verl.method.buffer import DemonstrationBuffer
@@ -45,15 +41,12 @@ from mifo_verl.types import Phase, Progress
 
 logger = logging.getLogger(__name__)
 
-NO_ROLLOUTS = "no_rollouts"
-"""The one key of the batch of a step that made no rollouts."""
-
 TARGET = ("target", "target_source")
 """The columns of the demonstrations. They stay on the controller."""
 
 
 @register_trainer("mifo")
-class MifoTrainer(MeasuringTrainer):
+class MifoTrainer(RecordingTrainer):
     """``trainer.v1.trainer_mode=mifo``."""
 
     def __init__(self, config: DictConfig) -> None:
@@ -239,10 +232,8 @@ class MifoTrainer(MeasuringTrainer):
         return batch
 
     def _no_rollouts(self) -> KVBatchMeta:
-        """What a step without rollouts hands to verl, which clears its batch from the queue and takes no empty one."""
         self.checkpoint_manager.sleep_replicas()  # no rollout of this step does it
-        tq.kv_put(key=NO_ROLLOUTS, partition_id="train", tag={"is_padding": True})
-        return KVBatchMeta(partition_id="train", keys=[NO_ROLLOUTS], tags=[{"is_padding": True}])
+        return without_rollouts()
 
     def _next_phase(self) -> Phase:
         finished = self.global_steps - 1
@@ -272,7 +263,7 @@ class MifoTrainer(MeasuringTrainer):
         with marked_timer("sft", timing_raw):
             self._sft_report = self.sft_phase.run(self._sft, self.interval, self.global_steps, self.stopping.is_set)
         if self._sft_report is None:
-            if _has_rollouts(batch):
+            if has_rollouts(batch):
                 self._sft.rl_line = self._rl_line(batch, metrics, timing_raw)
             self._stop_here()
         assert self._sft_report is not None
@@ -294,80 +285,6 @@ class MifoTrainer(MeasuringTrainer):
             assert self._sft_report is not None
             self._sft_report["probes"] |= self._measure(self.probes.ask_after, self._sft.before)
 
-    # ------------------------------------------------------------------ records
-
-    def _rl_line(self, batch: KVBatchMeta, metrics: dict[str, Any], timing_raw: dict[str, float]) -> dict[str, Any]:
-        """verl's metrics of an RL step, and its record."""
-        epoch = (self.global_steps - 1) // self.steps_per_epoch
-        timers = {"step": sum(timing_raw.values()), **timing_raw}  # verl's own is there at a step's end only
-        super()._compute_metrics(batch, metrics, timers, global_steps=self.global_steps, epoch=epoch)
-        interval = self.interval - 1 if self._sft_report is not None else self.interval
-        rows = sum(not tag.get("is_padding", False) for tag in batch.tags)
-        line = rl_line(metrics, timing_raw, self.hard_prompts, interval, self.global_steps, rows)
-        line["discarded_rollouts"] = self.replay_buffer.discarded_rollouts
-        line |= self.spending.of_rl(line, rows)
-        line["buffer_size"] = self._sft.buffer_size if self._sft is not None else len(self.buffer)
-        if self._sft is not None and self._sft.before is not None:  # the RL phase ends here
-            line |= self._sft.before.of_rl()
-        return line
-
-    def _compute_metrics(
-        self, batch: KVBatchMeta, metrics: dict[str, Any], timing_raw: dict[str, float], **where: Any
-    ) -> None:
-        """verl's metrics, then this step's lines in the records, then the checkpoint of this step.
-
-        verl's loop ends after the step that spends the budget.
-        """
-        written = []
-        rl = self._sft.rl_line if self._sft is not None else None
-        if rl is not None:  # of the process that was stopped inside the SFT phase
-            rl["seconds"]["probe"] = rl["seconds"].get("probe", 0.0) + timing_raw.get("probe", 0.0)
-        if _has_rollouts(batch):
-            rl = self._rl_line(batch, metrics, timing_raw)
-            metrics["mifo/rl/buffer_size"] = len(self.buffer)
-        if rl is not None:
-            self.watchdog.require_alive()
-            rl["validation"] = accuracy_by_source(metrics) or None
-            rl["seconds"]["checkpoint"], self._save_seconds = self._save_seconds, 0.0
-            self.records.metrics(rl)
-            written.append(rl)
-        if self._sft_report is not None:
-            lines = sft_lines(self._sft_report, timing_raw["sft"])
-            if rl is None and "probe" in timing_raw:
-                lines[-1]["seconds"]["probe"] = timing_raw["probe"]
-            for line in lines:
-                line |= self.spending.of_sft(line)
-                self.records.metrics(line)
-                written.append(line)
-            self.records.ledger(self._sft_report["ledger"])
-        self._sft = None
-        self._require_updates(metrics)
-        if self._end_if_spent(written):
-            self._save_due = self.config.trainer.save_freq > 0
-        self._save_if_due()
-
-    def _end_if_spent(self, written: list[dict[str, Any]]) -> bool:
-        """Make this step the last where the budget is spent with its records; whether it is."""
-        is_over = self.spending.is_over(written)
-        if is_over:
-            self.total_training_steps = self.global_steps
-        return is_over
-
-    def _require_updates(self, metrics: dict[str, Any]) -> None:
-        """verl skips an update whose gradient is not finite. Raises CannotGoOn where too many in a row were."""
-        skipped = max(metrics.get(f"{part}/{MAX_SKIPPED}", 0) for part in ("actor", "critic", "mifo/sft"))
-        limit = self.mifo.watchdog.max_skipped_updates
-        if skipped > limit:
-            raise CannotGoOn(
-                f"the gradients of {skipped:g} updates in a row were not finite, and all were skipped "
-                f"(mifo.watchdog.max_skipped_updates={limit}); "
-                "resume from a checkpoint before, with a lower learning rate"
-            )
-
-    def _log_rollout_data(self, batch: KVBatchMeta, timing_raw: dict[str, float], rollout_data_dir: str) -> None:
-        if _has_rollouts(batch):
-            super()._log_rollout_data(batch, timing_raw, rollout_data_dir)
-
     def fit(self, agent_loop_manager: Any) -> None:
         """verl's training loop; then the final table."""
         self.agent_loop_manager = agent_loop_manager
@@ -378,30 +295,6 @@ class MifoTrainer(MeasuringTrainer):
         finally:
             self.watchdog.end()  # what dies from here on was ended on purpose
         reach("exit")
-
-    def _write_end(self) -> None:
-        self.watchdog.begins("the end")
-        last = self._validation or self._validate_at_end()
-        shards = "".join(self.actor_rollout_wg.weights_sha256())
-        self.records.write_end(
-            accuracy_start=self._accuracy_start,
-            accuracy_end=accuracy_by_source(last),
-            weights_sha256=hashlib.sha256(shards.encode()).hexdigest(),
-            num_weights=self.spending.rl.num_weights,
-            seconds_before=self._seconds_before,
-        )
-
-    def _validate_at_end(self) -> dict[str, float]:
-        """verl's loop has closed what writes the answers (``trainer.validation_data_dir``): it is opened once more."""
-        self._init_dump_executor()
-        try:
-            return self._validate()
-        finally:
-            self._shutdown_dump_executor()
-
-
-def _has_rollouts(batch: KVBatchMeta) -> bool:
-    return batch.keys != [NO_ROLLOUTS]
 
 
 def _rows(batch: TensorDict) -> list[dict[str, Any]]:
