@@ -70,11 +70,13 @@ class SignsOfLife:
 
     def require_alive(self) -> None:
         """Ask every actor now. Raises Lost where one has died; one that is slow to answer lives."""
-        for name, ping in self._pings.items():
+        asked = {ping.handle.__ray_ready__.remote(): name for name, ping in self._pings.items()}
+        answers = ray.wait(list(asked), num_returns=len(asked), timeout=_PING_SECONDS)[0] if asked else []
+        for answer in answers:
             try:
-                ray.get(ping.handle.__ray_ready__.remote(), timeout=_PING_SECONDS)
+                ray.get(answer)
             except ActorDiedError as error:
-                raise Lost(_has_died(name, error)) from error
+                raise Lost(_has_died(asked[answer], error)) from error
             except RayError:
                 pass
 

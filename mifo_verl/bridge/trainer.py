@@ -29,6 +29,7 @@ from mifo_verl.bridge.processes import free_resources
 from mifo_verl.bridge.recording import RecordingTrainer, has_rollouts, without_rollouts
 from mifo_verl.bridge.records import RunRecords
 from mifo_verl.bridge.replay import OrderedReplayBuffer
+from mifo_verl.bridge.saving import NotSaved, Stopped
 from mifo_verl.bridge.sft_phase import SftPhase, sft_metrics
 from mifo_verl.bridge.sft_step import batch_cut
 from mifo_verl.bridge.stacks import write_stacks
@@ -286,12 +287,17 @@ class MifoTrainer(RecordingTrainer):
             self._sft_report["probes"] |= self._measure(self.probes.ask_after, self._sft.before)
 
     def fit(self, agent_loop_manager: Any) -> None:
-        """verl's training loop; then the final table."""
+        """verl's training loop; then the final table. Raises CannotGoOn where an error is what came of a lost actor."""
         self.agent_loop_manager = agent_loop_manager
         self.watchdog.watch(self._actors())
         try:
             super().fit(agent_loop_manager)
             self._write_end()
+        except (Stopped, NotSaved):
+            raise
+        except Exception:
+            self.watchdog.require_alive()
+            raise
         finally:
             self.watchdog.end()  # what dies from here on was ended on purpose
         reach("exit")

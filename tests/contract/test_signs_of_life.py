@@ -33,7 +33,7 @@ def ray(monkeypatch):
 
     class Ray:
         @staticmethod
-        def wait(refs, timeout):
+        def wait(refs, num_returns=1, timeout=None):
             return [ref for ref in refs if ref.answer is not None], []
 
         @staticmethod

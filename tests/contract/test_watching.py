@@ -15,7 +15,9 @@ from mifo_verl.bridge import task_runner
 from mifo_verl.bridge import watchdog as module
 from mifo_verl.bridge.compose import compose_config
 from mifo_verl.bridge.records import RunRecords, read_lines
+from mifo_verl.bridge.saving import Stopped
 from mifo_verl.bridge.sft_phase import SftPhase
+from mifo_verl.bridge.signs_of_life import Lost
 from mifo_verl.bridge.trainer import MifoTrainer
 from mifo_verl.bridge.watchdog import CannotGoOn, Watchdog
 from mifo_verl.config import WatchdogConfig, build_config
@@ -124,6 +126,38 @@ def test_a_run_that_fails_is_not_watched_any_longer(trainer, monkeypatch):
     with pytest.raises(OSError):
         trainer.fit(None)
     assert trainer.watchdog._ended.is_set()
+
+
+def test_an_error_that_comes_of_a_lost_actor_is_told_as_its_loss(trainer, monkeypatch):
+    def fit(self, _):
+        raise ValueError("Received an empty list as keys.")
+
+    trainer._actors = dict
+    monkeypatch.setattr(PPOTrainerSync, "fit", fit)
+    monkeypatch.setattr(trainer.watchdog._actors, "require_alive", lambda: None)
+    with pytest.raises(ValueError, match="empty list"):
+        trainer.fit(None)
+
+    def require_alive():
+        raise Lost("rollout server 0 has died")
+
+    monkeypatch.setattr(trainer.watchdog._actors, "require_alive", require_alive)
+    with pytest.raises(CannotGoOn, match="rollout server 0 has died"):
+        trainer.fit(None)
+
+
+def test_a_run_that_was_asked_to_stop_has_lost_nobody(trainer, monkeypatch):
+    def fit(self, _):
+        raise Stopped
+
+    def require_alive():
+        raise Lost("rollout server 0 has died")
+
+    trainer._actors = dict
+    monkeypatch.setattr(PPOTrainerSync, "fit", fit)
+    monkeypatch.setattr(trainer.watchdog._actors, "require_alive", require_alive)
+    with pytest.raises(Stopped):
+        trainer.fit(None)
 
 
 def wait_until(condition, seconds: float = 10.0) -> None:
