@@ -21,6 +21,8 @@ from mifo_verl.demonstrations.__main__ import fill, main, parse
 from mifo_verl.demonstrations.client import Endpoint, EndpointError, Unanswered
 from mifo_verl.rewards import boxed
 
+pytestmark = pytest.mark.alone
+
 
 class Teacher(ThreadingHTTPServer):
     """An OpenAI-compatible chat endpoint that counts what it is asked."""

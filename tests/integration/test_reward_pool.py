@@ -20,6 +20,8 @@ from mifo_verl.rewards import math
 from mifo_verl.rewards.pool import Pool
 from tests.benchmarks.hostile_answers import FAMILIES, hostile_answers
 
+pytestmark = pytest.mark.alone
+
 HALF = {"gold": "1/2", "text": "$2/4$"}
 
 

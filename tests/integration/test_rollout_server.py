@@ -21,6 +21,8 @@ from mifo_verl.bridge.compose import compose_config
 from mifo_verl.bridge.rollout import register
 from mifo_verl.generation.streams import stable_seed, training_streams, validation_streams
 
+pytestmark = pytest.mark.alone
+
 PARAMS = {"temperature": 4.0, "top_p": 1.0, "top_k": -1, "repetition_penalty": 1.0, "logprobs": True}
 
 

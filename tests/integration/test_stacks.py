@@ -15,6 +15,8 @@ from mifo_verl.bridge import stacks
 from mifo_verl.bridge.processes import end, look, on_node, place
 from mifo_verl.stacks import main
 
+pytestmark = pytest.mark.alone
+
 LISTEN = "from mifo_verl.bridge.stacks import listen; import threading, time; listen(); print(1, flush=True)"
 BUSY = f"""{LISTEN}
 def rollout():

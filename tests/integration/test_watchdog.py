@@ -15,6 +15,8 @@ from mifo_verl.bridge.saving import Stopped
 from mifo_verl.bridge.watchdog import CannotGoOn, Watchdog
 from mifo_verl.config import WatchdogConfig
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster():
