@@ -5,9 +5,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from mifo_verl.coupling import change
 from mifo_verl.report.bands import mean_interval
-from mifo_verl.report.run import Run, probes
+from mifo_verl.report.run import Run, changes
 
 _PLACES = ("run_dir", "experiment_name", "default_local_dir", "resume_mode", "TENSORBOARD_DIR", "WANDB_DIR")
 _NOT_THE_METHOD = ("seed", "data_loader_seed", *_PLACES)
@@ -58,8 +57,8 @@ def probe_curve(runs: list[Run], phase: str, name: str) -> Curve:
     """What a phase changed of a probed quantity, by interval."""
     values: dict[int, list[float]] = {}
     for run in runs:
-        for interval, before, after in probes(run).get((phase, name), []):
-            values.setdefault(interval, []).append(change(before, after))
+        for interval, changed in changes(run, phase, name):
+            values.setdefault(interval, []).append(changed)
     return _banded(values)
 
 

@@ -3,8 +3,8 @@
 from typing import Any
 
 from mifo_verl import probe_cost
-from mifo_verl.coupling import change, mean_of
-from mifo_verl.report.run import Run, probes, split_seconds
+from mifo_verl.coupling import mean_of
+from mifo_verl.report.run import Run, changes, split_seconds
 
 Number = int | float | None
 
@@ -21,11 +21,11 @@ def numbers(run: Run) -> dict[str, Number]:
         **_accuracy(run),
         **_data(run),
     }
-    changes = [change(before, after) for _, before, after in probes(run).get(("sft", "accuracy"), [])]
-    found["probed_phases"] = len(changes)
-    found["mean_change"] = sum(changes) / len(changes) if changes else None
-    found["worst_change"] = min(changes, default=None)
-    found["phases_down"] = sum(one < 0 for one in changes)
+    changed = [one for _, one in changes(run, "sft", "accuracy")]
+    found["probed_phases"] = len(changed)
+    found["mean_change"] = sum(changed) / len(changed) if changed else None
+    found["worst_change"] = min(changed, default=None)
+    found["phases_down"] = sum(one < 0 for one in changed)
     masks = [phase[-1]["mask"] for phase in phases if phase[-1].get("mask")]
     found["masked_phases"] = len(masks)
     if masks:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mifo_verl.bridge.records import INSPECTION, MEMORY, RL_STAGES, read_lines, step_seconds
-from mifo_verl.coupling import mean_of
+from mifo_verl.coupling import change, mean_of
 from mifo_verl.ledger import dataset
 from mifo_verl.ledger.account import Account, account
 from mifo_verl.ledger.audit import audit, pending_interval, without_digest
@@ -113,3 +113,8 @@ def probes(run: Run) -> dict[tuple[str, str], list[tuple[int, float, float]]]:
             if before is not None and after is not None:
                 found.setdefault((line["phase"], name), []).append((line["interval"], before, after))
     return found
+
+
+def changes(run: Run, phase: str, name: str) -> list[tuple[int, float]]:
+    """(interval, what its phase changed of a probed quantity)."""
+    return [(interval, change(before, after)) for interval, before, after in probes(run).get((phase, name), [])]
