@@ -5,6 +5,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from mifo_verl.bridge.critic import has_critic
 from mifo_verl.bridge.records import METRICS, read_lines
 from mifo_verl.compute import RlCost, sft_flops
 
@@ -17,7 +18,7 @@ class Spending:
         correction = algorithm.get("rollout_correction")
         recomputes = not (correction and correction.get("bypass_mode", False))
         reference = bool(actor.use_kl_loss or algorithm.use_kl_in_reward)
-        critic = algorithm.adv_estimator == "gae"
+        critic = has_critic(config)
         self.rl = RlCost(
             num_weights=num_weights,
             forwards=int(recomputes) + int(reference) + int(critic),

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mifo_verl.bridge.checkpoint_store import BrokenCheckpoint, Checkpoint, CheckpointStore, verify
 from mifo_verl.bridge.compose import ConfigError
+from mifo_verl.bridge.critic import has_critic
 from mifo_verl.bridge.records import CONFIG, require_lines
 
 FREE = (
@@ -219,8 +220,7 @@ def _other_surroundings(saved: Mapping[str, Any], now: Mapping[str, Any]) -> lis
 
 def _keeps_its_learning_rates(config: DictConfig) -> bool:
     """Whether no learning rate depends on the length of the run."""
-    has_critic = config.algorithm.adv_estimator == "gae" or config.critic.get("enable")
-    critics = [config.critic.optim] if has_critic else []
+    critics = [config.critic.optim] if has_critic(config) else []
     return all(
         optim.lr_scheduler_type == "constant" and optim.lr_warmup_steps_ratio == 0
         for optim in (config.actor_rollout_ref.actor.optim, *critics)

@@ -2,11 +2,14 @@
 
 import json
 
+import pytest
 import torch
+from verl.trainer.ppo.utils import need_critic
 from verl.trainer.ppo.v1 import replay_buffer
 
 from mifo_verl.bridge.budget import Spending
 from mifo_verl.bridge.compose import compose_config
+from mifo_verl.bridge.critic import has_critic
 from mifo_verl.bridge.replay import OrderedReplayBuffer
 
 STEP = {"discarded_rollouts": 0, "prompt_tokens": 40, "response_tokens": 60}
@@ -25,6 +28,19 @@ def test_a_reference_and_a_critic_are_counted(tmp_path):
     # a reference: 2 more a token; a critic: 2 for its values, 6 for its update
     assert spending(tmp_path, None, "rl=grpo").of_rl(STEP, 8)["flops"] == 1_200_000
     assert spending(tmp_path, None, "rl=ppo").of_rl(STEP, 8)["flops"] == 1_800_000
+
+
+def test_a_critic_that_is_switched_on_or_off_by_itself_is_counted_as_it_runs(tmp_path):
+    assert spending(tmp_path, None, "critic.enable=true").of_rl(STEP, 8)["flops"] == 1_800_000
+    assert spending(tmp_path, None, "rl=ppo", "critic.enable=false").of_rl(STEP, 8)["flops"] == 1_000_000
+
+
+@pytest.mark.filterwarnings("ignore:Disabled critic")
+@pytest.mark.parametrize("enable", ["null", "true", "false"])
+@pytest.mark.parametrize("rl", ["dr_grpo", "ppo"])
+def test_a_run_has_a_critic_where_verl_says_that_it_needs_one(rl, enable):
+    config = compose_config(["experiment=quickstart", f"rl={rl}", f"critic.enable={enable}"]).node
+    assert has_critic(config) is need_critic(config)
 
 
 def test_rollouts_that_were_not_trained_on_count_as_generated(tmp_path):

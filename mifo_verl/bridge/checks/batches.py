@@ -2,6 +2,7 @@
 
 from mifo_verl.bridge.checks.findings import Findings
 from mifo_verl.bridge.checks.run import Run
+from mifo_verl.bridge.critic import has_critic
 
 ACTOR, REF, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.ref", "actor_rollout_ref.rollout"
 
@@ -37,7 +38,7 @@ def check_micro_batches(run: Run, found: Findings) -> None:
     roles = [(ACTOR, "ppo_", "use_dynamic_bsz"), (ROLLOUT, "log_prob_", "log_prob_use_dynamic_bsz")]
     if run.get(f"{ACTOR}.use_kl_loss") is True or run.get("algorithm.use_kl_in_reward") is True:
         roles.append((REF, "log_prob_", "log_prob_use_dynamic_bsz"))
-    if run.get("algorithm.adv_estimator") == "gae":
+    if has_critic(run.config):
         roles.append(("critic", "ppo_", "use_dynamic_bsz"))
     for role, prefix, dynamic in roles:
         budget = f"{role}.{prefix}max_token_len_per_gpu"

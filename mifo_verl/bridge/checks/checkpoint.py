@@ -6,6 +6,7 @@ from omegaconf import DictConfig
 
 from mifo_verl.bridge.checks.findings import Findings, NotChecked
 from mifo_verl.bridge.checks.run import Run, good_copy
+from mifo_verl.bridge.critic import has_critic
 from mifo_verl.bridge.resume import check_resume, checkpoint_facts
 
 _WHOLE = ("model", "optimizer", "extra")
@@ -13,8 +14,7 @@ _WHOLE = ("model", "optimizer", "extra")
 
 def check_contents(run: Run, found: Findings) -> None:
     """A checkpoint, which a stop makes without trainer.save_freq too, holds all that a resumed run goes on with."""
-    has_critic = run.get("algorithm.adv_estimator") == "gae" or run.get("critic.enable")
-    roles = ["actor_rollout_ref.actor", *(["critic"] if has_critic else [])]
+    roles = ["actor_rollout_ref.actor", *(["critic"] if has_critic(run.config) else [])]
     for role in roles:
         for part in ("save_contents", "load_contents"):
             key, rule = f"{role}.checkpoint.{part}", f"at least [{', '.join(_WHOLE)}], or no run goes on as it was"

@@ -8,6 +8,7 @@ from mifo_verl.bridge.checks.findings import Findings, NotChecked
 from mifo_verl.bridge.checks.machine import visible_gpus
 from mifo_verl.bridge.checks.run import Run
 from mifo_verl.bridge.checks.steps import num_steps
+from mifo_verl.bridge.critic import has_critic
 from mifo_verl.memory import Component, MemoryPlan, ModelShape, peak, predict
 from mifo_verl.method.freezing import GradientFreeze, StrictFreeze
 from mifo_verl.types import exact_share
@@ -94,7 +95,7 @@ def plan_of(run: Run) -> MemoryPlan:
         sft_optimizer=run.mifo.sft.optimizer if trains else "none",
         has_reference=run.get(f"{ACTOR}.use_kl_loss") is True or run.get("algorithm.use_kl_in_reward") is True,
         reference_bytes=_BYTES.get(str(run.get(f"{REF}.fsdp_config.model_dtype")), 2),
-        has_critic=run.get("algorithm.adv_estimator") == "gae",
+        has_critic=has_critic(run.config),
         rollout_bytes=_BYTES.get(str(rollout.dtype), 2),
         rollout_ranks=1 if is_cpu else tensor,
         sequences_in_flight=min(run.get(f"{ROLLOUT}.max_num_seqs"), -(-sequences * tensor // run.num_ranks)),

@@ -5,6 +5,7 @@ from pathlib import Path
 from mifo_verl.bridge.checks.findings import Findings
 from mifo_verl.bridge.checks.run import Run
 from mifo_verl.bridge.checks.steps import num_steps
+from mifo_verl.bridge.critic import has_critic
 from mifo_verl.data.parquet import check_columns, count_demonstrations
 from mifo_verl.method.schedule import Always, Every, Never, SftThenRl, WhenFull
 from mifo_verl.probe_cost import HARD_SHARE, MOST, CostPlan, expected, rollout_units
@@ -39,13 +40,12 @@ def plan_of(run: Run) -> CostPlan:
     held_out = min(validation, probe.prompts or validation)
     rl_steps, phases, examples = _phases(run)
     on = probe.around_sft
-    has_critic = run.get("algorithm.adv_estimator") == "gae"
     has_reference = run.get(f"{ACTOR}.use_kl_loss") is True or run.get("algorithm.use_kl_in_reward") is True
     return CostPlan(
         rl_steps=rl_steps,
         sft_phases=phases,
         rollouts=prompts * each,
-        rollout_units=rollout_units(run.get(f"{ACTOR}.ppo_epochs"), has_reference, has_critic),
+        rollout_units=rollout_units(run.get(f"{ACTOR}.ppo_epochs"), has_reference, has_critic(run.config)),
         sft_sequences=examples * run.mifo.sft.passes,
         every=probe.every,
         asked=on * (held_out + probe.solved + min(probe.hard, examples)) * run.get(f"{ROLLOUT}.val_kwargs.n"),
