@@ -45,7 +45,11 @@ def test_a_right_run_gives_one_table_with_every_check_and_0(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "more",
-    [("method=interleave", "mifo.prompt_selector.max_accuracy=1/8"), ("method=mifo_dagger", "mifo.freeze.history=1/4")],
+    [
+        ("method=interleave", "mifo.prompt_selector.max_accuracy=1/8"),
+        ("method=mifo_dagger", "mifo.freeze.history=1/4"),
+        ("mifo.probe.solved_accuracy=3/4",),
+    ],
 )
 def test_a_share_may_be_written_as_a_fraction_whatever_its_default_is(tmp_path, more):
     assert not checked(given(tmp_path, *more)).found.errors()

@@ -46,6 +46,7 @@ EXACT_SHARES = (
     "mifo.token_selector.ratio",
     "mifo.freeze.share",
     "mifo.freeze.history",
+    "mifo.probe.solved_accuracy",
 )
 """0, 0.125 and 1/8 are all of their kind; ``check_settings`` looks at them."""
 CHOICES = {
