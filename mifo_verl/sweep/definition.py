@@ -23,6 +23,8 @@ class Question:
     pairs: list[tuple[str, str]]
     numbers: list[str] = field(default_factory=lambda: [ACCURACY])
     """The primary ones, one or two, named before the runs; every other number is exploratory."""
+    late: bool = False
+    """Whether it was asked when runs had started: all of its numbers are exploratory then."""
 
 
 @dataclass(frozen=True)

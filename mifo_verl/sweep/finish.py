@@ -1,19 +1,25 @@
 """What a sweep ends with: table.json, table.csv, table.md and report.html, from the records of its finished runs."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mifo_verl.bridge.compose import ConfigError
 from mifo_verl.bridge.records import replace_text
 from mifo_verl.report.page import render
-from mifo_verl.report.run import load_all
+from mifo_verl.report.run import Run, load_all
+from mifo_verl.report.versions import SOURCES
 from mifo_verl.sweep.definition import Question
+from mifo_verl.sweep.differences import Values
 from mifo_verl.sweep.identity import is_finished
 from mifo_verl.sweep.numbers import ACCURACY, numbers_of
-from mifo_verl.sweep.show import print_table, to_csv, to_markdown
+from mifo_verl.sweep.page import to_markdown
+from mifo_verl.sweep.show import print_table, to_csv
 from mifo_verl.sweep.store import read_sweep
-from mifo_verl.sweep.table import Values, make_table
+from mifo_verl.sweep.table import make_table
+
+_DIGEST_SHOWN = 12
 
 
 def finish(sweep_dir: Path, out: Path | None = None) -> dict[str, Any]:
@@ -31,11 +37,12 @@ def finish(sweep_dir: Path, out: Path | None = None) -> dict[str, Any]:
         for number, value in numbers_of(run).items():
             arms.setdefault(planned["arm"], {}).setdefault(number, {})[planned["seed"]] = value
     questions = [
-        Question(one["ask"], [(a, b) for a, b in one["pairs"]], one.get("numbers", [ACCURACY]))
+        Question(one["ask"], [(a, b) for a, b in one["pairs"]], one.get("numbers", [ACCURACY]), one.get("late", False))
         for one in plan["questions"]
     ]
-    table = make_table(arms, plan["baseline"], plan.get("numbers", [ACCURACY]), questions)
-    table |= {"runs": [run["name"] for run in done]}
+    all_arms = list(dict.fromkeys(run["arm"] for run in plan["runs"]))
+    table = make_table(arms, plan["baseline"], plan.get("numbers", [ACCURACY]), questions, all_arms)
+    table |= {"runs": [run["name"] for run in done], "code": _by_code(done, runs)} | _planned(plan["runs"])
     table["missing"] = [run["name"] for run in plan["runs"] if run not in done]
     replace_text(sweep_dir / "table.json", json.dumps(table, indent=2) + "\n")
     replace_text(sweep_dir / "table.csv", to_csv(table))
@@ -44,3 +51,27 @@ def finish(sweep_dir: Path, out: Path | None = None) -> dict[str, Any]:
     print_table(table)
     print(f"{len(done)} of {len(plan['runs'])} runs; table.json, table.csv and report.html are in {sweep_dir}")
     return table
+
+
+def _by_code(done: Sequence[dict[str, Any]], runs: Sequence[Run]) -> dict[str, list[str]]:
+    """The names of the runs by the digests of their sources, shortened; a run resumed with others has several."""
+    found: dict[str, list[str]] = {}
+    for planned, run in zip(done, runs, strict=True):
+        digests = [digest[:_DIGEST_SHOWN] for digest in run.versions.get(SOURCES, "not recorded").split(", ")]
+        found.setdefault(", ".join(digests), []).append(planned["name"])
+    return found
+
+
+def _planned(runs: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """``planned``: arms and seeds asked for before a run had started; ``added``: those that came later."""
+    first, later = ([run for run in runs if run.get("added", False) is added] for added in (False, True))
+    names = {key: list(dict.fromkeys(run[key] for run in first)) for key in ("arm", "seed")}
+    new = {key: list(dict.fromkeys(run[key] for run in later if run[key] not in names[key])) for key in names}
+    told = {"planned": _words(names), "added": _words(new)}
+    if later and not told["added"]:  # of arms and seeds that other runs had already
+        told["added"] = ", ".join(run["name"] for run in later)
+    return told
+
+
+def _words(held: dict[str, list[Any]]) -> str:
+    return "; ".join(f"{key}s {', '.join(map(str, values))}" for key, values in held.items() if values)

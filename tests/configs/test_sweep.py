@@ -137,6 +137,9 @@ def test_a_sweep_runs_skips_and_adds_and_ends_with_a_table(sweep_of, tmp_path, c
     capsys.readouterr()
     assert main(["table", str(tmp_path / "sweep")]) == 0
     assert "7 of 7 runs" in capsys.readouterr().out
+    page = (tmp_path / "sweep/table.md").read_text()
+    assert "Planned first: arms mifo, rl_only; seeds 0, 1, 2. Added after runs had started: seeds 3." in page
+    assert "sources): `not recorded`." in page  # the stand-in writes no versions
 
 
 def test_a_folder_of_other_settings_is_refused_in_words(sweep_of, capsys):
@@ -153,6 +156,7 @@ def test_a_failed_run_is_told_with_its_log_and_the_rest_goes_on(sweep_of, monkey
     said = capsys.readouterr().err
     assert "mifo-seed0: failed with exit code 1: error: it was asked to fail" in said and "logs/mifo-seed0.log" in said
     assert json.loads((tmp_path / "sweep/table.json").read_text())["missing"] == ["mifo-seed0"]
+    assert "Not finished: mifo-seed0." in (tmp_path / "sweep/table.md").read_text()
     monkeypatch.delenv("FAKE_FAIL")
     assert sweep_of("method=mifo", "seed=0,1") == (0, ["mifo-seed0 disable"])
 
@@ -217,7 +221,51 @@ def test_a_later_call_without_questions_keeps_those_that_were_asked(tmp_path):
     held = read_sweep(tmp_path)
     assert [run["name"] for run in held["runs"]] == ["a-seed0", "b-seed0", "a-seed7"]
     assert (held["title"], held["baseline"], held["numbers"], held["command"]) == ("Mine", "b", ["gain"], "second")
-    assert held["questions"] == [{"ask": "Why?", "pairs": [["a", "b"]], "numbers": ["accuracy"]}]
+    assert held["questions"] == [{"ask": "Why?", "pairs": [["a", "b"]], "numbers": ["accuracy"], "late": False}]
+
+
+def _starts(folder: Path, name: str) -> None:
+    (folder / name).mkdir()
+    (folder / name / "config.yaml").write_text("")
+
+
+def test_what_is_asked_before_a_run_starts_replaces_and_what_is_asked_after_is_late(tmp_path):
+    arms = {"a": ["method=mifo"], "b": ["method=rl_only"], "c": ["method=mifo_dagger"]}
+
+    runs = plan(Definition(arms=arms), ["experiment=quickstart"], tmp_path)
+
+    def ask(*questions: Question, **more) -> dict:
+        write_sweep(tmp_path, Definition(arms=arms, questions=list(questions), **more), "x", runs)
+        return read_sweep(tmp_path)
+
+    first, second = Question("One?", [("a", "b")]), Question("Two?", [("b", "c")])
+    ask(first)
+    held = ask(second)
+    assert [one["ask"] for one in held["questions"]] == ["Two?"] and held["baseline"] == "a"
+    _starts(tmp_path, "a-seed0")
+    reworded = Question("In other words?", [("c", "b")])
+    for _ in range(2):  # the same call again changes nothing
+        held = ask(first, reworded)
+        assert [(one["ask"], one["late"]) for one in held["questions"]] == [("Two?", False), ("One?", True)]
+    held = ask(second, numbers=["gain"], baseline="b")
+    assert (held["numbers"], held["baseline"]) == (["accuracy"], "a")
+    assert held["questions"][2] == {
+        "ask": "Against b", "pairs": [["a", "b"], ["c", "b"]], "numbers": ["gain"], "late": True,
+    }  # fmt: skip
+    assert ask(second)["questions"] == held["questions"]
+
+
+def test_runs_that_come_after_others_have_started_are_marked_as_added(tmp_path):
+    def add(seeds: str) -> list[tuple[str, bool]]:
+        asked = Definition(arms={"a": ["method=mifo"]})
+        write_sweep(tmp_path, asked, "x", plan(asked, ["experiment=quickstart", f"seed={seeds}"], tmp_path))
+        return [(run["name"], run["added"]) for run in read_sweep(tmp_path)["runs"]]
+
+    add("0")
+    assert add("0,1") == [("a-seed0", False), ("a-seed1", False)]
+    _starts(tmp_path, "a-seed0")
+    three = [("a-seed0", False), ("a-seed1", False), ("a-seed2", True)]
+    assert add("0,1,2") == three and add("0,1,2") == three
 
 
 # The definitions
@@ -236,6 +284,8 @@ def test_the_evidence_holds_what_it_claims_to_compare(tmp_path):
     arms = {run.arm: run.composed.node.mifo for run in runs}
     assert len(runs) == 5 * len(arms) == 70 and {run.seed for run in runs} == {0, 1, 2, 3, 4}
     assert len({run.composed.node.mifo.budget.flops for run in runs}) == 1
+    probes = {(one.probe.solved, one.probe.solved_accuracy, one.probe.hard) for one in arms.values()}
+    assert probes == {(64, "3/4", 64)}
     ablation = [arms[arm] for arm in ("mifo", "entropy", "freezing", "plain")]
     assert {one.prompt_selector.max_accuracy for one in ablation} == {"1/8"}
     assert [(one.token_selector.name, one.freeze.name) for one in ablation] == [
@@ -291,11 +341,11 @@ def test_an_arm_of_a_question_that_the_definition_does_not_have_is_refused(tmp_p
         plan(definition, ["experiment=quickstart"], tmp_path)
 
 
-def test_the_questions_on_cost_are_answered_by_what_was_lost_and_gained():
-    asked = {question.ask: question.numbers for question in read_definition("evidence").questions}
-    cost = {ask for ask, numbers in asked.items() if numbers == ["sft/solved_accuracy", "sft/hard_accuracy"]}
-    assert cost == {"Does freezing reduce what SFT costs?", "Does the selection of tokens by entropy?"}
-    assert all(numbers == ["accuracy"] for ask, numbers in asked.items() if ask not in cost)
+def test_every_question_of_the_evidence_is_answered_by_one_number_and_those_on_cost_by_the_net():
+    asked = [(question.pairs, question.numbers) for question in read_definition("evidence").questions]
+    assert asked[0] == ([("mifo", "entropy"), ("freezing", "plain")], ["sft/net_accuracy"])
+    assert asked[1] == ([("mifo", "freezing"), ("entropy", "plain")], ["sft/net_accuracy"])
+    assert all(numbers == ["accuracy"] for _, numbers in asked[2:])
 
 
 def test_forgetting_checks_both_stages_before_the_first(capsys):

@@ -1,96 +1,95 @@
-"""Means, intervals and paired differences over seeds, by hand; and what may be claimed of them."""
+"""What a sweep's table and page say of arms compared, and what may be claimed."""
 
 import math
 
 import pytest
 
-from mifo_verl.report.bands import t_cdf, t_quantile
+from mifo_verl.sweep.claims import claim
 from mifo_verl.sweep.definition import Question
-from mifo_verl.sweep.numbers import compute_of
-from mifo_verl.sweep.show import to_csv, to_markdown
-from mifo_verl.sweep.statistics import interval, paired
-from mifo_verl.sweep.table import claim, compared, make_table, num_comparisons
+from mifo_verl.sweep.differences import compared, num_tests
+from mifo_verl.sweep.page import to_markdown
+from mifo_verl.sweep.show import print_table, to_csv
+from mifo_verl.sweep.table import make_table, traded
+
+FINISHED = {"missing": [], "planned": "arms a", "added": "", "code": {"0123": ["a-seed0"]}}
+"""What `finish` knows beside the numbers."""
 
 
-@pytest.mark.parametrize(
-    ("freedom", "probability", "value"),
-    [
-        (1, 0.975, 12.7062),
-        (2, 0.975, 4.3027),
-        (4, 0.975, 2.7764),
-        (4, 0.995, 4.6041),
-        (9, 0.975, 2.2622),
-        (30, 0.975, 2.0423),
-    ],
-)
-def test_quantiles_are_those_of_the_printed_tables(freedom, probability, value):
-    assert t_quantile(freedom, probability) == pytest.approx(value, abs=5e-5)
+def page(table, **more) -> str:
+    return to_markdown(table | FINISHED | more, "Title", "python -m mifo_verl.sweep x")
 
 
-def test_one_degree_of_freedom_is_cauchy_and_half_lies_below_0():
-    assert t_cdf(1.0, 1) == pytest.approx(0.75)
-    assert [t_cdf(0.0, freedom) for freedom in (1, 2, 5, 8)] == [0.5] * 4
-
-
-def test_the_interval_of_five_values_by_hand():
-    # mean 3, standard deviation sqrt(2.5), half = 2.7764 * sqrt(2.5 / 5)
-    found = interval([1, 2, 3, 4, 5])
-    half = 2.776445 * math.sqrt(0.5)
-    assert (found.mean, found.num_seeds) == (3.0, 5)
-    assert (found.low, found.high) == (pytest.approx(3 - half), pytest.approx(3 + half))
-
-
-def test_a_pair_cancels_what_the_seed_does_to_both_and_needs_common_seeds():
-    first, second = {0: 10.0, 1: 20.0, 2: 30.0, 7: 99.0}, {0: 9.0, 1: 18.0, 2: 27.0}
-    found = paired(first, second)
-    # differences 1, 2, 3: mean 2, deviation 1, half = 4.3027 / sqrt(3)
-    assert found.mean == 2.0 and found.num_seeds == 3
-    assert found.low == pytest.approx(2 - 4.302653 / math.sqrt(3))
-    assert paired({0: 1.0}, {1: 1.0}) is None
-
-
-def test_one_seed_has_no_interval_and_no_claim():
-    found = interval([0.5])
-    assert (found.low, found.high) == (None, None) and not found.excludes_zero()
-    assert not interval([0.25, 0.25]).excludes_zero()  # of no width
-
-
+FLOPS = {0: 1e9, 1: 1e9, 2: 1e9}
 ARMS = {
-    "mifo": {"accuracy": {0: 0.50, 1: 0.52, 2: 0.54}, "flops": {0: 1e9, 1: 1e9, 2: 1e9}},
-    "rl": {"accuracy": {0: 0.40, 1: 0.43, 2: 0.43}, "flops": {0: 2e9}},
-    "noisy": {"accuracy": {0: 0.10, 1: 0.90, 2: 0.40}},
+    "mifo": {"accuracy": {0: 0.50, 1: 0.52, 2: 0.54}, "flops": FLOPS},
+    "rl": {"accuracy": {0: 0.40, 1: 0.43, 2: 0.43}, "flops": {seed: 1.05e9 for seed in FLOPS}},
+    "noisy": {"accuracy": {0: 0.10, 1: 0.90, 2: 0.40}, "flops": {0: 1e9, 1: 0.9e9, 2: 1.1e9}},
 }
 
 
 def test_a_claim_says_what_it_rests_on():
-    one, two = (claim(found) for found in compared(ARMS, [("mifo", "rl"), ("noisy", "rl")], ["accuracy"], 2)[:2])
-    # differences 10, 9, 11 points; half = 4.3027 / sqrt(3) = 2.48; at 97.5 % it is 6.2053 / sqrt(3)
-    assert one == "mifo - rl: +10 points [+7.52, +12.5], 3 seeds: higher."
-    # differences -30, 47, -3: mean 4.67, deviation 39.1; half = 4.3027 * 39.1 / sqrt(3) = 97.0
-    assert two.endswith("no claim; the interval allows up to 1e+02 points in size.")
+    question = Question("", [("mifo", "rl"), ("noisy", "rl")])
+    one, two = (claim(found) for found in compared(ARMS, question, 2)[:2])
+    # differences 10, 9, 11 points; half = 4.3027 / sqrt(3) = 2.48; at 97.5 % it is 6.2053 / sqrt(3) = 3.58
+    assert one == (
+        "mifo - rl: +10 points [+7.52, +12.5], 3 seeds: higher. A difference below 3.58 points could not have been "
+        "claimed."
+    )
+    # differences -30, 47, -3: mean 4.67, deviation 39.1; half = 4.3027 * 39.1 / sqrt(3) = 97.0; 6.2053 * ... = 140
+    assert two.endswith(
+        "no claim; the interval allows up to 1e+02 points in size. A difference below 140 points could not have been "
+        "claimed."
+    )
+
+
+@pytest.mark.parametrize(
+    ("flops", "said"),
+    [
+        ({0: 0.8e9, 1: 1e9, 2: 0.9e9}, "3 seeds: higher at 1.11 times the compute."),  # 1e9 / 0.9e9
+        ({0: 2e9, 1: 2e9, 2: 2e9}, "3 seeds: higher at 0.5 times the compute."),
+        ({0: 1.09e9, 1: 1.09e9, 2: 1.09e9, 3: 5e9}, "3 seeds: higher."),  # seed 3 is in no pair
+        ({0: 1e9, 1: 1e9}, "3 seeds: higher at a compute that the records do not tell."),
+        ({}, "3 seeds: higher at a compute that the records do not tell."),
+    ],
+)
+def test_a_claim_at_unequal_compute_says_so(flops, said):
+    arms = ARMS | {"rl": {"accuracy": ARMS["rl"]["accuracy"], "flops": flops}}
+    assert said in claim(compared(arms, Question("", [("mifo", "rl")]), 1)[0])
+
+
+def test_what_cannot_be_claimed_says_at_which_compute_too():
+    arms = ARMS | {"rl": {"accuracy": ARMS["rl"]["accuracy"], "flops": {seed: 4e9 for seed in FLOPS}}}
+    assert "no claim at 0.25 times the compute; the" in claim(compared(arms, Question("", [("noisy", "rl")]), 1)[0])
+
+
+NARROW = {"a": {"accuracy": {0: 0.05, 1: 0.06, 2: 0.09}, "flops": FLOPS}}
+NARROW |= {"b": {"accuracy": dict.fromkeys(range(3), 0.0), "flops": FLOPS}}
+NARROW |= {"c": {"accuracy": {0: 0.0, 1: 0.001, 2: -0.001}}}
+"""a - b: 5, 6, 9 points; half of the interval is 5.17, and 7.46 for one of two tests."""
 
 
 def test_what_holds_only_read_alone_is_said_to():
-    # differences 4, 5, 9: mean 6, deviation 2.65; half 6.57 at 95 % would hold 0; 5, 6, 9: half 5.17, corrected 7.46
-    arms = {"a": {"accuracy": {0: 0.05, 1: 0.06, 2: 0.09}}, "b": {"accuracy": dict.fromkeys(range(3), 0.0)}}
-    arms |= {"c": {"accuracy": {0: 0.0, 1: 0.001, 2: -0.001}}}
-    first, _ = compared(arms, [("a", "b"), ("c", "b")], ["accuracy"], 2)
+    first, _ = compared(NARROW, Question("", [("a", "b"), ("c", "b")]), 2)[:2]
     assert first.paired.excludes_zero() and not first.corrected.excludes_zero()
-    assert "higher, read alone; among the 2 pairs of this page no claim (Bonferroni)" in claim(first)
+    assert claim(first).endswith(
+        "higher, read alone; among the 2 tests of the plan no claim (Bonferroni). A difference below 7.46 points could "
+        "not have been claimed."
+    )
 
 
 def test_the_same_difference_for_every_seed_is_no_claim():
-    arms = {"a": {"accuracy": {0: 0.5, 1: 0.5}}, "b": {"accuracy": {0: 0.25, 1: 0.25}}}
-    assert "no interval can be made of: no claim" in claim(compared(arms, [("a", "b")], ["accuracy"], 1)[0])
+    arms = {"a": {"accuracy": {0: 0.30, 1: 0.60, 2: 0.80}}, "b": {"accuracy": {0: 0.25, 1: 0.55, 2: 0.75}}}
+    assert "no interval can be made of: no claim" in claim(compared(arms, Question("", [("a", "b")]), 1)[0])
 
 
 def test_the_table_compares_every_arm_with_the_baseline_and_answers_the_questions():
     table = make_table(ARMS, "rl", ["accuracy"], [Question("Why?", [("mifo", "noisy"), ("mifo", "gone")])])
     told = [(one["first"], one["second"], one["number"]) for one in table["differences"]]
-    assert told == [("mifo", "rl", "accuracy"), ("noisy", "rl", "accuracy"), ("mifo", "rl", "flops")]
-    answers = [(one["first"], one["second"]) for one in table["questions"][0]["differences"]]
-    assert answers == [("mifo", "noisy")] and table["questions"][0]["missing"] == [("mifo", "gone")]
-    assert "mifo - gone: no runs to compare yet." in to_markdown(table, "", "x")
+    assert told == [(arm, "rl", number) for number in ("accuracy", "flops") for arm in ("mifo", "noisy")]
+    answers = [(one["first"], one["second"], one["number"]) for one in table["questions"][0]["differences"]]
+    assert answers == [("mifo", "noisy", "accuracy"), ("mifo", "noisy", "flops")]
+    assert table["questions"][0]["missing"] == [("mifo", "gone")]
+    assert "mifo - gone: no runs to compare yet." in page(table)
     assert make_table(ARMS, False, ["accuracy"], [])["differences"] == []
 
 
@@ -106,20 +105,26 @@ PROBED = {
 }
 
 
-def test_every_pair_of_a_page_counts_once_whichever_way_round_and_in_every_question():
-    assert num_comparisons(PROBED, [("a", "b"), ("b", "a"), ("c", "b"), ("a", "gone")]) == 2
-    questions = [Question("One?", [("b", "a")], [SOLVED]), Question("Two?", [("a", "c")], [SOLVED])]
-    table = make_table(PROBED, "b", ["accuracy"], questions)
+def test_every_pair_and_number_of_the_plan_counts_once_whichever_way_round_and_whatever_is_finished():
+    one, two = (
+        Question("One?", [("b", "a"), ("a", "b")], [SOLVED]),
+        Question("Two?", [("a", "c"), ("b", "a")], [SOLVED]),
+    )
+    assert num_tests([one, two, Question("Late?", [("c", "b")], late=True)]) == 2
+    table = make_table(PROBED, "b", ["accuracy"], [one, two])
     told = [*table["differences"], *(one for question in table["questions"] for one in question["differences"])]
-    assert table["num_comparisons"] == 3 and {one["num_comparisons"] for one in told} == {3}
+    assert table["num_tests"] == 4 and {one["num_tests"] for one in told} == {4}  # accuracy: a - b, c - b
+    first = {"a": PROBED["a"]}
+    assert make_table(first, "b", ["accuracy"], [one, two], planned=["a", "b", "c"])["num_tests"] == 4
+
+
+def test_two_numbers_of_one_pair_are_two_tests():
+    assert num_tests([Question("?", [("a", "b")], ["accuracy", SOLVED])]) == 2
 
 
 def test_one_page_says_one_thing_of_a_pair_and_a_number():
-    # differences 5, 6, 9 points: half of the interval is 5.17 for one pair and 7.46 for the two of the page
-    arms = {"a": {"accuracy": {0: 0.05, 1: 0.06, 2: 0.09}}, "b": {"accuracy": dict.fromkeys(range(3), 0.0)}}
-    arms |= {"c": {"accuracy": {0: 0.0, 1: 0.001, 2: -0.001}}}
-    table = make_table(arms, "b", ["accuracy"], [Question("Alone?", [("a", "b")])])
-    (against, *_), (answer,) = table["differences"], table["questions"][0]["differences"]
+    table = make_table(NARROW, "b", ["accuracy"], [Question("Alone?", [("a", "b")])])
+    against, answer = table["differences"][0], table["questions"][0]["differences"][0]
     assert against["claim"] == answer["claim"] and "no claim (Bonferroni)" in answer["claim"]
 
 
@@ -127,39 +132,93 @@ def test_only_numbers_named_before_the_runs_are_claimed_and_every_other_is_explo
     table = make_table(PROBED, "b", ["accuracy"], [Question("Cost?", [("a", "b")], [SOLVED])])
     (question,) = table["questions"]
     assert [(one["number"], one["is_primary"]) for one in question["differences"]] == [(SOLVED, True), ("gain", False)]
-    assert question["differences"][0]["claim"].endswith("3 seeds: higher.")
+    assert "3 seeds: higher at a compute" in question["differences"][0]["claim"]
     assert question["differences"][1]["claim"].endswith("exploratory, no claim.")  # 10, 10 and 9 points
     against = [(one["first"], one["number"]) for one in table["differences"] if not one["is_primary"]]
     assert ("a", SOLVED) not in against and ("c", SOLVED) in against
-    page = to_markdown(table, "", "x")
-    assert page.count("| a - b | gain | +0.0967 |") == 1 and "Answered by: SFT: solved_accuracy." in page
-    assert "exploratory: 1 differences in other numbers, of which 1 have an interval without 0, where 0.1 would" in page
-    assert "m = 2 being the distinct" in page and "corrects for pairs, not for numbers" in page
+    text = page(table)
+    assert "Answered by: SFT: solved_accuracy." in text and "m = 3 is the number of tests of the plan" in text
+    assert "| c - b | SFT: solved_accuracy | +0.0100 |" in text  # 0, 4 and -1 points
+    assert "exploratory: 1 other differences, of which 0 have an interval without 0, where 0.1 would" in text
+
+
+def test_the_gain_and_what_does_not_scatter_are_not_counted_as_exploratory():
+    arms = {arm: {"accuracy": {0: 0.4, 1: 0.5}, "gain": {0: 0.1, 1: value}} for arm, value in (("a", 0.9), ("b", 0.2))}
+    arms["a"]["sft/accuracy"], arms["b"]["sft/accuracy"] = {0: 0.30, 1: 0.60}, {0: 0.25, 1: 0.55}
+    text = page(make_table(arms, "b", ["accuracy"], []))
+    assert "xploratory:" not in text and "Exploratory differences" not in text
+
+
+def test_what_is_asked_after_the_runs_is_shown_and_never_claimed():
+    table = make_table(NARROW, False, ["accuracy"], [Question("Late?", [("a", "b")], late=True)])
+    (one,) = (one for one in table["questions"][0]["differences"] if one["number"] == "accuracy")
+    assert not one["is_primary"] and one["claim"].endswith("exploratory, no claim.") and table["num_tests"] == 0
+    text = page(table)
+    assert "## Late?\n\nAsked after the runs had started: exploratory, no claims." in text
+    assert "| a - b | accuracy | +0.0667 |" in text and "higher." not in text
+
+
+def test_the_page_says_which_runs_are_missing_added_and_of_other_code(capsys):
+    table = make_table(ARMS, "rl", ["accuracy"], [])
+    more = {"missing": ["rl-seed3", "rl-seed4"], "planned": "arms rl; seeds 0", "added": "seeds 3, 4"}
+    text = page(table, **more)
+    assert "Not finished: rl-seed3, rl-seed4." in text
+    assert "Planned first: arms rl; seeds 0. Added after runs had started: seeds 3, 4." in text
+    assert "Code (digest of the package's sources): `0123`." in text
+    text = page(table, code={"0123": ["a"], "4567": ["b", "c"]})
+    assert (
+        "**Not all runs were made by the same code** (digest of the package's sources): `0123`: a; `4567`: b, c."
+        in text
+    )
+    assert "Not finished" not in text and "Added" not in text
+    print_table(table | more)
+    assert "Not finished: rl-seed3, rl-seed4." in capsys.readouterr().out
+
+
+def test_a_cell_of_fewer_seeds_than_its_arm_says_so():
+    arms = {"a": {"accuracy": {0: 0.5, 1: 0.5, 2: 0.5}, "sft/accuracy": {0: 0.5, 1: 0.5}, "flops": {2: 1e9}}}
+    lines = page(make_table(arms, False, ["accuracy"], []))
+    assert "| a | 3 | 0.5000 ± 0.0000 |" in lines and "| a | 3 | +0.5000 ± 0.0000 (n=2) |" in lines
+    assert "| a | 3 | 1e+09 (n=1) |" in lines
 
 
 def test_csv_and_markdown_have_every_number_of_the_table():
     table = make_table(ARMS, "rl", ["accuracy"], [Question("Why?", [("mifo", "noisy")])])
     lines = to_csv(table).splitlines()
-    assert lines[0] == "arm,number,num_seeds,mean,low,high,by_seed" and len(lines) == 1 + 5
+    assert lines[0] == "arm,number,num_seeds,mean,low,high,by_seed" and len(lines) == 1 + 6
     assert (
         lines[2] == "mifo,flops,3,1000000000.0,1000000000.0,1000000000.0,0:1000000000.0 1:1000000000.0 2:1000000000.0"
     )
-    page = to_markdown(table, "Title", "python -m mifo_verl.sweep x")
-    assert "| mifo | 3 | 0.5200 ± 0.0497 |" in page and "## Why?" in page and "## Against rl" in page
+    text = page(table)
+    assert "| mifo | 3 | 0.5200 ± 0.0497 |" in text and "## Why?" in text and "## Against rl" in text
 
 
-def test_what_sft_lost_for_what_it_gained_is_the_ratio_of_the_means():
-    arms = {"a": {"sft/solved_accuracy": {0: -0.1, 1: 0.0}, "sft/hard_accuracy": {0: 0.1, 1: 0.3}}}
-    arms |= {"b": {"sft/solved_accuracy": {0: -0.1}, "sft/hard_accuracy": {0: -0.1}}}
-    page = to_markdown(make_table(arms, False, ["accuracy"], []), "", "x")
-    assert "| a | +0.0500 | +0.2000 | 0.25 |" in page  # 0.05 lost for 0.2 gained
-    assert "| b | +0.1000 | -0.1000 | nothing was gained |" in page
+def test_what_sft_lost_for_what_it_gained_is_paired_by_seed_and_has_its_interval():
+    solved, hard = {0: -1.0, 1: -2.0, 2: -3.0, 7: 9.0}, {0: 4.0, 1: 4.0, 2: 4.0, 8: 9.0}
+    asked = {"solved_asked": {0: 10.0, 1: 20.0}, "hard_asked": {0: 5.0}}
+    found = traded({"sft/solved_accuracy": solved, "sft/hard_accuracy": hard} | asked)
+    half = 4.302653 / math.sqrt(3)
+    assert (found["lost"], found["gained"], found["ratio"], found["num_seeds"]) == (2.0, 4.0, 0.5, 3)
+    assert (found["low"], found["high"]) == (pytest.approx((2 - half) / 4), pytest.approx((2 + half) / 4))
+    assert found["asked"] == [15.0, 5.0]
+    assert traded({"sft/solved_accuracy": {0: 1.0}, "sft/hard_accuracy": {1: 1.0}}) == {}
+    lower = {"sft/solved_accuracy": solved, "sft/hard_accuracy": {seed: -4.0 for seed in hard}} | asked
+    assert {traded(lower)[name] for name in ("ratio", "low", "high")} == {None}  # nothing was gained
 
 
-def test_tokens_and_flops_are_the_sums_of_the_records():
-    rl = [{"prompt_tokens": 1, "response_tokens": 2, "generated_tokens": 3, "flops": 40}] * 2
-    sft = [{"prompt_tokens": 5, "response_tokens": 6, "kept_tokens": 2, "flops": 7}]
-    assert compute_of(rl, sft) == {
-        "rl_tokens": 6, "generated_tokens": 6, "sft_tokens": 11, "loss_tokens": 2, "rl_flops": 80, "sft_flops": 7, "flops": 87,
-    }  # fmt: skip
-    assert compute_of([{"response_length": 3}], sft) == {}
+def test_the_page_tells_what_was_lost_as_positive_and_where_a_ratio_says_nothing():
+    def arm(solved, hard):
+        numbers = {"sft/solved_accuracy": solved, "sft/hard_accuracy": hard}
+        return numbers | {"solved_asked": dict.fromkeys(solved, 9.0), "hard_asked": dict.fromkeys(hard, 8.0)}
+
+    arms = {
+        "a": arm({0: -0.1, 1: 0.0}, {0: 0.1, 1: 0.3}),
+        "b": arm({0: -0.1}, {0: -0.1}),
+        "c": arm({0: -0.1}, {0: 0.2}),
+    }
+    arms |= {"d": arm({0: -1.0, 1: -2.0, 2: -3.0}, {0: 4.0, 1: 4.0, 2: 4.0})}
+    text = page(make_table(arms, False, ["accuracy"], []))
+    assert "| a | 2 | 9.0 | 8.0 | +0.0500 | +0.2000 | +0.25 | unbounded |" in text  # 0.05 lost for 0.2 gained
+    assert "| b | 1 | 9.0 | 8.0 | +0.1000 | -0.1000 | nothing was gained | – |" in text
+    assert "| c | 1 | 9.0 | 8.0 | +0.1000 | +0.2000 | +0.50 | – |" in text
+    assert "| d | 3 | 9.0 | 8.0 | +2.0000 | +4.0000 | +0.50 | [-0.12, +1.12] |" in text
