@@ -45,7 +45,7 @@ evidence: setup ## every method on the tiny task, five seeds; docs/evidence.md; 
 	$(BIN)/python -m mifo_verl.sweep table runs/evidence out=docs/evidence.md
 
 test: setup ## all tests
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not alone" tests
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not alone" tests
 	$(BIN)/python -m pytest -q -m alone tests/integration
 
 test-unit: setup ## the tests without Ray and verl, under a minute

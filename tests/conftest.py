@@ -5,12 +5,20 @@ from collections.abc import Iterator
 
 import pytest
 
+LONGEST = "test_kills.py"
+
 os.environ.setdefault("VERL_PLATFORM", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 @pytest.fixture(autouse=True)
 def outside_a_run() -> Iterator[None]:
-    """A launch tells the processes that it starts where their stacks go; the next test is none of them."""
+    """A launch tells the processes that it starts of their run; the next test is none of them."""
     yield
-    os.environ.pop("MIFO_STACKS", None)
+    for name in ("MIFO_STACKS", "MIFO_DRIVER_PID"):
+        os.environ.pop(name, None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest file first: one process runs it while the other has all the rest."""
+    items.sort(key=lambda item: LONGEST not in item.nodeid)

@@ -2,13 +2,14 @@
 
 The n-th time that a process comes to the point, the process named by the role (itself by default; of several the one
 that ``which`` falls on) gets the signal (KILL by default). Without the variable nothing here does anything.
-``python -m tests.faults`` drives it.
+``MIFO_FAULT_MARK`` is a file that is there once the signal is sent. ``python -m tests.faults`` drives it.
 """
 
 import os
 import signal
 import time
 from collections import Counter
+from pathlib import Path
 
 POINTS = (
     "rollout",
@@ -52,6 +53,7 @@ def reach(point: str) -> None:
     if _reached[point] != int(count):
         return
     number = signal.Signals[f"SIG{name or 'KILL'}"]
+    Path(os.environ["MIFO_FAULT_MARK"]).touch()
     kill(int(os.environ[DRIVER]), role, number, int(which or 0)) if role else os.kill(os.getpid(), number)
     if number == signal.SIGKILL:
         time.sleep(600)  # the run ends meanwhile, and this process with it
@@ -83,8 +85,10 @@ def _tear_saved_files() -> None:
 
     whole = torch.save
 
-    def torn(state: object, path: str, **kwargs: object) -> None:
+    def torn(state: object, path: object, **kwargs: object) -> None:
         whole(state, path, **kwargs)  # type: ignore[arg-type]
+        if not isinstance(path, str | os.PathLike):  # a tensor on its way to another process
+            return
         size = os.path.getsize(path)
         os.truncate(path, size // 2)
         reach("checkpoint_file")

@@ -12,7 +12,7 @@ import pytest
 
 from mifo_verl.bridge import faults
 from tests.faults import __main__ as kills
-from tests.faults.__main__ import AT_RANDOM, POINTS, Launch, judged, main, planned, run_chain
+from tests.faults.__main__ import AT_RANDOM, POINTS, UNPLANNED, Launch, judged, main, planned, run_chain
 
 
 @pytest.fixture
@@ -41,17 +41,17 @@ def rows(out) -> Counter:
 
 
 def test_a_run_that_dies_whatever_is_done_ends_the_chain(runs, tmp_path):
-    made = runs({"driver": ["died"], None: ["died"]})
+    made = runs({"driver": ["died"], None: [UNPLANNED]})
     launches = run_chain(tmp_path / "chain", ["driver", "driver"], random.Random(0))
     assert made == ["driver", "driver", None, None, None]
     found = judged(launches, lambda: pytest.fail("it has no end to compare"))
-    assert found == {("driver", "dies always"): 2, ("to the end", "dies always"): 3}
+    assert found == {("driver", "dies always"): 2, ("to the end", UNPLANNED): 3}
 
 
 def test_a_run_that_hangs_once_and_dies_once_by_itself_is_told_of(runs, tmp_path):
-    launches = [Launch("driver", "HUNG", 1), Launch("rank", "died", 1), Launch(None, "died", 1)]
+    launches = [Launch("driver", "HUNG", 1), Launch("rank", "died", 1), Launch(None, UNPLANNED, 1)]
     found = judged([*launches, Launch(None, "finished", 1)], lambda: "")
-    assert found == {("driver", "HUNG"): 1, ("rank", "bit-identical"): 1, ("to the end", "died unasked"): 1}
+    assert found == {("driver", "HUNG"): 1, ("rank", "bit-identical"): 1, ("to the end", UNPLANNED): 1}
     assert judged([launches[1], Launch(None, "finished", 1)], lambda: "weights") == {("rank", "differs in weights"): 1}
 
 

@@ -12,6 +12,7 @@ Exit code 1 where a kill of this run has another outcome than ``bit-identical``.
 
 import contextlib
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -80,6 +81,7 @@ KILLS_A_CHAIN = 10
 UNASKED = 3
 """Launches that a chain may need after its last kill."""
 NOT_REACHED = "point not reached"
+UNPLANNED = "died, not of its kill"
 
 
 @dataclass
@@ -94,16 +96,23 @@ class Launch:
 def launch(folder: Path, plan: str | None, chance: random.Random) -> Launch:
     """Start the run, kill it as planned, and wait until nothing of it is left."""
     which = chance.randrange(1000)
-    fault = [f"+env.MIFO_FAULT={_with(plan, which)}"] if plan and ":" in plan else []
+    mark = folder.with_suffix(".reached")
+    mark.unlink(missing_ok=True)
+    fault = []
+    if plan and ":" in plan:
+        fault = [f"+env.MIFO_FAULT={_with(plan, which)}", f"+env.MIFO_FAULT_MARK={mark}"]
     command = [sys.executable, "-m", "mifo_verl.train", *RUN, f"run_dir={folder}", *fault]
+    environment = {name: value for name, value in os.environ.items() if name != DRIVER}
     began = time.monotonic()
     with open(folder.with_suffix(".log"), "a") as log:
-        process = subprocess.Popen(command, cwd=REPOSITORY, stdout=log, stderr=log, start_new_session=True)
-        if plan and ":" not in plan:
-            _kill_later(process, plan, chance.uniform(20, 60), which)
+        process = subprocess.Popen(
+            command, cwd=REPOSITORY, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+        if plan and ":" not in plan and _kill_later(process, plan, chance.uniform(20, 60), which):
+            mark.touch()
         try:
             code = process.wait(LIMIT_SECONDS)
-            outcome = "finished" if code == 0 else "died"
+            outcome = "finished" if code == 0 else "died" if mark.exists() else UNPLANNED
         except subprocess.TimeoutExpired:
             outcome = "HUNG"
         _end_all(process)
@@ -115,13 +124,14 @@ def _with(plan: str, which: int) -> str:
     return ":".join([*(plan + "::").split(":")[:4], str(which)])
 
 
-def _kill_later(process: subprocess.Popen[bytes], role: str, delay: float, which: int) -> None:
-    """Kill a role after so many seconds; where none of it is there yet, as soon as there is."""
+def _kill_later(process: subprocess.Popen[bytes], role: str, delay: float, which: int) -> bool:
+    """Kill a role after so many seconds; where none of it is there yet, as soon as there is. Whether it was."""
     time.sleep(delay)
     while process.poll() is None:
         if kill(process.pid, role, which=which):
-            return
+            return True
         time.sleep(0.2)
+    return False
 
 
 def _end_all(process: subprocess.Popen[bytes]) -> None:
@@ -197,12 +207,11 @@ def judged(launches: list[Launch], differs: Callable[[], str]) -> Counter[tuple[
         parts = differs()
         verdict = f"differs in {parts}" if parts else "bit-identical"
     for one in launches:
-        if one.outcome == NOT_REACHED:
-            found[one.plan or "", NOT_REACHED if verdict == "bit-identical" else verdict] += 1
-        elif one.outcome == "HUNG":
-            found[one.plan or "to the end", "HUNG"] += 1
-        elif one.outcome == "died":
-            found[one.plan or "to the end", verdict if one.plan or not ended else "died unasked"] += 1
+        outcome = verdict if one.outcome == "died" else one.outcome
+        if one.outcome == NOT_REACHED and verdict != "bit-identical":
+            outcome = verdict
+        if one.outcome != "finished":
+            found[one.plan or "to the end", outcome] += 1
     return found
 
 

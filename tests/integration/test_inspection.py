@@ -60,7 +60,7 @@ def _checkpoint(engine: Any, folder: Path) -> dict[str, Any]:
         "weights": [weights.tensor(name).flatten() for name in weights.names()],
         "start": [begin.tensor(name).flatten() for name in begin.names()],
         "names": weights.names(),
-        "norm": update_norms(begin, {"now": weights})["total"]["all"]["now"],
+        "norm": update_norms(begin, {"now": weights})["total"]["all"]["ends"]["now"]["norm"],
     }
 
 
