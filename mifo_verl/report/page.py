@@ -7,6 +7,7 @@ browser since 2023).
 import base64
 import gzip
 import json
+from collections.abc import Mapping, Sequence
 from functools import cache
 from html import escape
 from pathlib import Path
@@ -63,10 +64,14 @@ class _Page:
         return f'<div class="grid">{"".join(cards)}</div>' if cards else ""
 
 
-def render(runs: list[Run]) -> str:
-    """The HTML of a report. Deterministic: it depends on the files of the runs alone."""
+def render(runs: list[Run], first: Mapping[str, Sequence[Figure]] | None = None) -> str:
+    """The HTML of a report. Deterministic: it depends on the files of the runs alone.
+
+    ``first``: sections of figures that come before all others, by their titles.
+    """
     page = _Page()
-    body = _one(page, runs[0], signals=True) if len(runs) == 1 else _several(page, runs)
+    body = "".join(_section(heading, page.draw(*figures)) for heading, figures in (first or {}).items())
+    body += _one(page, runs[0], signals=True) if len(runs) == 1 else _several(page, runs)
     title = runs[0].label if len(runs) == 1 else f"{len(runs)} runs"
     data = json.dumps(page.figures, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
     return (

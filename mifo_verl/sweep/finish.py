@@ -12,6 +12,7 @@ from mifo_verl.report.run import Run, load_all
 from mifo_verl.report.versions import SOURCES
 from mifo_verl.sweep.definition import Question
 from mifo_verl.sweep.differences import Values
+from mifo_verl.sweep.figures import answers
 from mifo_verl.sweep.identity import is_finished
 from mifo_verl.sweep.numbers import ACCURACY, numbers_of
 from mifo_verl.sweep.page import to_markdown
@@ -23,7 +24,8 @@ _DIGEST_SHOWN = 12
 
 
 def finish(sweep_dir: Path, out: Path | None = None) -> dict[str, Any]:
-    """Write and print the table of what is finished; ``out`` is another place for the Markdown. Returns the table.
+    """Write and print the table of what is finished; ``out`` is another place for the Markdown, which shows a
+    picture of the same name beside it. Returns the table.
 
     Raises ConfigError where the folder holds no sweep, or no run of it is finished.
     """
@@ -46,8 +48,11 @@ def finish(sweep_dir: Path, out: Path | None = None) -> dict[str, Any]:
     table["missing"] = [run["name"] for run in plan["runs"] if run not in done]
     replace_text(sweep_dir / "table.json", json.dumps(table, indent=2) + "\n")
     replace_text(sweep_dir / "table.csv", to_csv(table))
-    replace_text(out or sweep_dir / "table.md", to_markdown(table, plan["title"], plan["command"]))
-    replace_text(sweep_dir / "report.html", render(runs))
+    page = out or sweep_dir / "table.md"
+    picture = page.with_suffix(".png")
+    shown = picture.name if picture.is_file() else None
+    replace_text(page, to_markdown(table, plan["title"], plan["command"], shown))
+    replace_text(sweep_dir / "report.html", render(runs, {"Answers": answers(table)}))
     print_table(table)
     print(f"{len(done)} of {len(plan['runs'])} runs; table.json, table.csv and report.html are in {sweep_dir}")
     return table

@@ -23,8 +23,8 @@ the seeds, and unbounded where that of the gain holds 0. No claim is made of a r
 """
 
 
-def to_markdown(table: Mapping[str, Any], title: str, command: str) -> str:
-    """A page that is made anew by the same command."""
+def to_markdown(table: Mapping[str, Any], title: str, command: str, picture: str | None = None) -> str:
+    """A page that is made anew by the same command; ``picture``: the name of a picture of the report beside it."""
     seeds = sorted({int(s) for arm in table["arms"] for held in arm["numbers"].values() for s in held["by_seed"]})
     page = [
         f"# {title or 'A sweep'}\n",
@@ -32,6 +32,7 @@ def to_markdown(table: Mapping[str, Any], title: str, command: str) -> str:
         f"```bash\n{command}\n```\n",
         _HOW_TO_READ.format(seeds=", ".join(map(str, seeds)), m=table["num_tests"]),
         *_origin(table),
+        *([f"![The answers, from the report of these runs]({picture})\n"] if picture else []),
     ]
     for name, numbers in parts(table):
         page.append(f"## {name}\n\n{_markdown(('arm', 'seeds', *map(heading, numbers)), rows(table, numbers))}")

@@ -131,7 +131,9 @@ def test_a_sweep_runs_skips_and_adds_and_ends_with_a_table(sweep_of, tmp_path, c
     assert {file.name for file in (tmp_path / "sweep").iterdir() if file.is_file()} == {
         "sweep.json", "table.json", "table.csv", "table.md", "report.html",
     }  # fmt: skip
-    assert "(3)" in (tmp_path / "sweep/report.html").read_text()  # the seeds of a method are one group
+    report = (tmp_path / "sweep/report.html").read_text()
+    assert "(3)" in report  # the seeds of a method are one group
+    assert report.index("Answers</h2>") < report.index("Differences in accuracy") < report.index("Methods</h2>")
     assert sweep_of("method=mifo,rl_only", "seed=0,1,2") == (0, [])
     assert sweep_of("method=mifo", "seed=range(2,4)", "jobs=2") == (0, ["mifo-seed3 disable"])
     capsys.readouterr()
@@ -140,6 +142,9 @@ def test_a_sweep_runs_skips_and_adds_and_ends_with_a_table(sweep_of, tmp_path, c
     page = (tmp_path / "sweep/table.md").read_text()
     assert "Planned first: arms mifo, rl_only; seeds 0, 1, 2. Added after runs had started: seeds 3." in page
     assert "sources): `not recorded`." in page  # the stand-in writes no versions
+    (tmp_path / "mine.png").write_bytes(b"")
+    assert "](" not in page and main(["table", str(tmp_path / "sweep"), f"out={tmp_path / 'mine.md'}"]) == 0
+    assert "report of these runs](mine.png)" in (tmp_path / "mine.md").read_text()
 
 
 def test_a_folder_of_other_settings_is_refused_in_words(sweep_of, capsys):
