@@ -21,6 +21,8 @@ DIFFERENCES = {
 """A column of the table: the phase, what is measured before and after it, and 1 for after - before, -1 for the
 opposite."""
 KL, PRICE = "kl_to_before", "lost_solved_per_gained_hard"
+NET = "sft/net_accuracy"
+"""What SFT phases gained on hard prompts less what they lost on solved ones; see ``asked_of``."""
 
 Row = dict[str, float | None]
 
@@ -46,6 +48,38 @@ def coupling(lines: Iterable[dict[str, Any]]) -> dict[str, Any]:
         "intervals": [{"interval": i} | _whole(row) for i, row in zip(intervals, rows, strict=True)],
         "total": total,
     }
+
+
+def asked_of(sft: Iterable[dict[str, Any]]) -> dict[str, float]:
+    """What SFT phases changed on the training prompts that were asked before and after them, one vote a prompt.
+
+    ``sft/solved_accuracy``, ``sft/hard_accuracy``: after - before, each phase weighted by the prompts of the kind that
+    it asked. ``sft/net_accuracy``: over the phases that asked both kinds, the hard prompts gained less the solved ones
+    lost (a share of a prompt where it was answered more than once), divided by all prompts asked there: +0.1 is one
+    prompt in ten won. ``solved_asked`` and ``hard_asked``: how many prompts, summed over all phases.
+    """
+    found: dict[str, float] = {}
+    won: list[dict[str, tuple[int, float]]] = []
+    for line in sft:
+        kinds = {kind: _prompts_won(line, kind) for kind in ("solved", "hard")}
+        won.append({kind: pair for kind, pair in kinds.items() if pair is not None})
+    for kind in ("solved", "hard"):
+        if pairs := [phase[kind] for phase in won if kind in phase]:
+            found[f"sft/{kind}_accuracy"], found[f"{kind}_asked"] = _per_prompt(pairs), float(sum(n for n, _ in pairs))
+    if both := [pair for phase in won if len(phase) == 2 for pair in phase.values()]:
+        found[NET] = _per_prompt(both)
+    return found
+
+
+def _prompts_won(line: dict[str, Any], kind: str) -> tuple[int, float] | None:
+    """(prompts of a kind that a phase asked, how many more of them were right after it); None where it asked none."""
+    num_asked = (line.get("probe") or {}).get(kind, 0)
+    before, after = (mean_of(line.get(f"{kind}_accuracy_{side}")) for side in ("before", "after"))
+    return None if not num_asked or before is None or after is None else (num_asked, num_asked * change(before, after))
+
+
+def _per_prompt(pairs: list[tuple[int, float]]) -> float:
+    return sum(won for _, won in pairs) / sum(num_asked for num_asked, _ in pairs)
 
 
 def change(before: float, after: float) -> float:

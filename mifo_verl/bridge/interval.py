@@ -24,7 +24,8 @@ class MaskReport:
     frozen_share: float
     positive_share: float
     """Share of the coordinates whose importance is above 0."""
-    threshold: float
+    threshold: float | None
+    """The smallest importance that is frozen; None where nothing is."""
     num_frozen: int
     num_coordinates: int
 
@@ -78,7 +79,7 @@ class IntervalState:
         return MaskReport(
             frozen_share=selection.num_frozen / selection.num_coordinates,
             positive_share=selection.num_positive / selection.num_coordinates,
-            threshold=selection.threshold,
+            threshold=selection.threshold if selection.num_frozen else None,
             num_frozen=selection.num_frozen,
             num_coordinates=selection.num_coordinates,
         )

@@ -129,7 +129,9 @@ class MeasuringTrainer(SavingTrainer):
         if self._validation is None:
             reach("validation")
             self._validation = super()._validate()
-            self._accuracy_start = self._accuracy_start or accuracy_by_source(self._validation)
+            if not self._accuracy_start:
+                self._accuracy_start = accuracy_by_source(self._validation)
+                self.records.validation(self.global_steps, self._accuracy_start)
         return dict(self._validation)
 
     @timed("log-probs")

@@ -51,7 +51,7 @@ class RecordingTrainer(MeasuringTrainer):
 
         verl's loop ends after the step that spends the budget.
         """
-        written = []
+        written, accuracy = [], accuracy_by_source(metrics)
         rl = self._sft.rl_line if self._sft is not None else None
         if rl is not None:  # of the process that was stopped inside the SFT phase
             rl["seconds"]["probe"] = rl["seconds"].get("probe", 0.0) + timing_raw.get("probe", 0.0)
@@ -60,7 +60,7 @@ class RecordingTrainer(MeasuringTrainer):
             metrics["mifo/rl/buffer_size"] = len(self.buffer)
         if rl is not None:
             self.watchdog.require_alive()
-            rl["validation"] = accuracy_by_source(metrics) or None
+            rl["validation"] = accuracy or None
             rl["seconds"]["checkpoint"], self._save_seconds = self._save_seconds, 0.0
             self.records.metrics(rl)
             written.append(rl)
@@ -73,6 +73,8 @@ class RecordingTrainer(MeasuringTrainer):
                 self.records.metrics(line)
                 written.append(line)
             self.records.ledger(self._sft_report["ledger"])
+        if accuracy:
+            self.records.validation(self.global_steps, accuracy)
         self._sft = None
         self._require_updates(metrics)
         if self._end_if_spent(written):
@@ -103,11 +105,12 @@ class RecordingTrainer(MeasuringTrainer):
 
     def _write_end(self) -> None:
         self.watchdog.begins("the end")
-        last = self._validation or self._validate_at_end()
+        last = accuracy_by_source(self._validation or self._validate_at_end())
+        self.records.validation(max(self.global_steps - 1, 0), last)  # verl has counted one further
         shards = "".join(self.actor_rollout_wg.weights_sha256())
         self.records.write_end(
             accuracy_start=self._accuracy_start,
-            accuracy_end=accuracy_by_source(last),
+            accuracy_end=last,
             weights_sha256=hashlib.sha256(shards.encode()).hexdigest(),
             num_weights=self.spending.rl.num_weights,
             seconds_before=self._seconds_before,

@@ -17,6 +17,7 @@ from mifo_verl.types import BufferEntry
 
 METRICS = "metrics.jsonl"
 LEDGER = "ledger.jsonl"
+VALIDATION = "validation.jsonl"
 PROMPTS = "prompts.jsonl"
 INSPECTION = "inspection.jsonl"
 MEMORY = "memory.jsonl"
@@ -26,7 +27,7 @@ PARTS = {"prompts": PROMPTS, "inspection": INSPECTION, "memory_gb": MEMORY}
 SUMMARY = "summary.json"
 EVENTS = "events.jsonl"
 CONFIG = "config.yaml"
-BY_STEP = (METRICS, LEDGER, *PARTS.values())
+BY_STEP = (METRICS, LEDGER, VALIDATION, *PARTS.values())
 """The files whose lines belong to a step: a checkpoint presupposes those up to its own."""
 
 logger = logging.getLogger(__name__)
@@ -69,18 +70,24 @@ class RunRecords:
                 ) from None
 
     def metrics(self, line: dict[str, Any]) -> None:
-        """Append one object for one step. What is not finite is written as null and named in ``nonfinite``.
+        """Append one object for one step. What is not finite is written as null, and its keys are in ``nonfinite``.
 
         The step's prompts, its memory and an SFT phase's inspection go to files of their own.
         """
+        finite = {key: only_finite(value) for key, value in line.items()}
+        broken = [key for key, value in finite.items() if value != line[key]]
         for part, name in PARTS.items():
-            if part in line:
+            if part in finite:
                 where = {"interval": line["interval"], "step": line["step"]}
-                held = line[part] if isinstance(line[part], dict) else {part: line[part]}
+                held = finite[part] if isinstance(finite[part], dict) else {part: finite[part]}
                 self._append(name, [where | held])
-        line = {key: value for key, value in line.items() if key not in PARTS}
-        broken = [key for key, value in line.items() if isinstance(value, float) and not math.isfinite(value)]
-        self._append(METRICS, [line | {key: None for key in broken} | ({"nonfinite": broken} if broken else {})])
+        finite = {key: value for key, value in finite.items() if key not in PARTS}
+        self._append(METRICS, [finite | ({"nonfinite": broken} if broken else {})])
+
+    def validation(self, step: int, accuracy: dict[str, float]) -> None:
+        """Append one object for the validation after a step, 0 for the start; a step has one, resumed or not."""
+        if all(line["step"] != step for line in read_lines(self.folder / VALIDATION)):
+            self._append(VALIDATION, [{"step": step, "accuracy": accuracy}])
 
     def ledger(self, lines: Iterable[dict[str, Any]]) -> None:
         """Append one object for every use of a demonstration."""
@@ -121,6 +128,15 @@ class RunRecords:
                 file.seek(-1, os.SEEK_END)
                 text = text if file.read(1) == b"\n" else f"\n{text}"  # a process died inside its last line
             file.write(text.encode())
+
+
+def only_finite(value: Any) -> Any:
+    """The value with None for every number in it that is not finite: JSON has none of these."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: only_finite(held) for key, held in value.items()}
+    return type(value)(map(only_finite, value)) if isinstance(value, list | tuple) else value
 
 
 def require_lines(folder: Path, step: int, expected: Mapping[str, int]) -> None:

@@ -180,5 +180,6 @@ def sft_metrics(report: dict[str, Any]) -> dict[str, float]:
     }
     if report["mask"] is not None:
         metrics["mifo/sft/frozen_share"] = report["mask"]["frozen_share"]
-        metrics["mifo/sft/threshold"] = report["mask"]["threshold"]
+        if report["mask"]["threshold"] is not None:
+            metrics["mifo/sft/threshold"] = report["mask"]["threshold"]
     return metrics

@@ -25,8 +25,10 @@ COUNTS = (
     "rl_visible",
     "sft_visible",
     "both_visible",
+    "frozen_rl_visible",
 )
-"""What is counted of every group: its size, the mask, the scores of 0, the mask of the interval before, supports."""
+"""What is counted of every group: its size, the mask, the scores of 0, the mask of the interval before, supports, and
+how much of RL's is frozen."""
 NORMS = ("rl_norm", "sft_norm")
 """L2 norms of the RL phase's and of the SFT phase's update."""
 _CHUNK = 1 << 24
@@ -47,12 +49,14 @@ class MaskInspection:
         self._rl: list[tuple[Tensor, Tensor]] = []
 
     def mask(self, number: int, frozen_N: Tensor, score_N: Tensor, previous_N: Tensor | None) -> None:
-        """Count one tensor's mask, its scores of 0, and what it has in common with the mask before."""
+        """Count one tensor's mask, its scores of 0, and what it has in common with the mask before and RL's update."""
         previous_N = torch.zeros_like(frozen_N) if previous_N is None else previous_N.to(frozen_N.device)
         self._count(number, "frozen", frozen_N)
         self._count(number, "zero_score", score_N == 0)
         self._count(number, "previous", previous_N)
         self._count(number, "frozen_and_previous", previous_N & frozen_N)
+        if self._rl:
+            self._count(number, "frozen_rl_visible", self._rl[number][1] & frozen_N.cpu())
 
     def rl(self, start: Sequence[Tensor], end: Sequence[Tensor]) -> None:
         """Count the RL phase's update; the tensors are read, and its support is kept for ``sft``."""

@@ -107,19 +107,29 @@ def _norms(lines: list[dict[str, Any]]) -> Figure:
 
 
 def _visible(lines: list[dict[str, Any]]) -> Figure:
-    """How much of what SFT changed RL had changed too, as a bfloat16 copy shows it, against chance."""
+    """How much of what SFT changed RL had changed too, as a bfloat16 copy shows it, against chance.
+
+    Chance is RL's share of the coordinates that are not frozen: of the others SFT changes none, and RL changed them
+    most. Records of before these were counted have the share of all coordinates instead.
+    """
     x, own, chance = [], [], []
+    is_counted = all("frozen_rl_visible" in line["mask"]["by_layer"] for line in lines)
     for line in lines:
-        table = line["mask"]["by_layer"]
-        sft, both = sum(table["sft_visible"]), sum(table["both_visible"])
+        sums = {name: sum(column) for name, column in line["mask"]["by_layer"].items() if name != "layer"}
         x.append(line["interval"])
-        own.append(both / sft if sft else None)
-        chance.append(sum(table["rl_visible"]) / sum(table["coordinates"]))
+        own.append(sums["both_visible"] / sums["sft_visible"] if sums["sft_visible"] else None)
+        size, rl = sums["coordinates"], sums["rl_visible"]
+        if is_counted:
+            size, rl = size - sums["frozen"], rl - sums["frozen_rl_visible"]
+        chance.append(rl / size if size else None)
+    of = "of the coordinates not frozen (chance)" if is_counted else "of all coordinates"
     data = [
         _points("of what SFT changed, RL had changed", x, own, SFT_ORANGE),
-        _points("of all coordinates (chance)", x, chance, "#64748b", "dash"),
+        _points(of, x, chance, "#64748b", "dash"),
     ]
     note = "Changes that a bfloat16 copy of the weights shows."
+    if not is_counted:
+        note += " Not chance under freezing, where SFT cannot change what RL changed most."
     ranges = {"range": [0, 1.02], "tickformat": ".0%"}
     return figure("RL's and SFT's changes meet", note, data, "interval", "share", yaxis=ranges, xaxis=whole_numbers(x))
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mifo_verl.coupling import KL, mean_of
+from mifo_verl.coupling import KL
 from mifo_verl.report.figures import (
     GREY,
     INK,
@@ -63,11 +63,7 @@ def accuracy(run: Run) -> Figure:
     rewards = [line["reward"] for line in run.rl]
     if rewards != [line["accuracy"] for line in run.rl]:
         data.append(stroke("reward", steps, rewards, "#93c5fd", dash="dot"))
-    validated = [line for line in run.rl if mean_of(line.get("validation")) is not None]
-    if validated:
-        points = [(line["step"], line["validation"]["mean"]) for line in validated]
-        start = mean_of((run.files.summary or {}).get("accuracy_start"))
-        points = [(0, start), *points] if start is not None else points
+    if points := run.validations():
         data.append(
             stroke("validation", [x for x, _ in points], [y for _, y in points], INK)
             | {"mode": "lines+markers", "marker": {"size": 7}}

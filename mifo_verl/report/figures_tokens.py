@@ -1,6 +1,7 @@
 """The figures of which tokens were kept: entropies, positions, tokens; and demonstrations with the kept ones marked."""
 
 from html import escape
+from statistics import median as median_of
 from typing import Any
 
 from mifo_verl.report.figures import GREY, SFT_ORANGE, Figure, figure, whole_numbers
@@ -31,7 +32,7 @@ def _entropy(tables: list[dict[str, Any]]) -> Figure:
     shapes = []
     note = "Bins of a logarithmic axis; the first holds all below it."
     if medians:
-        middle = sorted(medians)[len(medians) // 2]
+        middle = median_of(medians)
         line = {"color": "#0f172a", "width": 1.5, "dash": "dash"}
         place = max(middle, edges[0] / 2)
         shapes = [

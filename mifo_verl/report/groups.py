@@ -5,21 +5,29 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from mifo_verl.coupling import mean_of
 from mifo_verl.report.bands import mean_interval
 from mifo_verl.report.run import Run, changes
 
 _PLACES = ("run_dir", "experiment_name", "default_local_dir", "resume_mode", "TENSORBOARD_DIR", "WANDB_DIR")
 _NOT_THE_METHOD = ("seed", "data_loader_seed", *_PLACES)
+_DASHES = ("solid", "dash", "dot", "dashdot")
 _COLORS = ("#2563eb", "#ea580c", "#059669", "#9333ea", "#b45309", "#0891b2", "#be123c", "#4d7c0f", "#6b7280", "#c026d3")
 
 
 @dataclass(frozen=True)
 class Group:
-    """The seeds of one method, and the color of its curves."""
+    """The seeds of one method, and how its curves are drawn: no two of up to 40 groups alike."""
 
     label: str
     color: str
+    dash: str
     runs: list[Run]
+
+    @property
+    def finished(self) -> list[Run]:
+        """Those whose end can be compared."""
+        return [run for run in self.runs if run.is_finished]
 
 
 def group(runs: list[Run]) -> list[Group]:
@@ -31,25 +39,29 @@ def group(runs: list[Run]) -> list[Group]:
     labels = [_label(own) for own in found.values()]
     labels = [label if labels.count(label) == 1 else f"{label} ({place + 1})" for place, label in enumerate(labels)]
     return [
-        Group(label, _COLORS[place % len(_COLORS)], own)
+        Group(label, _COLORS[place % len(_COLORS)], _DASHES[place // len(_COLORS) % len(_DASHES)], own)
         for place, (label, own) in enumerate(zip(labels, found.values(), strict=True))
     ]
 
 
-Curve = tuple[list[int], list[float], list[tuple[float, float] | None]]
-"""(steps or intervals, mean over the runs that have a value there, its 95 % interval)."""
+@dataclass(frozen=True)
+class Curve:
+    """The mean over the runs that have a value at a step or interval, its 95 % interval, and how many they are."""
+
+    at: list[int]
+    means: list[float]
+    bands: list[tuple[float, float] | None]
+    counts: list[int]
 
 
 def curve(runs: list[Run], name: str) -> Curve:
-    """One number of the RL records by step."""
+    """One number of the RL records by step, or the validation accuracy."""
     values: dict[int, list[float]] = {}
     for run in runs:
-        for line in run.rl:
-            value = line.get(name)
-            if isinstance(value, dict):
-                value = value.get("mean")
-            if isinstance(value, int | float):
-                values.setdefault(line["step"], []).append(float(value))
+        recorded = ((line["step"], mean_of(line.get(name))) for line in run.rl)
+        for step, value in run.validations() if name == "validation" else recorded:
+            if value is not None:
+                values.setdefault(step, []).append(value)
     return _banded(values)
 
 
@@ -69,7 +81,7 @@ def _banded(values: dict[int, list[float]]) -> Curve:
         mean, half = mean_interval(values[step])
         means.append(mean)
         bands.append(None if half is None else (mean - half, mean + half))
-    return steps, means, bands
+    return Curve(steps, means, bands, [len(values[step]) for step in steps])
 
 
 def _label(runs: list[Run]) -> str:

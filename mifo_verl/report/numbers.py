@@ -1,9 +1,7 @@
 """The numbers that the report's words and tables name, each computed from the records alone."""
 
-from typing import Any
-
 from mifo_verl import probe_cost
-from mifo_verl.coupling import mean_of
+from mifo_verl.coupling import asked_of
 from mifo_verl.report.run import Run, changes, split_seconds
 
 Number = int | float | None
@@ -21,6 +19,7 @@ def numbers(run: Run) -> dict[str, Number]:
         **_accuracy(run),
         **_data(run),
     }
+    found |= _won(run)
     changed = [one for _, one in changes(run, "sft", "accuracy")]
     found["probed_phases"] = len(changed)
     found["mean_change"] = sum(changed) / len(changed) if changed else None
@@ -53,15 +52,29 @@ def _seconds(run: Run) -> dict[str, Number]:
 
 
 def _accuracy(run: Run) -> dict[str, Number]:
-    """Validation accuracy at the start and the end of a finished run, else the first and the last recorded."""
-    summary: dict[str, Any] = run.files.summary or {}
-    recorded = [value for line in run.rl if (value := mean_of(line.get("validation"))) is not None]
-    start = mean_of(summary.get("accuracy_start"))
-    end = mean_of(summary.get("accuracy_end"))
+    """Validation accuracy of the start and of the last validation after it; None where there was none."""
+    points = dict(run.validations())
+    last = max((step for step in points if step > 0), default=None)
     return {
-        "accuracy_start": start if start is not None else next(iter(recorded), None),
-        "accuracy_end": end if end is not None else next(reversed(recorded), None),
+        "accuracy_start": points.get(0),
+        "accuracy_end": None if last is None else points[last],
+        "accuracy_step": last,
     }
+
+
+def _won(run: Run) -> dict[str, Number]:
+    """Of the prompts that were asked around SFT phases: how many of each kind, how many more were right after it.
+
+    ``held_out_asked`` is the number of held-out prompts, the same in every phase.
+    """
+    asked = asked_of(run.sft)
+    found: dict[str, Number] = {}
+    for kind in ("solved", "hard"):
+        if count := asked.get(f"{kind}_asked"):
+            found |= {f"{kind}_asked": int(count), f"{kind}_won": round(count * asked[f"sft/{kind}_accuracy"], 6)}
+    sizes = [size for line in run.sft if (size := (line.get("probe") or {}).get("held_out"))]
+    found["held_out_asked"] = max(sizes, default=None)
+    return found
 
 
 def _data(run: Run) -> dict[str, Number]:

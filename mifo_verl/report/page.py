@@ -14,6 +14,7 @@ from pathlib import Path
 
 from plotly.offline import get_plotlyjs
 
+from mifo_verl.bridge.records import only_finite
 from mifo_verl.report import figures_cost as cost
 from mifo_verl.report import figures_run as how
 from mifo_verl.report import tables
@@ -73,7 +74,7 @@ def render(runs: list[Run], first: Mapping[str, Sequence[Figure]] | None = None)
     body = "".join(_section(heading, page.draw(*figures)) for heading, figures in (first or {}).items())
     body += _one(page, runs[0], signals=True) if len(runs) == 1 else _several(page, runs)
     title = runs[0].label if len(runs) == 1 else f"{len(runs)} runs"
-    data = json.dumps(page.figures, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
+    data = json.dumps(only_finite(page.figures), separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1"><link rel="icon" href="data:,">'
@@ -87,7 +88,7 @@ def render(runs: list[Run], first: Mapping[str, Sequence[Figure]] | None = None)
 
 def _one(page: _Page, run: Run, signals: bool) -> str:
     """Everything about one run; ``signals`` are the curves that a comparison overlays."""
-    alone = [Group(run.label, RL_BLUE, [run])]
+    alone = [Group(run.label, RL_BLUE, "solid", [run])]
     known = [curves(alone, *signal) for signal in _SIGNALS[4:]] if signals else []
     parts = [
         _summary(run),
@@ -114,10 +115,12 @@ def _several(page: _Page, runs: list[Run]) -> str:
     label = ", ".join(f"{escape(one.label)} ({len(one.runs)})" for one in groups)
     text = (
         f"<p>{len(runs)} runs of {len(groups)} methods: {label}. ± and the bands are 95 % intervals of the mean over "
+        "seeds (Student's t); a method is a config without its seed. (n=...) is how many runs have a value there.</p>"
     )
-    text += "seeds (Student's t); a method is a config without its seed.</p>"
+    if unfinished := ", ".join(escape(run.label) for run in runs if not run.is_finished):
+        text += f"<p>Not finished, and in the curves alone: {unfinished}.</p>"
     overlaid = page.draw(*(curves(groups, *signal) for signal in _SIGNALS), *coupling_curves(groups))
-    details = "".join(_folded(page, run, opened=False) for run in runs[:_DETAILED])
+    details = "".join(_folded(page, run) for run in runs[:_DETAILED])
     rest = len(runs) - _DETAILED
     more = f"<p>Figures of the {rest} other runs: give them to the command alone.</p>" if rest > 0 else ""
     return (
@@ -128,14 +131,14 @@ def _several(page: _Page, runs: list[Run]) -> str:
     )
 
 
-def _folded(page: _Page, run: Run, opened: bool) -> str:
+def _folded(page: _Page, run: Run) -> str:
     return f"<details class='run'><summary>{escape(run.label)}</summary>{_one(page, run, signals=False)}</details>"
 
 
 def _summary(run: Run) -> str:
     found = numbers(run)
     cards = (
-        ("validation accuracy at the end", "accuracy_end", ".3f"),
+        ("validation accuracy at the end" if run.is_finished else "last validation accuracy", "accuracy_end", ".3f"),
         ("SFT phases", "sft_phases", ",d"),
         ("mean change in an SFT phase", "mean_change", "+.3f"),
         ("of the time in SFT", "sft_time_share", ".1%"),

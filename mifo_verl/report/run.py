@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mifo_verl.bridge.records import INSPECTION, MEMORY, RL_STAGES, read_lines, step_seconds
+from mifo_verl.bridge.records import INSPECTION, MEMORY, RL_STAGES, VALIDATION, read_lines, step_seconds
 from mifo_verl.coupling import change, mean_of
 from mifo_verl.ledger import dataset
 from mifo_verl.ledger.account import Account, account
@@ -25,6 +25,7 @@ class Run:
     files: RunFiles
     inspection: list[Line]
     memory: list[Line]
+    validation: list[Line]
     account: Account
     faults: list[str]
     undigested: int
@@ -53,6 +54,19 @@ class Run:
         """The steps that the config asks for; None where epochs decide."""
         return self.config["trainer"].get("total_training_steps")
 
+    @property
+    def is_finished(self) -> bool:
+        return self.files.summary is not None
+
+    def validations(self) -> list[tuple[int, float]]:
+        """(step, mean accuracy) of every validation, in order; step 0 is the start."""
+        found = {line["step"]: line.get("accuracy") for line in self.validation}
+        if not found:  # of a run made before validations had a file of their own
+            summary = self.files.summary or {}
+            ends = {0: summary.get("accuracy_start")}, {self.steps: summary.get("accuracy_end")}
+            found = ends[0] | {line["step"]: line.get("validation") for line in self.rl} | (ends[1] if summary else {})
+        return [(step, mean) for step in sorted(found) if (mean := mean_of(found[step])) is not None]
+
     def phases(self) -> list[list[Line]]:
         """The records of every SFT phase, in order."""
         found: dict[int, list[Line]] = {}
@@ -74,6 +88,7 @@ def load(folder: Path) -> Run:
         files=files,
         inspection=read_lines(folder / INSPECTION),
         memory=read_lines(folder / MEMORY),
+        validation=read_lines(folder / VALIDATION),
         account=account(files, data),
         faults=audit(files),
         undigested=without_digest(files),

@@ -158,7 +158,7 @@ def versions(run: Run) -> str:
 
 
 def comparison(groups: list[Group]) -> str:
-    """One row a group: means over its seeds with 95 % intervals."""
+    """One row a group: means over its finished runs with 95 % intervals; a cell of fewer values says how many."""
     columns = (
         ("accuracy at the end", "accuracy_end", ".3f"),
         ("at the start", "accuracy_start", ".3f"),
@@ -174,13 +174,20 @@ def comparison(groups: list[Group]) -> str:
     for place, group in enumerate(groups):
         cells = [
             f'<span class="dot" style="background:{group.color}"></span>{escape(group.label)}',
-            str(len(group.runs)),
+            _runs(group),
         ]
+        found = [numbers(run) for run in group.finished]
         for _, name, form in columns:
-            values = [float(value) for run in group.runs if (value := numbers(run).get(name)) is not None]
-            cells.append(_interval(f"group_{place}_{name}", values, form))
+            values = [float(value) for one in found if (value := one.get(name)) is not None]
+            fewer = f" (n={len(values)})" if 0 < len(values) < len(found) else ""
+            cells.append(_interval(f"group_{place}_{name}", values, form) + fewer)
         rows.append(cells)
     return table(("method", "runs", *(title for title, _, _ in columns)), rows)
+
+
+def _runs(group: Group) -> str:
+    unfinished = len(group.runs) - len(group.finished)
+    return str(len(group.finished)) + (f" + {unfinished} not finished" if unfinished else "")
 
 
 def differences(runs: list[Run]) -> str:

@@ -37,15 +37,19 @@ def words(run: Run) -> list[tuple[str, str]]:
 
 
 def _state(run: Run, found: dict[str, Number], n: Show) -> str:
-    if run.files.summary is None:
+    if not run.is_finished:
         planned = f" of {run.planned_steps}" if run.planned_steps else ""
         state = f"No summary yet: the run goes on, or was killed. Its last record is of step {run.steps}{planned}."
     else:
         state = f"Finished: {n('rl_steps')} RL steps in {n('seconds_total', ',.0f')} seconds."
-    if found["accuracy_start"] is None or found["accuracy_end"] is None:
-        return state
+    if found["accuracy_end"] is None:
+        start = f" Validation accuracy at the start: {n('accuracy_start', '.3f')}."
+        return state + start * (found["accuracy_start"] is not None)
+    end = n("accuracy_end", ".3f") + ("" if run.is_finished else f" after step {n('accuracy_step')}")
+    if found["accuracy_start"] is None:
+        return f"{state} Validation accuracy: {end}."
     change = shown("accuracy_change", found["accuracy_end"] - found["accuracy_start"], "+.3f")
-    return f"{state} Validation accuracy: {n('accuracy_start', '.3f')} → {n('accuracy_end', '.3f')} ({change})."
+    return f"{state} Validation accuracy: {n('accuracy_start', '.3f')} → {end} ({change})."
 
 
 def _when(run: Run, found: dict[str, Number], n: Show) -> str:
@@ -57,8 +61,9 @@ def _when(run: Run, found: dict[str, Number], n: Show) -> str:
     buffers = [phase[0]["buffer_size"] for phase in phases]
     rule = f"the buffer of hard prompts held {min(buffers)} to {max(buffers)} (S = {n('buffer_size')})"
     full = run.config["mifo"]["schedule"]["name"] == "when_full"
+    after_rl = "after RL " if {phase[0]["step"] for phase in phases} <= {line["step"] for line in run.rl} else ""
     return (
-        f"{n('sft_phases')} time{'s' * (len(phases) > 1)}, after RL in step {listed}, with {n('sft_updates')} updates "
+        f"{n('sft_phases')} time{'s' * (len(phases) > 1)}, {after_rl}in step {listed}, with {n('sft_updates')} updates "
         "in all" + (f"; {rule} when it did." if full else ".")
     )
 
@@ -71,38 +76,56 @@ def _cost(run: Run, found: dict[str, Number], n: Show) -> str:
     if not found["probed_phases"]:
         return f"{time} Its cost in accuracy was not probed (<code>mifo.probe.around_sft</code>)."
     return (
-        f"{time} Accuracy on held-out prompts fell in {n('phases_down')} of {n('probed_phases')} phases; the mean "
-        f"change over a phase is {n('mean_change', '+.3f')}, the worst {n('worst_change', '+.3f')}. {_coupling(run)}"
+        f"{time} Accuracy on {_held_out(found, n)} prompts fell in {n('phases_down')} of {n('probed_phases')} phases; "
+        f"the mean change over a phase is {n('mean_change', '+.3f')}, the worst {n('worst_change', '+.3f')}. "
+        f"{_won(found, n)}{_raised(run)}"
     )
 
 
-def _coupling(run: Run) -> str:
-    """The sums of the coupling table that were measured."""
-    total = coupling(run.rl + run.sft)["total"]
+def _held_out(found: dict[str, Number], n: Show) -> str:
+    return f"{n('held_out_asked')} held-out" if found["held_out_asked"] else "held-out"
+
+
+def _won(found: dict[str, Number], n: Show) -> str:
+    """Of the prompts that were asked before and after the phases: how many more were right after."""
     said = [
-        f"{text} {shown(f'coupling_total_{name}', total[name], form)}"
-        for name, text, form in (
-            ("rl_raised_cross_entropy", "RL raised the cross-entropy of held-out demonstrations by", "+.4f"),
-            ("sft_lost_solved", "SFT lost on solved prompts", "+.3f"),
-            ("sft_gained_hard", "and gained on hard ones", "+.3f"),
-        )
-        if total[name] is not None
+        f"{n(f'{kind}_won', '+g')} of {n(f'{kind}_asked')} {kind} ones"
+        for kind in ("hard", "solved")
+        if found.get(f"{kind}_asked")
     ]
-    return f"Summed over the intervals: {', '.join(said)}." if said else ""
+    return f"Prompts right after it less those before: {', '.join(said)}. " if said else ""
+
+
+def _raised(run: Run) -> str:
+    """What RL cost SFT, summed over the intervals."""
+    name = "rl_raised_cross_entropy"
+    total = coupling(run.rl + run.sft)["total"][name]
+    if total is None:
+        return ""
+    value = shown(f"coupling_total_{name}", total, "+.4f")
+    return f"RL raised the cross-entropy of held-out demonstrations by {value} nats, summed over the intervals."
 
 
 def _frozen(run: Run, found: dict[str, Number], n: Show) -> str:
     if not found["masked_phases"]:
         return "Nothing." if found["sft_phases"] else "Nothing so far."
-    threshold = f"importance of at least {n('last_threshold', '.3g')}"
     text = (
         f"{n('frozen_share', '.1%')} of the {n('coordinates')} coordinates in an SFT phase; in the last one "
-        f"{n('last_frozen')}, those with an {threshold}."
+        f"{n('last_frozen')}{_which(run, found, n)}."
     )
     if found["frozen_drift"] is not None:
         text += f" Largest change of a frozen coordinate: {n('frozen_drift', '.3g')}."
     extremes = _extremes(run)
     return f"{text} {extremes}" if extremes else text
+
+
+def _which(run: Run, found: dict[str, Number], n: Show) -> str:
+    """Which coordinates the last mask froze, as far as one number tells it."""
+    if run.config["mifo"]["importance"]["name"] == "random":
+        return ", drawn at random"
+    if found["last_threshold"] is None or run.config["mifo"]["freeze"].get("scope") != "global":
+        return ""
+    return f", those with an importance of at least {n('last_threshold', '.3g')}"
 
 
 def _extremes(run: Run) -> str:
@@ -127,8 +150,9 @@ def _extremes(run: Run) -> str:
 def _data(run: Run, found: dict[str, Number], n: Show) -> str:
     of = f", {n('share_of_demonstrations', '.1%')} of the data set's {n('rows_with_demonstration')}"
     uses = "each used once" if found["most_uses"] == 1 else f"each used up to {n('most_uses')} times"
+    hard = all(use["num_rollouts"] is not None for use in run.files.ledger)
     text = (
-        f"SFT: {n('distinct_demonstrations')} demonstrations of hard prompts"
+        f"SFT: {n('distinct_demonstrations')} demonstrations{' of hard prompts' * hard}"
         f"{of if found['rows_with_demonstration'] else ''}, {uses}; {n('kept_tokens')} of their {n('response_tokens')} "
         f"response tokens ({n('kept_share', '.1%')}) in the loss."
         if found["demonstrations"]

@@ -2,15 +2,12 @@
 
 from typing import Any
 
-from mifo_verl.coupling import DIFFERENCES, change, mean_of
+from mifo_verl.coupling import DIFFERENCES, NET, asked_of
 from mifo_verl.report.numbers import numbers
 from mifo_verl.report.run import Run, changes, probes
 
 ACCURACY = "accuracy"
 """Validation accuracy at the end, the mean over the data sources; ``accuracy/<source>`` is one of them."""
-
-NET = "sft/net_accuracy"
-"""What SFT phases gained on hard prompts less what they lost on solved ones; see ``asked_of``."""
 
 PRIMARY = (ACCURACY, "gain", NET, *dict.fromkeys(f"{phase}/{name}" for phase, name, _ in DIFFERENCES.values()))
 """What a question may name as the number that answers it."""
@@ -51,38 +48,6 @@ def compute_of(rl: list[dict[str, Any]], sft: list[dict[str, Any]]) -> dict[str,
 def _end(run: Run) -> dict[str, float]:
     summary = run.files.summary or {}
     return {source: float(value) for source, value in (summary.get("accuracy_end") or {}).items()}
-
-
-def asked_of(sft: list[dict[str, Any]]) -> dict[str, float]:
-    """What SFT phases changed on the training prompts that were asked before and after them, one vote a prompt.
-
-    ``sft/solved_accuracy``, ``sft/hard_accuracy``: after - before, each phase weighted by the prompts of the kind that
-    it asked. ``sft/net_accuracy``: over the phases that asked both kinds, the hard prompts gained less the solved ones
-    lost (a share of a prompt where it was answered more than once), divided by all prompts asked there: +0.1 is one
-    prompt in ten won. ``solved_asked`` and ``hard_asked``: how many prompts, summed over all phases.
-    """
-    found: dict[str, float] = {}
-    won: list[dict[str, tuple[int, float]]] = []
-    for line in sft:
-        kinds = {kind: _prompts_won(line, kind) for kind in ("solved", "hard")}
-        won.append({kind: pair for kind, pair in kinds.items() if pair is not None})
-    for kind in ("solved", "hard"):
-        if pairs := [phase[kind] for phase in won if kind in phase]:
-            found[f"sft/{kind}_accuracy"], found[f"{kind}_asked"] = _per_prompt(pairs), float(sum(n for n, _ in pairs))
-    if both := [pair for phase in won if len(phase) == 2 for pair in phase.values()]:
-        found[NET] = _per_prompt(both)
-    return found
-
-
-def _prompts_won(line: dict[str, Any], kind: str) -> tuple[int, float] | None:
-    """(prompts of a kind that a phase asked, how many more of them were right after it); None where it asked none."""
-    num_asked = (line.get("probe") or {}).get(kind, 0)
-    before, after = (mean_of(line.get(f"{kind}_accuracy_{side}")) for side in ("before", "after"))
-    return None if not num_asked or before is None or after is None else (num_asked, num_asked * change(before, after))
-
-
-def _per_prompt(pairs: list[tuple[int, float]]) -> float:
-    return sum(won for _, won in pairs) / sum(num_asked for num_asked, _ in pairs)
 
 
 def _changes(run: Run) -> dict[str, float]:

@@ -91,3 +91,10 @@ def test_an_sft_phase_reports_its_longest_row():
     updates = [update | {"skipped": skipped} for skipped in (0, 1, 2, 0)] + [update]
     report = {"updates": updates, "examples": 4, "interval": 1, "mask": None}
     assert sft_metrics(report)[f"mifo/sft/{MAX_SKIPPED}"] == 2
+
+
+def test_a_phase_that_froze_nothing_has_no_threshold_for_the_trackers():
+    update = {"loss": 1.0, "grad_norm": 1.0, "kept_tokens": 1, "response_tokens": 2}
+    mask = {"frozen_share": 0.0, "threshold": None}
+    found = sft_metrics({"updates": [update], "examples": 4, "interval": 1, "mask": mask})
+    assert found["mifo/sft/frozen_share"] == 0.0 and "mifo/sft/threshold" not in found

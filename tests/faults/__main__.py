@@ -4,7 +4,7 @@
 
 Half of the kills are at named points, half are of a role at a random moment; with ``points`` all are at those. One chain
 is one run folder: it is launched, killed, launched again, and so on, until a launch comes to its end. Its weights,
-``metrics.jsonl`` without times and ``ledger.jsonl`` have to be those of the run never killed, byte for byte.
+``metrics.jsonl`` without times, ``ledger.jsonl`` and ``validation.jsonl`` have to be those of the run never killed, byte for byte.
 
 Prints point x outcome and writes it with commit and seed to ``<out>/table.json``, to which runs with other seeds add.
 Exit code 1 where a kill of this run has another outcome than ``bit-identical``.
@@ -168,7 +168,7 @@ def trace(folder: Path) -> dict[str, Any]:
     return {
         "weights": json.loads((folder / "summary.json").read_text())["weights_sha256"],
         "metrics": [{key: value for key, value in line.items() if key != "seconds"} for line in lines],
-        "ledger": (folder / "ledger.jsonl").read_text(),
+        **{name: (folder / f"{name}.jsonl").read_text() for name in ("ledger", "validation")},
     }
 
 

@@ -277,6 +277,17 @@ def _mask_of_a_known_change(settings: dict[str, Any]) -> list[torch.Tensor]:
     return full(engine.interval.frozen)
 
 
+def _mask_of_no_change() -> tuple[int, float | None]:
+    engine = make_engine({})
+    engine.begin_interval()
+    report = engine.interval.select(engine.mifo.freeze, engine.mifo.importance, interval=1)
+    return report.num_frozen, report.threshold
+
+
+def test_where_rl_has_changed_nothing_nothing_is_frozen_and_there_is_no_threshold():
+    assert run_on_ranks(_mask_of_no_change, 2, [()]) == [(0, None)]
+
+
 def test_the_mask_is_the_same_on_1_2_and_4_ranks():
     rules = [({},), ({"mifo.freeze.scope": "per_tensor"},), ({"mifo.importance": {"name": "random", "seed": 0}},)]
     by_ranks = [run_on_ranks(_mask_of_a_known_change, ranks, rules) for ranks in (1, 2, 4)]

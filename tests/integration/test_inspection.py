@@ -97,6 +97,8 @@ def test_the_table_is_that_of_the_whole_model(on_two_ranks: dict[str, list[dict[
             assert table["sft_moved"][row] == int(sft.sum()) > 0 or layer == "norm"
             assert table["both_moved"][row] == int((rl & sft).sum())
             assert table["rl_visible"][row] == int((start.bfloat16() != middle.bfloat16()).sum())
+            visible = start.bfloat16() != middle.bfloat16()
+            assert table["frozen_rl_visible"][row] == int((visible & frozen).sum())
             assert table["rl_norm"][row] == pytest.approx(float((middle - start).double().norm()))
             assert table["sft_norm"][row] == pytest.approx(float((end - middle).double().norm()))
             if previous is not None:

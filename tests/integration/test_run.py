@@ -33,11 +33,11 @@ def train(folder: Path, *overrides: str) -> dict[str, Any]:
 
 
 def left_in(folder: Path, out: str) -> dict[str, Any]:
-    lines = {name: (folder / f"{name}.jsonl").read_text().splitlines() for name in ("metrics", "ledger")}
+    records = ("metrics", "ledger", "validation")
+    lines = {name: (folder / f"{name}.jsonl").read_text().splitlines() for name in records}
     return {
         "out": out,
-        "metrics": [json.loads(line) for line in lines["metrics"]],
-        "ledger": [json.loads(line) for line in lines["ledger"]],
+        **{name: [json.loads(line) for line in lines[name]] for name in records},
         "summary": json.loads((folder / "summary.json").read_text()),
         "files": {path.name for path in folder.iterdir()},
     }
@@ -54,6 +54,14 @@ def test_a_run_passes_through_complete_intervals_and_leaves_its_files(first):
     phases = [(line["step"], line["phase"], line["interval"]) for line in first["metrics"]]
     assert phases == sorted(phases, key=lambda line: (line[0], line[1] == "sft"))
     assert [line["step"] for line in first["metrics"] if line["phase"] == "rl"] == [1, 2, 3, 4, 5, 6]
+
+
+def test_the_start_the_validated_steps_and_the_end_are_validations_of_their_steps(first):
+    assert [line["step"] for line in first["validation"]] == [0, 2, 4, 6]
+    accuracy = {line["step"]: line["accuracy"] for line in first["validation"]}
+    assert accuracy[0] == first["summary"]["accuracy_start"] and accuracy[6] == first["summary"]["accuracy_end"]
+    of_steps = {line["step"]: line["validation"] for line in first["metrics"] if line.get("validation")}
+    assert of_steps == {step: accuracy[step] for step in (2, 4, 6)}
 
 
 def test_every_record_has_the_fields_that_the_docs_promise(first):

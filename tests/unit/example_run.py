@@ -78,10 +78,12 @@ class ExampleRun:
         self.interval = 1
 
     def run(self, steps: int, finish: bool = True) -> Path:
+        start, end = {"a": 0.25, "mean": 0.25}, {"a": 0.5, "mean": 0.5}
+        self.records.validation(0, start)
         for step in range(1, steps + 1):
             self.step(step, validate=step == steps)
         if finish:
-            start, end = {"a": 0.25, "mean": 0.25}, {"a": 0.5, "mean": 0.5}
+            self.records.validation(steps, end)
             self.records.write_end(accuracy_start=start, accuracy_end=end, weights_sha256="0" * 64)
             finish_summary(self.folder, total_seconds=100.0)
         return self.folder
@@ -101,6 +103,8 @@ class ExampleRun:
         if full:
             line |= self.around("cross_entropy")
         self.records.metrics(line | {"prompts": prompts})
+        if validate:
+            self.records.validation(step, line["validation"])
         if full:
             self.phase(step)
 
@@ -186,7 +190,7 @@ class ExampleRun:
             "accuracy_after": {"a": before + 0.03125, "mean": before + 0.03125},
             **self.around("cross_entropy", "solved_accuracy", "hard_accuracy", "policy_entropy", "reward_margin"),
             "kl_to_before": self.draw.random() / 10,
-            "probe": {"generated_tokens": 30, "forward_tokens": 20},
+            "probe": {"generated_tokens": 30, "forward_tokens": 20, "held_out": 32, "solved": 64, "hard": 64},
         }
         lines[-1]["inspection"] = {"mask": self.mask(), "tokens": sums.table(chr)}
         for line in lines:
@@ -206,6 +210,8 @@ class ExampleRun:
             columns: dict[str, Any] = {title: names}
             for name in COUNTS:
                 columns[name] = [25 if name == "coordinates" else self.draw.randrange(26) for _ in names]
+            parts = columns["rl_visible"], columns["frozen"]
+            columns["frozen_rl_visible"] = [max(0, rl + frozen - 25) for rl, frozen in zip(*parts, strict=True)]
             columns |= {name: [self.draw.random() for _ in names] for name in ("rl_norm", "sft_norm")}
             return columns
 

@@ -99,6 +99,7 @@ def test_the_counts_are_those_of_the_hand():
         "rl_visible": [3, 0],
         "sft_visible": [2, 1],
         "both_visible": [2, 0],
+        "frozen_rl_visible": [3, 0],
         "rl_norm": [pytest.approx((2**-14 + 2**-24 + 9 + 16) ** 0.5), 0.0],
         "sft_norm": [pytest.approx(((1 - 2**-7) ** 2 + 2**-24 + 9) ** 0.5), 1.0],
     }

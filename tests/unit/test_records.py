@@ -10,7 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from mifo_verl.bridge.records import EVENTS, METRICS, RunRecords, read_lines, replace_text, require_lines
+from mifo_verl.bridge.records import (
+    EVENTS,
+    INSPECTION,
+    METRICS,
+    VALIDATION,
+    RunRecords,
+    read_lines,
+    replace_text,
+    require_lines,
+)
 
 
 def test_rewinding_keeps_the_lines_up_to_a_step_and_drops_a_torn_one(tmp_path):
@@ -32,6 +41,26 @@ def test_what_is_not_finite_is_null_and_named(tmp_path):
     text = (tmp_path / METRICS).read_text()
     line = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert line == {"step": 1, "loss": None, "grad_norm": None, "entropy": 0.5, "nonfinite": ["loss", "grad_norm"]}
+
+
+def test_what_is_not_finite_is_null_at_any_depth_and_in_every_file(tmp_path):
+    broken, where = float("-inf"), {"step": 1, "interval": 1}
+    held = {"mask": {"norms": [1.0, float("nan")], "kinds": ["q"]}}
+    RunRecords(tmp_path).metrics(where | {"accuracy_before": {"mean": broken, "a": 0.5}, "inspection": held})
+    line = {"accuracy_before": {"mean": None, "a": 0.5}, "nonfinite": ["accuracy_before", "inspection"]}
+    assert read_lines(tmp_path / METRICS) == [where | line]
+    assert read_lines(tmp_path / INSPECTION) == [where | {"mask": {"norms": [1.0, None], "kinds": ["q"]}}]
+
+
+def test_a_step_has_one_validation_and_a_run_that_goes_on_forgets_those_after_its_checkpoint(tmp_path):
+    records = RunRecords(tmp_path)
+    for step, value in ((0, 0.1), (2, 0.2), (2, 0.3), (4, 0.4)):
+        records.validation(step, {"mean": value})
+    records.rewind(2)
+    records.validation(0, {"mean": 0.9})
+    records.validation(4, {"mean": 0.5})
+    found = [(line["step"], line["accuracy"]["mean"]) for line in read_lines(tmp_path / VALIDATION)]
+    assert found == [(0, 0.1), (2, 0.2), (4, 0.5)]
 
 
 def test_finite_lines_say_nothing_about_it(tmp_path):

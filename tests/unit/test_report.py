@@ -2,8 +2,10 @@
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import plotly.graph_objects as go
@@ -12,6 +14,7 @@ import yaml
 
 from mifo_verl.report.__main__ import main
 from mifo_verl.report.bands import mean_interval
+from mifo_verl.report.figures_mask import mask_figures
 from mifo_verl.report.groups import curve, group, probe_curve
 from mifo_verl.report.numbers import numbers
 from mifo_verl.report.page import render
@@ -61,6 +64,10 @@ def html(run: Path) -> str:
     return render(load_all([run]))
 
 
+def plain(html: str) -> str:
+    return re.sub(r"<[^>]+>", "", html)
+
+
 def coupling_of(rl: list[Any], sft: list[Any]) -> dict[str, float]:
     """The coupling table of the page, from the lines."""
     columns = {
@@ -102,6 +109,7 @@ def recomputed(run: Path) -> dict[str, float | int | None]:
     by_text: dict[str, int] = {}
     for use in uses:
         by_text[use["demonstration_sha256"]] = by_text.get(use["demonstration_sha256"], 0) + 1
+    validations = [line["accuracy"]["mean"] for line in lines_of(run / "validation.jsonl")]
     frozen: dict[str, list[int]] = {}
     for line in lines_of(run / "inspection.jsonl"):
         table = line["mask"]["by_kind"]
@@ -116,9 +124,10 @@ def recomputed(run: Path) -> dict[str, float | int | None]:
         "seconds_sft": 0.25 * len(sft),
         "seconds_total": 100.0,
         "sft_time_share": 0.25 * len(sft) / 100,
-        "accuracy_start": 0.25,
-        "accuracy_end": 0.5,
-        "accuracy_change": 0.25,
+        "accuracy_start": validations[0],
+        "accuracy_end": validations[-1],
+        "accuracy_change": validations[-1] - validations[0],
+        "held_out_asked": 32,
         "probed_phases": len(changes),
         "mean_change": sum(changes) / len(changes),
         "worst_change": min(changes),
@@ -142,6 +151,11 @@ def recomputed(run: Path) -> dict[str, float | int | None]:
         "share_of_demonstrations": len({use["prompt_id"] for use in uses}) / 60,
         "share_of_prompts": len(set(drawn)) / 60,
     }
+    for kind in ("solved", "hard"):
+        found[f"{kind}_asked"] = 64 * len(last)
+        found[f"{kind}_won"] = sum(
+            64 * (line[f"{kind}_accuracy_after"] - line[f"{kind}_accuracy_before"]) for line in last.values()
+        )
     found |= coupling_of(rl, list(last.values()))
     compute = sum(line["rollouts"] * line["response_length"] * 10 for line in rl) + 6 * tokens
     seconds = (0.125 + 0.25) * len(rl)
@@ -173,6 +187,13 @@ def test_every_number_is_one_recomputed_from_the_records(run: Path, html: str):
     wanted = recomputed(run)
     shown = Numbers(html).found
     assert {name for name, _, _ in shown} >= {"sft_phases", "seconds_sft", "frozen_share", "share_of_demonstrations"}
+    assert {name for name, _, _ in shown} >= {
+        "accuracy_start",
+        "hard_won",
+        "hard_asked",
+        "solved_won",
+        "held_out_asked",
+    }
     for name, exact, text in shown:
         assert float(exact) == pytest.approx(wanted[name], abs=1e-12), name
         percent = text.endswith("%")
@@ -261,7 +282,7 @@ def test_rounding_is_no_change_in_a_curve_either(tmp_path: Path, data: Path):
         if "accuracy_before" in line:
             line |= {"accuracy_before": {"mean": 0.3}, "accuracy_after": {"mean": 0.1 + 0.2}}
     write_lines(run / "metrics.jsonl", lines)
-    _, means, _ = probe_curve(load_all([run]), "sft", "accuracy")
+    means = probe_curve(load_all([run]), "sft", "accuracy").means
     assert means and set(means) == {0.0}
 
 
@@ -288,12 +309,16 @@ def test_a_run_that_goes_on_or_was_killed_has_a_report(tmp_path: Path, data: Pat
     assert write_report(run) == run / "report.html"
     text = re.sub(r"<[^>]+>", "", (run / "report.html").read_text())
     assert "No summary yet: the run goes on, or was killed. Its last record is of step 12 of 12." in text
+    assert "Validation accuracy: 0.250 → 0.500 after step 12 (+0.250)." in text
+    assert "last validation accuracy" in text and "accuracy at the end" not in text
 
 
 @pytest.mark.parametrize("steps", [0, 1])
 def test_a_run_that_has_hardly_begun_has_a_report(tmp_path: Path, data: Path, steps: int):
     run = ExampleRun(tmp_path / "new", data).run(steps, finish=False)
+    write_lines(run / "validation.jsonl", lines_of(run / "validation.jsonl")[:1])
     assert write_report(run) is not None
+    assert "Validation accuracy at the start: 0.250." in plain((run / "report.html").read_text())
     assert "Never so far." in (run / "report.html").read_text()
 
 
@@ -327,7 +352,104 @@ def test_a_faulty_ledger_is_said_at_the_top(tmp_path: Path, data: Path):
     assert "The ledger has" in render(load_all([run])).partition("</section>")[0]
 
 
+def test_a_run_that_has_not_validated_its_start_says_no_change(tmp_path: Path, data: Path):
+    run = ExampleRun(tmp_path / "run", data).run(5)
+    write_lines(run / "validation.jsonl", lines_of(run / "validation.jsonl")[1:])
+    assert "Finished: 5 RL steps in 100 seconds. Validation accuracy: 0.500." in plain(render(load_all([run])))
+
+
+def test_a_run_from_before_validations_had_a_file_has_both_ends(tmp_path: Path, data: Path):
+    run = ExampleRun(tmp_path / "run", data).run(5)
+    (run / "validation.jsonl").unlink()
+    assert load(run).validations() == [(0, 0.25), (5, 0.5)]
+
+
+def test_the_words_of_a_mask_are_those_of_its_rule(tmp_path: Path, data: Path):
+    freeze = {"name": "strict", "share": 0.5, "history": 0.5}
+    for place, (mifo, said) in enumerate(
+        (
+            ({}, "in the last one 50, those with an importance of at least 0.0001."),
+            ({"freeze": freeze | {"scope": "per_tensor"}}, "in the last one 50."),
+            ({"importance": {"name": "random", "seed": 0}}, "in the last one 50, drawn at random."),
+        )
+    ):
+        run = ExampleRun(tmp_path / str(place), data, **mifo).run(12)
+        assert said in plain(render(load_all([run])))
+    lines = lines_of(run / "metrics.jsonl")
+    for line in lines:
+        if line.get("mask"):
+            line["mask"] |= {"threshold": None, "num_frozen": 0}
+    write_lines(run / "metrics.jsonl", lines)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["mifo"]["importance"] = {"name": "abs_change"}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    assert "in the last one 0. Largest change" in plain(render(load_all([run])))
+
+
+def test_demonstrations_are_of_hard_prompts_only_where_rollouts_chose_them(tmp_path: Path, data: Path):
+    run = ExampleRun(tmp_path / "run", data).run(12)
+    assert re.search(r"SFT: \d+ demonstrations of hard prompts, ", plain(render(load_all([run]))))
+    write_lines(run / "ledger.jsonl", [use | {"num_rollouts": None} for use in lines_of(run / "ledger.jsonl")])
+    write_lines(run / "metrics.jsonl", [one for one in lines_of(run / "metrics.jsonl") if one["phase"] == "sft"])
+    text = plain(render(load_all([run])))
+    assert re.search(r"SFT: \d+ demonstrations, ", text)
+    assert re.search(r"\d times, in step [\d, ]+, with", text)
+
+
+def test_numbers_that_are_not_finite_are_drawn_as_gaps(tmp_path: Path, data: Path):
+    run = ExampleRun(tmp_path / "run", data).run(12)
+    lines = lines_of(run / "inspection.jsonl")
+    lines[0]["mask"]["by_layer"]["rl_norm"][0] = float("nan")
+    write_lines(run / "inspection.jsonl", lines)
+    drawn = figure_named(render(load_all([run])), "Size of the updates, by layer")["data"]
+    assert any(None in trace["y"] for trace in drawn)
+
+
+def test_where_sft_meets_rl_is_held_against_the_coordinates_that_are_not_frozen():
+    columns = {"layer": ["0", "1"], "coordinates": [10, 10], "frozen": [6, 4], "rl_visible": [8, 6]}
+    columns |= {"frozen_rl_visible": [6, 3], "sft_visible": [3, 5], "both_visible": [2, 4]}
+    columns |= {name: [1.0, 1.0] for name in ("rl_norm", "sft_norm")} | {"previous": [0, 0]}
+    kinds = {"kind": ["q", "k"]} | {name: column for name, column in columns.items() if name != "layer"}
+
+    def drawn(by_layer: dict[str, Any]) -> list[tuple[str, list[float]]]:
+        lines = [{"interval": 1, "mask": {"by_layer": by_layer, "by_kind": kinds}}]
+        figures = mask_figures(SimpleNamespace(inspection=lines))  # type: ignore[arg-type]
+        return [(one["name"], one["y"]) for one in figures[-1]["data"]]
+
+    # 6 of 8 of SFT's; of RL's 14 visible 9 are frozen, and 20 - 10 coordinates are not
+    met = ("of what SFT changed, RL had changed", [0.75])
+    assert drawn(columns) == [met, ("of the coordinates not frozen (chance)", [0.5])]
+    old = {name: column for name, column in columns.items() if name != "frozen_rl_visible"}
+    assert drawn(old) == [met, ("of all coordinates", [0.7])]
+
+
 # ------------------------------------------------------------------ several runs
+
+
+def test_means_are_of_finished_runs_and_the_others_are_named(tmp_path: Path, data: Path):
+    folders = [ExampleRun(tmp_path / f"mifo-{seed}", data, seed).run(8, finish=seed < 2) for seed in (0, 1, 2)]
+    write_lines(folders[2] / "validation.jsonl", [{"step": 0, "accuracy": {"mean": 0.0}}])
+    write_lines(folders[1] / "validation.jsonl", lines_of(folders[1] / "validation.jsonl")[1:])
+    text = render(load_all(folders))
+    assert "Not finished, and in the curves alone: mifo-2." in text
+    row = re.search(r"<tr><td><span class=\"dot\".*?</tr>", text, re.S)
+    assert row is not None
+    cells = [plain(cell) for cell in re.findall(r"<td>(.*?)</td>", row[0])]
+    assert cells[:4] == ["mifo", "2 + 1 not finished", "0.500 ± 0.000", "0.250 (n=1)"]
+    validation = figure_named(text, "Validation accuracy")["data"][-1]
+    assert (validation["x"], validation["y"]) == ([0, 8], [0.125, 0.5])
+
+
+def test_no_two_of_twenty_methods_are_drawn_alike(tmp_path: Path, data: Path):
+    run = load(ExampleRun(tmp_path / "run", data).run(1))
+    runs = []
+    for number in range(20):
+        files = replace(run.files, config=run.config | {"buffer_size": number})
+        runs.append(replace(run, label=f"method {number}", files=files))
+    groups = group(runs)
+    assert len({(one.color, one.dash) for one in groups}) == len(groups) == 20
+    traces = figure_named(render(runs), "Rollout accuracy")["data"]
+    assert {trace["line"].get("dash") for trace in traces if trace.get("name")} == {"solid", "dash"}
 
 
 def test_seeds_of_a_method_are_one_group_and_methods_are_told_apart(tmp_path: Path, data: Path):
@@ -364,9 +486,11 @@ def test_plug_ins_that_differ_in_their_name_alone_are_other_methods_and_places_a
 
 def test_a_curve_has_no_band_where_one_run_has_a_value(tmp_path: Path, data: Path):
     runs = [load(ExampleRun(tmp_path / f"r-{seed}", data, seed).run(steps)) for seed, steps in ((0, 3), (1, 5))]
-    steps, _, bands = curve(runs, "accuracy")
-    assert steps == [1, 2, 3, 4, 5]
-    assert [band is None for band in bands] == [False, False, False, True, True]
+    found = curve(runs, "accuracy")
+    assert found.at == [1, 2, 3, 4, 5] and found.counts == [2, 2, 2, 1, 1]
+    assert [band is None for band in found.bands] == [False, False, False, True, True]
+    labels = [trace.get("name") for trace in figure_named(render(runs), "Rollout accuracy")["data"]]
+    assert "r (n=1–2)" in labels
 
 
 def test_the_interval_of_a_mean_is_students():
