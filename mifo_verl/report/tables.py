@@ -82,7 +82,8 @@ def couplings(run: Run) -> str:
         if cost[name] is not None:
             took.append(f"{shown(name, cost[name], '.1%')} of the run's {words}")
     head = ("interval", *(title for _, title, _ in _COUPLING))
-    return table(head, rows) + f"<p>The probes took {', '.join(took)}.</p>"
+    note = "The total is the sum over the intervals."
+    return table(head, rows) + f"<p>{note} The probes took {', '.join(took)}.</p>"
 
 
 def _known(name: str, value: float | None, form: str) -> str:

@@ -52,8 +52,8 @@ def finish(sweep_dir: Path, out: Path | None = None) -> dict[str, Any]:
     picture = page.with_suffix(".png")
     shown = picture.name if picture.is_file() else None
     replace_text(page, to_markdown(table, plan["title"], plan["command"], shown))
-    replace_text(sweep_dir / "report.html", render(runs, {"Answers": answers(table)}))
     print_table(table)
+    replace_text(sweep_dir / "report.html", render(runs, {"Answers": answers(table)}))
     print(f"{len(done)} of {len(plan['runs'])} runs; table.json, table.csv and report.html are in {sweep_dir}")
     return table
 
