@@ -93,7 +93,7 @@ def _won(found: dict[str, Number], n: Show) -> str:
         for kind in ("hard", "solved")
         if found.get(f"{kind}_asked")
     ]
-    return f"Prompts right after it less those before: {', '.join(said)}. " if said else ""
+    return f"Prompts right after SFT less those before: {', '.join(said)}. " if said else ""
 
 
 def _raised(run: Run) -> str:
