@@ -65,7 +65,7 @@ class Run:
             summary = self.files.summary or {}
             ends = {0: summary.get("accuracy_start")}, {self.steps: summary.get("accuracy_end")}
             found = ends[0] | {line["step"]: line.get("validation") for line in self.rl} | (ends[1] if summary else {})
-        return [(step, mean) for step in sorted(found) if (mean := mean_of(found[step])) is not None]
+        return [(step, mean) for step, held in found.items() if (mean := mean_of(held)) is not None]
 
     def phases(self) -> list[list[Line]]:
         """The records of every SFT phase, in order."""
