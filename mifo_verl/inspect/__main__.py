@@ -75,14 +75,20 @@ def _interval(folder: Path, interval: str | None, what: str) -> None:
 def _checkpoint(folder: Path, options: dict[str, str]) -> None:
     settings = freeze_settings(folder, options.get("share"), options.get("history"))
     found = checkpoint_mask(folder, settings)
-    console = Console()
-    console.print(f"share {settings.share}, history {settings.history}, scope {settings.scope}", highlight=False)
-    show.mask(found.table, _CHECKPOINT)
+    told = found.table["by_layer"]
+    titles = {key: title for key, title in _CHECKPOINT.items() if key in told or key == "previous"}
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"share {settings.share}, history {settings.history}, scope {settings.scope}")
+    show.mask(found.table, titles)
     show.overlap(found.table)
     if found.inside_sft:
-        console.print("made inside an SFT phase: the mask of now is the one it holds", highlight=False)
-    else:
-        console.print(f"threshold of the mask of now: {found.threshold:.4g}", highlight=False)
+        console.print("made inside an SFT phase: the mask of now is the one it holds, and the one before is lost")
+    elif "previous" not in told:
+        console.print("the last mask is not kept: no SFT phase came before, or mifo.inspect.mask was off at history=0")
+    if found.threshold is not None:
+        console.print(f"threshold of the mask of now: {found.threshold:.4g}")
+    elif not found.inside_sft:
+        console.print(f"no mask of now: weights alone do not tell it, mifo.importance.name={settings.importance}")
 
 
 if __name__ == "__main__":
