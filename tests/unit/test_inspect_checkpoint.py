@@ -185,8 +185,33 @@ def test_the_intervals_of_a_run_are_shown(tmp_path: Path, capsys):
     assert "tokens kept most often" in capsys.readouterr().out
 
 
-def test_an_interval_that_is_not_there_is_named(tmp_path: Path, capsys):
-    run = ExampleRun(tmp_path / "run", make_data(tmp_path)).run(4, finish=False)
-    assert main(["tokens", str(run), "interval=9"]) == 2
-    assert "interval=9 must be one whose tokens were inspected" in capsys.readouterr().err
-    assert main(["mask"]) == 2
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["tokens", "RUN", "interval=9"], "interval=9 must be one of 1, whose tokens this run has; choose"),
+        (["mask", "RUN", "interval=x"], "interval=x must be one of 1, whose mask this run has; choose"),
+        (["mask", "RUN", "share=0.5"], "share=0.5 must be key=value, key one of interval; correct it"),
+        (["tokens", "RUN", "intervall=1"], "key one of interval (did you mean interval?); correct it"),
+        (["mask", "STEP", "interval=1"], "interval=1 must be key=value, key one of share, history; correct it"),
+        (["mask", "STEP", "share=2"], "share=2 must be a share in [0, 1]"),
+        (["tokens", "STEP"], "must be the folder of a run; a checkpoint keeps no tokens, its run does"),
+        (["mask", "nosuch"], "nosuch must be the folder of a run or a checkpoint, and there is none; correct the path"),
+        (["mask", "EMPTY"], "holds no mask in an inspection.jsonl; give a run with mifo.inspect.mask=true"),
+    ],
+)
+def test_mistakes_are_named_in_one_line(tmp_path: Path, capsys, arguments: list[str], said: str):
+    (tmp_path / "empty").mkdir()
+    places = {
+        "RUN": ExampleRun(tmp_path / "run", make_data(tmp_path)).run(4, finish=False),
+        "STEP": checkpoint(tmp_path / "other", BOTH),
+        "EMPTY": tmp_path / "empty",
+    }
+    assert main([str(places.get(argument, argument)) for argument in arguments]) == 2
+    out, error = capsys.readouterr()
+    assert said in error and error.count("\n") == 1 and out == ""
+
+
+def test_without_a_folder_the_usage_is_shown(capsys):
+    assert (main(["mask"]), main(["-h"]), main(["masks", "."])) == (2, 0, 2)
+    out, error = capsys.readouterr()
+    assert out.startswith("usage: ") and error.count("usage: ") == 2
