@@ -22,9 +22,9 @@ MAY_IMPORT = {
     "demonstrations": {"types", "registry", "command_line", "keyed_lines", "rewards", "data", "generation"},
     "inspect": {"types", "command_line", "method", "bridge"},
     "analyze": {"registry", "command_line", "evaluate", "inspect", "sweep"},
-    "sweep": {"registry", "config", "coupling", "report", "bridge"},
+    "sweep": {"registry", "config", "coupling", "flat", "report", "bridge"},
     "ledger": {"types", "data", "bridge"},
-    "report": {"types", "command_line", "inspect", "ledger", "bridge", "coupling", "probe_cost"},
+    "report": {"types", "command_line", "flat", "inspect", "ledger", "bridge", "coupling", "probe_cost"},
     "config": {"types", "registry", "method"},
     "bridge": {
         "types",
@@ -38,6 +38,7 @@ MAY_IMPORT = {
         "compute",
         "coordinates",
         "coupling",
+        "flat",
         "probe_cost",
         "bridge",
         "plugin",
@@ -50,6 +51,7 @@ MAY_IMPORT = {
     "stacks": {"bridge"},
     "memory": set(),
     "coupling": set(),
+    "flat": set(),
     "probe_cost": {"compute"},
     "__init__": set(),
 }
