@@ -1,6 +1,7 @@
 """Command lines of ``key=value``: read into a dataclass of settings, every mistake one line and exit code 2."""
 
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, fields
@@ -58,6 +59,22 @@ def _value(key: str, text: str, kind: Any) -> Any:
         return reader(text)
     except (ValueError, KeyError):
         raise ValueError(f"{key}={text} must be {rule}; correct it") from None
+
+
+def require_writable(setting: str, file: Path, makes_folders: bool = False) -> None:
+    """Raise ValueError where a file could not be written; asked before the work, and without leaving a trace.
+
+    ``makes_folders`` is true where the folders above it are made with it.
+    """
+    folders = [one for one in file.absolute().parents if one.exists()] if makes_folders else [file.parent]
+    try:
+        if file.exists():
+            file.open("a").close()
+        tempfile.TemporaryFile(dir=folders[0]).close()
+    except OSError as error:
+        raise ValueError(
+            f"{setting}={file} must be a file that can be written: {error.strerror}; choose another place"
+        ) from None
 
 
 def run(action: Callable[[], object], *also: type[Exception]) -> int:

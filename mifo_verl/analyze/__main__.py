@@ -14,6 +14,7 @@ from mifo_verl.analyze.overlap import support_overlap
 from mifo_verl.analyze.prune import write_pruned
 from mifo_verl.analyze.subspace import subspace
 from mifo_verl.analyze.updates import update_norms
+from mifo_verl.command_line import require_writable
 from mifo_verl.evaluate.__main__ import evaluate
 from mifo_verl.evaluate.questions import load_set
 from mifo_verl.evaluate.settings import Settings, parse_settings
@@ -54,12 +55,12 @@ def _prune(weights: list[str], options: Options) -> None:
         raise ValueError("out= must be a folder; the pruned models are written into it")
     rescale = _choice(options, "rescale", ("no", "dare"), "no") == "dare"
     dtype = _DTYPES[_choice(options, "dtype", tuple(_DTYPES), "float32")] if "dtype" in options else None
+    seed = _whole("seed", options.get("seed", "0"))
     out, folders = Path(options["out"]), _by_rate(options)
     settings = _evaluation(options, list(folders.values()), out / "evaluation")
     start, end = open_weights(weights[0]), open_weights(weights[1])
     folder = Path(weights[1])
     model = folder / "actor" / "huggingface" if (folder / "actor").is_dir() else folder
-    seed = int(_number("seed", options.get("seed", "0")))
     for rate, own in folders.items():
         write_pruned(start, end, model, own, float(rate), seed, rescale, dtype)
         print(own)
@@ -91,10 +92,11 @@ def _evaluation(options: Options, models: list[Path], out: Path) -> Settings | N
 
 
 def _subspace(weights: list[str], options: Options) -> Any:
-    rank = int(_number("rank", options.get("rank", "16")))
+    rank = _whole("rank", options.get("rank", "16"))
     if rank < 1:
         raise ValueError(f"rank={rank} must be at least 1; the paper on rotations looks at the leading vectors")
-    found = subspace(open_weights(weights[0]), open_weights(weights[1]), rank, options.get("device", "cpu"))
+    device = _device(options.get("device", "cpu"))
+    found = subspace(open_weights(weights[0]), open_weights(weights[1]), rank, device)
     show.subspace(found, rank)
     return found
 
@@ -156,6 +158,8 @@ def _run(what: str, rest: list[str]) -> tuple[Any, Options]:
         raise ValueError(
             f"{what} takes {least}{' or more' if most is None else ''} weights, not {len(weights)}; see --help"
         )
+    if "json" in options:
+        require_writable("json", Path(options["json"]))
     return command(weights, options), options
 
 
@@ -174,6 +178,22 @@ def _number(key: str, text: str) -> float:
         return float(text)
     except ValueError:
         raise ValueError(f"{key}={text} must be a number; correct it") from None
+
+
+def _whole(key: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"{key}={text} must be a whole number; correct it") from None
+
+
+def _device(text: str) -> str:
+    """A device that holds a number and gives it back. Raises ValueError on any other."""
+    try:
+        torch.zeros(1, device=text).item()
+    except (RuntimeError, AssertionError):  # the second is of a torch that was built without it
+        raise ValueError(f"device={text} must be a device that torch finds here, such as cpu; choose one") from None
+    return text
 
 
 def _choice(options: Options, key: str, choices: tuple[str, ...], default: str) -> str:

@@ -68,6 +68,8 @@ class ControllerState:
     """verl's coefficient of the KL penalty in the reward, which its adaptive controller moves at every step."""
     measured_on: str = ""
     """``measured_on`` of the probe data that these values were measured on."""
+    uncounted_tokens: int = 0
+    """Response tokens that probes have passed forward and no record counts yet."""
 
 
 def save_controller(folder: Path, state: ControllerState) -> None:

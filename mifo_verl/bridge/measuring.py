@@ -70,6 +70,7 @@ class MeasuringTrainer(SavingTrainer):
     def _take_up(self, state: ControllerState) -> None:
         """What the probes remember of the borders before a resume, as far as it was measured as this run measures."""
         self.probes.solved.ids, self.probes.cross_entropy_start = state.solved, state.cross_entropy_start
+        self.probes.uncounted_tokens = state.uncounted_tokens
         if state.measured_on == self._measured_on:
             return
         has_before = state.sft is not None and state.sft.before is not None

@@ -23,7 +23,7 @@ SHIFT = ("kl_to_before", "policy_entropy_before", "policy_entropy_after", "rewar
 
 
 class Probes:
-    """Measures. ``solved`` and ``cross_entropy_start`` are all that it remembers from one border to the next.
+    """Measures. From one border to the next it remembers ``solved``, ``cross_entropy_start`` and what that cost.
 
     ``forward(rows, with_shift)`` gives the sums by row of one forward pass, ``ask(rows)`` the answers of the policy
     that the rollout servers hold.
@@ -39,6 +39,8 @@ class Probes:
         self.settings = settings
         self.solved = SolvedPrompts(settings.solved, settings.solved_accuracy)
         self.cross_entropy_start: float | None = None
+        self.uncounted_tokens = 0
+        """Response tokens passed forward for the interval's start, until the record of its SFT phase counts them."""
         self._held_out = held_out
         self._forward = forward
         self._ask = ask
@@ -50,13 +52,16 @@ class Probes:
 
     def before_rl(self) -> None:
         """The cross-entropy at the start of an RL phase."""
-        self.cross_entropy_start, _ = self._cross_entropy()
+        self.cross_entropy_start, tokens = self._cross_entropy()
+        self.uncounted_tokens += tokens
 
     def before_sft(self, entries: Iterable[BufferEntry]) -> Before:
         """The forward passes before an SFT phase on these entries, the oldest first."""
         cross_entropy, tokens = self._cross_entropy()
         hard = [entry.example.prompt_id for entry in entries if entry.group is not None]
         before = Before(self.cross_entropy_start, cross_entropy, list(self.solved.ids), hard[: self.settings.hard])
+        tokens += self.uncounted_tokens
+        self.uncounted_tokens = 0
         before.sizes = {"demonstrations": len(self._held_out.demonstrations), "forward_tokens": tokens}
         return before
 
@@ -78,6 +83,7 @@ class Probes:
         if before is not None or self.settings.is_due(interval + 1):
             self.cross_entropy_start, tokens = self._cross_entropy()
         if before is None:
+            self.uncounted_tokens += tokens
             return {}
         before.sizes["forward_tokens"] += tokens
         found = {"cross_entropy_before": before.cross_entropy, "cross_entropy_after": self.cross_entropy_start}

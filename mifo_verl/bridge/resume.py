@@ -14,6 +14,7 @@ from mifo_verl.bridge.checkpoint_store import BrokenCheckpoint, Checkpoint, Chec
 from mifo_verl.bridge.compose import ConfigError
 from mifo_verl.bridge.critic import has_critic
 from mifo_verl.bridge.records import CONFIG, require_lines
+from mifo_verl.flat import flat
 
 FREE = (
     "name",
@@ -233,16 +234,6 @@ def _is_free(key: str, free: tuple[str, ...]) -> bool:
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings by their full name; those that repeat the model's path say that, wherever the model lies."""
-    flat = _flat(config)
-    repeating = (key for key, value in flat.items() if value == flat[_MODEL] and key != _MODEL)
-    return flat | dict.fromkeys(repeating, "${" + _MODEL + "}")
-
-
-def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(node, Mapping) or not node:
-        return {prefix: node}
-    return {
-        key: value
-        for name, child in node.items()
-        for key, value in _flat(child, f"{prefix}.{name}" if prefix else str(name)).items()
-    }
+    own = flat(config)
+    repeating = (key for key, value in own.items() if value == own[_MODEL] and key != _MODEL)
+    return own | dict.fromkeys(repeating, "${" + _MODEL + "}")

@@ -179,6 +179,7 @@ class MifoTrainer(RecordingTrainer):
             cross_entropy_start=self.probes.cross_entropy_start,
             kl_in_reward=float(self.kl_ctrl_in_reward.value) if self.config.algorithm.use_kl_in_reward else None,
             measured_on=self._measured_on,
+            uncounted_tokens=self.probes.uncounted_tokens,
         )
 
     def _restore(self, state: ControllerState) -> None:

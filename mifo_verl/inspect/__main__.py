@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from mifo_verl.bridge.records import INSPECTION, read_lines
+from mifo_verl.command_line import pairs
 from mifo_verl.inspect import show
 from mifo_verl.inspect.checkpoint import checkpoint_mask, freeze_settings
 
@@ -34,33 +35,40 @@ _CHECKPOINT = {
 
 def main(arguments: list[str]) -> int:
     """Show one thing; returns the exit code."""
-    options = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
     places = [argument for argument in arguments if "=" not in argument]
-    if len(places) != 2 or places[0] not in ("mask", "tokens") or set(options) - {"interval", "share", "history"}:
-        asked = {"-h", "--help"} & set(arguments)
+    asked = bool({"-h", "--help"} & set(arguments))
+    if asked or len(places) != 2 or places[0] not in ("mask", "tokens"):
         print(USAGE, file=sys.stdout if asked else sys.stderr)
         return 0 if asked else 2
     try:
-        folder = Path(places[1])
-        if places[0] == "mask" and (folder / "actor").is_dir():
-            _checkpoint(folder, options)
-        else:
-            _interval(folder, options.get("interval"), places[0])
-    except ValueError as error:
+        _show(places[0], Path(places[1]), [argument for argument in arguments if "=" in argument])
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
+def _show(what: str, folder: Path, options: list[str]) -> None:
+    if not folder.is_dir():
+        raise ValueError(f"{folder} must be the folder of a run or a checkpoint, and there is none; correct the path")
+    if not (folder / "actor").is_dir():
+        _interval(folder, pairs(options, ("interval",)).get("interval"), what)
+    elif what == "mask":
+        _checkpoint(folder, pairs(options, ("share", "history")))
+    else:
+        raise ValueError(f"{folder} must be the folder of a run; a checkpoint keeps no tokens, its run does")
+
+
 def _interval(folder: Path, interval: str | None, what: str) -> None:
     lines = [line for line in read_lines(folder / INSPECTION) if line.get(what)]
+    if not lines:
+        raise ValueError(
+            f"{folder} holds no {what} in an {INSPECTION}; give a run with mifo.inspect.{what}=true, after an SFT phase"
+        )
     chosen = [line for line in lines if interval is None or str(line["interval"]) == interval]
     if not chosen:
-        known = ", ".join(str(line["interval"]) for line in lines) or "none"
-        raise ValueError(
-            f"interval={interval or 'last'} must be one whose {what} were inspected in {folder} ({known}); "
-            f"train with mifo.inspect.{what}=true"
-        )
+        known = ", ".join(str(line["interval"]) for line in lines)
+        raise ValueError(f"interval={interval} must be one of {known}, whose {what} this run has; choose one of them")
     line: dict[str, Any] = chosen[-1]
     Console().print(f"interval {line['interval']}, SFT phase of step {line['step']}", highlight=False)
     if what == "tokens":
@@ -75,14 +83,20 @@ def _interval(folder: Path, interval: str | None, what: str) -> None:
 def _checkpoint(folder: Path, options: dict[str, str]) -> None:
     settings = freeze_settings(folder, options.get("share"), options.get("history"))
     found = checkpoint_mask(folder, settings)
-    console = Console()
-    console.print(f"share {settings.share}, history {settings.history}, scope {settings.scope}", highlight=False)
-    show.mask(found.table, _CHECKPOINT)
+    told = found.table["by_layer"]
+    titles = {key: title for key, title in _CHECKPOINT.items() if key in told or key == "previous"}
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"share {settings.share}, history {settings.history}, scope {settings.scope}")
+    show.mask(found.table, titles)
     show.overlap(found.table)
     if found.inside_sft:
-        console.print("made inside an SFT phase: the mask of now is the one it holds", highlight=False)
-    else:
-        console.print(f"threshold of the mask of now: {found.threshold:.4g}", highlight=False)
+        console.print("made inside an SFT phase: the mask of now is the one it holds, and the one before is lost")
+    elif "previous" not in told:
+        console.print("the last mask is not kept: no SFT phase came before, or mifo.inspect.mask was off at history=0")
+    if found.threshold is not None:
+        console.print(f"threshold of the mask of now: {found.threshold:.4g}")
+    elif not found.inside_sft:
+        console.print(f"no mask of now: weights alone do not tell it, mifo.importance.name={settings.importance}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,10 @@ from mifo_verl.inspect.overlap import chance_jaccard, jaccard
 
 
 def mask(table: dict[str, dict[str, list[Any]]], titles: dict[str, str]) -> None:
-    """The groups of ``MaskInspection.table``: a column a name of ``titles``, counts as shares of the coordinates."""
+    """The groups of ``MaskInspection.table``: a column a name of ``titles``, counts as shares of the coordinates.
+
+    A name that the table lacks is not kept.
+    """
     for by in ("layer", "kind"):
         groups = table[f"by_{by}"]
         out = Table(by, "coordinates", *titles.values())
@@ -27,6 +30,8 @@ def mask(table: dict[str, dict[str, list[Any]]], titles: dict[str, str]) -> None
 def overlap(table: dict[str, dict[str, list[Any]]]) -> None:
     """Jaccard overlap with the mask before, beside what chance gives; nothing where there was none."""
     groups = table["by_layer"]
+    if "frozen_and_previous" not in groups:
+        return
     columns = [groups[name] for name in ("coordinates", "frozen", "previous")]
     sizes = [sum(column) for column in columns]
     if not sizes[1] or not sizes[2]:
@@ -70,6 +75,8 @@ def _marked(example: dict[str, Any]) -> Text:
 
 
 def _cell(groups: dict[str, list[Any]], key: str, row: int) -> str:
+    if key not in groups:
+        return "not kept"
     value, size = groups[key][row], groups["coordinates"][row]
     if key.endswith("_norm"):
         return f"{value:.4g}"

@@ -4,6 +4,7 @@ import sys
 import time
 from pathlib import Path
 
+from mifo_verl.command_line import require_writable
 from mifo_verl.report.write import REPORT, write
 
 USAGE = """usage: python -m mifo_verl.report <run> [<run> ...] [out=<file>]
@@ -21,8 +22,9 @@ def main(arguments: list[str]) -> int:
     out = Path(outs[0]) if outs else (folders[0] / REPORT if len(folders) == 1 else Path(REPORT))
     started = time.perf_counter()
     try:
+        require_writable("out", out, makes_folders=True)
         write(folders, out)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     size = out.stat().st_size / 2**20

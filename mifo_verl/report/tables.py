@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Sequence
 from html import escape
-from typing import Any
 
 import yaml
 
 from mifo_verl.coupling import change, coupling
+from mifo_verl.flat import flat
 from mifo_verl.report.bands import mean_interval
 from mifo_verl.report.groups import Group
 from mifo_verl.report.numbers import numbers
@@ -193,9 +193,9 @@ def _runs(group: Group) -> str:
 
 def differences(runs: list[Run]) -> str:
     """The settings in which the runs differ."""
-    flat = [dict(_flat(run.config)) for run in runs]
-    keys = sorted({key for one in flat for key in one if len({str(other.get(key)) for other in flat}) > 1})
-    rows = [(f"<code>{key}</code>", *(escape(str(one.get(key, "–"))) for one in flat)) for key in keys]
+    configs = [flat(run.config) for run in runs]
+    keys = sorted({key for one in configs for key in one if len({str(other.get(key)) for other in configs}) > 1})
+    rows = [(f"<code>{key}</code>", *(escape(str(one.get(key, "–"))) for one in configs)) for key in keys]
     return table(("setting", *(escape(run.label) for run in runs)), rows) if rows else "<p>None.</p>"
 
 
@@ -205,11 +205,3 @@ def _interval(name: str, values: list[float], form: str) -> str:
     mean, half = mean_interval(values)
     text = shown(name, mean, form)
     return text if half is None else f"{text} ± {shown(name + '_half', half, form.replace('+', ''))}"
-
-
-def _flat(node: Any, key: str = "") -> Iterable[tuple[str, Any]]:
-    if isinstance(node, dict):
-        for name, value in node.items():
-            yield from _flat(value, f"{key}.{name}" if key else str(name))
-    else:
-        yield key, node

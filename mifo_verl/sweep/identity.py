@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from mifo_verl.bridge.records import CONFIG, SUMMARY
+from mifo_verl.flat import flat
 
 PLACES = (
     "name",
@@ -29,10 +30,8 @@ _SHOWN = 5
 
 def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """A resolved config as flat settings, without ``PLACES``."""
-    flat = dict(_flat(config, ""))
-    return {
-        key: flat[key] for key in sorted(flat) if not any(key == one or key.startswith(f"{one}.") for one in PLACES)
-    }
+    own = flat(config)
+    return {key: own[key] for key in sorted(own) if not any(key == one or key.startswith(f"{one}.") for one in PLACES)}
 
 
 def differences(folder: Path, settings: Mapping[str, Any]) -> str | None:
@@ -54,9 +53,3 @@ def is_finished(folder: Path) -> bool:
         return "sft_phases" in json.loads((folder / SUMMARY).read_text())
     except (OSError, json.JSONDecodeError):
         return False
-
-
-def _flat(node: Any, prefix: str) -> list[tuple[str, Any]]:
-    if not isinstance(node, Mapping) or not node:
-        return [(prefix, node)]
-    return [pair for key, value in node.items() for pair in _flat(value, f"{prefix}.{key}" if prefix else str(key))]

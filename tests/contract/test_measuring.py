@@ -84,7 +84,7 @@ def resumed(state: ControllerState, measured_on: str = "these"):
     """(probes of a run that takes this state up, what it said)."""
     trainer, said = object.__new__(MifoTrainer), []
     trainer.records = SimpleNamespace(event=lambda kind, text: said.append(text))
-    trainer.probes = SimpleNamespace(solved=SimpleNamespace(ids=[]), cross_entropy_start=None)
+    trainer.probes = SimpleNamespace(solved=SimpleNamespace(ids=[]), cross_entropy_start=None, uncounted_tokens=0)
     trainer._measured_on = measured_on
     trainer.buffer = DemonstrationBuffer()
     trainer._restore(state)
@@ -104,6 +104,12 @@ def test_a_resume_goes_on_with_what_was_measured_on_the_same_data_and_drops_the_
     assert other.probes.solved.ids == ["solved"] and len(said) == 1 and "other data or settings" in said[0]
     nothing, said = resumed(ControllerState(1, 0, 0, 0.0, [], {}))
     assert nothing.probes.cross_entropy_start is None and said == []
+
+
+@pytest.mark.parametrize("measured_on", ["these", "others"])
+def test_tokens_that_no_record_counts_yet_are_spent_whatever_a_resume_drops(measured_on):
+    state = ControllerState(1, 2, 0, 0.0, [], {}, cross_entropy_start=0.5, measured_on="these", uncounted_tokens=6)
+    assert resumed(state, measured_on)[0].probes.uncounted_tokens == 6
 
 
 def test_data_and_sampling_settings_are_told_apart_and_demonstrations_by_their_text():

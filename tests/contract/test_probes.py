@@ -92,6 +92,22 @@ def test_the_shift_is_a_mean_over_tokens_on_the_rollouts_made_before(policy):
     assert before.sizes["forward_tokens"] == 6 + 6 + 2 * 3 and before.sizes["generated_tokens"] == 12
 
 
+def test_the_pass_before_an_rl_phase_is_counted_once_by_the_sft_phase_that_follows(policy):
+    probes = probes_of(policy)
+    probes.before_rl()
+    first = probes.before_sft([])
+    assert first.sizes["forward_tokens"] == 6 + 6  # demonstrations of 6 tokens: before RL, before SFT
+    probes.after_sft(1, first)  # after SFT, which is before the next RL phase
+    assert first.sizes["forward_tokens"] == 6 + 6 + 6
+    assert probes.before_sft([]).sizes["forward_tokens"] == 6
+
+
+def test_of_every_second_interval_the_pass_after_the_phase_before_is_counted_too(policy):
+    probes = probes_of(policy, every=2)
+    probes.after_sft(2, None)
+    assert probes.before_sft([]).sizes["forward_tokens"] == 6 + 6
+
+
 def test_of_every_second_interval_the_start_comes_from_the_phase_before(policy):
     probes = probes_of(policy, every=2)
     assert probes.after_sft(2, None) == {} and probes.cross_entropy_start == 1.0

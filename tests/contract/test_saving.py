@@ -268,9 +268,9 @@ def test_records_that_a_checkpoint_was_made_with_and_are_gone_end_a_resume_in_wo
 # ---------------------------------------------------------------------- the trainer's part
 
 
-def test_the_kl_coefficient_is_part_of_the_state():
+def test_the_kl_coefficient_and_the_uncounted_tokens_of_the_probes_are_part_of_the_state():
     def trainer(**parts: Any) -> Any:
-        probes = SimpleNamespace(solved=SimpleNamespace(ids=[]), cross_entropy_start=None)
+        probes = SimpleNamespace(solved=SimpleNamespace(ids=[]), cross_entropy_start=None, uncounted_tokens=6)
         shared = {"interval": 1, "rl_steps": 0, "_drawn": 0, "_elapsed": lambda: 0.0, "buffer": [], "probes": probes}
         shared |= {
             "_accuracy_start": {},
@@ -282,6 +282,7 @@ def test_the_kl_coefficient_is_part_of_the_state():
         return SimpleNamespace(**shared, **parts)
 
     state = MifoTrainer._state(trainer(kl_ctrl_in_reward=SimpleNamespace(value=0.0123)))
+    assert state.uncounted_tokens == 6
     other = trainer(kl_ctrl_in_reward=SimpleNamespace(value=0.001))
     MifoTrainer._restore(other, state)
     assert other.kl_ctrl_in_reward.value == 0.0123

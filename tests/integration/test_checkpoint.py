@@ -26,6 +26,7 @@ def test_the_controller_s_state_comes_back_as_it_was(tmp_path):
     phase.tokens = tokens
     for sft in (None, phase):
         state = ControllerState(3, 2, 48, 12.5, [hard, unrolled], {"mean": 0.25}, sft, ["q3", "q4"], 0.75)
+        state.uncounted_tokens = 6
         save_controller(tmp_path, state)
         assert load_controller(tmp_path) == state
 

@@ -54,9 +54,10 @@ def _checkpoint(engine: Any, folder: Path) -> dict[str, Any]:
     if rank:
         return {}
     weights, begin = open_weights(str(folder)), open_weights(f"{folder}@start")
+    history = str(engine.mifo.freeze.history)
     return {
-        "mask": checkpoint_mask(folder, FreezeSettings("0.5", "0.5", "global")),
-        "per_tensor": checkpoint_mask(folder, FreezeSettings("0.5", "0.5", "per_tensor")),
+        "mask": checkpoint_mask(folder, FreezeSettings("0.5", history, "global")),
+        "per_tensor": checkpoint_mask(folder, FreezeSettings("0.5", history, "per_tensor")),
         "weights": [weights.tensor(name).flatten() for name in weights.names()],
         "start": [begin.tensor(name).flatten() for name in begin.names()],
         "names": weights.names(),
@@ -119,11 +120,16 @@ def test_a_checkpoint_holds_the_weights_and_their_start(on_two_ranks: dict[str, 
         assert seen["norm"] == pytest.approx(float(change.norm()))
 
 
-def test_a_checkpoint_tells_the_mask_that_the_sft_phase_then_froze(on_two_ranks: dict[str, list[dict[str, Any]]]):
-    for found in on_two_ranks["history"]:
+@pytest.mark.parametrize("case", ["history", "dagger"])
+def test_a_checkpoint_tells_the_mask_that_the_sft_phase_then_froze_and_the_last_one(
+    on_two_ranks: dict[str, list[dict[str, Any]]], case: str
+):
+    names = ["coordinates", "frozen", "zero_score", "rl_visible"]
+    for found, of_last in zip(on_two_ranks[case], ([], ["previous", "frozen_and_previous"]), strict=True):
         mask, table = found["seen"]["mask"].table, found["table"]
         for by in ("by_layer", "by_kind"):
-            for name in ("coordinates", "frozen", "previous", "frozen_and_previous", "zero_score", "rl_visible"):
+            assert ("previous" in mask[by]) == bool(of_last)
+            for name in [*names, *of_last]:
                 assert mask[by][name] == table[by][name], (by, name)
             assert mask[by]["rl_norm"] == pytest.approx(table[by]["rl_norm"])
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mifo_verl.command_line import pairs, read, run
+from mifo_verl.command_line import pairs, read, require_writable, run
 
 
 @dataclass(frozen=True)
@@ -65,3 +65,24 @@ def test_what_is_not_the_users_to_fix_is_raised_unless_it_is_named() -> None:
     assert run(action, RuntimeError) == 2
     with pytest.raises(RuntimeError):
         run(action)
+
+
+@pytest.mark.parametrize("where", ["nosuch/x", "folder", "a_file/x", "/proc/x"])
+def test_what_cannot_be_written_is_told_before_the_work(tmp_path: Path, where: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "a_file").touch()
+    with pytest.raises(ValueError, match=f"json={tmp_path / where} must be a file that can be written: .*; choose"):
+        require_writable("json", tmp_path / where)
+
+
+def test_a_folder_that_is_made_on_the_way_is_asked_for_the_nearest_one_that_is_there(tmp_path: Path) -> None:
+    require_writable("out", tmp_path / "a" / "b" / "x.html", makes_folders=True)
+    with pytest.raises(ValueError, match="must be a file that can be written"):
+        require_writable("out", Path("/proc/foo/x.html"), makes_folders=True)
+
+
+def test_asking_leaves_nothing_behind_and_changes_no_file(tmp_path: Path) -> None:
+    (tmp_path / "held").write_text("before")
+    require_writable("json", tmp_path / "held")
+    require_writable("json", tmp_path / "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["held"] and (tmp_path / "held").read_text() == "before"

@@ -72,9 +72,53 @@ def test_per_tensor_takes_the_share_of_each(tmp_path: Path):
 
 def test_without_a_history_the_change_alone_decides(tmp_path: Path):
     found = checkpoint_mask(checkpoint(tmp_path, {"start": START}), FreezeSettings("1/6", "0", "global"))
-    table = found.table["by_layer"]
-    assert (table["frozen"], table["previous"]) == ([1, 0], [0, 0])
+    assert found.table["by_layer"]["frozen"] == [1, 0]
     assert found.threshold == 4.0
+
+
+LAST = {"inspection.last": [[True, True, False, False], [False, True]]}
+
+
+def shown(capsys, *arguments: str) -> str:
+    """The output of the command, each line's runs of spaces and rules as one space."""
+    assert main(list(arguments)) == 0
+    return "\n".join(" ".join(line.replace("│", " ").split()) for line in capsys.readouterr().out.splitlines())
+
+
+def test_without_a_history_the_last_mask_is_the_one_kept_by_itself(tmp_path: Path, capsys):
+    dagger = {"name": "strict", "share": "1/2", "history": 0}
+    step = checkpoint(tmp_path, {"start": START} | LAST, dagger)
+    table = checkpoint_mask(step, freeze_settings(step, None, None)).table["by_layer"]
+    # |change| is 4, 1, 0, 1 | 0, 1: of the three that are 1 the two that come first are frozen
+    assert (table["frozen"], table["previous"], table["frozen_and_previous"]) == ([3, 0], [2, 1], [2, 0])
+    out = shown(capsys, "mask", str(step))
+    assert "0 4 50.00% 75.00%" in out and "norm 2 50.00% 0.00%" in out and "not kept" not in out
+    assert "overlap with the mask before: 0.500; chance 0.333" in out  # 2 of 4; 3 * 3 / 6 = 1.5 of 4.5
+
+
+def test_a_last_mask_that_is_not_there_is_not_kept_and_has_no_share(tmp_path: Path, capsys):
+    step = checkpoint(tmp_path, {"start": START})
+    table = checkpoint_mask(step, freeze_settings(step, None, None)).table["by_layer"]
+    assert "previous" not in table and "frozen_and_previous" not in table
+    out = shown(capsys, "mask", str(step))
+    assert "0 4 not kept" in out and "all 6 not kept" in out and "overlap" not in out
+    assert "the last mask is not kept" in out
+
+
+def test_of_another_importance_the_last_mask_is_shown_and_none_of_now(tmp_path: Path, capsys):
+    random = {"name": "strict", "share": "1/2", "history": 0}
+    step = checkpoint(tmp_path, {"start": START} | LAST, random, importance="random")
+    found = checkpoint_mask(step, freeze_settings(step, None, None))
+    table = found.table["by_layer"]
+    assert table["previous"] == [2, 1] and found.threshold is None
+    assert not {"frozen", "zero_score", "frozen_and_previous"} & set(table)
+    assert table["rl_norm"] == [pytest.approx(18**0.5), 1.0]
+    out = shown(capsys, "mask", str(step))
+    assert "0 4 50.00% 4.243" in out and "mask of now" not in out.splitlines()[2] and "overlap" not in out
+    assert "no mask of now: weights alone do not tell it, mifo.importance.name=random" in out
+    assert main(["mask", str(step), "share=0.5"]) == 2
+    error = capsys.readouterr().err
+    assert "share=0.5 must be of a mask worked out from weights" in error and error.count("\n") == 1
 
 
 def test_where_nothing_has_changed_nothing_is_frozen(tmp_path: Path):
@@ -92,6 +136,24 @@ def test_inside_an_sft_phase_the_mask_is_the_one_held(tmp_path: Path):
     assert main(["mask", str(step)]) == 0
 
 
+@pytest.mark.parametrize("importance", ["abs_change", "random"])
+def test_inside_an_sft_phase_the_history_is_of_the_mask_held_and_none_before_is_kept(
+    tmp_path: Path, capsys, importance: str
+):
+    held = {"frozen": [[False, True, False, False], [False, False]]}
+    step = checkpoint(tmp_path, BOTH | held, importance=importance)
+    found = checkpoint_mask(step, freeze_settings(step, None, None))
+    table = found.table["by_layer"]
+    assert found.inside_sft and found.threshold is None and table["frozen"] == [1, 0]
+    assert not {"previous", "frozen_and_previous", "zero_score"} & set(table)
+    out = shown(capsys, "mask", str(step))
+    assert "0 4 not kept 25.00%" in out and "overlap" not in out
+    assert "made inside an SFT phase: the mask of now is the one it holds, and the one before is lost" in out
+    assert main(["mask", str(step), "history=0"]) == 2
+    error = capsys.readouterr().err
+    assert "history=0 must be of a mask worked out from weights" in error and error.count("\n") == 1
+
+
 def test_parts_have_the_shapes_of_the_weights(tmp_path: Path):
     step = checkpoint(tmp_path, BOTH)
     assert torch.equal(open_weights(f"{step}@start").tensor(NAMES[0]), torch.zeros(2, 2))
@@ -105,11 +167,6 @@ def test_settings_given_go_over_those_of_the_run(tmp_path: Path, capsys):
     assert freeze_settings(step, "0.25", "0") == FreezeSettings("0.25", "0", "global")
     assert main(["mask", str(step), "share=1/6"]) == 0
     assert "share 1/6" in capsys.readouterr().out
-
-
-def test_an_importance_that_weights_do_not_tell_is_refused(tmp_path: Path, capsys):
-    assert main(["mask", str(checkpoint(tmp_path, BOTH, importance="random"))]) == 2
-    assert "mifo.importance.name=random must be abs_change" in capsys.readouterr().err
 
 
 def test_a_checkpoint_without_all_its_ranks_is_refused(tmp_path: Path):
@@ -128,8 +185,33 @@ def test_the_intervals_of_a_run_are_shown(tmp_path: Path, capsys):
     assert "tokens kept most often" in capsys.readouterr().out
 
 
-def test_an_interval_that_is_not_there_is_named(tmp_path: Path, capsys):
-    run = ExampleRun(tmp_path / "run", make_data(tmp_path)).run(4, finish=False)
-    assert main(["tokens", str(run), "interval=9"]) == 2
-    assert "interval=9 must be one whose tokens were inspected" in capsys.readouterr().err
-    assert main(["mask"]) == 2
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["tokens", "RUN", "interval=9"], "interval=9 must be one of 1, whose tokens this run has; choose"),
+        (["mask", "RUN", "interval=x"], "interval=x must be one of 1, whose mask this run has; choose"),
+        (["mask", "RUN", "share=0.5"], "share=0.5 must be key=value, key one of interval; correct it"),
+        (["tokens", "RUN", "intervall=1"], "key one of interval (did you mean interval?); correct it"),
+        (["mask", "STEP", "interval=1"], "interval=1 must be key=value, key one of share, history; correct it"),
+        (["mask", "STEP", "share=2"], "share=2 must be a share in [0, 1]"),
+        (["tokens", "STEP"], "must be the folder of a run; a checkpoint keeps no tokens, its run does"),
+        (["mask", "nosuch"], "nosuch must be the folder of a run or a checkpoint, and there is none; correct the path"),
+        (["mask", "EMPTY"], "holds no mask in an inspection.jsonl; give a run with mifo.inspect.mask=true"),
+    ],
+)
+def test_mistakes_are_named_in_one_line(tmp_path: Path, capsys, arguments: list[str], said: str):
+    (tmp_path / "empty").mkdir()
+    places = {
+        "RUN": ExampleRun(tmp_path / "run", make_data(tmp_path)).run(4, finish=False),
+        "STEP": checkpoint(tmp_path / "other", BOTH),
+        "EMPTY": tmp_path / "empty",
+    }
+    assert main([str(places.get(argument, argument)) for argument in arguments]) == 2
+    out, error = capsys.readouterr()
+    assert said in error and error.count("\n") == 1 and out == ""
+
+
+def test_without_a_folder_the_usage_is_shown(capsys):
+    assert (main(["mask"]), main(["-h"]), main(["masks", "."])) == (2, 0, 2)
+    out, error = capsys.readouterr()
+    assert out.startswith("usage: ") and error.count("usage: ") == 2

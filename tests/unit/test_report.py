@@ -345,6 +345,13 @@ def test_what_is_no_run_is_said_in_one_line(tmp_path: Path, capsys):
     assert main([]) == 2
 
 
+@pytest.mark.parametrize("out", ["/proc/foo/x.html", "/proc"])
+def test_a_file_that_cannot_be_written_is_said_in_one_line_before_the_work(tmp_path: Path, capsys, out: str):
+    assert main([str(tmp_path / "nosuch"), f"out={out}"]) == 2  # there is no run either, and nobody has looked yet
+    error = capsys.readouterr().err
+    assert f"out={out} must be a file that can be written" in error and error.count("\n") == 1
+
+
 def test_a_faulty_ledger_is_said_at_the_top(tmp_path: Path, data: Path):
     run = ExampleRun(tmp_path / "run", data).run(12)
     ledger = (run / "ledger.jsonl").read_text().splitlines(keepends=True)
