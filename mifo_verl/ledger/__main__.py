@@ -1,7 +1,7 @@
 """Print and verify the data ledger of a run: ``python -m mifo_verl.ledger <run> [data=<file>]``.
 
 Exit code 0 where everything agrees, 1 where a line is missing, doubled, altered or of another data set, 2 where there
-is nothing to verify.
+is nothing to verify, or nothing to verify it with: no run, or a data file that is none.
 """
 
 import sys
@@ -27,11 +27,11 @@ def main(arguments: list[str]) -> int:
         print(USAGE, file=sys.stdout if {"-h", "--help"} & set(arguments) else sys.stderr)
         return 0 if {"-h", "--help"} & set(arguments) else 2
     try:
-        run = read_run(Path(runs[0]))
+        files = dataset.named_files([name for part in named for name in part.split(",")])
+        return _report(read_run(Path(runs[0])), files)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return _report(run, [Path(name) for part in named for name in part.split(",")])
 
 
 def _report(run: RunFiles, named: list[Path]) -> int:

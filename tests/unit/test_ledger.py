@@ -194,6 +194,17 @@ def test_a_run_that_was_killed_between_ledger_and_records_has_no_fault(made: Pat
     assert audit(read_run(run)) == []
 
 
+@pytest.mark.parametrize("name", ["nosuch.parquet", "config.yaml", ""])
+def test_a_data_file_that_is_none_is_a_slip_and_no_fault(run: Path, capsys, name: str):
+    file = run / name if name else ""
+    assert main([str(run), f"data={file}"]) == 2
+    out, err = capsys.readouterr()
+    said = (
+        f"error: data={file or '.'} must be a parquet file that exists; name the run's training files, or leave data="
+    )
+    assert not out and err.startswith(said) and err.count("\n") == 1
+
+
 def test_what_is_no_run_is_said_in_one_line(tmp_path: Path, capsys):
     assert main([str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith(f"error: run={tmp_path} must be the folder of a run")
