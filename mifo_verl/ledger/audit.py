@@ -50,10 +50,15 @@ def without_digest(run: RunFiles) -> int:
 
 
 def pending_interval(run: RunFiles) -> int | None:
-    """The last phase of a run that goes on or was killed, where of its records and its lines one is not there yet."""
+    """The last phase of a run that goes on or was killed, where of its records and its lines one is not there yet.
+
+    RL in a later interval begins when both are written.
+    """
     records, lines = ({line["interval"] for line in part} for part in (run.sft, run.ledger))
     last = max(records | lines, default=None)
-    return last if run.summary is None and last not in records & lines else None
+    if run.summary is not None or last is None or last in records & lines:
+        return None
+    return None if any(line["interval"] > last for line in run.rl) else last
 
 
 def _malformed(ledger: list[Line]) -> Iterator[str]:

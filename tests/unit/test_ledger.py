@@ -194,6 +194,34 @@ def test_a_run_that_was_killed_between_ledger_and_records_has_no_fault(made: Pat
     assert audit(read_run(run)) == []
 
 
+@pytest.mark.parametrize("interval", [1, -1])
+def test_a_phase_without_lines_is_a_fault_where_rl_went_on_after_it(run: Path, interval: int):
+    (run / "summary.json").unlink()
+    metrics = lines_of(run / "metrics.jsonl")
+    phases = [line["interval"] for line in metrics if line["phase"] == "sft"]
+    gone = phases[-1] if interval == -1 else interval
+    assert max(line["interval"] for line in metrics if line["phase"] == "rl") == phases[-1] + 1
+    count = sum(line["demonstrations"] for line in metrics if line["phase"] == "sft" and line["interval"] == gone)
+    faults = changed(run, lambda lines: [line for line in lines if line["interval"] != gone])
+    assert faults == [f"interval {gone}: 0 lines in the ledger, {count} demonstrations in metrics"]
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_last_phase_without_its_lines_is_named_in_a_run_that_was_killed_and_a_fault_at_its_end(
+    run: Path, capsys, finished: bool
+):
+    last = lines_of(run / "ledger.jsonl")[-1]
+    for name in ("metrics.jsonl", "prompts.jsonl"):
+        write_lines(run / name, [line for line in lines_of(run / name) if line["step"] <= last["step"]])
+    if not finished:
+        (run / "summary.json").unlink()
+    faults = changed(run, lambda lines: [line for line in lines if line["interval"] != last["interval"]])
+    assert any(fault.startswith(f"interval {last['interval']}: 0 lines") for fault in faults) == finished
+    assert main([str(run)]) == finished
+    said = f"the SFT phase of interval {last['interval']} is not written whole yet" in capsys.readouterr().out
+    assert said != finished
+
+
 @pytest.mark.parametrize("name", ["nosuch.parquet", "config.yaml", ""])
 def test_a_data_file_that_is_none_is_a_slip_and_no_fault(run: Path, capsys, name: str):
     file = run / name if name else ""
