@@ -22,7 +22,7 @@ class RunFiles:
     rl: list[Line]
     sft: list[Line]
     prompts: list[Line] | None
-    """One line an RL step with its prompts and their counts; None where the run kept none."""
+    """One line an RL step with its prompts and their counts; None where there were RL steps and the run kept none."""
     summary: dict[str, Any] | None
     """None while the run goes on, and where it was killed."""
     unreadable: list[str] = field(default_factory=list)
@@ -34,14 +34,15 @@ def read_run(folder: Path) -> RunFiles:
         raise ValueError(f"run={folder} must be the folder of a run, with a {CONFIG}; give the run_dir of a training")
     unreadable: list[str] = []
     metrics = _objects(folder / METRICS, unreadable)
+    rl = [line for line in metrics if line.get("phase") == "rl"]
     summary = _table(folder / SUMMARY, unreadable)
     return RunFiles(
         folder=folder,
         config=yaml.load((folder / CONFIG).read_text(), yaml.CSafeLoader),
         ledger=_objects(folder / LEDGER, unreadable),
-        rl=[line for line in metrics if line.get("phase") == "rl"],
+        rl=rl,
         sft=[line for line in metrics if line.get("phase") == "sft"],
-        prompts=_objects(folder / PROMPTS, unreadable) if (folder / PROMPTS).exists() else None,
+        prompts=_objects(folder / PROMPTS, unreadable) if not rl or (folder / PROMPTS).exists() else None,
         summary=summary if summary is not None and "sft_phases" in summary else None,
         unreadable=unreadable,
     )

@@ -9,7 +9,7 @@ from mifo_verl.bridge.records import INSPECTION, MEMORY, RL_STAGES, read_lines, 
 from mifo_verl.coupling import change, mean_of
 from mifo_verl.ledger import dataset
 from mifo_verl.ledger.account import Account, account
-from mifo_verl.ledger.audit import audit, pending_interval, without_digest
+from mifo_verl.ledger.audit import audit, unproved
 from mifo_verl.ledger.read import Line, RunFiles, read_run
 
 VERSIONS = "versions.json"
@@ -27,8 +27,7 @@ class Run:
     memory: list[Line]
     account: Account
     faults: list[str]
-    undigested: int
-    pending: int | None
+    unproved: list[str]
     versions: dict[str, str]
 
     @property
@@ -76,8 +75,7 @@ def load(folder: Path) -> Run:
         memory=read_lines(folder / MEMORY),
         account=account(files, data),
         faults=audit(files),
-        undigested=without_digest(files),
-        pending=pending_interval(files),
+        unproved=unproved(files),
         versions=json.loads(versions.read_text()) if versions.exists() else {},
     )
 

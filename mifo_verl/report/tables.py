@@ -124,12 +124,9 @@ def _audit(run: Run) -> str:
     faults = "".join(f"<li>{escape(fault)}</li>" for fault in run.faults[:_FAULTS_SHOWN])
     if faults:
         return f'<p class="bad">{len(run.faults)} faults in the ledger:</p><ul class="bad">{faults}</ul>'
-    text = "Ledger, records and summary agree, line by line."
-    if run.undigested:
-        text += f" {run.undigested} SFT updates carry no digest (an older run)."
-    if run.pending is not None:
-        text += f" The phase of interval {run.pending} is not written whole yet."
-    return f"<p>{text} <code>python -m mifo_verl.ledger</code> also checks every hash against the data set.</p>"
+    but = "".join(f" But {escape(one)}." for one in run.unproved)
+    also = "<code>python -m mifo_verl.ledger</code> also checks every hash against the data set."
+    return f"<p>Ledger, records and summary agree, line by line.{but} {also}</p>"
 
 
 def settings(run: Run) -> str:

@@ -134,10 +134,10 @@ def _data(run: Run, found: dict[str, Number], n: Show) -> str:
         if found["demonstrations"]
         else "SFT: none so far."
     )
-    rl = f"RL: {n('rl_prompts')} prompts drawn, {n('rollouts')} rollouts"
-    if found["distinct_rl_prompts"] is not None:
+    rl = f"RL: {n('rollouts')} rollouts"
+    if found["rl_prompts"] is not None:
         share = f" ({n('share_of_prompts', '.1%')} of the data set)" if found["rows"] else ""
-        rl += f"; {n('distinct_rl_prompts')} prompts are distinct{share}"
+        rl += f" of {n('rl_prompts')} prompts drawn; {n('distinct_rl_prompts')} prompts are distinct{share}"
     return f"{text} {rl}. {_audit(run)}"
 
 

@@ -9,7 +9,7 @@ import pytest
 from mifo_verl.ledger import dataset
 from mifo_verl.ledger.__main__ import main
 from mifo_verl.ledger.account import account
-from mifo_verl.ledger.audit import FIELDS, audit, audit_hashes
+from mifo_verl.ledger.audit import FIELDS, audit, audit_hashes, prompt_ids
 from mifo_verl.ledger.read import read_run
 from tests.unit.example_run import ExampleRun, lines_of, make_data, write_lines
 
@@ -82,7 +82,7 @@ def test_a_count_that_could_be_true_is_found_by_the_digest_alone(run: Path, fiel
         line["num_correct"] = 1
 
     faults = changed(run, alter)
-    assert len(faults) == 1 and "digest" in faults[0]
+    assert len(faults) == 2 and "digest" in faults[0] and "prompts.jsonl is missing" in faults[1]
 
 
 def test_a_count_that_is_not_of_the_newest_rollouts_is_found_without_digests(run: Path):
@@ -168,7 +168,7 @@ def test_another_data_set_is_found(run: Path, tmp_path: Path, capsys):
 
 def test_a_demonstration_with_another_text_is_found(run: Path):
     files = read_run(run)
-    hashes = dataset.hashes(dataset.find_files(files.config, run), {line["prompt_id"] for line in files.ledger})
+    hashes = dataset.hashes(dataset.find_files(files.config, run), prompt_ids(files))
     assert audit_hashes(files, hashes) == []
     prompt_id = files.ledger[2]["prompt_id"]
     assert len(audit_hashes(files, hashes | {prompt_id: {"0" * 64}})) == sum(
@@ -220,6 +220,22 @@ def test_a_last_phase_without_its_lines_is_named_in_a_run_that_was_killed_and_a_
     assert main([str(run)]) == finished
     said = f"the SFT phase of interval {last['interval']} is not written whole yet" in capsys.readouterr().out
     assert said != finished
+
+
+def test_what_no_digest_proves_is_named_and_no_more(run: Path, capsys):
+    metrics = lines_of(run / "metrics.jsonl")
+    write_lines(run / "metrics.jsonl", [{k: v for k, v in line.items() if k != "ledger_sha256"} for line in metrics])
+    (run / "ledger.jsonl").write_text((run / "ledger.jsonl").read_text().replace('"dataset"', '"another"', 1))
+    updates = sum(line["phase"] == "sft" for line in metrics)
+    said = f"{updates} SFT updates have no digest (an older run): of their lines, the source{{}}, the order and"
+    assert main([str(run)]) == 0
+    assert said.format("") in capsys.readouterr().out
+    (run / "prompts.jsonl").unlink()
+    assert main([str(run)]) == 0
+    out = capsys.readouterr().out
+    assert said.format(", num_correct, num_rollouts") in out
+    assert "the prompts of RL are not recorded" in out and out.count("not recorded") == 3
+    assert "RL steps" not in out.splitlines()[-1]
 
 
 @pytest.mark.parametrize("name", ["nosuch.parquet", "config.yaml", ""])
