@@ -1,7 +1,7 @@
 """Print and verify the data ledger of a run: ``python -m mifo_verl.ledger <run> [data=<file>]``.
 
 Exit code 0 where everything agrees, 1 where a line is missing, doubled, altered or of another data set, 2 where there
-is nothing to verify, or nothing to verify it with: no run, or a data file that is none.
+is nothing to verify, or nothing to verify it with: no run, a config that cannot be used, a data file that is none.
 """
 
 import sys

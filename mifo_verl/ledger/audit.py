@@ -10,33 +10,24 @@ from collections.abc import Iterator
 from mifo_verl.bridge.records import lines_sha256
 from mifo_verl.ledger.audit_lines import by_interval, line_faults
 from mifo_verl.ledger.audit_prompts import pending_step, prompt_faults
-from mifo_verl.ledger.read import Line, RunFiles
+from mifo_verl.ledger.read import RunFiles
+from mifo_verl.ledger.shapes import Line
 
-FIELDS: dict[str, tuple[type, ...]] = {
-    "interval": (int,),
-    "step": (int,),
-    "prompt_id": (str,),
-    "num_correct": (int, type(None)),
-    "num_rollouts": (int, type(None)),
-    "demonstration_sha256": (str,),
-    "source": (str,),
-    "response_tokens": (int,),
-    "kept_tokens": (int,),
-}
 _SUMS = ("response_tokens", "kept_tokens")
 
 
 def audit(run: RunFiles) -> list[str]:
-    """Every fault found, in words; empty where the ledger, the records and the summary agree."""
-    malformed = list(_malformed(run.ledger))
-    if run.unreadable or malformed:
-        return run.unreadable + malformed
+    """Every fault found, in words; empty where all files agree. Where a line cannot be used, that alone is found."""
+    if run.unreadable:
+        return run.unreadable
     return [*_gaps(run), *_against_updates(run), *line_faults(run), *prompt_faults(run), *_summary(run)]
 
 
 def audit_hashes(run: RunFiles, hashes: dict[str, set[str]]) -> list[str]:
-    """Every line whose prompt or demonstration is not in the data set."""
-    faults = []
+    """Every line whose prompt or demonstration is not in the data set; none where lines were left out."""
+    faults: list[str] = []
+    if run.unreadable:
+        return faults
     for number, line in enumerate(run.ledger, start=1):
         prompt_id = line["prompt_id"]
         if prompt_id not in hashes:
@@ -86,17 +77,6 @@ def pending_interval(run: RunFiles) -> int | None:
     if run.summary is not None or last is None or last in records & lines:
         return None
     return None if any(line["interval"] > last for line in run.rl) else last
-
-
-def _malformed(ledger: list[Line]) -> Iterator[str]:
-    for number, line in enumerate(ledger, start=1):
-        if set(line) != set(FIELDS):
-            wrong = sorted(set(line) ^ set(FIELDS))
-            yield f"ledger line {number}: fields missing or unknown: {', '.join(wrong)}"
-            continue
-        for name, types in FIELDS.items():
-            if not isinstance(line[name], types) or isinstance(line[name], bool):
-                yield f"ledger line {number}: {name}={line[name]!r} has a wrong type"
 
 
 def _gaps(run: RunFiles) -> Iterator[str]:

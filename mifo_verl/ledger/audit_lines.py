@@ -4,7 +4,8 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 
-from mifo_verl.ledger.read import Line, RunFiles
+from mifo_verl.ledger.read import RunFiles
+from mifo_verl.ledger.shapes import Line
 from mifo_verl.types import exact_share
 
 

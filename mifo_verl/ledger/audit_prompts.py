@@ -6,7 +6,8 @@ A step writes its prompts just before its record, so a run that was killed betwe
 from collections.abc import Iterator
 from typing import Any
 
-from mifo_verl.ledger.read import Line, RunFiles
+from mifo_verl.ledger.read import RunFiles
+from mifo_verl.ledger.shapes import Line
 
 _YOUNGER = {"ledger_sha256", "prompt_tokens"}
 """Fields that no version wrote into its records before it wrote ``prompts.jsonl``."""

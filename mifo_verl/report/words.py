@@ -144,4 +144,6 @@ def _data(run: Run, found: dict[str, Number], n: Show) -> str:
 def _audit(run: Run) -> str:
     if run.faults:
         return f'<strong class="bad">The ledger has {len(run.faults)} faults</strong> (see Data).'
-    return "Ledger and records agree." if run.files.ledger else ""
+    agree = "Ledger and records agree." if run.files.ledger else ""
+    other = f'<strong class="bad">{len(run.left_out)} other records cannot be used</strong> (see Data).'
+    return f"{agree} {other}".strip() if run.left_out else agree

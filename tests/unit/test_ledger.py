@@ -9,8 +9,9 @@ import pytest
 from mifo_verl.ledger import dataset
 from mifo_verl.ledger.__main__ import main
 from mifo_verl.ledger.account import account
-from mifo_verl.ledger.audit import FIELDS, audit, audit_hashes, prompt_ids
+from mifo_verl.ledger.audit import audit, audit_hashes, prompt_ids
 from mifo_verl.ledger.read import read_run
+from mifo_verl.ledger.shapes import LEDGER
 from tests.unit.example_run import ExampleRun, lines_of, make_data, write_lines
 
 
@@ -63,7 +64,7 @@ def test_shares_are_of_the_data_set(run: Path):
     assert found.share_of_demonstrations == found.distinct_sft_prompts / 60
 
 
-@pytest.mark.parametrize("field", FIELDS)
+@pytest.mark.parametrize("field", LEDGER)
 def test_a_change_of_any_field_is_found(run: Path, field: str):
     def alter(lines):
         old = lines[3][field]
