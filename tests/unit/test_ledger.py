@@ -219,8 +219,9 @@ def test_a_last_phase_without_its_lines_is_named_in_a_run_that_was_killed_and_a_
     faults = changed(run, lambda lines: [line for line in lines if line["interval"] != last["interval"]])
     assert any(fault.startswith(f"interval {last['interval']}: 0 lines") for fault in faults) == finished
     assert main([str(run)]) == finished
-    said = f"the SFT phase of interval {last['interval']} is not written whole yet" in capsys.readouterr().out
-    assert said != finished
+    out = capsys.readouterr().out
+    assert (f"the SFT phase of interval {last['interval']} is not written whole yet" in out) != finished
+    assert "the RL record of step" not in out
 
 
 def test_what_no_digest_proves_is_named_and_no_more(run: Path, capsys):
