@@ -1,7 +1,7 @@
 """Print and verify the data ledger of a run: ``python -m mifo_verl.ledger <run> [data=<file>]``.
 
 Exit code 0 where everything agrees, 1 where a line is missing, doubled, altered or of another data set, 2 where there
-is nothing to verify.
+is nothing to verify, or nothing to verify it with: no run, a config that cannot be used, a data file that is none.
 """
 
 import sys
@@ -12,7 +12,7 @@ from rich.table import Table
 
 from mifo_verl.ledger import dataset
 from mifo_verl.ledger.account import Account, account
-from mifo_verl.ledger.audit import audit, audit_hashes, pending_interval, without_digest
+from mifo_verl.ledger.audit import audit, audit_hashes, prompt_ids, unproved
 from mifo_verl.ledger.read import RunFiles, read_run
 
 USAGE = "usage: python -m mifo_verl.ledger <run> [data=<file>[,<file>]]   the data that a run used, verified"
@@ -27,11 +27,11 @@ def main(arguments: list[str]) -> int:
         print(USAGE, file=sys.stdout if {"-h", "--help"} & set(arguments) else sys.stderr)
         return 0 if {"-h", "--help"} & set(arguments) else 2
     try:
-        run = read_run(Path(runs[0]))
+        files = dataset.named_files([name for part in named for name in part.split(",")])
+        return _report(read_run(Path(runs[0])), files)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return _report(run, [Path(name) for part in named for name in part.split(",")])
 
 
 def _report(run: RunFiles, named: list[Path]) -> int:
@@ -41,24 +41,20 @@ def _report(run: RunFiles, named: list[Path]) -> int:
     try:
         files = named or dataset.find_files(run.config, run.folder)
         data = dataset.count(files)
-        faults += audit_hashes(run, dataset.hashes(files, {str(line.get("prompt_id")) for line in run.ledger}))
+        faults += audit_hashes(run, dataset.hashes(files, prompt_ids(run)))
     except (ValueError, OSError) as error:
         faults.append(f"the hashes are not checked: {error}")
     console.print(_table(account(run, data)))
-    if missing := without_digest(run):
-        console.print(
-            f"{missing} SFT updates have no digest (an older run): their num_correct and num_rollouts are not proved",
-            soft_wrap=True,
-        )
     if run.summary is None:
         console.print("no summary.json: the run goes on, or was killed")
-    if not faults and (pending := pending_interval(run)) is not None:
-        console.print(f"the SFT phase of interval {pending} is not written whole yet, and not verified")
+    for words in unproved(run):
+        console.print(words, soft_wrap=True, highlight=False, markup=False)
     for fault in faults[:_SHOWN]:
         console.print(fault, style="red", soft_wrap=True, highlight=False, markup=False)
     if len(faults) > _SHOWN:
         console.print(f"and {len(faults) - _SHOWN} more faults", style="red")
-    uses = f"{len(run.ledger)} uses in {len(run.sft)} SFT updates"
+    rl = "" if run.prompts is None else f", the prompts of {len(run.prompts)} RL steps"
+    uses = f"{len(run.ledger)} uses in {len(run.sft)} SFT updates{rl}"
     console.print(f"NOT verified: {len(faults)} faults" if faults else f"verified: {uses}, no fault")
     return 1 if faults else 0
 
@@ -71,15 +67,18 @@ def _table(counted: Account) -> Table:
     table.add_row("uses of a demonstration", str(counted.demonstrations), "")
     for uses, number in counted.uses.items():
         table.add_row(f"  used {uses} time{'s' * (uses > 1)}", str(number), "")
-    distinct = "not recorded" if counted.distinct_rl_prompts is None else str(counted.distinct_rl_prompts)
     of_prompts = _percent(counted.share_of_prompts, counted.rows, "prompts")
-    table.add_row("prompts used in RL (distinct)", distinct, of_prompts)
-    table.add_row("prompts rolled out, repeats counted", str(counted.rl_prompts), "")
+    table.add_row("prompts used in RL (distinct)", _recorded(counted.distinct_rl_prompts), of_prompts)
+    table.add_row("prompts rolled out, repeats counted", _recorded(counted.rl_prompts), "")
     table.add_row("rollouts", str(counted.rollouts), "")
     table.add_row("response tokens of the demonstrations used", str(counted.response_tokens), "")
     kept = counted.kept_tokens / counted.response_tokens if counted.response_tokens else 0.0
     table.add_row("  of these in the loss", str(counted.kept_tokens), f"{kept:.2%} of the response tokens")
     return table
+
+
+def _recorded(count: int | None) -> str:
+    return "not recorded" if count is None else str(count)
 
 
 def _percent(share: float | None, whole: int | None, of: str) -> str:

@@ -21,10 +21,9 @@ class Account:
     kept_tokens: int
     """Tokens in the loss."""
     rollouts: int
-    rl_prompts: int
-    """Prompts that got rollouts, each as often as it was drawn."""
+    rl_prompts: int | None
+    """Prompts that got rollouts, each as often as it was drawn; None where the run kept no ``prompts.jsonl``."""
     distinct_rl_prompts: int | None
-    """None where the run kept no ``prompts.jsonl``."""
     rows: int | None
     rows_with_demonstration: int | None
 
@@ -41,18 +40,17 @@ class Account:
 
 def account(run: RunFiles, data: DataSet | None) -> Account:
     """The account of what the records say; whether they are right is for the audit."""
-    by_demonstration = Counter(line.get("demonstration_sha256") for line in run.ledger)
-    rollouts = sum(line.get("rollouts") or 0 for line in run.rl)
+    by_demonstration = Counter(line["demonstration_sha256"] for line in run.ledger)
     drawn = None if run.prompts is None else [prompt[0] for line in run.prompts for prompt in line["prompts"]]
     return Account(
         demonstrations=len(run.ledger),
         distinct_demonstrations=len(by_demonstration),
-        distinct_sft_prompts=len({line.get("prompt_id") for line in run.ledger}),
+        distinct_sft_prompts=len({line["prompt_id"] for line in run.ledger}),
         uses=dict(sorted(Counter(by_demonstration.values()).items())),
-        response_tokens=sum(line.get("response_tokens", 0) for line in run.ledger),
-        kept_tokens=sum(line.get("kept_tokens", 0) for line in run.ledger),
-        rollouts=rollouts,
-        rl_prompts=rollouts // run.config["actor_rollout_ref"]["rollout"]["n"] if drawn is None else len(drawn),
+        response_tokens=sum(line["response_tokens"] for line in run.ledger),
+        kept_tokens=sum(line["kept_tokens"] for line in run.ledger),
+        rollouts=sum(line["rollouts"] for line in run.rl),
+        rl_prompts=None if drawn is None else len(drawn),
         distinct_rl_prompts=None if drawn is None else len(set(drawn)),
         rows=None if data is None else data.num_rows,
         rows_with_demonstration=None if data is None else data.num_demonstrations,

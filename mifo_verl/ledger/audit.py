@@ -1,70 +1,82 @@
-"""What is wrong with a run's ledger: every line against the records, the run's settings and itself.
+"""What is wrong with a run's account of its data: every line against the records, the run's settings and itself.
 
 The record of an SFT update counts its demonstrations and tokens and holds the digest of its ledger lines, so a line
-that is missing, doubled or altered in any field shows. A digest is missing in runs older than it.
+that is missing, doubled or altered in any field shows. A digest is missing in runs older than it. The record of an RL
+step counts its rollouts and those that were correct, which its line of prompts must give.
 """
 
 from collections.abc import Iterator
 
 from mifo_verl.bridge.records import lines_sha256
 from mifo_verl.ledger.audit_lines import by_interval, line_faults
-from mifo_verl.ledger.read import Line, RunFiles
+from mifo_verl.ledger.audit_prompts import pending_step, prompt_faults
+from mifo_verl.ledger.read import RunFiles
+from mifo_verl.ledger.shapes import Line
 
-FIELDS: dict[str, tuple[type, ...]] = {
-    "interval": (int,),
-    "step": (int,),
-    "prompt_id": (str,),
-    "num_correct": (int, type(None)),
-    "num_rollouts": (int, type(None)),
-    "demonstration_sha256": (str,),
-    "source": (str,),
-    "response_tokens": (int,),
-    "kept_tokens": (int,),
-}
 _SUMS = ("response_tokens", "kept_tokens")
 
 
 def audit(run: RunFiles) -> list[str]:
-    """Every fault found, in words; empty where the ledger, the records and the summary agree."""
-    malformed = list(_malformed(run.ledger))
-    if run.unreadable or malformed:
-        return run.unreadable + malformed
-    return [*_gaps(run), *_against_updates(run), *line_faults(run), *_summary(run)]
+    """Every fault found, in words; empty where all files agree. Where a line cannot be used, that alone is found."""
+    if run.unreadable:
+        return run.unreadable
+    return [*_gaps(run), *_against_updates(run), *line_faults(run), *prompt_faults(run), *_summary(run)]
 
 
 def audit_hashes(run: RunFiles, hashes: dict[str, set[str]]) -> list[str]:
-    """Every line whose prompt or demonstration is not in the data set."""
-    faults = []
+    """Every line whose prompt or demonstration is not in the data set; none where lines were left out."""
+    faults: list[str] = []
+    if run.unreadable:
+        return faults
     for number, line in enumerate(run.ledger, start=1):
-        prompt_id = line.get("prompt_id")
+        prompt_id = line["prompt_id"]
         if prompt_id not in hashes:
             faults.append(f"ledger line {number}: prompt {prompt_id} is not in the data set")
-        elif line.get("demonstration_sha256") not in hashes[prompt_id]:
+        elif line["demonstration_sha256"] not in hashes[prompt_id]:
             faults.append(f"ledger line {number}: the hash is not that of {prompt_id}'s demonstration in the data set")
+    for line in run.prompts or []:
+        absent = [prompt[0] for prompt in line["prompts"] if prompt[0] not in hashes]
+        faults += [f"prompts of step {line['step']}: prompt {one} is not in the data set" for one in absent]
     return faults
 
 
-def without_digest(run: RunFiles) -> int:
-    """SFT updates whose record holds no digest: of their lines, only what is counted can be checked."""
-    return sum("ledger_sha256" not in line for line in run.sft)
+def prompt_ids(run: RunFiles) -> set[str]:
+    """The prompts of SFT and of RL, which the data set must have."""
+    drawn = {prompt[0] for line in run.prompts or [] for prompt in line["prompts"]}
+    return drawn | {line["prompt_id"] for line in run.ledger}
+
+
+def unproved(run: RunFiles) -> list[str]:
+    """What the records of this run cannot prove, in words: it is no fault, and it is not verified."""
+    if run.unreadable:
+        return []
+    found = []
+    without_digest = sum("ledger_sha256" not in line for line in run.sft)
+    if without_digest:
+        counts = ", num_correct, num_rollouts" if run.prompts is None else ""
+        found.append(
+            f"{without_digest} SFT updates have no digest (an older run): of their lines, the source{counts}, the "
+            "order and how the tokens are spread over them are not proved"
+        )
+    if run.prompts is None:
+        found.append("the prompts of RL are not recorded (no prompts.jsonl): its rollouts and accuracy are not proved")
+    if (interval := pending_interval(run)) is not None:
+        found.append(f"the SFT phase of interval {interval} is not written whole yet, and not verified")
+    if (step := pending_step(run)) is not None:
+        found.append(f"the RL record of step {step} is not written yet, and its prompts are not verified")
+    return found
 
 
 def pending_interval(run: RunFiles) -> int | None:
-    """The last phase of a run that goes on or was killed, where of its records and its lines one is not there yet."""
+    """The last phase of a run that goes on or was killed, where of its records and its lines one is not there yet.
+
+    RL in a later interval begins when both are written.
+    """
     records, lines = ({line["interval"] for line in part} for part in (run.sft, run.ledger))
     last = max(records | lines, default=None)
-    return last if run.summary is None and last not in records & lines else None
-
-
-def _malformed(ledger: list[Line]) -> Iterator[str]:
-    for number, line in enumerate(ledger, start=1):
-        if set(line) != set(FIELDS):
-            wrong = sorted(set(line) ^ set(FIELDS))
-            yield f"ledger line {number}: fields missing or unknown: {', '.join(wrong)}"
-            continue
-        for name, types in FIELDS.items():
-            if not isinstance(line[name], types) or isinstance(line[name], bool):
-                yield f"ledger line {number}: {name}={line[name]!r} has a wrong type"
+    if run.summary is not None or last is None or last in records & lines:
+        return None
+    return None if any(line["interval"] > last for line in run.rl) else last
 
 
 def _gaps(run: RunFiles) -> Iterator[str]:

@@ -1,19 +1,18 @@
-"""What is wrong with single lines of a ledger, by the run's settings and by the rollouts of the prompts."""
+"""What is wrong with single lines of a ledger, by the run's settings."""
 
 import math
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
 
-from mifo_verl.ledger.read import Line, RunFiles
+from mifo_verl.ledger.read import RunFiles
+from mifo_verl.ledger.shapes import Line
 from mifo_verl.types import exact_share
 
 
 def line_faults(run: RunFiles) -> Iterator[str]:
-    """Prompts used twice in a pass, tokens and counts that the settings forbid, rollouts that were not the newest."""
+    """Prompts used twice in a pass, tokens and counts that the settings forbid."""
     yield from _uses(run)
     yield from _lines(run)
-    yield from _prompts(run)
 
 
 def by_interval(lines: list[Line]) -> dict[int, list[Line]]:
@@ -36,7 +35,7 @@ def _uses(run: RunFiles) -> Iterator[str]:
 def _lines(run: RunFiles) -> Iterator[str]:
     """What the settings say of a single line: the tokens kept, and the accuracy that made a prompt hard."""
     selector, hard = run.config["mifo"]["token_selector"], run.config["mifo"]["prompt_selector"]
-    ratio = exact_share("ratio", selector["ratio"]) if "ratio" in selector else exact_share("ratio", 1)
+    ratio = exact_share("mifo.token_selector.ratio", selector.get("ratio", 1))
     known = selector["name"] in ("top_entropy", "random", "all")
     rollouts = run.config["actor_rollout_ref"]["rollout"]["n"]
     for number, line in enumerate(run.ledger, start=1):
@@ -49,25 +48,6 @@ def _lines(run: RunFiles) -> Iterator[str]:
         elif line["num_rollouts"] != rollouts or not 0 <= line["num_correct"] <= rollouts:
             yield f"ledger line {number}: {line['num_correct']} of {line['num_rollouts']} rollouts, and N is {rollouts}"
         elif hard["name"] == "max_accuracy":
-            limit = exact_share("max_accuracy", hard["max_accuracy"])
+            limit = exact_share("mifo.prompt_selector.max_accuracy", hard.get("max_accuracy"))
             if line["num_correct"] > limit * line["num_rollouts"]:
                 yield f"ledger line {number}: {line['num_correct']} of {line['num_rollouts']} correct is not hard"
-
-
-def _prompts(run: RunFiles) -> Iterator[str]:
-    """The newest rollouts of a prompt, up to its use, must be those that the ledger names."""
-    if run.prompts is None:
-        return
-    lacking = {line["step"] for line in run.rl} - {line["step"] for line in run.prompts}
-    if lacking:
-        yield f"prompts: no line of step {', '.join(map(str, sorted(lacking)))}"
-    newest: dict[str, list[Any]] = {}
-    steps = iter(sorted(run.prompts, key=lambda line: line["step"]))
-    ahead = next(steps, None)
-    for number, line in sorted(enumerate(run.ledger, start=1), key=lambda pair: pair[1]["step"]):
-        while ahead is not None and ahead["step"] <= line["step"]:
-            newest |= {prompt[0]: prompt[1:] for prompt in ahead["prompts"]}
-            ahead = next(steps, None)
-        counts = [line["num_correct"], line["num_rollouts"]]
-        if counts[1] is not None and newest.get(line["prompt_id"]) != counts:
-            yield f"ledger line {number}: {counts} are not the newest rollouts of {line['prompt_id']} in prompts.jsonl"

@@ -25,6 +25,20 @@ class DataSet:
     """Rows with a well-formed demonstration, verified or not; None where they were not counted."""
 
 
+def named_files(names: Iterable[str]) -> list[Path]:
+    """The files of ``data=``. Raises ValueError where one is no parquet file: a slip of the hand is no fault."""
+    files = [Path(name) for name in names]
+    for file in files:
+        try:
+            pq.ParquetFile(file).close()
+        except (ValueError, OSError):
+            raise ValueError(
+                f"data={file} must be a parquet file that exists; "
+                "name the run's training files, or leave data= out to take data.train_files of its config"
+            ) from None
+    return files
+
+
 def find_files(config: dict[str, Any], folder: Path) -> list[Path]:
     """The training files that the config names, looked for from here and from the folders above the run's.
 

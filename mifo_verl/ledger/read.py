@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 
 from mifo_verl.bridge.records import CONFIG, LEDGER, METRICS, PROMPTS, SUMMARY
-
-Line = dict[str, Any]
+from mifo_verl.ledger import shapes
+from mifo_verl.ledger.shapes import Check, Line
 
 
 @dataclass
@@ -22,56 +22,88 @@ class RunFiles:
     rl: list[Line]
     sft: list[Line]
     prompts: list[Line] | None
-    """One line an RL step with its prompts and their counts; None where the run kept none."""
+    """One line an RL step with its prompts and their counts; None where there were RL steps and the run kept none."""
     summary: dict[str, Any] | None
     """None while the run goes on, and where it was killed."""
     unreadable: list[str] = field(default_factory=list)
+    """Lines that are no JSON or lack a field; they are left out of the lists."""
 
 
 def read_run(folder: Path) -> RunFiles:
-    """The files of a run folder. Raises ValueError where the folder holds no run."""
+    """The files of a run folder. Raises ValueError where the folder holds no run, or the config cannot be used."""
     if not (folder / CONFIG).is_file():
         raise ValueError(f"run={folder} must be the folder of a run, with a {CONFIG}; give the run_dir of a training")
+    config = _config(folder / CONFIG)
     unreadable: list[str] = []
-    metrics = _objects(folder / METRICS, unreadable)
-    summary = _table(folder / SUMMARY, unreadable)
+    # A run that goes on writes prompts, metrics, ledger, summary: read backwards, none is ahead of one read later.
+    summary = read_table(folder / SUMMARY, shapes.summary_faults, unreadable)
+    ledger = read_objects(folder / LEDGER, shapes.ledger_faults, unreadable)
+    metrics = read_objects(folder / METRICS, shapes.metrics_faults, unreadable)
+    prompts = read_objects(folder / PROMPTS, shapes.prompts_faults, unreadable)
+    rl = [line for line in metrics if line["phase"] == "rl"]
     return RunFiles(
         folder=folder,
-        config=yaml.load((folder / CONFIG).read_text(), yaml.CSafeLoader),
-        ledger=_objects(folder / LEDGER, unreadable),
-        rl=[line for line in metrics if line.get("phase") == "rl"],
-        sft=[line for line in metrics if line.get("phase") == "sft"],
-        prompts=_objects(folder / PROMPTS, unreadable) if (folder / PROMPTS).exists() else None,
+        config=config,
+        ledger=ledger,
+        rl=rl,
+        sft=[line for line in metrics if line["phase"] == "sft"],
+        prompts=prompts if not rl or (folder / PROMPTS).exists() else None,
         summary=summary if summary is not None and "sft_phases" in summary else None,
         unreadable=unreadable,
     )
 
 
-def _objects(path: Path, unreadable: list[str]) -> list[Line]:
-    """The objects of a JSON-lines file; a last line without its end is still being written and is left out."""
+def read_objects(path: Path, faults_of: Check, unreadable: list[str]) -> list[Line]:
+    """The objects of a JSON-lines file; those that cannot be used are named in ``unreadable`` and left out.
+
+    A last line without its end is still being written and is left out too.
+    """
     if not path.exists():
         return []
     found = []
     text = path.read_text(errors="replace")
     for number, row in enumerate(text[: text.rfind("\n") + 1].splitlines(), start=1):
-        try:
-            line = json.loads(row)
-        except json.JSONDecodeError as error:
-            unreadable.append(f"{path.name} line {number}: no JSON ({error.msg})")
-            continue
-        if isinstance(line, dict):
-            found.append(line)
-        else:
-            unreadable.append(f"{path.name} line {number}: no object")
+        line = _object(row, faults_of, f"{path.name} line {number}", unreadable)
+        found += [] if line is None else [line]
     return found
 
 
-def _table(path: Path, unreadable: list[str]) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
+def read_table(path: Path, faults_of: Check, unreadable: list[str]) -> dict[str, Any] | None:
+    """The one object of a JSON file; None where it is absent, or cannot be used and is named in ``unreadable``."""
+    return _object(path.read_text(errors="replace"), faults_of, path.name, unreadable) if path.exists() else None
+
+
+def _object(text: str, faults_of: Check, where: str, unreadable: list[str]) -> Line | None:
     try:
-        table: dict[str, Any] = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        unreadable.append(f"{path.name}: no JSON ({error.msg})")
+        line = json.loads(text, object_pairs_hook=_without_doubles)
+    except ValueError as error:
+        unreadable.append(f"{where}: no JSON ({getattr(error, 'msg', error)})")
         return None
-    return table
+    faults = faults_of(line) if isinstance(line, dict) else ["no object"]
+    if faults:
+        unreadable.append(f"{where}: {'; '.join(faults)}")
+    return None if faults else line
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of a key that is there twice, JSON would keep the last alone."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)} is there twice")
+    return found
+
+
+def _config(path: Path) -> dict[str, Any]:
+    """Raises ValueError where it is no YAML, or lacks a setting that is read."""
+    try:
+        config = yaml.load(path.read_text(errors="replace"), yaml.CSafeLoader)
+        faults = shapes.field_faults(config, shapes.CONFIG)
+    except yaml.YAMLError as error:
+        faults = [" ".join(str(error).split())]
+    if faults:
+        raise ValueError(
+            f"{path} must be the resolved config of a training ({'; '.join(faults)}); "
+            "put back the one that the training wrote"
+        )
+    return dict(config)

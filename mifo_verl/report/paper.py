@@ -1,6 +1,5 @@
 """The paper's values of the settings (MIFO, appendix C), to say where a run differs from them."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from mifo_verl.types import exact_share
@@ -28,14 +27,6 @@ SETTINGS: tuple[tuple[str, str, Any], ...] = (
     ("epochs", "trainer.total_epochs", 3),
 )
 """(what, key of the config, the paper's value)."""
-
-
-def lookup(config: Mapping[str, Any], key: str) -> Any:
-    """The value at a dotted key; None where the config has none."""
-    node: Any = config
-    for part in key.split("."):
-        node = node.get(part) if isinstance(node, Mapping) else None
-    return node
 
 
 def same(value: Any, other: Any) -> bool:

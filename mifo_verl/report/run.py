@@ -1,16 +1,16 @@
 """A run as the report reads it: its record files, whole or torn, and what they lack."""
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mifo_verl.bridge.records import INSPECTION, MEMORY, RL_STAGES, VALIDATION, read_lines, step_seconds
+from mifo_verl.bridge.records import INSPECTION, MEMORY, RL_STAGES, VALIDATION, step_seconds
 from mifo_verl.coupling import change, mean_of
-from mifo_verl.ledger import dataset
+from mifo_verl.ledger import dataset, shapes
 from mifo_verl.ledger.account import Account, account
-from mifo_verl.ledger.audit import audit, pending_interval, without_digest
-from mifo_verl.ledger.read import Line, RunFiles, read_run
+from mifo_verl.ledger.audit import audit, unproved
+from mifo_verl.ledger.read import RunFiles, read_objects, read_run, read_table
+from mifo_verl.ledger.shapes import Line
 
 VERSIONS = "versions.json"
 _MOST_BYTES = 64 << 20
@@ -28,9 +28,10 @@ class Run:
     validation: list[Line]
     account: Account
     faults: list[str]
-    undigested: int
-    pending: int | None
+    unproved: list[str]
     versions: dict[str, str]
+    left_out: list[str]
+    """Lines of the other files that cannot be used."""
 
     @property
     def config(self) -> dict[str, Any]:
@@ -82,18 +83,18 @@ def load(folder: Path) -> Run:
         data = dataset.count(dataset.find_files(files.config, folder), _MOST_BYTES)
     except (ValueError, OSError):
         data = None
-    versions = folder / VERSIONS
+    left_out: list[str] = []
     return Run(
         label=folder.resolve().name,
         files=files,
-        inspection=read_lines(folder / INSPECTION),
-        memory=read_lines(folder / MEMORY),
-        validation=read_lines(folder / VALIDATION),
+        inspection=read_objects(folder / INSPECTION, shapes.inspection_faults, left_out),
+        memory=read_objects(folder / MEMORY, shapes.memory_faults, left_out),
+        validation=read_objects(folder / VALIDATION, shapes.validation_faults, left_out),
         account=account(files, data),
         faults=audit(files),
-        undigested=without_digest(files),
-        pending=pending_interval(files),
-        versions=json.loads(versions.read_text()) if versions.exists() else {},
+        unproved=unproved(files),
+        versions=read_table(folder / VERSIONS, shapes.versions_faults, left_out) or {},
+        left_out=left_out,
     )
 
 

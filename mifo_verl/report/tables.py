@@ -7,10 +7,11 @@ import yaml
 
 from mifo_verl.coupling import change, coupling
 from mifo_verl.flat import flat
+from mifo_verl.ledger.shapes import lookup
 from mifo_verl.report.bands import mean_interval
 from mifo_verl.report.groups import Group
 from mifo_verl.report.numbers import numbers
-from mifo_verl.report.paper import SETTINGS, lookup, same
+from mifo_verl.report.paper import SETTINGS, same
 from mifo_verl.report.run import Run, probes
 from mifo_verl.report.words import shown
 
@@ -122,15 +123,19 @@ def data(run: Run) -> str:
 
 
 def _audit(run: Run) -> str:
-    faults = "".join(f"<li>{escape(fault)}</li>" for fault in run.faults[:_FAULTS_SHOWN])
-    if faults:
-        return f'<p class="bad">{len(run.faults)} faults in the ledger:</p><ul class="bad">{faults}</ul>'
-    text = "Ledger, records and summary agree, line by line."
-    if run.undigested:
-        text += f" {run.undigested} SFT updates carry no digest (an older run)."
-    if run.pending is not None:
-        text += f" The phase of interval {run.pending} is not written whole yet."
-    return f"<p>{text} <code>python -m mifo_verl.ledger</code> also checks every hash against the data set.</p>"
+    left_out = _bad(run.left_out, "records of the other files cannot be used and are left out")
+    if run.faults:
+        return _bad(run.faults, "faults in the ledger") + left_out
+    but = "".join(f" But {escape(one)}." for one in run.unproved)
+    also = "<code>python -m mifo_verl.ledger</code> also checks every hash against the data set."
+    return f"<p>Ledger, records and summary agree, line by line.{but} {also}</p>{left_out}"
+
+
+def _bad(found: list[str], what: str) -> str:
+    if not found:
+        return ""
+    listed = "".join(f"<li>{escape(one)}</li>" for one in found[:_FAULTS_SHOWN])
+    return f'<p class="bad">{len(found)} {what}:</p><ul class="bad">{listed}</ul>'
 
 
 def settings(run: Run) -> str:

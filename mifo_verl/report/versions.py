@@ -6,7 +6,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from mifo_verl.bridge.records import METRICS
+from mifo_verl.bridge.records import METRICS, replace_text
 from mifo_verl.report.run import VERSIONS
 
 SOURCES = "mifo_verl_sources"
@@ -33,7 +33,7 @@ def record_versions(folder: Path) -> None:
             found[name] = version(name)
         except PackageNotFoundError:
             continue
-    (folder / VERSIONS).write_text(json.dumps(found, indent=2) + "\n")
+    replace_text(folder / VERSIONS, json.dumps(found, indent=2) + "\n")
 
 
 def sources_sha256(package: Path) -> str:

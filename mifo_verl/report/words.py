@@ -158,14 +158,16 @@ def _data(run: Run, found: dict[str, Number], n: Show) -> str:
         if found["demonstrations"]
         else "SFT: none so far."
     )
-    rl = f"RL: {n('rl_prompts')} prompts drawn, {n('rollouts')} rollouts"
-    if found["distinct_rl_prompts"] is not None:
+    rl = f"RL: {n('rollouts')} rollouts"
+    if found["rl_prompts"] is not None:
         share = f" ({n('share_of_prompts', '.1%')} of the data set)" if found["rows"] else ""
-        rl += f"; {n('distinct_rl_prompts')} prompts are distinct{share}"
+        rl += f" of {n('rl_prompts')} prompts drawn; {n('distinct_rl_prompts')} prompts are distinct{share}"
     return f"{text} {rl}. {_audit(run)}"
 
 
 def _audit(run: Run) -> str:
     if run.faults:
         return f'<strong class="bad">The ledger has {len(run.faults)} faults</strong> (see Data).'
-    return "Ledger and records agree." if run.files.ledger else ""
+    agree = "Ledger and records agree." if run.files.ledger else ""
+    other = f'<strong class="bad">{len(run.left_out)} other records cannot be used</strong> (see Data).'
+    return f"{agree} {other}".strip() if run.left_out else agree

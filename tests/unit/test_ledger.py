@@ -9,8 +9,9 @@ import pytest
 from mifo_verl.ledger import dataset
 from mifo_verl.ledger.__main__ import main
 from mifo_verl.ledger.account import account
-from mifo_verl.ledger.audit import FIELDS, audit, audit_hashes
+from mifo_verl.ledger.audit import audit, audit_hashes, prompt_ids
 from mifo_verl.ledger.read import read_run
+from mifo_verl.ledger.shapes import LEDGER
 from tests.unit.example_run import ExampleRun, lines_of, make_data, write_lines
 
 
@@ -63,7 +64,7 @@ def test_shares_are_of_the_data_set(run: Path):
     assert found.share_of_demonstrations == found.distinct_sft_prompts / 60
 
 
-@pytest.mark.parametrize("field", FIELDS)
+@pytest.mark.parametrize("field", LEDGER)
 def test_a_change_of_any_field_is_found(run: Path, field: str):
     def alter(lines):
         old = lines[3][field]
@@ -82,7 +83,7 @@ def test_a_count_that_could_be_true_is_found_by_the_digest_alone(run: Path, fiel
         line["num_correct"] = 1
 
     faults = changed(run, alter)
-    assert len(faults) == 1 and "digest" in faults[0]
+    assert len(faults) == 2 and "digest" in faults[0] and "prompts.jsonl is missing" in faults[1]
 
 
 def test_a_count_that_is_not_of_the_newest_rollouts_is_found_without_digests(run: Path):
@@ -168,7 +169,7 @@ def test_another_data_set_is_found(run: Path, tmp_path: Path, capsys):
 
 def test_a_demonstration_with_another_text_is_found(run: Path):
     files = read_run(run)
-    hashes = dataset.hashes(dataset.find_files(files.config, run), {line["prompt_id"] for line in files.ledger})
+    hashes = dataset.hashes(dataset.find_files(files.config, run), prompt_ids(files))
     assert audit_hashes(files, hashes) == []
     prompt_id = files.ledger[2]["prompt_id"]
     assert len(audit_hashes(files, hashes | {prompt_id: {"0" * 64}})) == sum(
@@ -192,6 +193,62 @@ def test_a_run_that_was_killed_between_ledger_and_records_has_no_fault(made: Pat
     write_lines(run / "metrics.jsonl", metrics[:gone])
     write_lines(run / "prompts.jsonl", lines_of(run / "prompts.jsonl")[: metrics[gone]["step"]])
     assert audit(read_run(run)) == []
+
+
+@pytest.mark.parametrize("interval", [1, -1])
+def test_a_phase_without_lines_is_a_fault_where_rl_went_on_after_it(run: Path, interval: int):
+    (run / "summary.json").unlink()
+    metrics = lines_of(run / "metrics.jsonl")
+    phases = [line["interval"] for line in metrics if line["phase"] == "sft"]
+    gone = phases[-1] if interval == -1 else interval
+    assert max(line["interval"] for line in metrics if line["phase"] == "rl") == phases[-1] + 1
+    count = sum(line["demonstrations"] for line in metrics if line["phase"] == "sft" and line["interval"] == gone)
+    faults = changed(run, lambda lines: [line for line in lines if line["interval"] != gone])
+    assert faults == [f"interval {gone}: 0 lines in the ledger, {count} demonstrations in metrics"]
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_last_phase_without_its_lines_is_named_in_a_run_that_was_killed_and_a_fault_at_its_end(
+    run: Path, capsys, finished: bool
+):
+    last = lines_of(run / "ledger.jsonl")[-1]
+    for name in ("metrics.jsonl", "prompts.jsonl"):
+        write_lines(run / name, [line for line in lines_of(run / name) if line["step"] <= last["step"]])
+    if not finished:
+        (run / "summary.json").unlink()
+    faults = changed(run, lambda lines: [line for line in lines if line["interval"] != last["interval"]])
+    assert any(fault.startswith(f"interval {last['interval']}: 0 lines") for fault in faults) == finished
+    assert main([str(run)]) == finished
+    out = capsys.readouterr().out
+    assert (f"the SFT phase of interval {last['interval']} is not written whole yet" in out) != finished
+    assert "the RL record of step" not in out
+
+
+def test_what_no_digest_proves_is_named_and_no_more(run: Path, capsys):
+    metrics = lines_of(run / "metrics.jsonl")
+    write_lines(run / "metrics.jsonl", [{k: v for k, v in line.items() if k != "ledger_sha256"} for line in metrics])
+    (run / "ledger.jsonl").write_text((run / "ledger.jsonl").read_text().replace('"dataset"', '"another"', 1))
+    updates = sum(line["phase"] == "sft" for line in metrics)
+    said = f"{updates} SFT updates have no digest (an older run): of their lines, the source{{}}, the order and"
+    assert main([str(run)]) == 0
+    assert said.format("") in capsys.readouterr().out
+    (run / "prompts.jsonl").unlink()
+    assert main([str(run)]) == 0
+    out = capsys.readouterr().out
+    assert said.format(", num_correct, num_rollouts") in out
+    assert "the prompts of RL are not recorded" in out and out.count("not recorded") == 3
+    assert "RL steps" not in out.splitlines()[-1]
+
+
+@pytest.mark.parametrize("name", ["nosuch.parquet", "config.yaml", ""])
+def test_a_data_file_that_is_none_is_a_slip_and_no_fault(run: Path, capsys, name: str):
+    file = run / name if name else ""
+    assert main([str(run), f"data={file}"]) == 2
+    out, err = capsys.readouterr()
+    said = (
+        f"error: data={file or '.'} must be a parquet file that exists; name the run's training files, or leave data="
+    )
+    assert not out and err.startswith(said) and err.count("\n") == 1
 
 
 def test_what_is_no_run_is_said_in_one_line(tmp_path: Path, capsys):

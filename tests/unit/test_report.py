@@ -330,6 +330,8 @@ def test_old_runs_without_prompts_inspection_and_memory_have_a_report(tmp_path: 
     metrics = [{k: v for k, v in line.items() if k != "ledger_sha256"} for line in lines_of(run / "metrics.jsonl")]
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics))
     assert write_report(run) is not None
+    html = (run / "report.html").read_text()
+    assert "SFT updates have no digest (an older run)" in html and "But the prompts of RL are not recorded" in html
 
 
 def test_write_report_never_raises(tmp_path: Path, caplog):
