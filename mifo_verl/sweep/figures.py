@@ -5,7 +5,7 @@ from typing import Any
 
 from mifo_verl.report.figures import GREY, INK, RL_BLUE, Figure, figure, vertical
 from mifo_verl.sweep.claims import is_share
-from mifo_verl.sweep.show import heading
+from mifo_verl.sweep.show import heading, primaries
 
 _ROW, _FRAME = 24, 110
 """Pixels of a row of a figure, and of all around its rows."""
@@ -19,14 +19,13 @@ def answers(table: Mapping[str, Any]) -> list[Figure]:
 
     ``table``: that of ``make_table``. Shares are drawn in percent and points.
     """
-    asked: dict[str, dict[frozenset[str], Mapping[str, Any]]] = {}
-    for one in [*table["differences"], *(one for question in table["questions"] for one in question["differences"])]:
-        if one["is_primary"]:
-            asked.setdefault(one["number"], {}).setdefault(frozenset((one["first"], one["second"])), one)
+    asked: dict[str, list[Mapping[str, Any]]] = {}
+    for one in primaries(table):
+        asked.setdefault(one["number"], []).append(one)
     drawn = []
     for number, found in asked.items():
         drawn.append(_means(table["arms"], number))
-        drawn.append(_differences(list(found.values()), number, table["num_tests"]))
+        drawn.append(_differences(found, number, table["num_tests"]))
     return drawn
 
 

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mifo_verl.sweep.claims import is_share
-from mifo_verl.sweep.show import claims, heading, is_explored, not_finished, parts, rows
+from mifo_verl.sweep.show import claims, heading, is_explored, not_finished, parts, primaries, rows
+from mifo_verl.sweep.statistics import Interval
 
 _HOW_TO_READ = """Mean over the seeds ({seeds}) ± half of the 95 % interval (Student's t). Differences are paired by
 seed. A cell of fewer seeds than its arm has says how many (n=...).
@@ -30,9 +31,10 @@ def to_markdown(table: Mapping[str, Any], title: str, command: str, picture: str
         f"# {title or 'A sweep'}\n",
         f"Made by the command below from the records of the runs; nothing here is written by hand.\n\n"
         f"```bash\n{command}\n```\n",
+        *_verdict(table),
+        *([f"![The answers, from the report of these runs]({picture})\n"] if picture else []),
         _HOW_TO_READ.format(seeds=", ".join(map(str, seeds)), m=table["num_tests"]),
         *_origin(table),
-        *([f"![The answers, from the report of these runs]({picture})\n"] if picture else []),
     ]
     for name, numbers in parts(table):
         page.append(f"## {name}\n\n{_markdown(('arm', 'seeds', *map(heading, numbers)), rows(table, numbers))}")
@@ -60,6 +62,17 @@ def _origin(table: Mapping[str, Any]) -> list[str]:
     else:
         found += [f"Code (digest of the package's sources): `{code}`.\n" for code in table["code"]]
     return found
+
+
+def _verdict(table: Mapping[str, Any]) -> list[str]:
+    """How many of the planned tests say something, in one line; none where nothing was asked."""
+    tests = primaries(table)
+    alone, together = (
+        [one for one in tests if Interval(**one[level]).excludes_zero()] for level in ("paired", "corrected")
+    )
+    more = len(alone) - len(together)
+    said = f"**Of {len(tests)} planned tests {len(together)} can be claimed, and {more} more read alone.**\n"
+    return [said] if tests else []
 
 
 def _explored(table: Mapping[str, Any]) -> str:

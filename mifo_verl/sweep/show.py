@@ -73,6 +73,15 @@ def claims(differences: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
+def primaries(table: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Every planned test that has runs, once, whichever comparison names it and whichever way round."""
+    found: dict[tuple[frozenset[str], str], Mapping[str, Any]] = {}
+    for one in [*table["differences"], *(one for question in table["questions"] for one in question["differences"])]:
+        if one["is_primary"]:
+            found.setdefault((frozenset((one["first"], one["second"])), one["number"]), one)
+    return list(found.values())
+
+
 def is_explored(one: Mapping[str, Any]) -> bool:
     """Whether a difference is listed as exploratory: one that scatters. ``gain``, paired, is the same as accuracy."""
     shown = one["number"] == ACCURACY or one["number"].startswith(("sft/", "rl/"))

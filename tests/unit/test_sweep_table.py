@@ -222,3 +222,16 @@ def test_the_page_tells_what_was_lost_as_positive_and_where_a_ratio_says_nothing
     assert "| b | 1 | 9.0 | 8.0 | +0.1000 | -0.1000 | nothing was gained | – |" in text
     assert "| c | 1 | 9.0 | 8.0 | +0.1000 | +0.2000 | +0.50 | – |" in text
     assert "| d | 3 | 9.0 | 8.0 | +2.0000 | +4.0000 | +0.50 | [-0.12, +1.12] |" in text
+
+
+def test_the_page_begins_with_how_many_of_the_planned_tests_say_something():
+    # mifo - rl: 10 points, half 2.48, and 4.42 of 3 tests; noisy scatters by 39; rl - mifo is mifo - rl
+    questions = [Question("Again?", [("rl", "mifo")]), Question("Noise?", [("mifo", "noisy")])]
+    told = page(make_table(ARMS, "rl", ["accuracy"], questions))
+    assert "**Of 3 planned tests 1 can be claimed, and 0 more read alone.**" in told
+    # near - rl: -4, -6 and -5 points, half 2.48, and 14.1 of 30 tests, of which one has runs
+    arms = {"near": {"accuracy": {0: 0.36, 1: 0.37, 2: 0.38}}, "rl": ARMS["rl"]}
+    many = [Question("", [("near", "rl")], [f"accuracy/{number}" for number in range(29)])]
+    told = page(make_table(arms, "rl", ["accuracy"], many))
+    assert "**Of 1 planned tests 0 can be claimed, and 1 more read alone.**" in told
+    assert "planned tests" not in page(make_table(ARMS, False, ["accuracy"], []))
