@@ -23,6 +23,7 @@ from mifo_verl.bridge.watchdog import CannotGoOn, Watchdog
 from mifo_verl.config import WatchdogConfig, build_config
 from mifo_verl.method.buffer import DemonstrationBuffer
 from mifo_verl.types import BufferEntry, SftExample
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -158,13 +159,6 @@ def test_a_run_that_was_asked_to_stop_has_lost_nobody(trainer, monkeypatch):
     monkeypatch.setattr(trainer.watchdog._actors, "require_alive", require_alive)
     with pytest.raises(Stopped):
         trainer.fit(None)
-
-
-def wait_until(condition, seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come"
-        time.sleep(0.02)
 
 
 def test_a_reason_that_cannot_be_written_ends_the_wait_all_the_same_and_the_stacks_are_taken_once(monkeypatch):

@@ -14,6 +14,7 @@ from ray.cluster_utils import Cluster
 from mifo_verl.bridge import stacks
 from mifo_verl.bridge.processes import end, look, on_node, place
 from mifo_verl.stacks import main
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.alone
 
@@ -136,4 +137,4 @@ def test_a_process_of_another_node_is_looked_at_and_ended_there(cluster, run):
     on_node(there.node_id, end, there)
     with pytest.raises(ray.exceptions.ActorDiedError):
         ray.get(actor.pid.remote())
-    assert look(there).state == "gone"
+    wait_until(lambda: look(there).state == "gone")  # Ray knows by the socket, before the process has ended

@@ -14,6 +14,7 @@ from mifo_verl.bridge import watchdog as module
 from mifo_verl.bridge.saving import Stopped
 from mifo_verl.bridge.watchdog import CannotGoOn, Watchdog
 from mifo_verl.config import WatchdogConfig
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.alone
 
@@ -73,13 +74,6 @@ def watched(monkeypatch):
         for pid in pids.values():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-
-
-def wait_until(condition, seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come"
-        time.sleep(0.05)
 
 
 def test_a_stage_that_takes_its_usual_time_is_not_reported(watched):
