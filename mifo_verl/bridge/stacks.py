@@ -51,16 +51,17 @@ def listen() -> None:
     name = f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.2f}"
     with contextlib.suppress(OSError):  # a process without stacks is worth more than none
         _file = open(Path(folder) / name, "w")  # noqa: SIM115  held while this process lives
-        threading.Thread(target=_answer_asked, args=(Path(folder) / ASK, _file), name="stacks", daemon=True).start()
+        ask = Path(folder) / ASK
+        seen = _asked_at(ask)  # here: the thread may begin after the next request
+        threading.Thread(target=_answer_asked, args=(ask, seen, _file), name="stacks", daemon=True).start()
 
 
-def _answer_asked(ask: Path, file: Any) -> None:
-    """Write the stacks of all threads whenever they are asked for.
+def _answer_asked(ask: Path, seen: int, file: Any) -> None:
+    """Write the stacks of all threads whenever they are asked for after ``seen``.
 
     By a thread, which holds the interpreter's lock as it writes: a handler of a signal does not, and crashes where it
     meets a thread in the middle of a call.
     """
-    seen = _asked_at(ask)
     while True:
         time.sleep(_POLL_SECONDS)
         if (now := _asked_at(ask)) != seen:

@@ -128,7 +128,7 @@ def test_a_process_of_another_node_is_looked_at_and_ended_there(cluster, run):
     there = ray.get(actor.__ray_call__.remote(place))
     assert there.pid == ray.get(actor.pid.remote())
     assert there.node_id != ray.get_runtime_context().get_node_id()
-    assert on_node(there.node_id, look, there).state == "sleeping"
+    wait_until(lambda: on_node(there.node_id, look, there).state == "sleeping")  # it has just answered
     os.kill(there.pid, signal.SIGSTOP)
     assert on_node(there.node_id, look, there).is_stopped
     (folder / ".stacks" / "node-7:1:1000.00").touch()
