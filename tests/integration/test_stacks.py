@@ -77,6 +77,20 @@ def look_state(pid: int) -> str:
     return psutil.Process(pid).status()
 
 
+def test_a_request_is_answered_that_comes_before_the_listening_thread_has_begun(tmp_path, monkeypatch):
+    late = []
+    monkeypatch.setenv(stacks.FOLDER, str(tmp_path))
+    monkeypatch.setattr(stacks, "_file", None)
+    monkeypatch.setattr(stacks.threading.Thread, "start", lambda thread: late.append(thread))
+    stacks.listen()
+    (tmp_path / stacks.ASK).touch()
+    monkeypatch.undo()
+    (thread,) = late
+    thread.start()
+    (file,) = tmp_path.glob(f"*:{os.getpid()}:*")
+    wait_until(lambda: "in wait_until" in file.read_text())
+
+
 def test_each_file_has_the_stacks_of_its_own_moment_only(run):
     folder, (busy, _, _) = run
     first, second = (parts(stacks.stacks_here(str(folder / ".stacks"))) for _ in range(2))

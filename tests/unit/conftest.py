@@ -1,6 +1,7 @@
-"""What several unit tests share: shards that are threads of this process."""
+"""What several unit tests share: shards that are threads of this process, and a finished run."""
 
 import os
+import shutil
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+
+from tests.unit.example_run import ExampleRun, make_data
 
 SHARED = Path(os.environ.get("MIFO_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data")
 """Real questions by third parties, which are not in this repository; a test that needs them is skipped without."""
@@ -59,3 +62,16 @@ def run_over_shards(function: Callable[[ThreadShards], Any], num_shards: int) ->
 @pytest.fixture(scope="session")
 def over_shards() -> Callable[[Callable[[ThreadShards], Any], int], list[Any]]:
     return run_over_shards
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of 12 steps, which no test may change."""
+    folder = tmp_path_factory.mktemp("made")
+    return ExampleRun(folder / "run", make_data(folder)).run(12)
+
+
+@pytest.fixture
+def run(made: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be altered."""
+    return Path(shutil.copytree(made, tmp_path / "run"))

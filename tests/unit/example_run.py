@@ -3,6 +3,7 @@
 import hashlib
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from mifo_verl.data.demonstrations import demonstration_of, prompt_id_of
 from mifo_verl.data.parquet import write_rows
 from mifo_verl.inspect.mask import COUNTS
 from mifo_verl.inspect.tokens import TokenSummary
+from mifo_verl.ledger.audit import audit
+from mifo_verl.ledger.read import read_run
 from mifo_verl.types import BufferEntry, PromptGroup, SftExample
 
 ROLLOUTS = 8
@@ -225,3 +228,10 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
 
 def write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def faults_after(run: Path, change: Callable[[list[dict[str, Any]]], Any], name: str) -> list[str]:
+    """The ledger's faults after ``change`` was made to the lines of one file: in place, or by what it returns."""
+    lines = lines_of(run / name)
+    write_lines(run / name, change(lines) or lines)
+    return audit(read_run(run))

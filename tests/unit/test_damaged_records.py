@@ -1,7 +1,6 @@
 """A damaged record or config ends neither the ledger's command nor the report: it is named, and left out."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -13,18 +12,7 @@ from mifo_verl.ledger.read import read_run
 from mifo_verl.report.__main__ import main as report
 from mifo_verl.report.page import render
 from mifo_verl.report.run import load
-from tests.unit.example_run import ExampleRun, lines_of, make_data, write_lines
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("made")
-    return ExampleRun(folder / "run", make_data(folder)).run(12)
-
-
-@pytest.fixture
-def run(made: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(made, tmp_path / "run"))
+from tests.unit.example_run import lines_of, write_lines
 
 
 def required(shape: shapes.Shape) -> list[str]:

@@ -1,7 +1,6 @@
 """The ledger's account, and an audit that finds a line that is missing, doubled or altered in any field."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -12,25 +11,11 @@ from mifo_verl.ledger.account import account
 from mifo_verl.ledger.audit import audit, audit_hashes, prompt_ids
 from mifo_verl.ledger.read import read_run
 from mifo_verl.ledger.shapes import LEDGER
-from tests.unit.example_run import ExampleRun, lines_of, make_data, write_lines
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("made")
-    return ExampleRun(folder / "run", make_data(folder)).run(12)
-
-
-@pytest.fixture
-def run(made: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(made, tmp_path / "run"))
+from tests.unit.example_run import ExampleRun, faults_after, lines_of, make_data, write_lines
 
 
 def changed(run: Path, change, name: str = "ledger.jsonl") -> list[str]:
-    """The faults after ``change`` was made to the lines of one file."""
-    lines = lines_of(run / name)
-    write_lines(run / name, change(lines) or lines)
-    return audit(read_run(run))
+    return faults_after(run, change, name)
 
 
 def test_a_run_as_it_was_made_has_no_fault(run: Path, capsys):

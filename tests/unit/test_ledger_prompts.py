@@ -1,6 +1,5 @@
 """The RL half of the account: ``prompts.jsonl`` against the records of the RL steps, the data set and the ledger."""
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -9,25 +8,11 @@ from mifo_verl.bridge.records import lines_sha256
 from mifo_verl.ledger.__main__ import main
 from mifo_verl.ledger.audit import audit
 from mifo_verl.ledger.read import read_run
-from tests.unit.example_run import ExampleRun, lines_of, make_data, write_lines
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("made")
-    return ExampleRun(folder / "run", make_data(folder)).run(12)
-
-
-@pytest.fixture
-def run(made: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(made, tmp_path / "run"))
+from tests.unit.example_run import faults_after, lines_of, write_lines
 
 
 def changed(run: Path, change, name: str = "prompts.jsonl") -> list[str]:
-    """The faults after ``change`` was made to the lines of one file."""
-    lines = lines_of(run / name)
-    write_lines(run / name, change(lines) or lines)
-    return audit(read_run(run))
+    return faults_after(run, change, name)
 
 
 def kill(run: Path, step: int) -> None:
