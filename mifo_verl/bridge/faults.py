@@ -1,8 +1,9 @@
 """Named points of a run where a test can signal a process: ``MIFO_FAULT=<point>:<n>[:<role>[:<signal>[:<which>]]]``.
 
-The n-th time that a process comes to the point, the process named by the role (itself by default; of several the one
-that ``which`` falls on) gets the signal (KILL by default). Without the variable nothing here does anything.
-``MIFO_FAULT_MARK`` is a file that is there once the signal is sent. ``python -m tests.faults`` drives it.
+The first process that comes to the point for the n-th time sends the signal (KILL by default) to the process named by
+the role: itself by default; of several the one that ``which`` falls on. Without the variable nothing here does anything.
+``MIFO_FAULT_MARK`` is a file that is there once the signal is sent; while it is there none is sent. ``python -m
+tests.faults`` drives it.
 """
 
 import os
@@ -38,6 +39,9 @@ ROLES = {
 DRIVER = "MIFO_DRIVER_PID"
 """Environment variable: the process of ``mifo_verl.train``, for the processes that it starts on this machine."""
 
+HEARD_SECONDS = 10
+"""How long the point waits after a TERM: the run knows by then that it is asked to stop."""
+
 _reached: Counter[str] = Counter()
 
 
@@ -53,10 +57,15 @@ def reach(point: str) -> None:
     if _reached[point] != int(count):
         return
     number = signal.Signals[f"SIG{name or 'KILL'}"]
-    Path(os.environ["MIFO_FAULT_MARK"]).touch()
+    try:
+        Path(os.environ["MIFO_FAULT_MARK"]).touch(exist_ok=False)
+    except FileExistsError:
+        return
     kill(int(os.environ[DRIVER]), role, number, int(which or 0)) if role else os.kill(os.getpid(), number)
     if number == signal.SIGKILL:
         time.sleep(600)  # the run ends meanwhile, and this process with it
+    elif number == signal.SIGTERM:
+        time.sleep(HEARD_SECONDS)
 
 
 def kill(driver: int, role: str, number: int = signal.SIGKILL, which: int = 0) -> bool:

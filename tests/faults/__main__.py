@@ -58,6 +58,7 @@ POINTS = [
     "threshold:1",
     "sft_forward:1",
     "sft_forward:2",
+    "sft_forward:1:driver:TERM",
     "mask_release:1",
     "weight_sync:1",
     "weight_sync:3",
@@ -70,7 +71,7 @@ POINTS = [
     "validation:1",
     "exit:1",
 ]
-"""Points of ``mifo_verl.bridge.faults``. What gets STOP and not KILL is what the watchdog has to find and end."""
+"""Points of ``mifo_verl.bridge.faults``. What gets STOP is what the watchdog has to find and end; TERM asks for a stop."""
 
 AT_RANDOM = ["driver", *ROLES]
 """Roles, one process of which is killed at a random moment."""

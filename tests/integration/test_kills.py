@@ -12,7 +12,7 @@ KILLS = [
     "sft_forward:2:ray_head",
     "checkpoint_file:2",  # a rank, half a file written
     "checkpoint_commit:1:driver",
-    "hard_prompts:1:driver:TERM",  # asked to stop, where an SFT phase begins
+    "sft_forward:1:driver:TERM",  # asked to stop in the first update of an SFT phase
 ]
 
 
@@ -27,4 +27,5 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(whole_run)
         event["text"] for event in events if event["kind"] in ("stopped", "failed") and "is stopped" in event["text"]
     ]
     assert len(said) == 2 and all("reward worker 0 has not answered for" in text for text in said)
-    assert any("inside the SFT phase of step" in event["text"] for event in events if event["kind"] == "resumed")
+    resumed = [event["text"] for event in events if event["kind"] == "resumed"]
+    assert any("inside the SFT phase of step" in text and "after 1 updates" in text for text in resumed)
