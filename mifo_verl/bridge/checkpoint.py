@@ -71,6 +71,13 @@ class ControllerState:
     uncounted_tokens: int = 0
     """Response tokens that probes have passed forward and no record counts yet."""
 
+    def as_origin(self, folder: Path, step: int) -> dict[str, Any]:
+        """What the records of another run that goes on from here follow: this step, interval and these hard prompts."""
+        held = [*self.buffer, *(self.sft.entries if self.sft is not None else [])]
+        groups = [entry.group for entry in held if entry.group is not None]
+        counts = [[group.prompt_id, group.num_correct, group.num_rollouts] for group in groups]
+        return {"checkpoint": str(folder), "step": step, "interval": self.interval, "prompts": counts}
+
 
 def save_controller(folder: Path, state: ControllerState) -> None:
     """Write the controller's part."""

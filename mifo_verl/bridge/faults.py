@@ -1,9 +1,9 @@
 """Named points of a run where a test can signal a process: ``MIFO_FAULT=<point>:<n>[:<role>[:<signal>[:<which>]]]``.
 
 The first process that comes to the point for the n-th time sends the signal (KILL by default) to the process named by
-the role: itself by default; of several the one that ``which`` falls on. Without the variable nothing here does anything.
-``MIFO_FAULT_MARK`` is a file that is there once the signal is sent; while it is there none is sent. ``python -m
-tests.faults`` drives it.
+the role: itself by default; of several the one that ``which`` falls on. Without the variable nothing here does
+anything. ``MIFO_FAULT_MARK`` is a file that is there once the signal is sent; while it is there none is sent.
+``python -m tests.faults`` drives it.
 """
 
 import os

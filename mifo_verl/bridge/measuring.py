@@ -37,6 +37,7 @@ class MeasuringTrainer(SavingTrainer):
     _validation: dict[str, float] | None = None
     """verl's validation metrics of the weights as they are now."""
     _accuracy_start: dict[str, float]
+    """Of the validation before the first step; empty where there was none."""
     probes: Probes
     interval: int
     rl_steps: int
@@ -130,7 +131,7 @@ class MeasuringTrainer(SavingTrainer):
         if self._validation is None:
             reach("validation")
             self._validation = super()._validate()
-            if not self._accuracy_start:
+            if self.global_steps == 0:  # before the first step
                 self._accuracy_start = accuracy_by_source(self._validation)
                 self.records.validation(self.global_steps, self._accuracy_start)
         return dict(self._validation)

@@ -100,9 +100,9 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
     console = Console()
     accuracy = Table("validation accuracy", "before", "after", "change", title="The run")
     before, after = summary["accuracy_start"], summary["accuracy_end"]
-    for source in after:
-        change = after[source] - before.get(source, 0.0)
-        accuracy.add_row(source, f"{before.get(source, 0.0):.3f}", f"{after[source]:.3f}", f"{change:+.3f}")
+    for source, end in after.items():
+        start = before.get(source)
+        accuracy.add_row(source, _text(start), _text(end), "-" if start is None else f"{end - start:+.3f}")
     console.print(accuracy)
     phases = Table(
         "interval", "accuracy before", "after", "frozen", "tokens kept", "demonstrations", title="SFT phases"

@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ PARTS = {"prompts": PROMPTS, "inspection": INSPECTION, "memory_gb": MEMORY}
 """Parts of a record that have files of their own; memory is no more the same in every run than seconds are."""
 
 SUMMARY = "summary.json"
+ORIGIN = "origin.json"
+"""What the first line follows, in a run that goes on from another run's checkpoint."""
 EVENTS = "events.jsonl"
 CONFIG = "config.yaml"
 BY_STEP = (METRICS, LEDGER, VALIDATION, *PARTS.values())
@@ -94,12 +96,22 @@ class RunRecords:
         self._append(LEDGER, lines)
 
     def rewind(self, step: int) -> None:
-        """Forget the lines after a step, where a run goes on from that step's checkpoint."""
+        """Forget the lines after a step and the end, where a run goes on from that step's checkpoint."""
+        (self.folder / SUMMARY).unlink(missing_ok=True)
         for name in BY_STEP:
             if not (self.folder / name).exists():
                 continue
             kept = [line for line in read_lines(self.folder / name) if line["step"] <= step]
             replace_text(self.folder / name, "".join(json.dumps(line) + "\n" for line in kept))
+
+    def begin(self, origin: dict[str, Any] | None) -> None:
+        """Note what the first line will follow, another run's checkpoint or nothing; where one is there, it stays."""
+        if read_lines(self.folder / METRICS):
+            return
+        if origin is None:
+            (self.folder / ORIGIN).unlink(missing_ok=True)
+        else:
+            _write_json(self.folder / ORIGIN, origin)
 
     def sync(self) -> dict[str, int]:
         """Bring the lines of all steps to the disk; how many there are, by file."""
@@ -200,31 +212,29 @@ def step_seconds(line: dict[str, Any]) -> dict[str, float]:
 def finish_summary(folder: Path, total_seconds: float) -> dict[str, Any]:
     """Complete ``summary.json`` from the records, so that its numbers are theirs; returns the table."""
     lines, uses = read_lines(folder / METRICS), read_lines(folder / LEDGER)
-    rl = [line for line in lines if line["phase"] == "rl"]
-    sft = [line for line in lines if line["phase"] == "sft"]
-    rl_seconds = sum(step_seconds(line).get(stage, 0.0) for line in rl for stage in RL_STAGES)
-    sft_seconds = sum(line["seconds"]["sft"] for line in sft)
-    phases = [_phase(line, sft) for line in sft if "accuracy_before" in line]
     table = json.loads((folder / SUMMARY).read_text())
-    total_seconds += table.pop("seconds_before", 0.0)
-    table |= {
-        "coupling": coupling(lines),
-        "probes": probe_cost.measured(lines, total_seconds),
+    total = total_seconds + table.pop("seconds_before", 0.0)
+    table |= {"coupling": coupling(lines), "probes": probe_cost.measured(lines, total)} | totals(lines, uses)
+    table["seconds"] |= {"overhead": total - sum(table["seconds"].values()), "total": total}
+    _write_json(folder / SUMMARY, table)
+    return table
+
+
+def totals(lines: Sequence[dict[str, Any]], uses: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """What the records and the lines of the ledger give of a summary."""
+    rl, sft = ([line for line in lines if line["phase"] == phase] for phase in ("rl", "sft"))
+    phases = [_phase(line, sft) for line in sft if "accuracy_before" in line]
+    used = [use["demonstration_sha256"] for use in uses]
+    stages = [step_seconds(line).get(stage, 0.0) for line in rl for stage in RL_STAGES]
+    return {
         "rl_steps": len(rl),
         "sft_updates": len(sft),
         "intervals": len(phases),
         "sft_phases": phases,
-        "demonstrations": len(uses),
-        "distinct_demonstrations": len({use["demonstration_sha256"] for use in uses}),
-        "seconds": {
-            "rl": rl_seconds,
-            "sft": sft_seconds,
-            "overhead": total_seconds - rl_seconds - sft_seconds,
-            "total": total_seconds,
-        },
+        "demonstrations": len(used),
+        "distinct_demonstrations": len(set(used)),
+        "seconds": {"rl": sum(stages), "sft": sum(line["seconds"]["sft"] for line in sft)},
     }
-    _write_json(folder / SUMMARY, table)
-    return table
 
 
 def _file_system(folder: Path) -> str:

@@ -231,6 +231,7 @@ class SavingTrainer(PPOTrainerSync):
         """Our part, and the records rewound to the step resumed; a run without a checkpoint starts its records."""
         if self._resumed is None:
             self._leave_behind()
+            self.records.begin(None)
             return
         folder = self._resumed.folder / FOLDER
         self._saved = self._resumed.order if self._store.holds(self._resumed) else None
@@ -240,6 +241,8 @@ class SavingTrainer(PPOTrainerSync):
         self._seconds_before = state.elapsed_seconds
         self.actor_rollout_wg.load_interval(str(folder))
         self._leave_behind()
+        if self._saved is None:
+            self.records.begin(state.as_origin(self._resumed.folder, self.global_steps))
         self._restore(state)
         self.config.trainer.val_before_train = False  # these weights were validated in their own step
         phase = (
@@ -261,7 +264,7 @@ class SavingTrainer(PPOTrainerSync):
         if aside is not None:
             text = f"checkpoints that this run does not go on from were moved to {aside}; nothing reads or deletes them"
             self.records.event("moved_aside", text)
-        self.records.rewind(self.global_steps)
+        self.records.rewind(-1 if self._resumed is None else self.global_steps)
 
 
 class _NoCallback:

@@ -120,7 +120,7 @@ def _columns(
     present = [group for group in order if group in set(groups)]
     rows = [[number for number, own in enumerate(groups) if own == group] for group in present]
     columns: dict[str, list[Any]] = {title: present}
-    for place, name in enumerate(COUNTS):
+    for place, name in enumerate(COUNTS[: counts.shape[1]]):  # a phase begun by an older version has counted fewer
         columns[name] = [int(counts[row, place].sum()) for row in rows]
     for place, name in enumerate(NORMS):
         columns[name] = [float(squares[row, place].sum().sqrt()) for row in rows]

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from mifo_verl.ledger import dataset
 from mifo_verl.ledger.account import Account, account
-from mifo_verl.ledger.audit import audit, audit_hashes, prompt_ids, unproved
+from mifo_verl.ledger.audit import audit, audit_hashes, prompt_ids, settled, unproved
 from mifo_verl.ledger.read import RunFiles, read_run
 
 USAGE = "usage: python -m mifo_verl.ledger <run> [data=<file>[,<file>]]   the data that a run used, verified"
@@ -44,7 +44,8 @@ def _report(run: RunFiles, named: list[Path]) -> int:
         faults += audit_hashes(run, dataset.hashes(files, prompt_ids(run)))
     except (ValueError, OSError) as error:
         faults.append(f"the hashes are not checked: {error}")
-    console.print(_table(account(run, data)))
+    whole = settled(run)
+    console.print(_table(account(whole, data)))
     if run.summary is None:
         console.print("no summary.json: the run goes on, or was killed")
     for words in unproved(run):
@@ -53,8 +54,8 @@ def _report(run: RunFiles, named: list[Path]) -> int:
         console.print(fault, style="red", soft_wrap=True, highlight=False, markup=False)
     if len(faults) > _SHOWN:
         console.print(f"and {len(faults) - _SHOWN} more faults", style="red")
-    rl = "" if run.prompts is None else f", the prompts of {len(run.prompts)} RL steps"
-    uses = f"{len(run.ledger)} uses in {len(run.sft)} SFT updates{rl}"
+    rl = "" if whole.prompts is None else f", the prompts of {len(whole.prompts)} RL steps"
+    uses = f"{len(whole.ledger)} uses in {len(whole.sft)} SFT updates{rl}"
     console.print(f"NOT verified: {len(faults)} faults" if faults else f"verified: {uses}, no fault")
     return 1 if faults else 0
 

@@ -6,8 +6,10 @@ step counts its rollouts and those that were correct, which its line of prompts 
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from mifo_verl.bridge.records import lines_sha256
+from mifo_verl.ledger.audit_end import end_faults
 from mifo_verl.ledger.audit_lines import by_interval, line_faults
 from mifo_verl.ledger.audit_prompts import pending_step, prompt_faults
 from mifo_verl.ledger.read import RunFiles
@@ -20,7 +22,7 @@ def audit(run: RunFiles) -> list[str]:
     """Every fault found, in words; empty where all files agree. Where a line cannot be used, that alone is found."""
     if run.unreadable:
         return run.unreadable
-    return [*_gaps(run), *_against_updates(run), *line_faults(run), *prompt_faults(run), *_summary(run)]
+    return [*_gaps(run), *_against_updates(run), *line_faults(run), *prompt_faults(run), *end_faults(run)]
 
 
 def audit_hashes(run: RunFiles, hashes: dict[str, set[str]]) -> list[str]:
@@ -51,6 +53,11 @@ def unproved(run: RunFiles) -> list[str]:
     if run.unreadable:
         return []
     found = []
+    if run.origin is not None:
+        found.append(
+            f"the run goes on from {run.origin['checkpoint']}: what came before step {run.origin['step'] + 1} is not "
+            "in its records, and not verified"
+        )
     without_digest = sum("ledger_sha256" not in line for line in run.sft)
     if without_digest:
         counts = ", num_correct, num_rollouts" if run.prompts is None else ""
@@ -60,11 +67,24 @@ def unproved(run: RunFiles) -> list[str]:
         )
     if run.prompts is None:
         found.append("the prompts of RL are not recorded (no prompts.jsonl): its rollouts and accuracy are not proved")
+    if run.summary is not None and not run.validation:
+        found.append("the validations have no file (an older run): both accuracies of the summary are not proved")
     if (interval := pending_interval(run)) is not None:
         found.append(f"the SFT phase of interval {interval} is not written whole yet, and not verified")
     if (step := pending_step(run)) is not None:
         found.append(f"the RL record of step {step} is not written yet, and its prompts are not verified")
     return found
+
+
+def settled(run: RunFiles) -> RunFiles:
+    """The run without the step and the phase that are not written whole yet."""
+    step, interval = pending_step(run), pending_interval(run)
+    return replace(
+        run,
+        ledger=[line for line in run.ledger if line["interval"] != interval],
+        sft=[line for line in run.sft if line["interval"] != interval],
+        prompts=None if run.prompts is None else [line for line in run.prompts if line["step"] != step],
+    )
 
 
 def pending_interval(run: RunFiles) -> int | None:
@@ -84,13 +104,16 @@ def _gaps(run: RunFiles) -> Iterator[str]:
     steps = [line["step"] for line in run.rl]
     if steps != sorted(set(steps)):
         yield "metrics: the RL steps are not in order, or one is there twice"
-    missing = sorted(set(range(1, max(steps, default=0) + 1)) - set(steps) - {line["step"] for line in run.sft})
+    first = {"step": 0, "interval": 1} if run.origin is None else run.origin
+    missing = sorted(
+        set(range(first["step"] + 1, max(steps, default=0) + 1)) - set(steps) - {line["step"] for line in run.sft}
+    )
     from_data_set = any(line["num_rollouts"] is None for line in run.ledger)  # such a step may find no demonstration
     if missing and not from_data_set:
         yield f"metrics: no record of step {', '.join(map(str, missing))}"
     phases = by_interval(run.sft)
     last = max([line["interval"] - 1 for line in run.rl] + list(phases), default=0)
-    for interval in range(1, last + 1):
+    for interval in range(first["interval"], last + 1):
         updates = [line["update"] for line in phases.get(interval, [])]
         if interval == pending_interval(run):
             continue
@@ -127,25 +150,3 @@ def _update(update: Line, lines: list[Line], where: str) -> Iterator[str]:
         yield f"{where}: a ledger line has another step than {update['step']}"
     if "ledger_sha256" in update and lines_sha256(lines) != update["ledger_sha256"]:
         yield f"{where}: the digest of its {len(lines)} ledger lines is not that of metrics"
-
-
-def _summary(run: RunFiles) -> Iterator[str]:
-    if run.summary is None:
-        return
-    phases = by_interval(run.sft)
-    wanted = {
-        "rl_steps": len(run.rl),
-        "sft_updates": len(run.sft),
-        "intervals": len(phases),
-        "demonstrations": len(run.ledger),
-        "distinct_demonstrations": len({line["demonstration_sha256"] for line in run.ledger}),
-    }
-    for name, value in wanted.items():
-        if run.summary.get(name) != value:
-            yield f"summary: {name} is {run.summary.get(name)}, and the records say {value}"
-    for row in run.summary["sft_phases"]:
-        lines = [line for line in run.ledger if line["interval"] == row["interval"]]
-        sums = {"demonstrations": len(lines)} | {name: sum(line[name] for line in lines) for name in _SUMS}
-        for name, value in sums.items():
-            if row[name] != value:
-                yield f"summary: {name} of interval {row['interval']} is {row[name]}, and the ledger says {value}"

@@ -61,7 +61,8 @@ def _against_record(where: str, line: Line, record: Line) -> Iterator[str]:
 def _newest(run: RunFiles) -> Iterator[str]:
     """The newest whole rollouts of a prompt, up to its use, must be those that the ledger names."""
     whole = run.config["actor_rollout_ref"]["rollout"]["n"]
-    newest: dict[str, list[Any]] = {}
+    before = [] if run.origin is None else run.origin["prompts"]
+    newest: dict[str, list[Any]] = {prompt[0]: prompt[1:] for prompt in before}
     steps = iter(sorted(run.prompts or [], key=lambda line: line["step"]))
     ahead = next(steps, None)
     for number, line in sorted(enumerate(run.ledger, start=1), key=lambda pair: pair[1]["step"]):

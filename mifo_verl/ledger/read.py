@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from mifo_verl.bridge.records import CONFIG, LEDGER, METRICS, PROMPTS, SUMMARY
+from mifo_verl.bridge.records import CONFIG, LEDGER, METRICS, ORIGIN, PROMPTS, SUMMARY, VALIDATION
 from mifo_verl.ledger import shapes
 from mifo_verl.ledger.shapes import Check, Line
 
@@ -23,8 +23,11 @@ class RunFiles:
     sft: list[Line]
     prompts: list[Line] | None
     """One line an RL step with its prompts and their counts; None where there were RL steps and the run kept none."""
+    validation: list[Line]
     summary: dict[str, Any] | None
     """None while the run goes on, and where it was killed."""
+    origin: dict[str, Any] | None = None
+    """Step, interval and hard prompts that the first line follows, where they are of another run."""
     unreadable: list[str] = field(default_factory=list)
     """Lines that are no JSON or lack a field; they are left out of the lists."""
 
@@ -35,8 +38,10 @@ def read_run(folder: Path) -> RunFiles:
         raise ValueError(f"run={folder} must be the folder of a run, with a {CONFIG}; give the run_dir of a training")
     config = _config(folder / CONFIG)
     unreadable: list[str] = []
-    # A run that goes on writes prompts, metrics, ledger, summary: read backwards, none is ahead of one read later.
+    # A run that goes on writes prompts, metrics, ledger, validation, summary: read backwards, none is ahead of one read
+    # later.
     summary = read_table(folder / SUMMARY, shapes.summary_faults, unreadable)
+    validation = read_objects(folder / VALIDATION, shapes.validation_faults, unreadable)
     ledger = read_objects(folder / LEDGER, shapes.ledger_faults, unreadable)
     metrics = read_objects(folder / METRICS, shapes.metrics_faults, unreadable)
     prompts = read_objects(folder / PROMPTS, shapes.prompts_faults, unreadable)
@@ -48,7 +53,9 @@ def read_run(folder: Path) -> RunFiles:
         rl=rl,
         sft=[line for line in metrics if line["phase"] == "sft"],
         prompts=prompts if not rl or (folder / PROMPTS).exists() else None,
+        validation=validation,
         summary=summary if summary is not None and "sft_phases" in summary else None,
+        origin=read_table(folder / ORIGIN, shapes.origin_faults, unreadable),
         unreadable=unreadable,
     )
 

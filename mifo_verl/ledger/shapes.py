@@ -47,6 +47,7 @@ INSPECTION: Shape = (
 )
 MEMORY: Shape = {"step": (int,)}
 VALIDATION: Shape = {"step": (int,), "accuracy": (dict,)}
+ORIGIN: Shape = {"checkpoint": (str,), "step": (int,), "interval": (int,), "prompts": (list,)}
 SUMMARY: Shape = {"sft_phases": (list,), "seconds.total": _NUMBER}
 PHASE: Shape = dict.fromkeys(("interval", "demonstrations", "response_tokens", "kept_tokens"), (int,))
 """A row of the summary's ``sft_phases``."""
@@ -101,9 +102,12 @@ def metrics_faults(line: Line) -> list[str]:
 
 def prompts_faults(line: Line) -> list[str]:
     """Every prompt is [prompt id, correct rollouts, rollouts]."""
-    faults = field_faults(line, PROMPTS)
-    wrong = [one for one in line["prompts"] if not _is_prompt(one)] if not faults else []
-    return faults + [f"{one!r} is not [prompt id, correct rollouts, rollouts]" for one in wrong]
+    return _prompt_faults(line, PROMPTS)
+
+
+def origin_faults(table: Line) -> list[str]:
+    """Its prompts are as those of a step."""
+    return _prompt_faults(table, ORIGIN)
 
 
 def summary_faults(table: Line) -> list[str]:
@@ -131,6 +135,12 @@ def _is(value: object, types: tuple[type, ...]) -> bool:
 
 def _values(table: Line, types: tuple[type, ...]) -> list[str]:
     return [f"{key}={value!r} has a wrong type" for key, value in table.items() if not _is(value, types)]
+
+
+def _prompt_faults(line: Line, shape: Shape) -> list[str]:
+    faults = field_faults(line, shape)
+    wrong = [one for one in line["prompts"] if not _is_prompt(one)] if not faults else []
+    return faults + [f"{one!r} is not [prompt id, correct rollouts, rollouts]" for one in wrong]
 
 
 def _is_prompt(one: object) -> bool:

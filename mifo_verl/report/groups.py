@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +10,9 @@ from mifo_verl.coupling import mean_of
 from mifo_verl.report.bands import mean_interval
 from mifo_verl.report.run import Run, changes
 
-_PLACES = ("run_dir", "experiment_name", "default_local_dir", "resume_mode", "TENSORBOARD_DIR", "WANDB_DIR")
-_NOT_THE_METHOD = ("seed", "data_loader_seed", *_PLACES)
+_PLACES = ("run_dir", "experiment_name", "default_local_dir", "TENSORBOARD_DIR", "WANDB_DIR")
+_RESUMED = ("resume_mode", "resume_from_path")
+_NOT_THE_METHOD = ("seed", "data_loader_seed", *_PLACES, *_RESUMED)
 _DASHES = ("solid", "dash", "dot", "dashdot")
 _COLORS = ("#2563eb", "#ea580c", "#059669", "#9333ea", "#b45309", "#0891b2", "#be123c", "#4d7c0f", "#6b7280", "#c026d3")
 
@@ -31,11 +33,15 @@ class Group:
 
 
 def group(runs: list[Run]) -> list[Group]:
-    """The groups, in the order of their first runs."""
-    found: dict[str, list[Run]] = {}
+    """The groups, in the order of their first runs. A seed that is there again is no other seed: it begins a group."""
+    found: dict[tuple[str, int], list[Run]] = {}
+    seen: Counter[tuple[str, Any]] = Counter()
     for run in runs:
         method = _method({key: value for key, value in run.config.items() if key != "name"})
-        found.setdefault(json.dumps(method, sort_keys=True, default=str), []).append(run)
+        key = json.dumps(method, sort_keys=True, default=str)
+        seed = key, run.config.get("seed")
+        found.setdefault((key, seen[seed]), []).append(run)
+        seen[seed] += 1
     labels = [_label(own) for own in found.values()]
     labels = [label if labels.count(label) == 1 else f"{label} ({place + 1})" for place, label in enumerate(labels)]
     return [

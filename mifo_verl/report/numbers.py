@@ -2,6 +2,7 @@
 
 from mifo_verl import probe_cost
 from mifo_verl.coupling import asked_of
+from mifo_verl.ledger.shapes import lookup
 from mifo_verl.report.run import Run, changes, split_seconds
 
 Number = int | float | None
@@ -14,7 +15,7 @@ def numbers(run: Run) -> dict[str, Number]:
         "rl_steps": len(run.rl),
         "sft_phases": len(phases),
         "sft_updates": len(run.sft),
-        "buffer_size": run.config.get("buffer_size"),
+        "buffer_size": lookup(run.config, "mifo.schedule.size"),
         **_seconds(run),
         **_accuracy(run),
         **_data(run),

@@ -4,11 +4,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mifo_verl.bridge.records import INSPECTION, MEMORY, RL_STAGES, VALIDATION, step_seconds
+from mifo_verl.bridge.records import INSPECTION, MEMORY, RL_STAGES, step_seconds
 from mifo_verl.coupling import change, mean_of
 from mifo_verl.ledger import dataset, shapes
 from mifo_verl.ledger.account import Account, account
-from mifo_verl.ledger.audit import audit, unproved
+from mifo_verl.ledger.audit import audit, settled, unproved
 from mifo_verl.ledger.read import RunFiles, read_objects, read_run, read_table
 from mifo_verl.ledger.shapes import Line
 
@@ -19,13 +19,13 @@ _MOST_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class Run:
-    """One run: its files, what was inspected of every SFT phase, memory, its data, and the faults of its ledger."""
+    """One run: its files without what is not written whole yet, what was inspected of every SFT phase, memory, its
+    data, and the faults of its ledger."""
 
     label: str
     files: RunFiles
     inspection: list[Line]
     memory: list[Line]
-    validation: list[Line]
     account: Account
     faults: list[str]
     unproved: list[str]
@@ -61,12 +61,13 @@ class Run:
 
     def validations(self) -> list[tuple[int, float]]:
         """(step, mean accuracy) of every validation, in order; step 0 is the start."""
-        found = {line["step"]: line.get("accuracy") for line in self.validation}
-        if not found:  # of a run made before validations had a file of their own
-            summary = self.files.summary or {}
-            ends = {0: summary.get("accuracy_start")}, {self.steps: summary.get("accuracy_end")}
-            found = ends[0] | {line["step"]: line.get("validation") for line in self.rl} | (ends[1] if summary else {})
-        return [(step, mean) for step, held in found.items() if (mean := mean_of(held)) is not None]
+        summary = self.files.summary or {}
+        # the first three are of a run, or a part of one, from before validations had a file of their own
+        found = {0: summary.get("accuracy_start")}
+        found |= {line["step"]: line.get("validation") for line in self.rl}
+        found |= {self.steps: summary["accuracy_end"]} if summary.get("accuracy_end") else {}
+        found |= {line["step"]: line["accuracy"] for line in self.files.validation}
+        return [(step, mean) for step in sorted(found) if (mean := mean_of(found[step])) is not None]
 
     def phases(self) -> list[list[Line]]:
         """The records of every SFT phase, in order."""
@@ -78,7 +79,8 @@ class Run:
 
 def load(folder: Path) -> Run:
     """Read a run folder. Raises ValueError where it holds no run."""
-    files = read_run(folder)
+    read = read_run(folder)
+    files = settled(read)
     try:
         data = dataset.count(dataset.find_files(files.config, folder), _MOST_BYTES)
     except (ValueError, OSError):
@@ -89,10 +91,9 @@ def load(folder: Path) -> Run:
         files=files,
         inspection=read_objects(folder / INSPECTION, shapes.inspection_faults, left_out),
         memory=read_objects(folder / MEMORY, shapes.memory_faults, left_out),
-        validation=read_objects(folder / VALIDATION, shapes.validation_faults, left_out),
         account=account(files, data),
-        faults=audit(files),
-        unproved=unproved(files),
+        faults=audit(read),
+        unproved=unproved(read),
         versions=read_table(folder / VERSIONS, shapes.versions_faults, left_out) or {},
         left_out=left_out,
     )

@@ -128,7 +128,8 @@ def _audit(run: Run) -> str:
         return _bad(run.faults, "faults in the ledger") + left_out
     but = "".join(f" But {escape(one)}." for one in run.unproved)
     also = "<code>python -m mifo_verl.ledger</code> also checks every hash against the data set."
-    return f"<p>Ledger, records and summary agree, line by line.{but} {also}</p>{left_out}"
+    files = "Ledger, records and summary" if run.is_finished else "Ledger and records"
+    return f"<p>{files} agree, line by line.{but} {also}</p>{left_out}"
 
 
 def _bad(found: list[str], what: str) -> str:

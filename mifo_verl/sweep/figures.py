@@ -6,6 +6,7 @@ from typing import Any
 from mifo_verl.report.figures import GREY, INK, RL_BLUE, Figure, figure, vertical
 from mifo_verl.sweep.claims import is_share
 from mifo_verl.sweep.show import heading, primaries
+from mifo_verl.sweep.statistics import Interval
 
 _ROW, _FRAME = 24, 110
 """Pixels of a row of a figure, and of all around its rows."""
@@ -45,13 +46,16 @@ def _differences(found: Sequence[Mapping[str, Any]], number: str, num_tests: int
         for name, level, color in ((f"all {num_tests} tests together", "corrected", GREY), ("95 %", "paired", RL_BLUE))
     ]
     note = "Paired by seed. A claim holds among all tests of the plan where the wide bar leaves 0 out."
+    if not all(Interval(**one["corrected"]).has_width for one in found):
+        note += " What has no bar claims nothing."
     unit = "points" if is_share(number) else heading(number)
     return _rows(f"Differences in {heading(number)}", note, data, unit, len(found), shapes=[vertical(0.0, INK)])
 
 
 def _bars(name: str, rows: Sequence[_Row], scale: float, color: str) -> dict[str, Any]:
-    """Means with the halves of their intervals; none where a single seed has no interval."""
-    halves = [None if one["low"] is None else scale * (one["high"] - one["low"]) / 2 for _, one in rows]
+    """Means with the halves of their intervals; none for a single seed, nor where all seeds are the same."""
+    intervals = [Interval(*(one[part] for part in ("mean", "low", "high", "num_seeds"))) for _, one in rows]
+    halves = [scale * one.half_width if one.half_width and one.has_width else None for one in intervals]
     bars = {"type": "data", "array": halves, "color": color, "thickness": 2, "width": 4}
     return _dots(name, [(scale * one["mean"], label) for label, one in rows], color, 9) | {"error_x": bars}
 

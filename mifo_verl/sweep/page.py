@@ -71,7 +71,11 @@ def _verdict(table: Mapping[str, Any]) -> list[str]:
         [one for one in tests if Interval(**one[level]).excludes_zero()] for level in ("paired", "corrected")
     )
     more = len(alone) - len(together)
-    said = f"**Of {len(tests)} planned tests {len(together)} can be claimed, and {more} more read alone.**\n"
+    missing = table["num_tests"] - len(tests)
+    but = f" {missing} of them have no runs yet." if missing else ""
+    said = (
+        f"**Of {table['num_tests']} planned tests {len(together)} can be claimed, and {more} more read alone.**{but}\n"
+    )
     return [said] if tests else []
 
 

@@ -1,5 +1,6 @@
 """The display shows what is there, and never ends before the run."""
 
+import json
 import math
 import time
 
@@ -7,8 +8,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from mifo_verl.bridge import progress
-from mifo_verl.bridge.progress import ProgressDisplay
+from mifo_verl.bridge.progress import ProgressDisplay, print_summary
 from mifo_verl.bridge.records import RunRecords
+from tests.unit.example_run import ExampleRun, make_data
 
 SFT = {"step": 1, "phase": "sft", "interval": 1, "kept_share": 0.2, "frozen_share": 0.5}
 
@@ -51,3 +53,12 @@ def test_a_line_that_cannot_be_shown_is_skipped_once_and_the_display_goes_on(sho
     )
     assert "step 2 SFT interval 1  loss 0.2500" in out and "checkpoint of step 2" in out
     assert [record.message for record in caplog.records if record.exc_info] == ["the display stumbled"] * 2
+
+
+def test_without_a_validation_of_the_start_no_change_is_told(tmp_path, capsys):
+    run = ExampleRun(tmp_path / "run", make_data(tmp_path)).run(3)
+    summary = json.loads((run / "summary.json").read_text())
+    for start, shown in (({"a": 0.25, "mean": 0.25}, ["0.250", "0.500", "+0.250"]), ({}, ["-", "0.500", "-"])):
+        print_summary(summary | {"accuracy_start": start}, run)
+        (row,) = [line for line in capsys.readouterr().out.splitlines() if "mean" in line]
+        assert [cell.strip() for cell in row.strip("│").split("│")] == ["mean", *shown]

@@ -3,6 +3,7 @@
 verl's own save runs; the workers are made up and write a file for each part of each rank.
 """
 
+import json
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,13 +19,14 @@ from mifo_verl.bridge.budget import Spending
 from mifo_verl.bridge.checkpoint import ControllerState, SftProgress, save_shards
 from mifo_verl.bridge.checkpoint_store import LATEST, verify
 from mifo_verl.bridge.compose import compose_config
-from mifo_verl.bridge.records import CONFIG, EVENTS, RunRecords, read_lines
+from mifo_verl.bridge.records import CONFIG, EVENTS, ORIGIN, VALIDATION, RunRecords, read_lines
 from mifo_verl.bridge.saving import NotSaved, SavingTrainer, Stopped
 from mifo_verl.bridge.trainer import MifoTrainer
 from mifo_verl.bridge.watchdog import Watchdog
 from mifo_verl.config import CheckpointConfig, WatchdogConfig
 from mifo_verl.data.addition import rows
 from mifo_verl.data.parquet import write_rows
+from mifo_verl.types import BufferEntry, PromptGroup, SftExample
 
 ENGINE = ("model", "optim", "extra_state")
 
@@ -220,6 +222,31 @@ def test_a_stop_before_anything_new_saves_what_another_run_s_checkpoint_brought(
     run._load_interval()
     stop_in_the_rollouts(run)
     assert run._store.newest().order == (4, during_step) and run.actor_rollout_wg.calls == ["load_interval"]
+    origin = {"checkpoint": str(folder), "step": 4, "interval": 1, "prompts": []}
+    assert json.loads((run.records.folder / ORIGIN).read_text()) == origin
+
+
+def test_the_origin_of_another_run_s_records_has_the_hard_prompts_of_the_buffer_and_of_the_phase(tmp_path):
+    def entry(name: str, *counts: int) -> BufferEntry:
+        group = PromptGroup(name, *counts, 3) if counts else None
+        return BufferEntry(group, SftExample(name, (1,), (2,), "ab"))
+
+    held, phase = [entry("a", 1, 8)], SftProgress([entry("b", 0, 8), entry("c")], 3, None, {})
+    state = ControllerState(2, 1, 8, 0.0, held, {}, phase)
+    assert state.as_origin(tmp_path, 7) == {
+        "checkpoint": str(tmp_path),
+        "step": 7,
+        "interval": 2,
+        "prompts": [["a", 1, 8], ["b", 0, 8]],
+    }
+
+
+def test_a_run_that_starts_keeps_no_line_of_one_before_it(make):
+    run = make(steps=0)
+    run.records.begin({"step": 3})
+    run.records.validation(0, {"mean": 0.5})
+    run._load_interval()
+    assert read_lines(run.records.folder / VALIDATION) == [] and not (run.records.folder / ORIGIN).exists()
 
 
 def test_a_stop_in_the_first_step_of_a_new_run_saves_nothing(make):
@@ -237,6 +264,7 @@ def test_a_stop_before_anything_new_saves_nothing_where_the_run_s_own_checkpoint
     run._load_interval()
     stop_in_the_rollouts(run)
     assert [kind for kind, _ in said(run)] == ["saved", "resumed"]
+    assert not (run.records.folder / ORIGIN).exists()
 
 
 # ---------------------------------------------------------------------- resuming

@@ -29,6 +29,8 @@ ROLLOUTS = 8
 PROMPTS = 4
 S = 6
 UPDATE = 4
+MIDDLE = 6
+"""The step that is validated beside the last."""
 LAYERS = ["embedding", "0", "1", "norm"]
 
 
@@ -38,7 +40,7 @@ def config(data: Path, seed: int = 0, **mifo: Any) -> dict[str, Any]:
         "name": "example",
         "seed": seed,
         "run_dir": "runs/example",
-        "buffer_size": S,
+        "buffer_size": S + 1,  # which the schedule's own size overrides
         "mifo": {
             "prompt_selector": {"name": "max_accuracy", "max_accuracy": "1/8"},
             "token_selector": {"name": "top_entropy", "ratio": 0.2},
@@ -84,14 +86,15 @@ class ExampleRun:
         start, end = {"a": 0.25, "mean": 0.25}, {"a": 0.5, "mean": 0.5}
         self.records.validation(0, start)
         for step in range(1, steps + 1):
-            self.step(step, validate=step == steps)
+            accuracy = {steps: 0.5, MIDDLE: 0.375}.get(step)
+            self.step(step, None if accuracy is None else {"a": accuracy, "mean": accuracy})
         if finish:
             self.records.validation(steps, end)
             self.records.write_end(accuracy_start=start, accuracy_end=end, weights_sha256="0" * 64)
             finish_summary(self.folder, total_seconds=100.0)
         return self.folder
 
-    def step(self, step: int, validate: bool) -> None:
+    def step(self, step: int, validation: dict[str, float] | None) -> None:
         groups = []
         for row in (self.rows[(step * PROMPTS + place) % len(self.rows)] for place in range(PROMPTS)):
             group = PromptGroup(prompt_id_of(row), self.draw.choice([0, 1, 4, 8]), ROLLOUTS, step)
@@ -102,12 +105,12 @@ class ExampleRun:
         correct = sum(group.num_correct for group in groups) / (PROMPTS * ROLLOUTS)
         full = len(self.buffer) >= S
         prompts = [[group.prompt_id, group.num_correct, group.num_rollouts] for group in groups]
-        line = self.rl_line(step, correct, {"a": 0.5, "mean": 0.5} if validate else None)
+        line = self.rl_line(step, correct, validation)
         if full:
             line |= self.around("cross_entropy")
         self.records.metrics(line | {"prompts": prompts})
-        if validate:
-            self.records.validation(step, line["validation"])
+        if validation is not None:
+            self.records.validation(step, validation)
         if full:
             self.phase(step)
 
@@ -156,6 +159,7 @@ class ExampleRun:
     def phase(self, step: int) -> None:
         size, lines, uses = len(self.buffer), [], []
         sums = TokenSummary(num_examples=1, max_tokens=16)
+        kind, frozen = self.interval % 3, 50 - self.interval
         parts = [self.buffer[start : start + UPDATE] for start in range(0, size, UPDATE)]
         for number, part in enumerate(parts, start=1):
             ledger = [self.use(entry, step, sums) for entry in part]
@@ -169,7 +173,7 @@ class ExampleRun:
                     "update": number,
                     "buffer_size": size,
                     "kept_share": kept / tokens,
-                    "frozen_share": 0.5,
+                    "frozen_share": frozen / 100,
                     "loss": self.draw.random(),
                     "grad_norm": self.draw.random(),
                     "demonstrations": len(part),
@@ -180,17 +184,18 @@ class ExampleRun:
                 }
             )
         before = 0.25 + self.draw.randrange(8) / 32
+        after = before + (0.03125, -0.0625, 0.09375)[kind]
         lines[-1] |= {
             "mask": {
-                "frozen_share": 0.5,
+                "frozen_share": frozen / 100,
                 "positive_share": 1.0,
-                "threshold": 1e-4,
-                "num_frozen": 50,
+                "threshold": 1e-4 * self.interval,
+                "num_frozen": frozen,
                 "num_coordinates": 100,
             },
-            "frozen_drift": 0.0,
+            "frozen_drift": (1e-9, 3e-9, 0.0)[kind],
             "accuracy_before": {"a": before, "mean": before},
-            "accuracy_after": {"a": before + 0.03125, "mean": before + 0.03125},
+            "accuracy_after": {"a": after, "mean": after},
             **self.around("cross_entropy", "solved_accuracy", "hard_accuracy", "policy_entropy", "reward_margin"),
             "kl_to_before": self.draw.random() / 10,
             "probe": {"generated_tokens": 30, "forward_tokens": 20, "held_out": 32, "solved": 64, "hard": 64},

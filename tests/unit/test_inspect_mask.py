@@ -125,6 +125,20 @@ def test_shards_count_together_what_one_counts(over_shards):
                 assert table[by][name] == pytest.approx(alone[by][name])
 
 
+def test_a_phase_that_an_older_version_began_ends_without_what_it_has_not_counted():
+    inspection = MaskInspection(NAMES)
+    inspection.rl(START, AFTER_RL)
+    for number in range(3):
+        inspection.mask(number, torch.tensor(FROZEN[number]), torch.tensor(SCORE[number]), None)
+    state = inspection.state()
+    resumed = MaskInspection(NAMES)
+    resumed.restore_(state | {"counts": state["counts"][:, :-1]})
+    resumed.sft(AFTER_RL, AFTER_SFT)
+    inspection.sft(AFTER_RL, AFTER_SFT)
+    whole, part = (one.table(OneShard(), CPU)["by_layer"] for one in (inspection, resumed))
+    assert part == {name: column for name, column in whole.items() if name != "frozen_rl_visible"}
+
+
 def test_nothing_but_sft_is_counted_where_no_rl_phase_was():
     inspection = MaskInspection(NAMES)
     inspection.sft(START, AFTER_SFT)

@@ -1,7 +1,10 @@
 """The ledger's account, and an audit that finds a line that is missing, doubled or altered in any field."""
 
+import functools
 import json
+import operator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -137,13 +140,84 @@ def test_a_phase_that_is_missing_from_both_files_is_found(run: Path):
     assert "metrics: no SFT update of interval 2" in faults
 
 
-def test_a_summary_that_says_something_else_is_found(run: Path):
+def altered(run: Path, key: str, value: Any) -> list[str]:
+    """The faults after one field of the summary got another value: ``key`` is dotted, a number is a row of a list."""
     summary = json.loads((run / "summary.json").read_text())
-    summary["sft_phases"][0]["kept_tokens"] += 1
-    summary["demonstrations"] += 1
+    *way, last = [int(part) if part.isdigit() else part for part in key.split(".")]
+    held = functools.reduce(operator.getitem, way, summary)
+    held[last] = value
     (run / "summary.json").write_text(json.dumps(summary))
-    faults = audit(read_run(run))
-    assert len(faults) == 2 and all(fault.startswith("summary: ") for fault in faults)
+    return audit(read_run(run))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("rl_steps", 11, "summary: rl_steps is 11, and the records say 12"),
+        ("sft_updates", 7, "summary: sft_updates is 7, and the records say 6"),
+        ("intervals", 2, "summary: intervals is 2, and the records say 3"),
+        ("demonstrations", 18, "summary: demonstrations is 18, and the records say 19"),
+        ("distinct_demonstrations", 1, "summary: distinct_demonstrations is 1, and the records say "),
+        ("seconds.rl", 20.0, "summary, seconds: rl is 20.0, and the records say 21.0"),
+        ("seconds.sft", 2.0, "summary, seconds: sft is 2.0, and the records say 1.5"),
+        ("sft_phases.0.kept_tokens", 0, "summary, interval 1: kept_tokens is 0, and the records say "),
+        ("sft_phases.2.demonstrations", 7, "summary, interval 3: demonstrations is 7, and the records say 6"),
+        ("sft_phases.1.accuracy_after", 0.9, "summary, interval 2: accuracy_after is 0.9, and the records say "),
+        ("sft_phases.1.frozen_share", 0.5, "summary, interval 2: frozen_share is 0.5, and the records say 0.48"),
+        ("sft_phases.1.interval", 1, "summary: the 3 sft_phases are not the 3 of the records"),
+        ("sft_phases", [], "summary: the 0 sft_phases are not the 3 of the records"),
+        (
+            "accuracy_start.mean",
+            0.2,
+            "summary: accuracy_start is {'a': 0.25, 'mean': 0.2}, and the validation of step 0",
+        ),
+        ("accuracy_end.mean", 0.6, "summary: accuracy_end is {'a': 0.5, 'mean': 0.6}, and the validation of step 12"),
+    ],
+)
+def test_a_summary_that_says_something_else_is_found(run: Path, key: str, value: Any, said: str):
+    (fault,) = altered(run, key, value)
+    assert fault.startswith(said)
+
+
+def test_a_validation_that_is_missing_doubled_or_altered_is_found(run: Path):
+    recorded = "{'a': 0.375, 'mean': 0.375} in metrics"
+    others = "validation: the steps are not in order, or one is there twice"
+    lines = lines_of(run / "validation.jsonl")
+    assert [line["step"] for line in lines] == [0, 6, 12]
+    for changed_lines, said in (
+        ([lines[0], lines[2]], [f"validation of step 6: None in validation.jsonl, {recorded}"]),
+        ([lines[0], lines[1] | {"accuracy": {"mean": 0.4}}, lines[2]],
+         [f"validation of step 6: {{'mean': 0.4}} in validation.jsonl, {recorded}"]),
+        ([lines[0], *lines], [others]),
+        ([lines[1], lines[0], lines[2]], [others]),
+    ):  # fmt: skip
+        write_lines(run / "validation.jsonl", changed_lines)
+        assert audit(read_run(run)) == said
+
+
+def test_a_validation_whose_line_is_not_written_yet_is_no_fault_of_the_last_step(run: Path):
+    (run / "summary.json").unlink()
+    assert changed(run, lambda lines: lines[:-1], "validation.jsonl") == []
+    assert len(changed(run, lambda lines: lines[:1], "validation.jsonl")) == 1
+
+
+def test_a_run_that_goes_on_from_another_run_s_checkpoint_is_verified_from_there(run: Path, capsys):
+    """After step 7, in the middle of interval 3, whose buffer holds prompts of step 6 and 7."""
+    newest = {prompt[0]: prompt for line in lines_of(run / "prompts.jsonl")[:7] for prompt in line["prompts"]}
+    (run / "summary.json").unlink()
+    for name in ("metrics.jsonl", "prompts.jsonl", "ledger.jsonl", "validation.jsonl"):
+        write_lines(run / name, [line for line in lines_of(run / name) if line["step"] > 7])
+    assert "metrics: no record of step 1, 2, 3, 4, 5, 6, 7" in audit(read_run(run))
+    assert sum("are not the newest rollouts" in fault for fault in audit(read_run(run))) > 0
+    origin = {"checkpoint": "a/global_step_7", "step": 7, "interval": 3, "prompts": list(newest.values())}
+    (run / "origin.json").write_text(json.dumps(origin))
+    assert main([str(run)]) == 0
+    out = capsys.readouterr().out
+    assert "the run goes on from a/global_step_7: what came before step 8 is not in its records" in out
+    assert "verified: 6 uses in 2 SFT updates, the prompts of 5 RL steps, no fault" in out
+    assert "metrics: no record of step 8" in changed(run, lambda lines: lines[1:], "metrics.jsonl")
+    (run / "origin.json").write_text(json.dumps(origin | {"prompts": [["q", 1]]}))
+    assert audit(read_run(run)) == ["origin.json: ['q', 1] is not [prompt id, correct rollouts, rollouts]"]
 
 
 def test_another_data_set_is_found(run: Path, tmp_path: Path, capsys):

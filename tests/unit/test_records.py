@@ -14,6 +14,8 @@ from mifo_verl.bridge.records import (
     EVENTS,
     INSPECTION,
     METRICS,
+    ORIGIN,
+    SUMMARY,
     VALIDATION,
     RunRecords,
     read_lines,
@@ -32,7 +34,9 @@ def test_rewinding_keeps_the_lines_up_to_a_step_and_drops_a_torn_one(tmp_path):
     records.rewind(2)
     assert read_lines(tmp_path / METRICS) == [{"step": 1}, {"step": 2}, {"step": 2}]
     assert [line["step"] for line in read_lines(tmp_path / "ledger.jsonl")] == [1, 2, 2]
+    (tmp_path / SUMMARY).write_text("{}")
     records.rewind(0)
+    assert not (tmp_path / SUMMARY).exists()  # it was of more steps
     assert (tmp_path / METRICS).read_text() == ""
 
 
@@ -61,6 +65,19 @@ def test_a_step_has_one_validation_and_a_run_that_goes_on_forgets_those_after_it
     records.validation(4, {"mean": 0.5})
     found = [(line["step"], line["accuracy"]["mean"]) for line in read_lines(tmp_path / VALIDATION)]
     assert found == [(0, 0.1), (2, 0.2), (4, 0.5)]
+
+
+def test_where_the_lines_begin_is_noted_once(tmp_path):
+    records = RunRecords(tmp_path)
+    records.begin({"step": 5})
+    assert json.loads((tmp_path / ORIGIN).read_text()) == {"step": 5}
+    records.metrics({"step": 6})
+    for other in ({"step": 6}, None):
+        records.begin(other)
+        assert json.loads((tmp_path / ORIGIN).read_text()) == {"step": 5}
+    records.rewind(-1)
+    records.begin(None)
+    assert not (tmp_path / ORIGIN).exists()
 
 
 def test_finite_lines_say_nothing_about_it(tmp_path):

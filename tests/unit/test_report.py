@@ -103,6 +103,7 @@ def recomputed(run: Path) -> dict[str, float | int | None]:
     rl = [line for line in metrics if line["phase"] == "rl"]
     sft = [line for line in metrics if line["phase"] == "sft"]
     last = {line["interval"]: line for line in sft}
+    masks = [line["mask"] for line in last.values()]
     changes = [line["accuracy_after"]["mean"] - line["accuracy_before"]["mean"] for line in last.values()]
     drawn = [prompt[0] for line in lines_of(run / "prompts.jsonl") for prompt in line["prompts"]]
     tokens, kept = sum(use["response_tokens"] for use in uses), sum(use["kept_tokens"] for use in uses)
@@ -133,10 +134,10 @@ def recomputed(run: Path) -> dict[str, float | int | None]:
         "worst_change": min(changes),
         "phases_down": sum(change < 0 for change in changes),
         "coordinates": 100,
-        "frozen_share": 0.5,
-        "last_frozen": 50,
-        "last_threshold": 1e-4,
-        "frozen_drift": 0.0,
+        "frozen_share": sum(mask["num_frozen"] for mask in masks) / (100 * len(masks)),
+        "last_frozen": masks[-1]["num_frozen"],
+        "last_threshold": masks[-1]["threshold"],
+        "frozen_drift": max(line["frozen_drift"] for line in last.values()),
         "demonstrations": len(uses),
         "distinct_demonstrations": len({use["prompt_id"] for use in uses}),
         "most_uses": max(by_text.values()),
@@ -173,7 +174,7 @@ def recomputed(run: Path) -> dict[str, float | int | None]:
             "demonstrations": sum(line["demonstrations"] for line in own),
             "kept_tokens": sum(line["kept_tokens"] for line in own),
             "kept_share": sum(line["kept_tokens"] for line in own) / sum(line["response_tokens"] for line in own),
-            "frozen_share": 0.5,
+            "frozen_share": end["mask"]["num_frozen"] / 100,
             "seconds": 0.25 * len(own),
             "accuracy_before": end["accuracy_before"]["mean"],
             "accuracy_after": end["accuracy_after"]["mean"],
@@ -206,6 +207,7 @@ def test_every_number_is_one_recomputed_from_the_records(run: Path, html: str):
 def test_the_words_say_when_what_and_which(html: str):
     text = re.sub(r"<[^>]+>", "", html)
     assert re.search(r"\d times, after RL in step [\d, ]+, with \d+ updates in all", text)
+    assert "with 6 updates in all; the buffer of hard prompts held 6 to 7 (S = 6) when it did." in text
     assert "Ledger and records agree." in text
     assert "Finished: 12 RL steps in 100 seconds. Validation accuracy: 0.250 → 0.500 (+0.250)." in text
 
@@ -315,8 +317,10 @@ def test_a_run_that_goes_on_or_was_killed_has_a_report(tmp_path: Path, data: Pat
 
 @pytest.mark.parametrize("steps", [0, 1])
 def test_a_run_that_has_hardly_begun_has_a_report(tmp_path: Path, data: Path, steps: int):
-    run = ExampleRun(tmp_path / "new", data).run(steps, finish=False)
-    write_lines(run / "validation.jsonl", lines_of(run / "validation.jsonl")[:1])
+    made = ExampleRun(tmp_path / "new", data)
+    run = made.run(0, finish=False)
+    if steps:
+        made.step(1, None)
     assert write_report(run) is not None
     assert "Validation accuracy at the start: 0.250." in plain((run / "report.html").read_text())
     assert "Never so far." in (run / "report.html").read_text()
@@ -361,25 +365,42 @@ def test_a_faulty_ledger_is_said_at_the_top(tmp_path: Path, data: Path):
     assert "The ledger has" in render(load_all([run])).partition("</section>")[0]
 
 
+def leave_out_the_start(run: Path) -> None:
+    """As where ``trainer.val_before_train`` is off."""
+    write_lines(run / "validation.jsonl", lines_of(run / "validation.jsonl")[1:])
+    summary = json.loads((run / "summary.json").read_text())
+    (run / "summary.json").write_text(json.dumps(summary | {"accuracy_start": {}}))
+
+
 def test_a_run_that_has_not_validated_its_start_says_no_change(tmp_path: Path, data: Path):
     run = ExampleRun(tmp_path / "run", data).run(5)
-    write_lines(run / "validation.jsonl", lines_of(run / "validation.jsonl")[1:])
+    leave_out_the_start(run)
+    assert load(run).faults == []
     assert "Finished: 5 RL steps in 100 seconds. Validation accuracy: 0.500." in plain(render(load_all([run])))
 
 
 def test_a_run_from_before_validations_had_a_file_has_both_ends(tmp_path: Path, data: Path):
     run = ExampleRun(tmp_path / "run", data).run(5)
     (run / "validation.jsonl").unlink()
-    assert load(run).validations() == [(0, 0.25), (5, 0.5)]
+    found = load(run)
+    assert found.validations() == [(0, 0.25), (5, 0.5)] and found.faults == []
+    assert "the validations have no file (an older run): both accuracies of the summary" in found.unproved[0]
+
+
+def test_a_run_that_goes_on_from_before_validations_had_a_file_keeps_them_all(tmp_path: Path, data: Path):
+    run = ExampleRun(tmp_path / "run", data).run(8)
+    write_lines(run / "validation.jsonl", lines_of(run / "validation.jsonl")[-1:])
+    found = load(run)
+    assert found.validations() == [(0, 0.25), (6, 0.375), (8, 0.5)] and found.faults == []
 
 
 def test_the_words_of_a_mask_are_those_of_its_rule(tmp_path: Path, data: Path):
     freeze = {"name": "strict", "share": 0.5, "history": 0.5}
     for place, (mifo, said) in enumerate(
         (
-            ({}, "in the last one 50, those with an importance of at least 0.0001."),
-            ({"freeze": freeze | {"scope": "per_tensor"}}, "in the last one 50."),
-            ({"importance": {"name": "random", "seed": 0}}, "in the last one 50, drawn at random."),
+            ({}, "in the last one 47, those with an importance of at least 0.0003."),
+            ({"freeze": freeze | {"scope": "per_tensor"}}, "in the last one 47."),
+            ({"importance": {"name": "random", "seed": 0}}, "in the last one 47, drawn at random."),
         )
     ):
         run = ExampleRun(tmp_path / str(place), data, **mifo).run(12)
@@ -438,7 +459,7 @@ def test_where_sft_meets_rl_is_held_against_the_coordinates_that_are_not_frozen(
 def test_means_are_of_finished_runs_and_the_others_are_named(tmp_path: Path, data: Path):
     folders = [ExampleRun(tmp_path / f"mifo-{seed}", data, seed).run(8, finish=seed < 2) for seed in (0, 1, 2)]
     write_lines(folders[2] / "validation.jsonl", [{"step": 0, "accuracy": {"mean": 0.0}}])
-    write_lines(folders[1] / "validation.jsonl", lines_of(folders[1] / "validation.jsonl")[1:])
+    leave_out_the_start(folders[1])
     text = render(load_all(folders))
     assert "Not finished, and in the curves alone: mifo-2." in text
     row = re.search(r"<tr><td><span class=\"dot\".*?</tr>", text, re.S)
@@ -446,7 +467,7 @@ def test_means_are_of_finished_runs_and_the_others_are_named(tmp_path: Path, dat
     cells = [plain(cell) for cell in re.findall(r"<td>(.*?)</td>", row[0])]
     assert cells[:4] == ["mifo", "2 + 1 not finished", "0.500 ± 0.000", "0.250 (n=1)"]
     validation = figure_named(text, "Validation accuracy")["data"][-1]
-    assert (validation["x"], validation["y"]) == ([0, 8], [0.125, 0.5])
+    assert (validation["x"], validation["y"]) == ([0, 6, 8], [0.125, 0.375, 0.5])
 
 
 def test_no_two_of_twenty_methods_are_drawn_alike(tmp_path: Path, data: Path):
@@ -491,6 +512,32 @@ def test_plug_ins_that_differ_in_their_name_alone_are_other_methods_and_places_a
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
         folders.append(folder)
     assert [(one.label, len(one.runs)) for one in group(load_all(folders))] == [("a", 2), ("b-0", 1)]
+
+
+def test_a_seed_that_is_there_again_is_no_other_seed_and_one_that_was_resumed_is_one(tmp_path: Path, data: Path):
+    places = [("mifo-0", 0), ("mifo-1", 1), ("again", 0), ("mifo-2", 2)]
+    folders = [ExampleRun(tmp_path / name, data, seed).run(3) for name, seed in places]
+    config = yaml.safe_load((folders[3] / "config.yaml").read_text())
+    config["trainer"] |= {"resume_mode": "resume_path", "resume_from_path": "a/checkpoint"}
+    (folders[3] / "config.yaml").write_text(yaml.safe_dump(config))
+    assert [(one.label, len(one.runs)) for one in group(load_all(folders))] == [("mifo", 3), ("again", 1)]
+
+
+def test_what_is_not_written_whole_is_in_no_number(tmp_path: Path, data: Path):
+    """A kill in step 5 between its prompts and its record, and two in its phase between records and ledger."""
+    cases = (
+        ({"metrics.jsonl": 4, "prompts.jsonl": 5, "ledger.jsonl": 4}, (4, 16, 1, 2, 7)),
+        ({"metrics.jsonl": 5, "prompts.jsonl": 5, "ledger.jsonl": 4}, (5, 20, 1, 2, 7)),
+        ({"metrics.jsonl": 4, "prompts.jsonl": 4, "ledger.jsonl": 5}, (4, 16, 1, 2, 7)),
+    )
+    for place, (steps, wanted) in enumerate(cases):
+        run = ExampleRun(tmp_path / str(place), data).run(5, finish=False)
+        for name, last in steps.items():
+            write_lines(run / name, [line for line in lines_of(run / name) if line["step"] <= last])
+        found = load(run)
+        names = ("rl_steps", "rl_prompts", "sft_phases", "sft_updates", "demonstrations")
+        assert tuple(numbers(found)[name] for name in names) == wanted
+        assert len(found.unproved) == 1 and found.faults == []
 
 
 def test_a_curve_has_no_band_where_one_run_has_a_value(tmp_path: Path, data: Path):

@@ -55,6 +55,7 @@ def test_every_number_that_was_named_has_its_two_figures_in_its_own_unit():
         "By arm: accuracy",
         "Differences in accuracy",
     ]
+    assert "What has no bar claims nothing" not in figures[1]["note"]
     assert figures[1]["data"][1]["x"] == pytest.approx([1.0])  # no share: not times 100
     units = [one["layout"]["xaxis"]["title"]["text"] for one in figures]
     assert units == ["entropy", "entropy", "%", "points"]
@@ -62,3 +63,11 @@ def test_every_number_that_was_named_has_its_two_figures_in_its_own_unit():
 
 def test_a_table_without_a_question_draws_nothing():
     assert drawn(False) == []
+
+
+def test_a_pair_with_the_same_difference_for_every_seed_has_no_bar():
+    arms = {"a": {"accuracy": {0: 0.5, 1: 0.75}}, "b": {"accuracy": {0: 0.25, 1: 0.5}}}
+    _, differences = answers(make_table(arms, "b", ["accuracy"], []))
+    assert [bar["x"] for bar in differences["data"]] == [[25.0], [25.0]]
+    assert [bar["error_x"]["array"] for bar in differences["data"]] == [[None], [None]]
+    assert differences["note"].endswith("What has no bar claims nothing.")

@@ -233,5 +233,5 @@ def test_the_page_begins_with_how_many_of_the_planned_tests_say_something():
     arms = {"near": {"accuracy": {0: 0.36, 1: 0.37, 2: 0.38}}, "rl": ARMS["rl"]}
     many = [Question("", [("near", "rl")], [f"accuracy/{number}" for number in range(29)])]
     told = page(make_table(arms, "rl", ["accuracy"], many))
-    assert "**Of 1 planned tests 0 can be claimed, and 1 more read alone.**" in told
+    assert "**Of 30 planned tests 0 can be claimed, and 1 more read alone.** 29 of them have no runs yet." in told
     assert "planned tests" not in page(make_table(ARMS, False, ["accuracy"], []))
