@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mifo_verl import probe_cost
-from mifo_verl.coupling import coupling
+from mifo_verl.coupling import coupling, mean_of
 from mifo_verl.types import BufferEntry
 
 METRICS = "metrics.jsonl"
@@ -262,12 +262,11 @@ def replace_text(path: Path, text: str) -> None:
 def _phase(last: dict[str, Any], sft: list[dict[str, Any]]) -> dict[str, Any]:
     """One SFT phase as a row of the table, from its last record and all records of the interval."""
     updates = [line for line in sft if line["interval"] == last["interval"]]
-    before, after = last["accuracy_before"], last["accuracy_after"]
     return {
         "interval": last["interval"],
         "step": last["step"],
-        "accuracy_before": None if before is None else before["mean"],
-        "accuracy_after": None if after is None else after["mean"],
+        "accuracy_before": mean_of(last.get("accuracy_before")),
+        "accuracy_after": mean_of(last.get("accuracy_after")),
         "frozen_share": last["frozen_share"],
         "kept_tokens": sum(line["kept_tokens"] for line in updates),
         "response_tokens": sum(line["response_tokens"] for line in updates),

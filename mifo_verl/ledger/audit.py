@@ -68,7 +68,7 @@ def unproved(run: RunFiles) -> list[str]:
     if run.prompts is None:
         found.append("the prompts of RL are not recorded (no prompts.jsonl): its rollouts and accuracy are not proved")
     if run.summary is not None and not run.validation:
-        found.append("the validations have no file (an older run): both accuracies of the summary are not proved")
+        found.append("the validations have no file (an older run): accuracies and seconds at its end are not proved")
     if (interval := pending_interval(run)) is not None:
         found.append(f"the SFT phase of interval {interval} is not written whole yet, and not verified")
     if (step := pending_step(run)) is not None:

@@ -14,7 +14,7 @@ A field with a question mark is asked for only where the outermost one is there 
 Check = Callable[[Line], list[str]]
 """What is wrong with one object, in words."""
 
-_NUMBER = (int, float)
+NUMBER = (int, float)
 _OR_NULL = (int, float, NoneType)
 LEDGER: Shape = {
     "interval": (int,),
@@ -29,26 +29,20 @@ LEDGER: Shape = {
 }
 _RECORD: Shape = {"step": (int,), "interval": (int,), "update": (int,), "buffer_size": (int,), "seconds": (dict,)}
 METRICS: Mapping[str, Shape] = {
-    "rl": {**_RECORD, "rollouts": (int,), "kl_tokens?": _NUMBER}
+    "rl": {**_RECORD, "rollouts": (int,), "kl_tokens?": NUMBER}
     | dict.fromkeys(("reward", "accuracy", "response_length"), _OR_NULL),
-    "sft": {**_RECORD, "frozen_share": _NUMBER, "seconds.sft": _NUMBER, "probe?": (dict,)}
+    "sft": {**_RECORD, "frozen_share": NUMBER, "seconds.sft": NUMBER, "probe?": (dict,)}
     | dict.fromkeys(("demonstrations", "response_tokens", "kept_tokens"), (int,))
     | dict.fromkeys(("loss", "grad_norm", "mask.threshold?"), _OR_NULL)
     | dict.fromkeys(("mask.num_frozen?", "mask.num_coordinates?"), (int,))
-    | dict.fromkeys(("frozen_drift?", "kl_to_before?"), _NUMBER),
+    | dict.fromkeys(("frozen_drift?", "kl_to_before?"), NUMBER),
 }
 """The records of both phases."""
 PROMPTS: Shape = {"interval": (int,), "step": (int,), "prompts": (list,)}
-_LISTS = ("edges", "entropy", "entropy_kept", "position", "position_kept", "top_tokens", "examples")
-INSPECTION: Shape = (
-    {"interval": (int,), "mask": (dict, NoneType), "tokens": (dict, NoneType)}
-    | {"mask.by_layer?": (dict,), "mask.by_kind?": (dict,)}
-    | {f"tokens.{name}?": (list,) for name in _LISTS}
-)
 MEMORY: Shape = {"step": (int,)}
 VALIDATION: Shape = {"step": (int,), "accuracy": (dict,)}
 ORIGIN: Shape = {"checkpoint": (str,), "step": (int,), "interval": (int,), "prompts": (list,)}
-SUMMARY: Shape = {"sft_phases": (list,), "seconds.total": _NUMBER}
+SUMMARY: Shape = {"sft_phases": (list,), "seconds.total": NUMBER}
 PHASE: Shape = dict.fromkeys(("interval", "demonstrations", "response_tokens", "kept_tokens"), (int,))
 """A row of the summary's ``sft_phases``."""
 CONFIG: Shape = {
@@ -81,7 +75,7 @@ def field_faults(line: Line, shape: Shape) -> list[str]:
         value = lookup(line, key, missing=_MISSING)
         if value is _MISSING:
             found.append(f"{key} is missing")
-        elif not _is(value, types):
+        elif not is_of(value, types):
             found.append(f"{key}={value!r} has a wrong type")
     return found
 
@@ -92,12 +86,12 @@ def ledger_faults(line: Line) -> list[str]:
 
 
 def metrics_faults(line: Line) -> list[str]:
-    """By the phase of a record; every stage's seconds are a number."""
+    """By the phase of a record; every stage's seconds and every size of a probe are a number."""
     phase = line.get("phase")
     if phase not in ("rl", "sft"):
         return [f"phase={phase!r} is neither rl nor sft"]
     faults = field_faults(line, METRICS[phase])
-    return faults or _values(line["seconds"], _NUMBER)
+    return faults or [*_values(line["seconds"], NUMBER), *_values(line.get("probe") or {}, NUMBER)]
 
 
 def prompts_faults(line: Line) -> list[str]:
@@ -122,19 +116,19 @@ def versions_faults(table: Line) -> list[str]:
     return _values(table, (str,))
 
 
-inspection_faults: Check = partial(field_faults, shape=INSPECTION)
 memory_faults: Check = partial(field_faults, shape=MEMORY)
 validation_faults: Check = partial(field_faults, shape=VALIDATION)
 
 _MISSING = object()
 
 
-def _is(value: object, types: tuple[type, ...]) -> bool:
+def is_of(value: object, types: tuple[type, ...]) -> bool:
+    """Whether it has one of these types; a bool is no number."""
     return isinstance(value, types) and not isinstance(value, bool)
 
 
 def _values(table: Line, types: tuple[type, ...]) -> list[str]:
-    return [f"{key}={value!r} has a wrong type" for key, value in table.items() if not _is(value, types)]
+    return [f"{key}={value!r} has a wrong type" for key, value in table.items() if not is_of(value, types)]
 
 
 def _prompt_faults(line: Line, shape: Shape) -> list[str]:
@@ -145,4 +139,4 @@ def _prompt_faults(line: Line, shape: Shape) -> list[str]:
 
 def _is_prompt(one: object) -> bool:
     types: list[tuple[type, ...]] = [(str,), (int,), (int,)]
-    return isinstance(one, list) and len(one) == 3 and all(map(_is, one, types))
+    return isinstance(one, list) and len(one) == 3 and all(map(is_of, one, types))

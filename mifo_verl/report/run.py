@@ -11,6 +11,7 @@ from mifo_verl.ledger.account import Account, account
 from mifo_verl.ledger.audit import audit, settled, unproved
 from mifo_verl.ledger.read import RunFiles, read_objects, read_run, read_table
 from mifo_verl.ledger.shapes import Line
+from mifo_verl.report.inspected import inspection_faults
 
 VERSIONS = "versions.json"
 _MOST_BYTES = 64 << 20
@@ -89,7 +90,7 @@ def load(folder: Path) -> Run:
     return Run(
         label=folder.resolve().name,
         files=files,
-        inspection=read_objects(folder / INSPECTION, shapes.inspection_faults, left_out),
+        inspection=read_objects(folder / INSPECTION, inspection_faults, left_out),
         memory=read_objects(folder / MEMORY, shapes.memory_faults, left_out),
         account=account(files, data),
         faults=audit(read),

@@ -19,7 +19,7 @@ from mifo_verl.bridge.records import (
 from mifo_verl.data import addition
 from mifo_verl.data.demonstrations import demonstration_of, prompt_id_of
 from mifo_verl.data.parquet import write_rows
-from mifo_verl.inspect.mask import COUNTS
+from mifo_verl.inspect.columns import COUNTS
 from mifo_verl.inspect.tokens import TokenSummary
 from mifo_verl.ledger.audit import audit
 from mifo_verl.ledger.read import read_run

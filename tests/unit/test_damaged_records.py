@@ -1,7 +1,9 @@
 """A damaged record or config ends neither the ledger's command nor the report: it is named, and left out."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -143,3 +145,69 @@ def test_damage_beside_the_ledger_is_named_in_the_report_and_is_no_fault_of_the_
     html = (run / "report.html").read_text()
     assert "4 other records cannot be used" in html.partition("</section>")[0]
     assert "versions.json: no JSON" in html
+
+
+def put(line: Any, way: list[str | int], value: Any) -> Any:
+    """A copy of a line with another value at one place of it; ``KeyError`` is none at all."""
+    line = json.loads(json.dumps(line))
+    held = line
+    for part in way[:-1]:
+        held = held[part]
+    held[way[-1]] = value
+    if value is KeyError:
+        del held[way[-1]]
+    return line
+
+
+@pytest.mark.parametrize(
+    ("way", "value", "words"),
+    [
+        ("mask.by_layer", {}, "mask.by_layer.both_moved is missing"),
+        ("mask.by_layer.rl_norm", KeyError, "mask.by_layer.rl_norm is missing"),
+        ("mask.by_layer.rl_norm.2", None, "mask.by_layer.rl_norm is no list of 4 numbers"),
+        ("mask.by_layer.layer.0", 5, "mask.by_layer.layer is no list of 4 texts"),
+        ("mask.by_kind.frozen.0", KeyError, "mask.by_kind.frozen is no list of 4 numbers"),
+        ("mask.by_kind", None, "mask.by_kind=None has a wrong type"),
+        ("tokens.edges", [], "tokens.edges is no list of 1 numbers"),
+        ("tokens.entropy.0", KeyError, "tokens.entropy is no list of 42 numbers"),
+        ("tokens.position_kept.19", "x", "tokens.position_kept is no list of 20 numbers"),
+        ("tokens.threshold.median", None, "tokens.threshold.median=None has a wrong type"),
+        ("tokens.top_tokens.0.0", KeyError, "tokens.top_tokens are not [text, kept, of so many]"),
+        ("tokens.examples.0", 3, "tokens.examples.0.no object"),
+        ("tokens.examples.0.kept.0", None, "tokens.examples.0.kept is no list of 16 numbers"),
+        ("tokens.examples.0.prompt", KeyError, "tokens.examples.0.prompt is missing"),
+    ],
+)
+def test_what_was_inspected_and_cannot_be_drawn_is_named_and_left_out(run: Path, way: str, value: Any, words: str):
+    lines = lines_of(run / "inspection.jsonl")
+    parts = [int(part) if part.isdigit() else part for part in way.split(".")]
+    write_lines(run / "inspection.jsonl", [put(lines[0], parts, value), *lines[1:]])
+    found = load(run)
+    assert len(found.inspection) == len(lines) - 1
+    assert found.left_out[0].startswith(f"inspection.jsonl line 1: {words}")
+    assert "1 other records cannot be used" in render([found])
+
+
+def places_of(value: Any, way: tuple[str | int, ...] = ()) -> Iterator[list[str | int]]:
+    """Every place of a line, of a list the first."""
+    if way:
+        yield list(way)
+    if isinstance(value, dict):
+        for key in value:
+            yield from places_of(value[key], (*way, key))
+    elif isinstance(value, list) and value:
+        yield from places_of(value[0], (*way, 0))
+
+
+@pytest.mark.parametrize(
+    "name", ["metrics.jsonl", "inspection.jsonl", "validation.jsonl", "prompts.jsonl", "summary.json"]
+)
+def test_a_value_that_is_null_anywhere_ends_neither_the_audit_nor_the_report(run: Path, name: str):
+    text = (run / name).read_text()
+    lines = lines_of(run / name) if name.endswith("jsonl") else [json.loads(text)]
+    last = max((place for place, line in enumerate(lines) if line.get("mask")), default=0)
+    for number in {0, last}:
+        for way in places_of(lines[number]):
+            damaged = [*lines[:number], put(lines[number], way, None), *lines[number + 1 :]]
+            (run / name).write_text("".join(json.dumps(line) + "\n" for line in damaged))
+            assert "<html" in render([load(run)]), way

@@ -382,9 +382,12 @@ def test_a_run_that_has_not_validated_its_start_says_no_change(tmp_path: Path, d
 def test_a_run_from_before_validations_had_a_file_has_both_ends(tmp_path: Path, data: Path):
     run = ExampleRun(tmp_path / "run", data).run(5)
     (run / "validation.jsonl").unlink()
+    summary = json.loads((run / "summary.json").read_text())
+    summary["seconds"]["rl"] += 1  # as some of them have it
+    (run / "summary.json").write_text(json.dumps(summary))
     found = load(run)
     assert found.validations() == [(0, 0.25), (5, 0.5)] and found.faults == []
-    assert "the validations have no file (an older run): both accuracies of the summary" in found.unproved[0]
+    assert "the validations have no file (an older run): accuracies and seconds at its end" in found.unproved[0]
 
 
 def test_a_run_that_goes_on_from_before_validations_had_a_file_keeps_them_all(tmp_path: Path, data: Path):
