@@ -41,8 +41,8 @@ kill-test: setup ## kill runs N times at every point of them, and compare their 
 
 JOBS ?= 1
 evidence: setup ## every method on the tiny task, five seeds; docs/evidence.md; the same command goes on
-	$(BIN)/python -m mifo_verl.sweep sweep=evidence sweep_dir=runs/evidence jobs=$(JOBS)
-	$(BIN)/python -m mifo_verl.sweep table runs/evidence out=docs/evidence.md
+	$(BIN)/python -m mifo_verl.tools.sweep sweep=evidence sweep_dir=runs/evidence jobs=$(JOBS)
+	$(BIN)/python -m mifo_verl.tools.sweep table runs/evidence out=docs/evidence.md
 
 test: setup ## all tests
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not alone" tests

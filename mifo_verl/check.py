@@ -7,9 +7,9 @@ GPU, no network, no weights. Exit code 2 where there is an error, 0 otherwise.
 import os
 import sys
 
-from mifo_verl.bridge.checks.findings import Findings
-from mifo_verl.bridge.compose import ConfigError, compose_config
-from mifo_verl.bridge.preflight import check_run, prepare_data, print_table, to_json
+from mifo_verl.checks.findings import Findings
+from mifo_verl.checks.preflight import check_run, prepare_data, print_table, to_json
+from mifo_verl.compose import ConfigError, compose_config
 
 USAGE = """usage: python -m mifo_verl.check experiment=<name> [setting=value ...] [--json]
 

@@ -12,8 +12,8 @@ ENTRY_POINT = "mifo_verl"
 
 
 def _register() -> None:
-    from mifo_verl.bridge.cpu import register_cpu_platform
-    from mifo_verl.bridge.stacks import listen
+    from mifo_verl.cpu.platform import register_cpu_platform
+    from mifo_verl.run.stacks import listen
 
     register_cpu_platform()
     listen()
@@ -34,7 +34,7 @@ def require_loaded() -> None:
     try:
         _register()
         trainers = importlib.import_module("verl.trainer.ppo.v1.trainer_base").TRAINER_REGISTRY
-        importlib.import_module("mifo_verl.bridge.trainer")
+        importlib.import_module("mifo_verl.verl.trainer")
     except Exception as error:
         raise RuntimeError(f"the verl plug-in mifo_verl failed to load: {type(error).__name__}: {error}") from error
     if "mifo" not in trainers:

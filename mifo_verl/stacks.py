@@ -25,7 +25,7 @@ def main(arguments: list[str]) -> int:
     known = json.loads(cluster.read_text()) if cluster.exists() else {}
     if known.get("auth_mode"):
         os.environ["RAY_AUTH_MODE"] = known["auth_mode"]  # which Ray reads when it is imported
-    from mifo_verl.bridge.stacks import connect_to, write_stacks
+    from mifo_verl.run.stacks import connect_to, write_stacks
 
     print(write_stacks(folder, lambda: connect_to(known)))
     return 0

@@ -8,8 +8,8 @@ and the disk refused what it had.
 import os
 import sys
 
-from mifo_verl.bridge.compose import ConfigError, compose_config
-from mifo_verl.bridge.preflight import check_run, prepare_data, print_bad_rows, write_data
+from mifo_verl.checks.preflight import check_run, prepare_data, print_bad_rows, write_data
+from mifo_verl.compose import ConfigError, compose_config
 
 USAGE = """usage: python -m mifo_verl.train experiment=<name> [setting=value ...]
 
@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> int:
             print(f"warning: {warning}")
         checked.raise_errors()
         print_bad_rows(checked)
-        from mifo_verl.bridge.launch import launch  # imports verl, which reads the environment
+        from mifo_verl.run.launch import launch  # imports verl, which reads the environment
 
         return launch(config.node, lambda folder: write_data(checked, folder))
     except ConfigError as error:

@@ -82,7 +82,7 @@ def count_demonstrations(path: str | Path) -> tuple[int, int]:
 
 
 def _schema(path: str | Path, setting: str) -> pa.Schema:
-    require(Path(path).is_file(), setting, path, "a file that exists", "python -m mifo_verl.data makes one")
+    require(Path(path).is_file(), setting, path, "a file that exists", "python -m mifo_verl.tools.prepare makes one")
     try:
         return pq.read_schema(path)
     except pa.ArrowException as error:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from mifo_verl.coordinates import BITS, ShardRange, random_bits
+from mifo_verl.method.coordinates import BITS, ShardRange, random_bits
 from mifo_verl.registry import Registry
 
 

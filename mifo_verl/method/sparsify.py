@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mifo_verl.coordinates import BITS, ShardRange, random_bits
+from mifo_verl.method.coordinates import BITS, ShardRange, random_bits
 
 _CHUNK = 1 << 24
 """Coordinates drawn at a time: 8 bytes each, a few times over."""

@@ -7,8 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-from mifo_verl.bridge.compose import compose_config
-from mifo_verl.bridge.records import CONFIG, SUMMARY, RunRecords
+from mifo_verl.compose import compose_config
+from mifo_verl.run.journal import CONFIG, SUMMARY, RunRecords
 
 
 def main(overrides: list[str]) -> int:

@@ -22,9 +22,9 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from mifo_verl.bridge.compose import ConfigError, compose_config
-from mifo_verl.bridge.preflight import check_run
-from mifo_verl.data.addition import rows
+from mifo_verl.checks.preflight import check_run
+from mifo_verl.compose import ConfigError, compose_config
+from mifo_verl.tools.prepare.addition import rows
 
 FOLDER = Path(__file__).parents[1] / "mistakes"
 MODEL = Path(__file__).parents[2] / "mifo_verl" / "data" / "addition_start"

@@ -10,12 +10,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from mifo_verl.bridge.checks import memory
-from mifo_verl.bridge.checks.findings import Findings, NotChecked, Status
-from mifo_verl.bridge.checks.run import Run
-from mifo_verl.bridge.compose import compose_config
-from mifo_verl.bridge.preflight import CHECKS, check_run, write_data
 from mifo_verl.check import main
+from mifo_verl.checks import memory
+from mifo_verl.checks.findings import Findings, NotChecked, Status
+from mifo_verl.checks.preflight import CHECKS, check_run, write_data
+from mifo_verl.checks.run import Run
+from mifo_verl.compose import compose_config
 from mifo_verl.train import main as train
 from tests.configs.mistakes import MODEL, TRAIN, Mistake, overrides_of
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from mifo_verl.data.addition import rows
 from mifo_verl.data.parquet import write_rows
+from mifo_verl.tools.prepare.addition import rows
 from mifo_verl.train import main
 
 START = Path(__file__).parents[2] / "mifo_verl" / "data" / "addition_start"
@@ -58,7 +58,7 @@ WRONG = [
         "data.train_files=/no/such.parquet must be an existing",
         "",
     ),
-    (["data.val_files=/no/such.parquet"], "data.val_files=/no/such.parquet must be an existing", "mifo_verl.data"),
+    (["data.val_files=/no/such.parquet"], "data.val_files=/no/such.parquet must be an existing", "mifo_verl.tools.prepare"),
     (["data.train_files={data}/without.parquet"], "must be data with demonstrations in the column target", "never"),
     (["data.train_files={data}/broken.parquet"], "data.train_files={data}/broken.parquet", "parquet"),
     (["trainer.v1.trainer_mode=sync"], "trainer.v1.trainer_mode=sync must be mifo", "verl.trainer.main_ppo"),

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from mifo_verl.bridge.compose import compose_config, config_folder
+from mifo_verl.compose import compose_config, config_folder
 from mifo_verl.config import build_config
 from mifo_verl.method.freezing import NoFreeze, StrictFreeze
 from mifo_verl.method.importance import AbsChange, RandomImportance

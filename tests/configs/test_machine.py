@@ -2,7 +2,7 @@
 
 import pytest
 
-from mifo_verl.bridge.checks.machine import _is_logged_in, visible_gpus
+from mifo_verl.checks.machine import _is_logged_in, visible_gpus
 
 
 @pytest.fixture

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from mifo_verl.bridge.checks.findings import Status
-from mifo_verl.bridge.checks.memory import plan_of as memory_plan_of
-from mifo_verl.bridge.checks.probes import plan_of
-from mifo_verl.bridge.checks.run import Run
-from mifo_verl.bridge.compose import compose_config
-from mifo_verl.bridge.preflight import check_run
+from mifo_verl.checks.findings import Status
+from mifo_verl.checks.memory import plan_of as memory_plan_of
+from mifo_verl.checks.preflight import check_run
+from mifo_verl.checks.probes import plan_of
+from mifo_verl.checks.run import Run
+from mifo_verl.compose import compose_config
 from tests.configs.test_check import given
 
 

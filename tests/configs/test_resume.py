@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from mifo_verl.bridge.checkpoint_store import CheckpointStore
-from mifo_verl.bridge.checks.findings import Finding, Status
-from mifo_verl.bridge.compose import ConfigError, compose_config
-from mifo_verl.bridge.preflight import check_run
-from mifo_verl.bridge.records import CONFIG
-from mifo_verl.bridge.resume import check_resume, own_checkpoints, run_facts
-from mifo_verl.data.addition import rows
+from mifo_verl.checks.findings import Finding, Status
+from mifo_verl.checks.preflight import check_run
+from mifo_verl.compose import ConfigError, compose_config
 from mifo_verl.data.parquet import write_rows
+from mifo_verl.run.checkpoints import CheckpointStore
+from mifo_verl.run.journal import CONFIG
+from mifo_verl.run.resume import check_resume, own_checkpoints, run_facts
+from mifo_verl.tools.prepare.addition import rows
 
 
 @pytest.fixture(scope="module")

@@ -12,17 +12,17 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mifo_verl.bridge.compose import ConfigError, compose_config, compose_seeds, config_folder
-from mifo_verl.bridge.expand import expand
-from mifo_verl.data.tiny_model import START_MODEL
-from mifo_verl.sweep import forgetting as forgetting_stages
-from mifo_verl.sweep.__main__ import main
-from mifo_verl.sweep.definition import Definition, Question, parse, read_definition
-from mifo_verl.sweep.forgetting import forgetting as run_forgetting
-from mifo_verl.sweep.forgetting import main as forgetting
-from mifo_verl.sweep.plan import arm_label, plan
-from mifo_verl.sweep.run import Runner
-from mifo_verl.sweep.store import read_sweep, write_sweep
+from mifo_verl.compose import ConfigError, compose_config, compose_seeds, config_folder
+from mifo_verl.tools.prepare.tiny_model import START_MODEL
+from mifo_verl.tools.sweep import forgetting as forgetting_stages
+from mifo_verl.tools.sweep.__main__ import main
+from mifo_verl.tools.sweep.definition import Definition, Question, parse, read_definition
+from mifo_verl.tools.sweep.expand import expand
+from mifo_verl.tools.sweep.forgetting import forgetting as run_forgetting
+from mifo_verl.tools.sweep.forgetting import main as forgetting
+from mifo_verl.tools.sweep.plan import arm_label, plan
+from mifo_verl.tools.sweep.run import Runner
+from mifo_verl.tools.sweep.store import read_sweep, write_sweep
 
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_train.py")))
 
@@ -393,5 +393,5 @@ def test_forgetting_goes_on_from_the_weights_after_rl_and_every_method_from_the_
     assert (first["total_training_steps"], first["save_freq"]) == (4, 4)
     plan_of_after = read_sweep(tmp_path / "f" / "after")
     assert plan_of_after["baseline"] == "rl_only" and plan_of_after["command"].startswith(
-        "python -m mifo_verl.analyze forg"
+        "python -m mifo_verl.tools.analyze forg"
     )

@@ -7,10 +7,10 @@ import torch
 from verl.trainer.ppo.utils import need_critic
 from verl.trainer.ppo.v1 import replay_buffer
 
-from mifo_verl.bridge.budget import Spending
-from mifo_verl.bridge.compose import compose_config
-from mifo_verl.bridge.critic import has_critic
-from mifo_verl.bridge.replay import OrderedReplayBuffer
+from mifo_verl.compose import compose_config
+from mifo_verl.run.budget import Spending
+from mifo_verl.verl.critic import has_critic
+from mifo_verl.verl.replay import OrderedReplayBuffer
 
 STEP = {"discarded_rollouts": 0, "prompt_tokens": 40, "response_tokens": 60}
 

@@ -9,8 +9,8 @@ from verl.utils.tracking import Tracking
 from verl.workers.config import FSDPOptimizerConfig
 from verl.workers.config import actor as actor_config
 
-from mifo_verl.bridge.checks.machine import TRACKERS
-from mifo_verl.bridge.checks.ranges import ACTOR, CHOICES, OPTIM
+from mifo_verl.checks.machine import TRACKERS
+from mifo_verl.checks.ranges import ACTOR, CHOICES, OPTIM
 
 
 def test_trackers():

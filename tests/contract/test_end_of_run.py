@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
-from mifo_verl.bridge.records import RunRecords, read_lines
-from mifo_verl.bridge.trainer import MifoTrainer
+from mifo_verl.run.journal import RunRecords, read_lines
+from mifo_verl.verl.trainer import MifoTrainer
 
 
 def test_the_validation_at_the_end_can_write_its_answers_after_the_loop_has_closed_the_writer(monkeypatch):

@@ -7,12 +7,12 @@ import torch
 from tensordict import NonTensorData, NonTensorStack, TensorDict
 from transfer_queue import KVBatchMeta
 
-from mifo_verl.bridge import hard_prompts
-from mifo_verl.bridge.hard_prompts import HardPrompts
-from mifo_verl.bridge.replay import OrderedReplayBuffer
 from mifo_verl.method.buffer import DemonstrationBuffer
 from mifo_verl.method.prompt_selection import MaxAccuracy
 from mifo_verl.rewards.boxed import compute_score
+from mifo_verl.verl import hard_prompts
+from mifo_verl.verl.hard_prompts import HardPrompts
+from mifo_verl.verl.replay import OrderedReplayBuffer
 
 
 class Characters:

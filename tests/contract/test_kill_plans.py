@@ -10,7 +10,7 @@ from collections import Counter
 import psutil
 import pytest
 
-from mifo_verl.bridge import faults
+from mifo_verl.run import faults
 from tests.faults import __main__ as kills
 from tests.faults.__main__ import AT_RANDOM, POINTS, UNPLANNED, Launch, judged, main, planned, run_chain
 

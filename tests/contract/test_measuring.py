@@ -8,15 +8,15 @@ from omegaconf import OmegaConf
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
-from mifo_verl.bridge import engine as engines
-from mifo_verl.bridge.checkpoint import ControllerState, SftProgress
-from mifo_verl.bridge.compose import compose_config
-from mifo_verl.bridge.probe_data import measured_on
-from mifo_verl.bridge.probe_types import Before, HeldOut
-from mifo_verl.bridge.trainer import MifoTrainer
+from mifo_verl.compose import compose_config
 from mifo_verl.config import build_config
 from mifo_verl.method.buffer import DemonstrationBuffer
+from mifo_verl.probes.data import measured_on
+from mifo_verl.probes.types import Before, HeldOut
 from mifo_verl.types import BufferEntry, SftExample
+from mifo_verl.verl import engine as engines
+from mifo_verl.verl.checkpoint import ControllerState, SftProgress
+from mifo_verl.verl.trainer import MifoTrainer
 
 
 def test_without_a_start_of_the_interval_no_kl_to_it_is_taken(monkeypatch):

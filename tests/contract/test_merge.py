@@ -7,8 +7,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mifo_verl.bridge.merge import merged_folder
-from mifo_verl.data.tiny_model import START_MODEL
+from mifo_verl.tools.prepare.tiny_model import START_MODEL
+from mifo_verl.verl.merge import merged_folder
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,12 @@ from dataclasses import asdict
 
 import pytest
 
-from mifo_verl.bridge.probe_data import held_out
-from mifo_verl.bridge.probe_step import RowSums
-from mifo_verl.bridge.probe_types import Answer, Asked, Before, HeldOut
-from mifo_verl.bridge.probes import Probes
 from mifo_verl.config import ProbeConfig
 from mifo_verl.data.sft_batch import Rejection
+from mifo_verl.probes.data import held_out
+from mifo_verl.probes.probes import Probes
+from mifo_verl.probes.step import RowSums
+from mifo_verl.probes.types import Answer, Asked, Before, HeldOut
 from mifo_verl.types import BufferEntry, PromptGroup, SftExample
 
 DEMONSTRATIONS = [SftExample("d0", (1,), (1, 2), "a"), SftExample("d1", (1,), (1, 2, 3, 4), "b")]

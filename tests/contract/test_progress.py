@@ -7,9 +7,9 @@ import time
 import pytest
 from omegaconf import OmegaConf
 
-from mifo_verl.bridge import progress
-from mifo_verl.bridge.progress import ProgressDisplay, print_summary
-from mifo_verl.bridge.records import RunRecords
+from mifo_verl.run import display as progress
+from mifo_verl.run.display import ProgressDisplay, print_summary
+from mifo_verl.run.journal import RunRecords
 from tests.unit.example_run import ExampleRun, make_data
 
 SFT = {"step": 1, "phase": "sft", "interval": 1, "kept_share": 0.2, "frozen_share": 0.5}

@@ -8,16 +8,17 @@ import time
 import pytest
 from omegaconf import OmegaConf
 
-from mifo_verl.bridge import launch, run_folder, stacks
-from mifo_verl.bridge.compose import ConfigError, compose_config
-from mifo_verl.bridge.run_folder import LAUNCH_LOCK, RunFolder
+from mifo_verl.compose import ConfigError, compose_config
+from mifo_verl.run import folder as run_folder
+from mifo_verl.run import launch, stacks
+from mifo_verl.run.folder import LAUNCH_LOCK, RunFolder
 
 LAUNCHED = (
-    "import sys; from pathlib import Path; from mifo_verl.bridge.run_folder import RunFolder; "
+    "import sys; from pathlib import Path; from mifo_verl.run.folder import RunFolder; "
     "r = RunFolder(Path(sys.argv[1]), True); print(1, flush=True); input()"
 )
 CONTROLLED = (
-    "import sys; from mifo_verl.bridge.records import RunRecords; r = RunRecords(sys.argv[1]); r.lock(); "
+    "import sys; from mifo_verl.run.journal import RunRecords; r = RunRecords(sys.argv[1]); r.lock(); "
     "print(1, flush=True); input()"
 )
 

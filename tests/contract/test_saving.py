@@ -14,19 +14,19 @@ import torch
 from omegaconf import OmegaConf
 from ray.exceptions import RayTaskError
 
-from mifo_verl.bridge import launch as launching
-from mifo_verl.bridge.budget import Spending
-from mifo_verl.bridge.checkpoint import ControllerState, SftProgress, save_shards
-from mifo_verl.bridge.checkpoint_store import LATEST, verify
-from mifo_verl.bridge.compose import compose_config
-from mifo_verl.bridge.records import CONFIG, EVENTS, ORIGIN, VALIDATION, RunRecords, read_lines
-from mifo_verl.bridge.saving import NotSaved, SavingTrainer, Stopped
-from mifo_verl.bridge.trainer import MifoTrainer
-from mifo_verl.bridge.watchdog import Watchdog
+from mifo_verl.compose import compose_config
 from mifo_verl.config import CheckpointConfig, WatchdogConfig
-from mifo_verl.data.addition import rows
 from mifo_verl.data.parquet import write_rows
+from mifo_verl.run import launch as launching
+from mifo_verl.run.budget import Spending
+from mifo_verl.run.checkpoints import LATEST, verify
+from mifo_verl.run.journal import CONFIG, EVENTS, ORIGIN, VALIDATION, RunRecords, read_lines
+from mifo_verl.run.watchdog import Watchdog
+from mifo_verl.tools.prepare.addition import rows
 from mifo_verl.types import BufferEntry, PromptGroup, SftExample
+from mifo_verl.verl.checkpoint import ControllerState, SftProgress, save_shards
+from mifo_verl.verl.saving import NotSaved, SavingTrainer, Stopped
+from mifo_verl.verl.trainer import MifoTrainer
 
 ENGINE = ("model", "optim", "extra_state")
 

@@ -3,9 +3,10 @@
 import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError
 
-from mifo_verl.bridge import processes, signs_of_life
-from mifo_verl.bridge.processes import Look, Place, look_at_all
-from mifo_verl.bridge.signs_of_life import Lost, SignsOfLife
+from mifo_verl.run import liveness as signs_of_life
+from mifo_verl.run import processes
+from mifo_verl.run.liveness import Lost, SignsOfLife
+from mifo_verl.run.processes import Look, Place, look_at_all
 
 
 class Method:

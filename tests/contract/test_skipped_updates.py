@@ -8,12 +8,12 @@ from verl.trainer.ppo.v1.utils import MetricsAggregator
 from verl.utils.metric import reduce_metrics
 from verl.utils.py_functional import append_to_dict
 
-from mifo_verl.bridge.engine import MifoCriticEngine, MifoEngine
-from mifo_verl.bridge.sft_phase import sft_metrics
-from mifo_verl.bridge.skipped_updates import MAX_SKIPPED, SkippedUpdatesMixin
-from mifo_verl.bridge.trainer import MifoTrainer
-from mifo_verl.bridge.watchdog import CannotGoOn
 from mifo_verl.config import WatchdogConfig
+from mifo_verl.run.watchdog import CannotGoOn
+from mifo_verl.verl.engine import MifoCriticEngine, MifoEngine
+from mifo_verl.verl.sft_phase import sft_metrics
+from mifo_verl.verl.skipped_updates import MAX_SKIPPED, SkippedUpdatesMixin
+from mifo_verl.verl.trainer import MifoTrainer
 
 NAN, INF = math.nan, math.inf
 

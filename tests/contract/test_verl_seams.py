@@ -25,7 +25,7 @@ def test_verl_loads_the_plug_in_by_its_entry_point():
 def test_the_cpu_platform_has_every_method_that_verl_asks_for():
     from verl.plugin.platform import PlatformRegistry, get_platform
 
-    from mifo_verl.bridge.cpu import PlatformCPU
+    from mifo_verl.cpu.platform import PlatformCPU
 
     assert PlatformRegistry.get("cpu") is PlatformCPU and not PlatformCPU.__abstractmethods__
     platform = get_platform()
@@ -92,7 +92,7 @@ def test_the_trainer_mode_is_compared_with_the_word_sync():
 def test_our_trainer_is_registered_under_mifo():
     from verl.trainer.ppo.v1.trainer_base import get_trainer_cls
 
-    from mifo_verl.bridge.trainer import MifoTrainer
+    from mifo_verl.verl.trainer import MifoTrainer
 
     assert get_trainer_cls("mifo") is MifoTrainer
 
@@ -119,7 +119,7 @@ def test_the_worker_takes_our_training_worker_and_any_loss_function():
 def test_the_engine_is_ours_on_the_cpu_and_on_nvidia_gpus():
     from verl.workers.engine import EngineRegistry
 
-    from mifo_verl.bridge.engine import MifoCriticEngine, MifoEngine
+    from mifo_verl.verl.engine import MifoCriticEngine, MifoEngine
 
     for model_type, ours in (("language_model", MifoEngine), ("value_model", MifoCriticEngine)):
         engines = EngineRegistry._engines[model_type]["fsdp2"]
@@ -154,7 +154,7 @@ def test_rollouts_are_found_by_name():
     from verl.workers.rollout.base import get_rollout_class
     from verl.workers.rollout.replica import get_rollout_replica_class
 
-    from mifo_verl.bridge import rollout
+    from mifo_verl.cpu import rollout
 
     rollout.register()
     assert get_rollout_class("transformers") is rollout.TransformersRollout

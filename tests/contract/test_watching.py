@@ -11,18 +11,18 @@ import pytest
 from omegaconf import OmegaConf
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
-from mifo_verl.bridge import task_runner
-from mifo_verl.bridge import watchdog as module
-from mifo_verl.bridge.compose import compose_config
-from mifo_verl.bridge.records import RunRecords, read_lines
-from mifo_verl.bridge.saving import Stopped
-from mifo_verl.bridge.sft_phase import SftPhase
-from mifo_verl.bridge.signs_of_life import Lost
-from mifo_verl.bridge.trainer import MifoTrainer
-from mifo_verl.bridge.watchdog import CannotGoOn, Watchdog
+from mifo_verl.compose import compose_config
 from mifo_verl.config import WatchdogConfig, build_config
 from mifo_verl.method.buffer import DemonstrationBuffer
+from mifo_verl.run import watchdog as module
+from mifo_verl.run.journal import RunRecords, read_lines
+from mifo_verl.run.liveness import Lost
+from mifo_verl.run.watchdog import CannotGoOn, Watchdog
 from mifo_verl.types import BufferEntry, SftExample
+from mifo_verl.verl import task_runner
+from mifo_verl.verl.saving import Stopped
+from mifo_verl.verl.sft_phase import SftPhase
+from mifo_verl.verl.trainer import MifoTrainer
 from tests.waiting import wait_until
 
 

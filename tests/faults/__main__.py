@@ -28,7 +28,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from mifo_verl.bridge.faults import DRIVER, ROLES, kill
+from mifo_verl.run.faults import DRIVER, ROLES, kill
 
 REPOSITORY = Path(__file__).parents[2]
 RUN = [
@@ -71,7 +71,7 @@ POINTS = [
     "validation:1",
     "exit:1",
 ]
-"""Points of ``mifo_verl.bridge.faults``. What gets STOP is what the watchdog has to find and end; TERM asks for a stop."""
+"""Points of ``mifo_verl.run.faults``. What gets STOP is what the watchdog has to find and end; TERM asks for a stop."""
 
 AT_RANDOM = ["driver", *ROLES]
 """Roles, one process of which is killed at a random moment."""

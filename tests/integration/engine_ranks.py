@@ -35,7 +35,7 @@ def _rank(rank: int, function: Callable[..., Any], num_ranks: int, folder: str, 
 
 @cache
 def _quickstart() -> Any:
-    from mifo_verl.bridge.compose import compose_config
+    from mifo_verl.compose import compose_config
 
     return compose_config(["experiment=quickstart"]).node
 
@@ -46,8 +46,8 @@ def make_engine(settings: dict[str, Any]) -> Any:
     from verl.utils.config import omega_conf_to_dataclass
     from verl.workers.engine import EngineRegistry
 
-    from mifo_verl.bridge.engine import register_engines
     from mifo_verl.config import build_config
+    from mifo_verl.verl.engine import register_engines
 
     register_engines()
     config = deepcopy(_quickstart())
@@ -86,7 +86,7 @@ def batch_of(made: list[SftExample], engine: Any, rows_a_rank: int = 1, **settin
     """This rank's part of one SFT update, as the dispatch of verl would cut it."""
     from verl.utils import tensordict_utils as tu
 
-    from mifo_verl.bridge.sft_step import BatchCut, sft_batch
+    from mifo_verl.verl.sft_step import BatchCut, sft_batch
 
     num_ranks = dist.get_world_size()
     batch = sft_batch(made, list(range(len(made))), BatchCut(num_ranks, rows_a_rank, pad_token_id=0))
@@ -97,7 +97,7 @@ def batch_of(made: list[SftExample], engine: Any, rows_a_rank: int = 1, **settin
 
 def update(engine: Any, made: list[SftExample], rows_a_rank: int = 1, **settings: Any) -> dict[str, Any]:
     """One SFT update; returns verl's output (loss of every micro-batch, metrics)."""
-    from mifo_verl.bridge.sft_step import SftLossOfBatch
+    from mifo_verl.verl.sft_step import SftLossOfBatch
 
     settings = settings or {"use_dynamic_bsz": True, "max_token_len_per_gpu": 4096}
     with engine.train_mode():

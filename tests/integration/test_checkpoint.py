@@ -6,10 +6,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from mifo_verl.bridge.checkpoint import ControllerState, SftProgress, load_controller, save_controller
-from mifo_verl.bridge.probe_types import Accuracies, Answer, Before
-from mifo_verl.inspect.tokens import TokenSummary
+from mifo_verl.probes.tokens import TokenSummary
+from mifo_verl.probes.types import Accuracies, Answer, Before
 from mifo_verl.types import BufferEntry, PromptGroup, SftExample
+from mifo_verl.verl.checkpoint import ControllerState, SftProgress, load_controller, save_controller
 from tests.integration.engine_ranks import examples, full, make_engine, run_on_ranks, update
 
 SEPARATE = {"mifo.sft.optimizer": "separate", "mifo.sft.lr": 1e-3}

@@ -14,12 +14,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pyarrow.parquet as pq
 import pytest
 
-from mifo_verl.data import addition
 from mifo_verl.data.demonstrations import demonstration_of, prompt_id_of
 from mifo_verl.data.parquet import check_columns, count_demonstrations, write_rows
-from mifo_verl.demonstrations.__main__ import fill, main, parse
-from mifo_verl.demonstrations.client import Endpoint, EndpointError, Unanswered
 from mifo_verl.rewards import boxed
+from mifo_verl.tools.demonstrations.__main__ import fill, main, parse
+from mifo_verl.tools.demonstrations.client import Endpoint, EndpointError, Unanswered
+from mifo_verl.tools.prepare import addition
 
 pytestmark = pytest.mark.alone
 

@@ -146,7 +146,7 @@ def test_without_freezing_there_is_no_mask_and_all_weights_move(on_two_ranks):
 
 def _norms() -> tuple[float, float, float]:
     """The norm that the update clips by, and the gradient's norm over the free and over all coordinates."""
-    from mifo_verl.bridge.sft_step import SftLossOfBatch
+    from mifo_verl.verl.sft_step import SftLossOfBatch
 
     engine = make_engine(MOVING)
     engine.begin_interval()
@@ -195,7 +195,7 @@ def _reference_and_engine() -> tuple[float, float, list[float], list[float]]:
     """Loss and entropy sums by a plain forward pass, one example at a time, and by the engine."""
     from transformers import AutoModelForCausalLM
 
-    from mifo_verl.bridge.sft_step import SftLossOfBatch, rows_of
+    from mifo_verl.verl.sft_step import SftLossOfBatch, rows_of
     from tests.integration.engine_ranks import _quickstart
 
     model = AutoModelForCausalLM.from_pretrained(_quickstart().actor_rollout_ref.model.path, dtype=torch.float32)
@@ -228,7 +228,7 @@ def _packed_and_padded() -> list[dict[str, list[float]]]:
     """Entropy and KL to other logits: one sequence at a time, of padded logits, of packed ones with 3 tokens more."""
     from verl.utils import tensordict_utils as tu
 
-    from mifo_verl.bridge.engine import POLICY_SHIFT, SELECTION_ENTROPY
+    from mifo_verl.verl.engine import POLICY_SHIFT, SELECTION_ENTROPY
 
     engine = make_engine({})
     batch = batch_of(examples(3), engine)
@@ -300,7 +300,7 @@ def test_the_mask_is_the_same_on_1_2_and_4_ranks():
 def _loss_and_gradient(
     rows_a_rank: int, cut: dict[str, Any], settings: dict[str, Any]
 ) -> tuple[float, list[torch.Tensor]]:
-    from mifo_verl.bridge.sft_step import SftLossOfBatch, rows_of
+    from mifo_verl.verl.sft_step import SftLossOfBatch, rows_of
 
     engine = make_engine(settings)
     batch = batch_of(examples(7), engine, rows_a_rank, **cut)

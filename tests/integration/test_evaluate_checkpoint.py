@@ -41,7 +41,7 @@ def run(*command: str) -> None:
 def folder(tmp_path_factory) -> Path:
     """A run of two steps with an SFT phase, its data beside it."""
     folder = tmp_path_factory.mktemp("runs") / "curve"
-    run("mifo_verl.data", "addition", f"out={folder}/data", "train=3,60,60,3,3", "val=4,40,40,2,2")
+    run("mifo_verl.tools.prepare", "addition", f"out={folder}/data", "train=3,60,60,3,3", "val=4,40,40,2,2")
     files = [
         f"data.{split}_files={folder}/data/{name}.parquet"
         for split, name in (("train", "train"), ("val", "validation"))
@@ -53,7 +53,7 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def table(folder) -> dict[str, Any]:
     entry = f"benchmarks=[{folder}/data/validation.parquet]"
-    run("mifo_verl.evaluate", f"model={folder}/run", entry, f"out={folder}/evaluation", *EVALUATE)
+    run("mifo_verl.tools.evaluate", f"model={folder}/run", entry, f"out={folder}/evaluation", *EVALUATE)
     [model] = json.loads((folder / "evaluation" / "results.json").read_text())["models"]
     return model
 
@@ -73,7 +73,7 @@ def test_the_newest_checkpoint_of_the_run_was_converted_and_named(folder, table)
 
 
 def test_the_trained_model_is_no_longer_the_one_it_began_with(folder, table):
-    from mifo_verl.data.tiny_model import START_MODEL
-    from mifo_verl.evaluate.models import digest_of
+    from mifo_verl.tools.evaluate.models import digest_of
+    from mifo_verl.tools.prepare.tiny_model import START_MODEL
 
     assert table["digest"] != digest_of(START_MODEL)

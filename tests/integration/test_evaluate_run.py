@@ -12,16 +12,16 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from mifo_verl.data import addition
 from mifo_verl.data.demonstrations import prompt_id_of
 from mifo_verl.data.parquet import write_rows
-from mifo_verl.data.tiny_model import START_MODEL
-from mifo_verl.evaluate.__main__ import evaluate, main
-from mifo_verl.evaluate.questions import load_set
-from mifo_verl.evaluate.run import requests
-from mifo_verl.evaluate.settings import Settings, parse_settings
-from mifo_verl.generation.streams import stable_seed, validation_streams
+from mifo_verl.loop.streams import stable_seed, validation_streams
 from mifo_verl.rewards import boxed
+from mifo_verl.tools.evaluate.__main__ import evaluate, main
+from mifo_verl.tools.evaluate.questions import load_set
+from mifo_verl.tools.evaluate.run import requests
+from mifo_verl.tools.evaluate.settings import Settings, parse_settings
+from mifo_verl.tools.prepare import addition
+from mifo_verl.tools.prepare.tiny_model import START_MODEL
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -129,7 +129,7 @@ def test_another_question_under_the_same_id_is_another_generation(tmp_path):
 
 def run_and_kill(parquet, out, at_least):
     """An evaluation in a process of its own, killed as soon as so many generations are kept."""
-    command = [sys.executable, "-m", "mifo_verl.evaluate", f"model={START_MODEL}", f"benchmarks=[{parquet}]"]
+    command = [sys.executable, "-m", "mifo_verl.tools.evaluate", f"model={START_MODEL}", f"benchmarks=[{parquet}]"]
     command += [
         f"out={out}",
         "samples=4",

@@ -16,14 +16,14 @@ pytest.importorskip("datasets")
 CARD = "---\nconfigs:\n- config_name: main\n  data_files:\n  - split: train\n    path: main/train-*\n---\n"
 READ = """
 import json, sys
-from mifo_verl.data.sources import read_records
+from mifo_verl.tools.prepare.sources import read_records
 try:
     print(json.dumps(list(read_records("train", sys.argv[1]))))
 except ValueError as error:
     print(error)
 """
 LOAD = """
-from mifo_verl.evaluate.questions import load_set
+from mifo_verl.tools.evaluate.questions import load_set
 try:
     questions = load_set("aime24", None, 1, None).questions
     print(len(questions), questions[0].text, questions[0].answer)

@@ -9,10 +9,10 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from mifo_verl.analyze.updates import update_norms
-from mifo_verl.inspect.checkpoint import FreezeSettings, checkpoint_mask
-from mifo_verl.inspect.parameters import layer_of
-from mifo_verl.inspect.sources import open_weights
+from mifo_verl.probes.parameters import layer_of
+from mifo_verl.tools.analyze.updates import update_norms
+from mifo_verl.tools.inspect.checkpoint import FreezeSettings, checkpoint_mask
+from mifo_verl.tools.inspect.sources import open_weights
 from tests.integration.engine_ranks import examples, full, make_engine, run_on_ranks, update
 
 MOVING = {"actor_rollout_ref.actor.optim.lr": 1e-3, "mifo.sft.lr": 2e-4}
@@ -143,7 +143,7 @@ def test_per_tensor_freezes_half_of_every_tensor(on_two_ranks: dict[str, list[di
 
 def _tokens(settings: dict[str, Any]) -> tuple[list[Any], dict[int, Any]]:
     """All ranks' rows and tokens of one update of seven demonstrations, whose batch is filled up to eight."""
-    from mifo_verl.bridge.sft_step import rows_of, tokens_of
+    from mifo_verl.verl.sft_step import rows_of, tokens_of
 
     engine = make_engine(MOVING | settings)
     metrics = update(engine, examples(7))["metrics"]

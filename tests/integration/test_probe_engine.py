@@ -19,9 +19,9 @@ def _probe(engine: Any, with_shift: bool, **sizes: Any) -> list[Any]:
     """The sums by row, as the worker asks for them."""
     from verl.utils import tensordict_utils as tu
 
-    from mifo_verl.bridge.probe_step import SumsOfBatch, probe_batch
-    from mifo_verl.bridge.sft_step import ROWS as KEY
-    from mifo_verl.bridge.sft_step import BatchCut
+    from mifo_verl.probes.step import SumsOfBatch, probe_batch
+    from mifo_verl.verl.sft_step import ROWS as KEY
+    from mifo_verl.verl.sft_step import BatchCut
 
     num_ranks = dist.get_world_size()
     rows = [(one.prompt_ids, one.response_ids) for one in examples(ROWS)]

@@ -6,12 +6,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from mifo_verl.analyze.__main__ import main
-from mifo_verl.data import addition
 from mifo_verl.data.parquet import write_rows
-from mifo_verl.data.tiny_model import START_MODEL
-from mifo_verl.evaluate.__main__ import evaluate
-from mifo_verl.evaluate.settings import Settings
+from mifo_verl.tools.analyze.__main__ import main
+from mifo_verl.tools.evaluate.__main__ import evaluate
+from mifo_verl.tools.evaluate.settings import Settings
+from mifo_verl.tools.prepare import addition
+from mifo_verl.tools.prepare.tiny_model import START_MODEL
 
 
 def test_every_pruned_model_is_evaluated_and_shown_by_its_rate(tmp_path: Path, capsys):

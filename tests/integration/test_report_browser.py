@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mifo_verl.report.write import write, write_report
+from mifo_verl.tools.report.write import write, write_report
 from tests.unit.example_run import ExampleRun, make_data
 
 CHROMIUM = next(

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from mifo_verl.rewards import lines, math
-from mifo_verl.rewards.__main__ import main
+from mifo_verl.rewards import math
 from mifo_verl.rewards.verdict import Verdict, binary
+from mifo_verl.tools.score import lines
+from mifo_verl.tools.score.__main__ import main
 
 COMMAND = [sys.executable, "-m", "mifo_verl.rewards"]
 

@@ -17,9 +17,9 @@ from ray.exceptions import RayTaskError
 from verl.workers.rollout.base import get_rollout_class
 from verl.workers.rollout.replica import TokenOutput, get_rollout_replica_class
 
-from mifo_verl.bridge.compose import compose_config
-from mifo_verl.bridge.rollout import register
-from mifo_verl.generation.streams import stable_seed, training_streams, validation_streams
+from mifo_verl.compose import compose_config
+from mifo_verl.cpu.rollout import register
+from mifo_verl.loop.streams import stable_seed, training_streams, validation_streams
 
 pytestmark = pytest.mark.alone
 

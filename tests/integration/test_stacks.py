@@ -11,14 +11,14 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from mifo_verl.bridge import stacks
-from mifo_verl.bridge.processes import end, look, on_node, place
+from mifo_verl.run import stacks
+from mifo_verl.run.processes import end, look, on_node, place
 from mifo_verl.stacks import main
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.alone
 
-LISTEN = "from mifo_verl.bridge.stacks import listen; import threading, time; listen(); print(1, flush=True)"
+LISTEN = "from mifo_verl.run.stacks import listen; import threading, time; listen(); print(1, flush=True)"
 BUSY = f"""{LISTEN}
 def rollout():
     while True: pass

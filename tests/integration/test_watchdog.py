@@ -9,11 +9,12 @@ import time
 import pytest
 import ray
 
-from mifo_verl.bridge import signs_of_life, task_runner
-from mifo_verl.bridge import watchdog as module
-from mifo_verl.bridge.saving import Stopped
-from mifo_verl.bridge.watchdog import CannotGoOn, Watchdog
 from mifo_verl.config import WatchdogConfig
+from mifo_verl.run import liveness as signs_of_life
+from mifo_verl.run import watchdog as module
+from mifo_verl.run.watchdog import CannotGoOn, Watchdog
+from mifo_verl.verl import task_runner
+from mifo_verl.verl.saving import Stopped
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.alone
@@ -199,7 +200,7 @@ def test_a_stage_has_its_own_time_before_it_is_late(watched):
 
 
 def test_while_a_run_starts_it_says_what_ray_has_free():
-    from mifo_verl.bridge.trainer import MifoTrainer
+    from mifo_verl.verl.trainer import MifoTrainer
 
     assert MifoTrainer._waiting_for(None, "start-up") == "what Ray has: 4 of 4 CPU, 0 of 0 GPU free"
     assert MifoTrainer._waiting_for(None, "weight sync") == ""

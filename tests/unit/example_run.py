@@ -9,20 +9,20 @@ from typing import Any
 
 import yaml
 
-from mifo_verl.bridge.records import (
+from mifo_verl.data.demonstrations import demonstration_of, prompt_id_of
+from mifo_verl.data.parquet import write_rows
+from mifo_verl.probes.columns import COUNTS
+from mifo_verl.probes.tokens import TokenSummary
+from mifo_verl.run.journal import (
     CONFIG,
     RunRecords,
     finish_summary,
     ledger_line,
     lines_sha256,
 )
-from mifo_verl.data import addition
-from mifo_verl.data.demonstrations import demonstration_of, prompt_id_of
-from mifo_verl.data.parquet import write_rows
-from mifo_verl.inspect.columns import COUNTS
-from mifo_verl.inspect.tokens import TokenSummary
-from mifo_verl.ledger.audit import audit
-from mifo_verl.ledger.read import read_run
+from mifo_verl.tools.ledger.audit import audit
+from mifo_verl.tools.ledger.read import read_run
+from mifo_verl.tools.prepare import addition
 from mifo_verl.types import BufferEntry, PromptGroup, SftExample
 
 ROLLOUTS = 8

@@ -4,9 +4,9 @@ from random import Random
 
 import pytest
 
-from mifo_verl.data.addition import LEVELS, column_addition, distinct_pairs, draw_pairs, rows, split_of
 from mifo_verl.data.demonstrations import demonstration_of, prompt_id_of
 from mifo_verl.rewards.boxed import is_correct
+from mifo_verl.tools.prepare.addition import LEVELS, column_addition, distinct_pairs, draw_pairs, rows, split_of
 
 
 @pytest.mark.parametrize(

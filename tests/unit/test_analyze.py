@@ -8,13 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mifo_verl.analyze import prune as pruning
-from mifo_verl.analyze.__main__ import main
-from mifo_verl.analyze.overlap import support_overlap
-from mifo_verl.analyze.prune import prune, write_pruned
-from mifo_verl.analyze.subspace import principal_angles, rotation, subspace
-from mifo_verl.analyze.updates import update_norms
-from mifo_verl.inspect.sources import common_names, open_weights
+from mifo_verl.tools.analyze import prune as pruning
+from mifo_verl.tools.analyze.__main__ import main
+from mifo_verl.tools.analyze.overlap import support_overlap
+from mifo_verl.tools.analyze.prune import prune, write_pruned
+from mifo_verl.tools.analyze.subspace import principal_angles, rotation, subspace
+from mifo_verl.tools.analyze.updates import update_norms
+from mifo_verl.tools.inspect.sources import common_names, open_weights
 
 Q, UP, NORM = "model.layers.0.self_attn.q_proj.weight", "model.layers.1.mlp.up_proj.weight", "model.norm.weight"
 START = {Q: torch.tensor([[3.0, 0.0], [0.0, 4.0]]), UP: torch.zeros(2, 2), NORM: torch.ones(2)}

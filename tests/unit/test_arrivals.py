@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from mifo_verl.generation.arrivals import Arrivals
+from mifo_verl.cpu.batcher import Arrivals
 
 
 class Recorder:

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from mifo_verl.evaluate import bootstrap
-from mifo_verl.evaluate.bootstrap import Interval, interval, paired, share_interval
+from mifo_verl.tools.evaluate import bootstrap
+from mifo_verl.tools.evaluate.bootstrap import Interval, interval, paired, share_interval
 
 
 def test_the_interval_of_a_mean_is_the_normal_one_where_questions_are_many():

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mifo_verl.bridge.checkpoint_store import LATEST, BrokenCheckpoint, CheckpointStore, verify
+from mifo_verl.run.checkpoints import LATEST, BrokenCheckpoint, CheckpointStore, verify
 
 FILES = {"actor/model.pt": b"weights" * 100, "mifo/controller.json": b"{}", "data.pt": b""}
 
@@ -94,7 +94,7 @@ def test_where_all_are_broken_nothing_starts_over_in_silence(store):
 
 
 def test_another_format_is_refused_by_its_number(store, monkeypatch):
-    from mifo_verl.bridge import checkpoint_store
+    from mifo_verl.run import checkpoints as checkpoint_store
 
     monkeypatch.setattr(checkpoint_store, "FORMAT", 99)
     folder = save(store, 1)

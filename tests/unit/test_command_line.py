@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mifo_verl.command_line import pairs, read, require_writable, run
+from mifo_verl.tools.command_line import pairs, read, require_writable, run
 
 
 @dataclass(frozen=True)

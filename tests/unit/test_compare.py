@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from mifo_verl.evaluate.__main__ import main
-from mifo_verl.evaluate.bootstrap import Interval, paired
-from mifo_verl.evaluate.compare import Difference, differences, read_models, sentence, warnings
-from mifo_verl.evaluate.results import BenchmarkResult, QuestionResult, model_table
+from mifo_verl.tools.evaluate.__main__ import main
+from mifo_verl.tools.evaluate.bootstrap import Interval, paired
+from mifo_verl.tools.evaluate.compare import Difference, differences, read_models, sentence, warnings
+from mifo_verl.tools.evaluate.results import BenchmarkResult, QuestionResult, model_table
 
 SETTINGS = {"template": "qwen", "temperature": 0.6, "max_tokens": 64, "seed": 0}
 

@@ -1,6 +1,6 @@
 """FLOPs by hand: 2N a token forward, 6N with gradient."""
 
-from mifo_verl.compute import RlCost, multiplying_weights, sft_flops
+from mifo_verl.run.compute import RlCost, multiplying_weights, sft_flops
 
 N = 1000
 

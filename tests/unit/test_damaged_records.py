@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from mifo_verl.ledger import shapes
-from mifo_verl.ledger.__main__ import main
-from mifo_verl.ledger.audit import audit
-from mifo_verl.ledger.read import read_run
-from mifo_verl.report.__main__ import main as report
-from mifo_verl.report.page import render
-from mifo_verl.report.run import load
+from mifo_verl.tools.ledger import shapes
+from mifo_verl.tools.ledger.__main__ import main
+from mifo_verl.tools.ledger.audit import audit
+from mifo_verl.tools.ledger.read import read_run
+from mifo_verl.tools.report.__main__ import main as report
+from mifo_verl.tools.report.page import render
+from mifo_verl.tools.report.run import load
 from tests.unit.example_run import lines_of, write_lines
 
 

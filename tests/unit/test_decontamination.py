@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mifo_verl.data.decontamination import EvaluationSets, read_sets, words_of
+from mifo_verl.tools.prepare.decontamination import EvaluationSets, read_sets, words_of
 
 LONG = "A train leaves the station at noon and travels north at sixty miles an hour for three hours."
 SHORT = "What is $2^{10}$?"

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from mifo_verl.evaluate.bootstrap import interval
-from mifo_verl.evaluate.results import BenchmarkResult, average, benchmarks_of, model_table, question_result
-from mifo_verl.evaluate.settings import Settings
-from mifo_verl.evaluate.store import Generation, generation_key
 from mifo_verl.rewards.verdict import Verdict
+from mifo_verl.tools.evaluate.bootstrap import interval
+from mifo_verl.tools.evaluate.results import BenchmarkResult, average, benchmarks_of, model_table, question_result
+from mifo_verl.tools.evaluate.settings import Settings
+from mifo_verl.tools.evaluate.store import Generation, generation_key
 
 RIGHT, WRONG = Verdict(1.0, True), Verdict(0.0, False)
 

@@ -1,6 +1,6 @@
 """Configs as flat settings."""
 
-from mifo_verl.flat import flat
+from mifo_verl.run.flat import flat
 
 
 def test_a_setting_has_its_full_name_and_an_empty_group_is_one() -> None:

@@ -7,9 +7,9 @@ import pytest
 import torch
 from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
-from mifo_verl.generation import generate as generate_module
-from mifo_verl.generation.generate import Completion, Request, generate, sample
-from mifo_verl.generation.kv_cache import ATTENTION
+from mifo_verl.cpu import generate as generate_module
+from mifo_verl.cpu.generate import Completion, Request, generate, sample
+from mifo_verl.cpu.kv_cache import ATTENTION
 
 VOCAB = 32
 PAD = 0

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mifo_verl.data.held_out import TrainingPrompts, question_of, spread
+from mifo_verl.probes.held_out import TrainingPrompts, question_of, spread
 
 
 def row(text: str, prompt_id: str | None = None, system: str = "") -> dict[str, Any]:

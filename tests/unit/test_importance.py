@@ -5,7 +5,7 @@ import zlib
 import pytest
 import torch
 
-from mifo_verl.coordinates import ShardRange
+from mifo_verl.method.coordinates import ShardRange
 from mifo_verl.method.importance import (
     IMPORTANCE_SCORERS,
     AbsChange,

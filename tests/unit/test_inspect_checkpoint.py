@@ -7,9 +7,9 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from mifo_verl.inspect.__main__ import main
-from mifo_verl.inspect.checkpoint import FreezeSettings, checkpoint_mask, freeze_settings
-from mifo_verl.inspect.sources import open_weights
+from mifo_verl.tools.inspect.__main__ import main
+from mifo_verl.tools.inspect.checkpoint import FreezeSettings, checkpoint_mask, freeze_settings
+from mifo_verl.tools.inspect.sources import open_weights
 from tests.unit.example_run import ExampleRun, make_data
 
 NAMES = ["model.layers.0.mlp.up_proj.weight", "model.norm.weight"]

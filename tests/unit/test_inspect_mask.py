@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from mifo_verl.inspect.mask import MaskInspection
-from mifo_verl.inspect.overlap import chance_jaccard, jaccard
-from mifo_verl.inspect.parameters import KINDS, in_order, kind_of, layer_of
 from mifo_verl.method.top_share import OneShard
+from mifo_verl.probes.mask import MaskInspection
+from mifo_verl.probes.parameters import KINDS, in_order, kind_of, layer_of
+from mifo_verl.tools.inspect.overlap import chance_jaccard, jaccard
 
 CPU = torch.device("cpu")
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from mifo_verl.keyed_lines import KeyedLines
+from mifo_verl.tools.keyed_lines import KeyedLines
 
 FIELDS = ("text",)
 

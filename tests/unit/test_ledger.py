@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from mifo_verl.ledger import dataset
-from mifo_verl.ledger.__main__ import main
-from mifo_verl.ledger.account import account
-from mifo_verl.ledger.audit import audit, audit_hashes, prompt_ids
-from mifo_verl.ledger.read import read_run
-from mifo_verl.ledger.shapes import LEDGER
+from mifo_verl.tools.ledger import dataset
+from mifo_verl.tools.ledger.__main__ import main
+from mifo_verl.tools.ledger.account import account
+from mifo_verl.tools.ledger.audit import audit, audit_hashes, prompt_ids
+from mifo_verl.tools.ledger.read import read_run
+from mifo_verl.tools.ledger.shapes import LEDGER
 from tests.unit.example_run import ExampleRun, faults_after, lines_of, make_data, write_lines
 
 

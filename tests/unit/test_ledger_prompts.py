@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from mifo_verl.bridge.records import lines_sha256
-from mifo_verl.ledger.__main__ import main
-from mifo_verl.ledger.audit import audit
-from mifo_verl.ledger.read import read_run
+from mifo_verl.run.journal import lines_sha256
+from mifo_verl.tools.ledger.__main__ import main
+from mifo_verl.tools.ledger.audit import audit
+from mifo_verl.tools.ledger.read import read_run
 from tests.unit.example_run import faults_after, lines_of, write_lines
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mifo_verl.memory import MemoryPlan, ModelShape, peak, predict
+from mifo_verl.checks.memory_plan import MemoryPlan, ModelShape, peak, predict
 
 SHAPE = ModelShape(
     num_parameters=1000,

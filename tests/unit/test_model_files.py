@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mifo_verl.data.model_files import has_tokenizer, read_json, rope_errors, special_tokens, weight_errors, window
+from mifo_verl.checks.model_files import has_tokenizer, read_json, rope_errors, special_tokens, weight_errors, window
 
 START = Path(__file__).parents[2] / "mifo_verl" / "data" / "addition_start"
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from mifo_verl.bridge.checkpoint_store import CheckpointStore
-from mifo_verl.data.tiny_model import START_MODEL
-from mifo_verl.evaluate.models import Model, digest_of, distinct_names, find_model
+from mifo_verl.run.checkpoints import CheckpointStore
+from mifo_verl.tools.evaluate.models import Model, digest_of, distinct_names, find_model
+from mifo_verl.tools.prepare.tiny_model import START_MODEL
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mifo_verl.data import addition
-from mifo_verl.data.__main__ import main
 from mifo_verl.data.parquet import check_columns, write_rows
+from mifo_verl.tools.prepare import addition
+from mifo_verl.tools.prepare.__main__ import main
 
 ROWS = addition.rows({2: 5, 3: 5}, "train", 0)
 GOOD = {"data_source": "s", "prompt": [{"role": "user", "content": "q"}], "reward_model": {"ground_truth": "1"}}

@@ -12,9 +12,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from mifo_verl.data.__main__ import main
 from mifo_verl.data.parquet import check_columns, count_demonstrations
-from mifo_verl.data.preparation import summary
+from mifo_verl.tools.prepare.__main__ import main
+from mifo_verl.tools.prepare.preparation import summary
 from tests.unit.conftest import SHARED
 
 shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no real questions: {SHARED} is not there")
@@ -109,7 +109,7 @@ def test_the_same_input_gives_the_same_bytes_in_another_process(tmp_path: Path) 
         pass
     for recipe in recipes:
         for seed in ("1", "2"):
-            command = [sys.executable, "-m", "mifo_verl.data", "prepare", *recipe, f"out={tmp_path / seed}"]
+            command = [sys.executable, "-m", "mifo_verl.tools.prepare", "prepare", *recipe, f"out={tmp_path / seed}"]
             subprocess.run(
                 command, check=True, capture_output=True, env={**__import__("os").environ, "PYTHONHASHSEED": seed}
             )

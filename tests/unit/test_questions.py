@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mifo_verl.data import addition
 from mifo_verl.data.parquet import write_rows
-from mifo_verl.evaluate.benchmarks import BENCHMARKS, known_benchmark
-from mifo_verl.evaluate.questions import load_set
-from mifo_verl.evaluate.records import question_and_answer
+from mifo_verl.tools.evaluate.benchmarks import BENCHMARKS, known_benchmark
+from mifo_verl.tools.evaluate.questions import load_set
+from mifo_verl.tools.evaluate.records import question_and_answer
+from mifo_verl.tools.prepare import addition
 
 SHARED = Path(os.environ.get("MIFO_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data")
 real_data = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no real benchmarks: {SHARED} is not there")

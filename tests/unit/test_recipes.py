@@ -9,13 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from mifo_verl.data.demonstrations import prompt_id_of
-from mifo_verl.data.recipe import Recipe
-from mifo_verl.data.recipes import RECIPES
-from mifo_verl.data.recipes.procedural import ReasoningGym, split_of
-from mifo_verl.data.recipes.steps import arithmetic_steps, written_steps
-from mifo_verl.data.recipes.traces import with_tags
-from mifo_verl.data.rows import INSTRUCTION, Dropped, Row, question_of
 from mifo_verl.rewards import gym, math
+from mifo_verl.tools.prepare.recipe import Recipe
+from mifo_verl.tools.prepare.recipes import RECIPES
+from mifo_verl.tools.prepare.recipes.procedural import ReasoningGym, split_of
+from mifo_verl.tools.prepare.recipes.steps import arithmetic_steps, written_steps
+from mifo_verl.tools.prepare.recipes.traces import with_tags
+from mifo_verl.tools.prepare.rows import INSTRUCTION, Dropped, Row, question_of
 
 
 def made(recipe: Recipe, path: Path, *records: dict[str, Any]) -> list[Row | Dropped]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mifo_verl.bridge.records import (
+from mifo_verl.run.journal import (
     EVENTS,
     INSPECTION,
     METRICS,
@@ -98,7 +98,7 @@ def test_a_file_is_replaced_whole(tmp_path):
 
 
 def test_a_folder_has_one_writer_at_a_time_and_is_free_when_it_dies(tmp_path):
-    code = "from mifo_verl.bridge.records import RunRecords; r = RunRecords('.'); r.lock(); print('held', flush=True); input()"
+    code = "from mifo_verl.run.journal import RunRecords; r = RunRecords('.'); r.lock(); print('held', flush=True); input()"
     other = subprocess.Popen(
         [sys.executable, "-c", code], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

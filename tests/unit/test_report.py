@@ -12,14 +12,14 @@ import plotly.graph_objects as go
 import pytest
 import yaml
 
-from mifo_verl.report.__main__ import main
-from mifo_verl.report.bands import mean_interval
-from mifo_verl.report.figures_mask import mask_figures
-from mifo_verl.report.groups import curve, group, probe_curve
-from mifo_verl.report.numbers import numbers
-from mifo_verl.report.page import render
-from mifo_verl.report.run import load, load_all
-from mifo_verl.report.write import write_report
+from mifo_verl.tools.report.__main__ import main
+from mifo_verl.tools.report.bands import mean_interval
+from mifo_verl.tools.report.figures_mask import mask_figures
+from mifo_verl.tools.report.groups import curve, group, probe_curve
+from mifo_verl.tools.report.numbers import numbers
+from mifo_verl.tools.report.page import render
+from mifo_verl.tools.report.run import load, load_all
+from mifo_verl.tools.report.write import write_report
 from tests.unit.example_run import ExampleRun, config, lines_of, make_data, write_lines
 
 

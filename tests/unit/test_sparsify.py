@@ -5,8 +5,8 @@ import zlib
 import pytest
 import torch
 
-from mifo_verl.coordinates import ShardRange, random_bits
 from mifo_verl.method import sparsify
+from mifo_verl.method.coordinates import ShardRange, random_bits
 from mifo_verl.method.sparsify import drop_gradients_
 from tests.unit.test_importance import splitmix64
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from mifo_verl.bridge import stages as module
-from mifo_verl.bridge.stages import Stages
+from mifo_verl.run import stages as module
+from mifo_verl.run.stages import Stages
 
 
 @pytest.fixture

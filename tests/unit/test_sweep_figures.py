@@ -2,9 +2,9 @@
 
 import pytest
 
-from mifo_verl.sweep.definition import Question
-from mifo_verl.sweep.figures import answers
-from mifo_verl.sweep.table import make_table
+from mifo_verl.tools.sweep.definition import Question
+from mifo_verl.tools.sweep.figures import answers
+from mifo_verl.tools.sweep.table import make_table
 
 T = {0.95: 4.30265, 0.975: 6.20535}
 """Student's t at two degrees of freedom."""

@@ -1,7 +1,7 @@
 """What arms are compared by, of a run's records: prompts won and lost in SFT phases, tokens and FLOPs."""
 
-from mifo_verl.coupling import asked_of
-from mifo_verl.sweep.numbers import compute_of
+from mifo_verl.probes.coupling import asked_of
+from mifo_verl.tools.sweep.numbers import compute_of
 
 
 def phase(solved=None, hard=None, asked=(0, 0)):

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from mifo_verl.report.bands import t_cdf, t_quantile
-from mifo_verl.sweep.statistics import fieller, interval, paired
+from mifo_verl.tools.report.bands import t_cdf, t_quantile
+from mifo_verl.tools.sweep.statistics import fieller, interval, paired
 
 
 @pytest.mark.parametrize(

@@ -4,19 +4,19 @@ import math
 
 import pytest
 
-from mifo_verl.sweep.claims import claim
-from mifo_verl.sweep.definition import Question
-from mifo_verl.sweep.differences import compared, num_tests
-from mifo_verl.sweep.page import to_markdown
-from mifo_verl.sweep.show import print_table, to_csv
-from mifo_verl.sweep.table import make_table, traded
+from mifo_verl.tools.sweep.claims import claim
+from mifo_verl.tools.sweep.definition import Question
+from mifo_verl.tools.sweep.differences import compared, num_tests
+from mifo_verl.tools.sweep.page import to_markdown
+from mifo_verl.tools.sweep.show import print_table, to_csv
+from mifo_verl.tools.sweep.table import make_table, traded
 
 FINISHED = {"missing": [], "planned": "arms a", "added": "", "code": {"0123": ["a-seed0"]}}
 """What `finish` knows beside the numbers."""
 
 
 def page(table, **more) -> str:
-    return to_markdown(table | FINISHED | more, "Title", "python -m mifo_verl.sweep x")
+    return to_markdown(table | FINISHED | more, "Title", "python -m mifo_verl.tools.sweep x")
 
 
 FLOPS = {0: 1e9, 1: 1e9, 2: 1e9}

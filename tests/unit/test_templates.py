@@ -3,8 +3,8 @@
 import pytest
 from transformers import AutoTokenizer
 
-from mifo_verl.data.tiny_model import START_MODEL
-from mifo_verl.evaluate.templates import check_template, fill, messages_of, prompt_tokens, template_names
+from mifo_verl.tools.evaluate.templates import check_template, fill, messages_of, prompt_tokens, template_names
+from mifo_verl.tools.prepare.tiny_model import START_MODEL
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mifo_verl.generation.weights import WeightLoader
+from mifo_verl.cpu.weights import WeightLoader
 
 
 @pytest.fixture

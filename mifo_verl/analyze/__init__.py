@@ -1,1 +1,0 @@
-"""The paper's analyses that need checkpoints alone, tensor by tensor: ``python -m mifo_verl.analyze``."""

@@ -1,0 +1,167 @@
+"""The model's folder, its config.json, its tokenizer and its chat template, without loading a weight."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from mifo_verl.checks.findings import Findings, NotChecked
+from mifo_verl.checks.model_files import has_tokenizer, read_json, rope_errors, weight_errors, window
+from mifo_verl.checks.run import Run, is_offline
+
+PATH = "actor_rollout_ref.model.path"
+
+
+def check_folder(run: Run, found: Findings) -> None:
+    """The model is there, weights and all."""
+    path = str(run.get(PATH))
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        rule = "a Hugging Face folder, which holds a config.json"
+        if found.require((folder / "config.json").exists(), PATH, path, rule, "give a Hugging Face folder"):
+            for error in weight_errors(folder):
+                found.error(f"{PATH}={path} must be complete: {error}")
+        return
+    hub_name = re.fullmatch(r"[\w-]+/[\w.-]+", path)
+    if run.model_folder is not None:
+        found.note(f"{path}, from the hub's cache")
+    elif not hub_name or is_offline():
+        where = "while HF_HUB_OFFLINE=1" if hub_name else "or a hub name such as Qwen/Qwen2.5-Math-1.5B"
+        comma = "" if hub_name else ","
+        found.require(False, PATH, path, f"an existing folder{comma} {where}", "check the path")
+    else:
+        found.warn(f"{PATH}={path} is not in the hub's cache: the model is not checked", f"hf download {path} first")
+
+
+def check_model(run: Run, found: Findings) -> None:
+    """config.json describes a causal language model that transformers knows and this run can train."""
+    config = run.model_config
+    kind, names = config.get("model_type"), config.get("architectures") or []
+    if not kind and not config.get("auto_map"):
+        raise ValueError("config.json: model_type must be set, e.g. qwen2; download the model again")
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    if not config.get("auto_map"):
+        cure = "install the version that the model asks for, or take another model"
+        known = f"a model that the installed transformers knows (architectures={list(names)})"
+        if not found.require(kind in CONFIG_MAPPING_NAMES, "config.json: model_type", kind, known, cure):
+            return
+        causal = names and all(name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values() for name in names)
+        rule = f"one causal language model (architectures={list(names)})"
+        found.require(bool(causal) and len(names) == 1, "config.json: model_type", kind, rule, "take another model")
+    quantised = config.get("quantization_config")
+    found.require(
+        not quantised,
+        "config.json: quantization_config",
+        quantised,
+        "left out: a quantised model cannot be trained in full",
+        "take the model that it was made from",
+    )
+    for error in rope_errors(dict(config)):
+        found.error(error)
+    width, heads = config.get("hidden_size"), config.get("num_attention_heads")
+    if isinstance(width, int) and isinstance(heads, int) and not config.get("head_dim"):
+        rule = f"a divisor of hidden_size={width}"
+        found.require(heads > 0 and width % heads == 0, "config.json: num_attention_heads", heads, rule, "correct it")
+
+
+def check_window(run: Run, found: Findings) -> None:
+    """Prompt and response within the model's window."""
+    longest = window(dict(run.model_config))
+    if longest is None:
+        raise NotChecked("not checked: config.json has no max_position_embeddings")
+    rule = f"at least data.max_prompt_length + data.max_response_length = {run.max_tokens}"
+    cure = "make the lengths smaller, or write the window (and rope_theta) into the model's config.json (docs/gpu.md)"
+    found.require(run.max_tokens <= longest, "config.json: max_position_embeddings", longest, rule, cure)
+    served, name = run.get("actor_rollout_ref.rollout.max_model_len"), "actor_rollout_ref.rollout.max_model_len"
+    fits = served is None or run.max_tokens <= served <= longest
+    found.require(
+        fits, name, served, f"null, or from {run.max_tokens} (prompt + response) to {longest}", "leave it out"
+    )
+    found.note(f"{run.max_tokens} of {longest} tokens")
+
+
+def check_tokenizer(run: Run, found: Findings) -> None:
+    """The tokenizer is there and fits the model."""
+    if run.model_folder is None:
+        raise NotChecked("not checked: the model's folder comes first")
+    folder = Path(run.get("actor_rollout_ref.model.tokenizer_path") or run.model_folder)
+    rule = "a folder that holds a tokenizer (tokenizer.json or tokenizer.model)"
+    if not found.require(has_tokenizer(folder), PATH, run.get(PATH), rule, "copy the tokenizer's files there"):
+        return
+    try:
+        tokenizer = run.tokenizer
+    except NotChecked as error:
+        raise ValueError(f"{PATH}={run.get(PATH)} must hold a tokenizer that transformers reads; {error}") from None
+    largest, size = max(tokenizer.get_vocab().values(), default=-1) + 1, run.model_config.get("vocab_size")
+    if isinstance(size, int):
+        rule = f"at least the {largest} tokens of its tokenizer"
+        found.require(largest <= size, "config.json: vocab_size", size, rule, "resize the embeddings, or take its own")
+    eos = tokenizer.eos_token
+    found.require(
+        eos is not None,
+        "tokenizer_config.json: eos_token",
+        eos,
+        "set: a demonstration ends with it, and a rollout",
+        "write it, e.g. <|im_end|>",
+    )
+    found.advise(
+        tokenizer.pad_token is not None,
+        "tokenizer_config.json: pad_token",
+        tokenizer.pad_token,
+        "is not set: verl pads with the end token",
+        "write one of its own",
+    )
+    stops = _stop_ids(run)
+    found.advise(
+        not stops or tokenizer.eos_token_id in stops,
+        "tokenizer_config.json: eos_token",
+        eos,
+        f"(token {tokenizer.eos_token_id}) is none of the model's end tokens {sorted(stops)}: demonstrations and "
+        "rollouts end differently",
+        "make them the same",
+    )
+    found.note(f"{largest} tokens")
+
+
+def _stop_ids(run: Run) -> set[int]:
+    """The end tokens of config.json and generation_config.json."""
+    found: set[int] = set()
+    assert run.model_folder is not None
+    generation = run.model_folder / "generation_config.json"
+    for config in (run.model_config, read_json(generation) if generation.exists() else {}):
+        ids: Any = config.get("eos_token_id")
+        found |= set(ids) if isinstance(ids, list) else {ids} - {None}
+    return found
+
+
+def check_template(run: Run, found: Findings) -> None:
+    """The chat template renders every message of a prompt, and opens the assistant's turn."""
+    name, cure = "chat_template", "take the instruct model's, or set actor_rollout_ref.model.custom_chat_template"
+    template = run.tokenizer.chat_template
+    if not found.require(bool(template), name, template, "set: prompts are conversations", cure):
+        return
+    prompts = [[{"role": "user", "content": "1+1=?"}]]
+    for scan in run.scans("data.train_files"):
+        good = [row for number, row in scan.sample.items() if number not in scan.bad]
+        prompts += [row["prompt"] for row in good[:1]]
+        prompts += [row["prompt"] for row in good if row["prompt"][0]["role"] == "system"][:1]
+    for prompt in prompts:
+        try:
+            text = run.render(prompt, tokenize=False)
+            closed = run.render(prompt, tokenize=False, add_generation_prompt=False)
+        except Exception as error:
+            raise ValueError(
+                f"chat_template must render the prompts ({' '.join(str(error).split())}); {cure}"
+            ) from None
+        for message in (message for message in prompt if message["role"] in ("system", "user")):
+            content = (message["content"] or "").strip()
+            rule = f"one that renders the {message['role']} message, and {content[:40]!r} is not in its text"
+            found.require(content in text, name, "the tokenizer's", rule, cure)
+        found.advise(
+            text != closed,
+            name,
+            "the tokenizer's",
+            "renders no generation prompt: add_generation_prompt changes nothing, the model has to open its turn",
+            cure,
+        )

@@ -1,0 +1,161 @@
+"""What the checks look at: the config, and the files that it names, each read once."""
+
+import os
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future
+from functools import cached_property
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from mifo_verl.checks.findings import NotChecked
+from mifo_verl.checks.model_files import read_json, special_tokens
+from mifo_verl.config import MifoConfig, build_config
+from mifo_verl.data.bad_rows import RowScan, scan_rows
+from mifo_verl.data.parquet import check_columns
+from mifo_verl.data.report import FileReport, report_of
+from mifo_verl.method.schedule import Never
+
+NUM_SAMPLED = 200
+"""Rows of a training file that are tokenised and, as time allows, verified."""
+FILES = ("data.train_files", "data.val_files")
+
+
+class Run:
+    """A composed run under check. Reading the data starts at once, beside the other checks."""
+
+    def __init__(self, config: DictConfig, overrides: list[str]) -> None:
+        self.config = config
+        self.overrides = overrides
+        self.background: dict[str, Future[Any]] = {}
+        """What other checks have set to work beside the rest, by name."""
+        self._scans = {setting: in_background(lambda s=setting: self._scan(s)) for setting in FILES}
+
+    def get(self, key: str) -> Any:
+        """The value of a setting, None where it does not exist."""
+        return OmegaConf.select(self.config, key)
+
+    @property
+    def num_ranks(self) -> int:
+        return int(self.config.trainer.n_gpus_per_node) * int(self.config.trainer.nnodes)
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens of the longest sequence."""
+        return int(self.config.data.max_prompt_length) + int(self.config.data.max_response_length)
+
+    @cached_property
+    def mifo(self) -> MifoConfig:
+        """Raises NotChecked where the settings of mifo are wrong, which a check of its own says."""
+        try:
+            return build_config(OmegaConf.to_container(self.config.mifo, resolve=True))  # type: ignore[arg-type]
+        except ValueError:
+            raise NotChecked("not checked: the settings of mifo come first") from None
+
+    @property
+    def trains_on_demonstrations(self) -> bool:
+        return not isinstance(self.mifo.schedule, Never)
+
+    @cached_property
+    def model_folder(self) -> Path | None:
+        """The model's folder; None where it is only known to the hub, or missing."""
+        path = str(self.config.actor_rollout_ref.model.path)
+        folder = Path(path).expanduser()
+        if folder.is_dir() or path.count("/") != 1:
+            return folder if (folder / "config.json").is_file() else None
+        from huggingface_hub import try_to_load_from_cache
+
+        cached = try_to_load_from_cache(path, "config.json")
+        return Path(cached).parent if isinstance(cached, str) else None
+
+    @cached_property
+    def model_config(self) -> Mapping[str, Any]:
+        """config.json with the run's ``override_config``. Raises NotChecked without a model, ValueError on bad JSON."""
+        if self.model_folder is None:
+            raise NotChecked("not checked: the model's folder comes first")
+        override = self.get("actor_rollout_ref.model.override_config") or {}
+        return read_json(self.model_folder / "config.json") | dict(override)
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The run's tokenizer. Raises NotChecked where it cannot be read, which a check of its own says."""
+        if self.model_folder is None:
+            raise NotChecked("not checked: the model's folder comes first")
+        from transformers import AutoTokenizer
+
+        folder = self.get("actor_rollout_ref.model.tokenizer_path") or self.model_folder
+        trusts = bool(self.get("actor_rollout_ref.model.trust_remote_code"))
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trusts)
+        except Exception as error:
+            raise NotChecked(f"not checked: no tokenizer ({' '.join(str(error).split())[:200]})") from None
+        tokenizer.chat_template = self.get("actor_rollout_ref.model.custom_chat_template") or tokenizer.chat_template
+        return tokenizer
+
+    def render(self, messages: Iterable[Mapping[str, Any]], tokenize: bool, add_generation_prompt: bool = True) -> Any:
+        """A conversation under the run's chat template, as verl's agent loop renders a prompt."""
+        options = dict(self.get("data.apply_chat_template_kwargs") or {})
+        options |= {"add_generation_prompt": add_generation_prompt, "tokenize": tokenize, "return_dict": False}
+        return self.tokenizer.apply_chat_template(list(messages), **options)
+
+    def read(self, setting: str) -> list[RowScan]:
+        """The scanned files of a setting. Raises what reading them raised."""
+        return self._scans[setting].result()
+
+    def scans(self, setting: str) -> list[RowScan]:
+        """The same, for checks that come after the one of the files: raises NotChecked where that one says why."""
+        try:
+            return self.read(setting)
+        except (ValueError, OSError):
+            raise NotChecked("not checked: the data's files come first") from None
+
+    @cached_property
+    def reports(self) -> list[FileReport]:
+        """The data report; the checks of the sample fill in their part."""
+        return [report_of(scan, setting) for setting in FILES for scan in self.scans(setting)]
+
+    def _scan(self, setting: str) -> list[RowScan]:
+        if self.get("data.prompt_key") != "prompt":
+            raise NotChecked("not checked: data.prompt_key comes first")
+        paths = [str(Path(path).expanduser()) for path in paths_of(self.get(setting))]
+        for path in paths:
+            if not Path(path).exists():
+                raise ValueError(
+                    f"{setting}={path} must be an existing parquet file; make it with python -m mifo_verl.tools.prepare"
+                )
+            if not path.endswith(".parquet"):
+                raise ValueError(f"{setting}={path} must be a parquet file, by the ending .parquet; write it as one")
+            check_columns(path, setting)
+        tokens = special_tokens(self.model_folder) if self.model_folder else []
+        return [scan_rows(path, tokens, NUM_SAMPLED) for path in paths]
+
+
+def good_copy(folder: Path, setting: str, number: int) -> Path:
+    """The file in a run's folder that holds the good rows of its n-th file, where bad rows are skipped."""
+    return folder / "data" / f"{setting.partition('.')[2]}-{number}.parquet"
+
+
+def in_background(function: Any) -> "Future[Any]":
+    """The result of a function that runs in a thread of its own, which never holds up the process's end."""
+    future: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(function())
+        except BaseException as error:
+            future.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    return future
+
+
+def paths_of(value: Any) -> list[str]:
+    """The files of a setting that takes one or a list."""
+    return [str(path) for path in value] if isinstance(value, list | ListConfig) else [str(value)]
+
+
+def is_offline() -> bool:
+    """Whether the model hub may not be asked."""
+    return os.environ.get("HF_HUB_OFFLINE") == "1"

@@ -1,0 +1,144 @@
+"""A sample of the training rows under the run's own tokenizer and reward: lengths, demonstrations that verify."""
+
+import time
+from typing import Any
+
+from mifo_verl.checks.data import add_bad_rows
+from mifo_verl.checks.findings import Findings, NotChecked
+from mifo_verl.checks.reward import NODE, Score, is_right, reward_of
+from mifo_verl.checks.run import Run
+from mifo_verl.data.bad_rows import NUM_SHOWN, RowScan
+from mifo_verl.data.demonstrations import demonstration_of
+from mifo_verl.data.report import BadRows, FileReport
+
+SECONDS = 2.5
+"""Time for the tokenizer, and again for the reward; a sample that takes longer is cut, and its size reported."""
+_TRAIN, _PROMPT, _RESPONSE = "data.train_files", "data.max_prompt_length", "data.max_response_length"
+
+
+def check_lengths(run: Run, found: Findings) -> None:
+    """Prompts and demonstrations of the sample against the run's lengths."""
+    prompts, responses, deadline = [], [], time.monotonic() + SECONDS
+    for scan, report in zip(run.scans(_TRAIN), run.reports, strict=False):
+        here = [(row, *_lengths(run, whole)) for row, whole in _good_sample(scan) if time.monotonic() < deadline]
+        report.sample.prompt_tokens = max((prompt for _, prompt, _ in here), default=0)
+        report.sample.demonstration_tokens = max((response for _, _, response in here), default=0)
+        report.sample.too_long = [row for row, _, response in here if response > run.get(_RESPONSE)]
+        prompts += [prompt for _, prompt, _ in here]
+        responses += [response for _, _, response in here if response]
+        _warn_of_long(run, found, report)
+    _judge_prompts(run, found, prompts)
+    limit = run.get(_RESPONSE)
+    if responses and run.trains_on_demonstrations:
+        rule = f"room for a demonstration: all {len(responses)} of a sample are longer"
+        found.require(min(responses) <= limit, _RESPONSE, limit, rule, "make it larger")
+    longest = f"prompt {max(prompts, default=0)}, demonstration {max(responses, default=0)} tokens"
+    found.note(f"longest of {len(prompts)} rows: {longest}")
+
+
+def _lengths(run: Run, row: dict[str, Any]) -> tuple[int, int]:
+    """Tokens of the prompt, and of the demonstration with its end token; 0 without one."""
+    demonstration = demonstration_of(row)
+    prompt = len(run.render(row["prompt"], tokenize=True))
+    if demonstration is None:
+        return prompt, 0
+    return prompt, len(run.tokenizer.encode(demonstration.text, add_special_tokens=False)) + 1
+
+
+def _judge_prompts(run: Run, found: Findings, prompts: list[int]) -> None:
+    limit, number = run.get(_PROMPT), len(prompts)
+    too_long = sum(prompt > limit for prompt in prompts)
+    if too_long and run.get("data.filter_overlong_prompts"):
+        rule = f"room for a prompt: all {number} of a sample are longer and would be filtered out"
+        if found.require(too_long < number, _PROMPT, limit, rule, "make it larger"):
+            says = f"filters {too_long} of the {number} prompts of a sample out"
+            found.advise(False, _PROMPT, limit, says, "make it larger, or train without them")
+
+
+def _warn_of_long(run: Run, found: Findings, report: FileReport) -> None:
+    rows = report.sample.too_long
+    if rows and run.trains_on_demonstrations:
+        named = ", ".join(f"row {row}" for row in rows[:NUM_SHOWN]) + (" ..." if len(rows) > NUM_SHOWN else "")
+        found.warn(
+            f"{report.setting}={report.path}: {len(rows)} x long_demonstration ({named}) of a sample are longer than "
+            f"{_RESPONSE}={run.get(_RESPONSE)} tokens",
+            "such a demonstration is never trained on, and counted; its prompt is",
+        )
+
+
+def check_demonstrations(run: Run, found: Findings) -> None:
+    """Demonstrations of the sample under the run's own reward: one that contradicts the answer is a bad row."""
+    if not run.trains_on_demonstrations:
+        raise NotChecked("not needed: no SFT phase")
+    if found.has_failed("reward"):
+        raise NotChecked("not checked: the reward comes first")
+    score, deadline = reward_of(run), time.monotonic() + SECONDS
+    for scan, report in zip(run.scans(_TRAIN), run.reports, strict=False):
+        _verify(score, scan, report, deadline)
+        if report.sample.wrong:
+            report.bad.append(_wrong(scan, report))
+            add_bad_rows(run, found, report, report.bad[-1])
+    total = sum(report.sample.demonstrations for report in run.reports)
+    verified = sum(report.sample.verified for report in run.reports)
+    rule = f"data whose demonstrations the run's own reward finds right: it found none of {total} right"
+    cure = "write the answers in the form that the reward reads"
+    found.require(not total or verified > 0, _TRAIN, run.get(_TRAIN), rule, cure)
+    found.note(f"{verified} of {total} demonstrations of a sample verify")
+
+
+def check_format(run: Run, found: Findings) -> None:
+    """Tags that the reward requires, and that nobody asks the model for."""
+    name = f"{NODE}.reward_kwargs.require_think"
+    if run.get(name) is not True:
+        raise NotChecked("not needed: the reward requires no tags")
+    rows = [row for scan in run.scans(_TRAIN) for _, row in _good_sample(scan)[:NUM_SHOWN]]
+    asked = [str(run.tokenizer.chat_template), *(run.render(row["prompt"], tokenize=False) for row in rows)]
+    found.advise(
+        any("think>" in text for text in asked),
+        name,
+        True,
+        "takes no answer for right that does not follow </think>, which neither the chat template nor the prompts of a "
+        "sample speak of",
+        "ask for <think> ... </think> in a system prompt, or leave it out where the model writes them unasked",
+    )
+
+
+def _verify(score: Score, scan: RowScan, report: FileReport, deadline: float) -> None:
+    """Fill in the file's sample. Raises ValueError, naming the row, where the reward fails on it."""
+    for number, row in _good_sample(scan):
+        demonstration = demonstration_of(row)
+        report.sample.rows += 1
+        if demonstration is None or time.monotonic() > deadline:
+            continue
+        try:
+            right = is_right(score(row, demonstration.text, demonstration.answer))
+        except Exception as error:
+            detail = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            where = f"row {number} of {report.path}"
+            raise ValueError(
+                f"{NODE} must score every demonstration, and raised {detail} on {where}; correct it"
+            ) from None
+        report.sample.demonstrations += 1
+        if right:
+            report.sample.verified += 1
+        else:
+            report.sample.wrong.append(number)
+
+
+def _wrong(scan: RowScan, report: FileReport) -> BadRows:
+    """Wrong demonstrations as a reason of their own."""
+    wrong, number = report.sample.wrong, report.sample.demonstrations
+    rule = (
+        "demonstrations that lead to reward_model.ground_truth by the run's own reward, "
+        f"and {len(wrong)} of {number} of a sample do not"
+    )
+    first = []
+    for row in wrong[:NUM_SHOWN]:
+        whole = scan.sample[row]
+        truth, ending = whole["reward_model"]["ground_truth"], whole["target"][0]["content"][-80:]
+        first.append({"row": row, "text": f"ground_truth={truth}, target=...{ending!r}"})
+    return BadRows("wrong_demonstration", rule, len(wrong), first)
+
+
+def _good_sample(scan: RowScan) -> list[tuple[int, dict[str, Any]]]:
+    return [(number, row) for number, row in sorted(scan.sample.items()) if number not in scan.bad]

@@ -1,0 +1,1 @@
+"""Platform and rollouts for machines without a GPU."""

@@ -1,1 +1,0 @@
-"""One self-contained HTML file about one run or several: ``python -m mifo_verl.report <run> [<run> ...]``."""

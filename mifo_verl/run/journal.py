@@ -1,0 +1,274 @@
+"""What a run leaves behind, written as it goes: metrics, ledger, prompts and inspection (JSON lines), summary.json."""
+
+import fcntl
+import hashlib
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mifo_verl.probes import cost as probe_cost
+from mifo_verl.probes.coupling import coupling, mean_of
+from mifo_verl.types import BufferEntry
+
+METRICS = "metrics.jsonl"
+LEDGER = "ledger.jsonl"
+VALIDATION = "validation.jsonl"
+PROMPTS = "prompts.jsonl"
+INSPECTION = "inspection.jsonl"
+MEMORY = "memory.jsonl"
+PARTS = {"prompts": PROMPTS, "inspection": INSPECTION, "memory_gb": MEMORY}
+"""Parts of a record that have files of their own; memory is no more the same in every run than seconds are."""
+
+SUMMARY = "summary.json"
+ORIGIN = "origin.json"
+"""What the first line follows, in a run that goes on from another run's checkpoint."""
+EVENTS = "events.jsonl"
+CONFIG = "config.yaml"
+BY_STEP = (METRICS, LEDGER, VALIDATION, *PARTS.values())
+"""The files whose lines belong to a step: a checkpoint presupposes those up to its own."""
+
+logger = logging.getLogger(__name__)
+
+RL_STAGES = ("rollout", "old_log_prob", "reference", "critic", "critic_update", "advantage", "actor_update")
+"""The stages of a record that are the RL phase itself; the rest is overhead."""
+
+
+class RunRecords:
+    """The record files of one run; lines are flushed as they are written."""
+
+    def __init__(self, run_dir: str | Path) -> None:
+        self.folder = Path(run_dir)
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def lock(self, patience_seconds: float = 60.0) -> None:
+        """Be the only writer of this folder.
+
+        Raises RuntimeError where another run still is after so long, or where the file system has no locks.
+        """
+        self._lock = open(self.folder / ".lock", "w")  # noqa: SIM115  held while this process lives
+        deadline = time.monotonic() + patience_seconds
+        while True:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise RuntimeError(
+                        f"run_dir={self.folder} must not be written by two runs at a time, and another one holds it; "
+                        "stop that one, or choose another run_dir"
+                    ) from None
+                time.sleep(0.5)
+            except OSError as error:
+                mount = _file_system(self.folder)
+                raise RuntimeError(
+                    f"run_dir={self.folder} must lie on a file system that locks files, and {mount} refuses it "
+                    f"({error.strerror}, errno {error.errno}); mount it with locks (Lustre: -o flock; NFS: with its "
+                    "lock service), or choose another run_dir"
+                ) from None
+
+    def metrics(self, line: dict[str, Any]) -> None:
+        """Append one object for one step. What is not finite is written as null, and its keys are in ``nonfinite``.
+
+        The step's prompts, its memory and an SFT phase's inspection go to files of their own.
+        """
+        finite = {key: only_finite(value) for key, value in line.items()}
+        broken = [key for key, value in finite.items() if value != line[key]]
+        for part, name in PARTS.items():
+            if part in finite:
+                where = {"interval": line["interval"], "step": line["step"]}
+                held = finite[part] if isinstance(finite[part], dict) else {part: finite[part]}
+                self._append(name, [where | held])
+        finite = {key: value for key, value in finite.items() if key not in PARTS}
+        self._append(METRICS, [finite | ({"nonfinite": broken} if broken else {})])
+
+    def validation(self, step: int, accuracy: dict[str, float]) -> None:
+        """Append one object for the validation after a step, 0 for the start; a step has one, resumed or not."""
+        if all(line["step"] != step for line in read_lines(self.folder / VALIDATION)):
+            self._append(VALIDATION, [{"step": step, "accuracy": accuracy}])
+
+    def ledger(self, lines: Iterable[dict[str, Any]]) -> None:
+        """Append one object for every use of a demonstration."""
+        self._append(LEDGER, lines)
+
+    def rewind(self, step: int) -> None:
+        """Forget the lines after a step and the end, where a run goes on from that step's checkpoint."""
+        (self.folder / SUMMARY).unlink(missing_ok=True)
+        for name in BY_STEP:
+            if not (self.folder / name).exists():
+                continue
+            kept = [line for line in read_lines(self.folder / name) if line["step"] <= step]
+            replace_text(self.folder / name, "".join(json.dumps(line) + "\n" for line in kept))
+
+    def begin(self, origin: dict[str, Any] | None) -> None:
+        """Note what the first line will follow, another run's checkpoint or nothing; where one is there, it stays."""
+        if read_lines(self.folder / METRICS):
+            return
+        if origin is None:
+            (self.folder / ORIGIN).unlink(missing_ok=True)
+        else:
+            _write_json(self.folder / ORIGIN, origin)
+
+    def sync(self) -> dict[str, int]:
+        """Bring the lines of all steps to the disk; how many there are, by file."""
+        there = [name for name in BY_STEP if (self.folder / name).exists()]
+        for path in (*(self.folder / name for name in there), self.folder):
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        return {name: len(read_lines(self.folder / name)) for name in there}
+
+    def event(self, kind: str, text: str) -> None:
+        """Append what a person should know: a checkpoint made, resumed, skipped or failed, a stage that is late."""
+        logger.warning(text)
+        self._append(EVENTS, [{"time": time.time(), "kind": kind, "text": text}])
+
+    def write_end(self, **table: Any) -> None:
+        """Keep what only the end of a run knows for the summary: accuracies, the digest of the weights."""
+        _write_json(self.folder / SUMMARY, table)
+
+    def _append(self, name: str, lines: Iterable[dict[str, Any]]) -> None:
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        with open(self.folder / name, "a+b") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                text = text if file.read(1) == b"\n" else f"\n{text}"  # a process died inside its last line
+            file.write(text.encode())
+
+
+def only_finite(value: Any) -> Any:
+    """The value with None for every number in it that is not finite: JSON has none of these."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: only_finite(held) for key, held in value.items()}
+    return type(value)(map(only_finite, value)) if isinstance(value, list | tuple) else value
+
+
+def require_lines(folder: Path, step: int, expected: Mapping[str, int]) -> None:
+    """What ``sync`` counted is still there, up to a checkpoint's step. Raises ValueError where lines are missing."""
+    for name, number in expected.items():
+        there = sum(line["step"] <= step for line in read_lines(folder / name))
+        if there < number:
+            raise ValueError(
+                f"{folder / name} has {there} lines up to step {step}, and the checkpoint of that step was made with "
+                f"{number}; put the file back, or go on from that checkpoint in another run_dir "
+                "(trainer.resume_mode=resume_path)"
+            )
+
+
+def ledger_line(entry: BufferEntry, interval: int, step: int, kept_tokens: int) -> dict[str, Any]:
+    """One use of a demonstration, with where it came from (no counts where it came without rollouts)."""
+    group = entry.group
+    return {
+        "interval": interval,
+        "step": step,
+        "prompt_id": entry.example.prompt_id,
+        "num_correct": None if group is None else group.num_correct,
+        "num_rollouts": None if group is None else group.num_rollouts,
+        "demonstration_sha256": entry.example.demonstration_sha256,
+        "source": entry.example.source,
+        "response_tokens": len(entry.example.response_ids),
+        "kept_tokens": kept_tokens,
+    }
+
+
+def lines_sha256(lines: Iterable[dict[str, Any]]) -> str:
+    """The digest of an update's ledger lines, which its record keeps: no field of them can change unseen."""
+    return hashlib.sha256("".join(json.dumps(line, sort_keys=True) + "\n" for line in lines).encode()).hexdigest()
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSON-lines file, without a last line that is still being written; none where it is absent.
+
+    An event that a process died over is left out: events only tell. Raises ValueError with any other line's number.
+    """
+    if not path.exists():
+        return []
+    text, found = path.read_text(), []
+    for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), start=1):
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            if path.name != EVENTS:
+                raise ValueError(f"{path}, line {number}, is not JSON: {line[:80]!r}") from None
+    return found
+
+
+def step_seconds(line: dict[str, Any]) -> dict[str, float]:
+    """The seconds of a record by stage, none counted twice: the KL to the start is measured inside old_log_prob."""
+    seconds = dict(line["seconds"])
+    if "kl_to_start" in seconds and "old_log_prob" in seconds:
+        seconds["old_log_prob"] -= seconds["kl_to_start"]
+    return seconds
+
+
+def finish_summary(folder: Path, total_seconds: float) -> dict[str, Any]:
+    """Complete ``summary.json`` from the records, so that its numbers are theirs; returns the table."""
+    lines, uses = read_lines(folder / METRICS), read_lines(folder / LEDGER)
+    table = json.loads((folder / SUMMARY).read_text())
+    total = total_seconds + table.pop("seconds_before", 0.0)
+    table |= {"coupling": coupling(lines), "probes": probe_cost.measured(lines, total)} | totals(lines, uses)
+    table["seconds"] |= {"overhead": total - sum(table["seconds"].values()), "total": total}
+    _write_json(folder / SUMMARY, table)
+    return table
+
+
+def totals(lines: Sequence[dict[str, Any]], uses: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """What the records and the lines of the ledger give of a summary."""
+    rl, sft = ([line for line in lines if line["phase"] == phase] for phase in ("rl", "sft"))
+    phases = [_phase(line, sft) for line in sft if "accuracy_before" in line]
+    used = [use["demonstration_sha256"] for use in uses]
+    stages = [step_seconds(line).get(stage, 0.0) for line in rl for stage in RL_STAGES]
+    return {
+        "rl_steps": len(rl),
+        "sft_updates": len(sft),
+        "intervals": len(phases),
+        "sft_phases": phases,
+        "demonstrations": len(used),
+        "distinct_demonstrations": len(set(used)),
+        "seconds": {"rl": sum(stages), "sft": sum(line["seconds"]["sft"] for line in sft)},
+    }
+
+
+def _file_system(folder: Path) -> str:
+    """The mount that a folder is on, and its kind."""
+    mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+    above = [mount for mount in mounts if folder.resolve().is_relative_to(mount[1])]
+    device, point, kind, *_ = max(above, key=lambda mount: len(mount[1]))
+    return f"{kind} at {point} ({device})"
+
+
+def _write_json(path: Path, table: dict[str, Any]) -> None:
+    replace_text(path, json.dumps(table, indent=2) + "\n")
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a whole file or leave the old one."""
+    new = path.with_name(f"{path.name}.new")
+    with open(new, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(new, path)
+
+
+def _phase(last: dict[str, Any], sft: list[dict[str, Any]]) -> dict[str, Any]:
+    """One SFT phase as a row of the table, from its last record and all records of the interval."""
+    updates = [line for line in sft if line["interval"] == last["interval"]]
+    return {
+        "interval": last["interval"],
+        "step": last["step"],
+        "accuracy_before": mean_of(last.get("accuracy_before")),
+        "accuracy_after": mean_of(last.get("accuracy_after")),
+        "frozen_share": last["frozen_share"],
+        "kept_tokens": sum(line["kept_tokens"] for line in updates),
+        "response_tokens": sum(line["response_tokens"] for line in updates),
+        "demonstrations": sum(line["demonstrations"] for line in updates),
+    }

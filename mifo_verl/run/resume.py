@@ -1,0 +1,239 @@
+"""What a checkpoint says of its run, and whether another run may go on from it."""
+
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from mifo_verl.compose import ConfigError
+from mifo_verl.run.checkpoints import BrokenCheckpoint, Checkpoint, CheckpointStore, verify
+from mifo_verl.run.flat import flat
+from mifo_verl.run.journal import CONFIG, require_lines
+from mifo_verl.verl.critic import has_critic
+
+FREE = (
+    "name",
+    "run_dir",
+    "env",
+    "ray_kwargs",
+    "prepare",
+    "restarts",
+    "hydra",
+    "trainer.logger",
+    "trainer.project_name",
+    "trainer.experiment_name",
+    "trainer.save_freq",
+    "trainer.test_freq",
+    "trainer.val_before_train",
+    "trainer.log_val_generations",
+    "trainer.resume_mode",
+    "trainer.resume_from_path",
+    "trainer.default_local_dir",
+    "trainer.rollout_data_dir",
+    "trainer.validation_data_dir",
+    "trainer.nnodes",
+    "trainer.n_gpus_per_node",
+    "global_profiler",
+    "data.on_bad_row",
+    "data.val_files",
+    "data.val_max_samples",
+    "data.val_batch_size",
+    "mifo.budget",
+    "mifo.checkpoint",
+    "mifo.watchdog",
+    "mifo.probe",
+    "actor_rollout_ref.rollout.trace",
+    "actor_rollout_ref.rollout.gpu_memory_utilization",
+    "actor_rollout_ref.rollout.val_kwargs",
+    "actor_rollout_ref.actor.ppo_max_token_len_per_gpu",
+    "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu",
+    "actor_rollout_ref.actor.fsdp_config.param_offload",
+    "actor_rollout_ref.actor.fsdp_config.optimizer_offload",
+)
+"""Settings that may differ on resume: they say where and how fast, not what is trained. The number of ranks, which is
+nnodes x n_gpus_per_node, has to stay."""
+
+LENGTHS = ("trainer.total_training_steps", "trainer.total_epochs")
+"""Free only while the learning rate does not depend on them."""
+
+_MODEL = "actor_rollout_ref.model.path"
+_REWARD = "reward.custom_reward_function.path"
+_POINTED_AT = ("data.train_files", _MODEL)
+"""Compared by content; a model that is only a name on the hub by that name."""
+
+_MODEL_FILES = (
+    "config.json",
+    "generation_config.json",
+    "model.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "chat_template.jinja",
+)
+
+_PACKAGES = ("mifo_verl", "verl", "torch", "transformers", "ray", "vllm")
+
+
+def run_facts(config: DictConfig, step: int, during_step: bool, accuracy: float | None) -> dict[str, Any]:
+    """The facts of a checkpoint: where in the run it stands, and of what run it is."""
+    run = yaml.safe_load((Path(config.run_dir) / CONFIG).read_text())
+    text = json.dumps(run, sort_keys=True)
+    return {
+        "step": step,
+        "during_step": during_step,
+        "accuracy": accuracy,
+        "config": run,
+        "config_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        **_surroundings(config),
+    }
+
+
+def _surroundings(config: DictConfig) -> dict[str, Any]:
+    """What the config only points at."""
+    files = config.data.train_files
+    paths = [files] if isinstance(files, str) else list(files)
+    model = Path(str(config.actor_rollout_ref.model.path)).expanduser()
+    tokenizer = Path(str(config.actor_rollout_ref.model.get("tokenizer_path") or model)).expanduser()
+    files_of_model = {name: folder / name for folder in (tokenizer, model) for name in _MODEL_FILES}
+    digests = {name: _file_sha256(path) for name, path in files_of_model.items() if path.is_file()}
+    reward = Path(str(OmegaConf.select(config, _REWARD))).expanduser()
+    return {
+        "world_size": config.trainer.nnodes * config.trainer.n_gpus_per_node,
+        "model_config_sha256": digests.pop("config.json", None),
+        "model_files_sha256": digests,
+        "reward_sha256": _file_sha256(reward) if reward.is_file() else None,
+        "train_files_sha256": [_file_sha256(Path(path).expanduser()) for path in paths],
+        "versions": {name: _version(name) for name in _PACKAGES},
+    }
+
+
+def _file_sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def own_checkpoints(config: DictConfig) -> set[tuple[Path, int]]:
+    """Marks of the checkpoints in the run's own folder. A restart of a run that has made one since its start takes the
+    newest (``auto``); before, it takes what the run was told.
+    """
+    return _store(config).marks()
+
+
+def _store(config: DictConfig) -> CheckpointStore:
+    return CheckpointStore(config.trainer.default_local_dir, keep_last=1, keep_best=0)
+
+
+def _silent(_: str) -> None:
+    return None
+
+
+def checkpoint_facts(config: DictConfig, report: Callable[[str], None] = _silent) -> dict[str, Any] | None:
+    """The facts of the checkpoint that a run would go on from, None where there is none; reports what is passed over.
+
+    Seen without reading the large files. Raises BrokenCheckpoint where it is torn, or none is whole, and ValueError
+    where the run's records lack lines that it presupposes.
+    """
+    trainer, store = config.trainer, _store(config)
+    if trainer.resume_mode == "auto":
+        found = store.newest(report, checksums=False)
+    else:
+        found = _named(Path(trainer.resume_from_path))
+    if found is not None and store.holds(found):
+        require_lines(Path(config.run_dir), found.facts["step"], found.facts.get("lines", {}))
+    return None if found is None else found.facts
+
+
+def _named(folder: Path) -> Checkpoint:
+    try:
+        return verify(folder, checksums=False)
+    except BrokenCheckpoint as error:
+        raise BrokenCheckpoint(
+            f"trainer.resume_from_path={folder} must be a whole checkpoint: {error}; give another one, or "
+            "trainer.resume_mode=auto for the newest that is whole"
+        ) from None
+
+
+def check_resume(saved: Mapping[str, Any], config: DictConfig) -> list[str]:
+    """Refuse to go on from a checkpoint of another run. Returns warnings for what differs and may.
+
+    Raises ConfigError with every setting that differs and must not.
+    """
+    now = {"config": OmegaConf.to_container(config, resolve=True), **_surroundings(config)}
+    refused = _other_surroundings(saved, now)
+    before, after = _settings(saved["config"]), _settings(now["config"])
+    free = FREE + _POINTED_AT + (LENGTHS if _keeps_its_learning_rates(config) else ())
+    if now["model_config_sha256"] is None:
+        free = tuple(key for key in free if key != _MODEL)
+    for key in sorted(before.keys() | after.keys()):
+        if before.get(key) != after.get(key) and not _is_free(key, free):
+            refused.append(f"{key}={after.get(key)} (the checkpoint has {before.get(key)})")
+    if refused:
+        raise ConfigError(
+            f"trainer.resume_mode={config.trainer.resume_mode} must go on with the settings of the checkpoint in "
+            f"{config.trainer.default_local_dir}, and these differ: {'; '.join(refused)}; set them back, or start a "
+            "new run with another run_dir"
+        )
+    return [
+        f"{name} {now['versions'][name]} is not the {version} of the checkpoint: the run goes on, not bit by bit"
+        for name, version in saved["versions"].items()
+        if now["versions"].get(name) != version
+    ]
+
+
+def _other_surroundings(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What the settings only point at and is another. Of what an older checkpoint does not say, nothing is compared."""
+    files, files_now = saved.get("model_files_sha256", now["model_files_sha256"]), now["model_files_sha256"]
+    changed = [name for name in sorted(files.keys() | files_now.keys()) if files.get(name) != files_now.get(name)]
+    reward_is_same = saved.get("reward_sha256", now["reward_sha256"]) == now["reward_sha256"]
+    rules = (
+        (
+            saved["world_size"] == now["world_size"],
+            f"trainer.nnodes x trainer.n_gpus_per_node={now['world_size']} (the checkpoint has {saved['world_size']} "
+            "ranks, and each reads back its own shard)",
+        ),
+        (saved["model_config_sha256"] == now["model_config_sha256"], f"{_MODEL} (its config.json is another one)"),
+        (not changed, f"{_MODEL} (its {', '.join(changed)} is another one)"),
+        (reward_is_same, f"{_REWARD} (its content has changed)"),
+        (
+            saved["train_files_sha256"] == now["train_files_sha256"],
+            "data.train_files (their content has changed, and the place in them would be another)",
+        ),
+    )
+    return [text for is_same, text in rules if not is_same]
+
+
+def _keeps_its_learning_rates(config: DictConfig) -> bool:
+    """Whether no learning rate depends on the length of the run."""
+    critics = [config.critic.optim] if has_critic(config) else []
+    return all(
+        optim.lr_scheduler_type == "constant" and optim.lr_warmup_steps_ratio == 0
+        for optim in (config.actor_rollout_ref.actor.optim, *critics)
+    )
+
+
+def _is_free(key: str, free: tuple[str, ...]) -> bool:
+    return any(key == one or key.startswith(f"{one}.") for one in free)
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings by their full name; those that repeat the model's path say that, wherever the model lies."""
+    own = flat(config)
+    repeating = (key for key, value in own.items() if value == own[_MODEL] and key != _MODEL)
+    return own | dict.fromkeys(repeating, "${" + _MODEL + "}")

@@ -1,0 +1,1 @@
+"""Programs that read what runs leave behind. Nothing of the core imports them."""

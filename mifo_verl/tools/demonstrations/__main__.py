@@ -1,0 +1,105 @@
+"""Fill a file's demonstrations: ``python -m mifo_verl.tools.demonstrations in=<parquet> out=<parquet> endpoint=<url>
+model=<name>``; without arguments, every setting."""
+
+import asyncio
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from mifo_verl.data.parquet import check_columns
+from mifo_verl.rewards.kinds import AUTO, scorer
+from mifo_verl.tools.command_line import read, run
+from mifo_verl.tools.demonstrations.client import Endpoint
+from mifo_verl.tools.demonstrations.make import ANSWER_FIELDS, Made, Maker, count_reasons
+from mifo_verl.tools.keyed_lines import KeyedLines
+from mifo_verl.types import require
+
+USAGE = """usage: python -m mifo_verl.tools.demonstrations in=<parquet> out=<parquet> endpoint=<url> model=<name> [key=value]
+
+  in=<parquet>       rows of verl's schema; endpoint=http://localhost:8000/v1, the key in OPENAI_API_KEY
+  rows=missing       the rows without a demonstration that verifies; rows=all asks for every row
+  reward=auto        the run's reward: by data source, a kind, or <file>.py:<function>; require_think=true as in it
+  tries=4            answers a question at most; the first that verifies is kept
+  temperature=0.6 top_p=0.95 max_tokens=8192 seed=0
+  concurrency=16 timeout=600 retries=5     requests at a time, seconds for one answer, tries after a failure
+  cache=<file>       answers, never paid for twice (default: <out>.answers.jsonl)"""
+
+TARGET, SOURCE = "target", "target_source"
+_MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings as typed; ``Endpoint``, ``Maker`` and ``scorer`` check them."""
+
+    source: Path
+    out: Path
+    endpoint: str
+    model: str
+    rows: str = "missing"
+    reward: str = AUTO
+    require_think: bool = False
+    tries: int = 4
+    temperature: float = 0.6
+    top_p: float = 0.95
+    max_tokens: int = 8192
+    seed: int = 0
+    concurrency: int = 16
+    timeout: float = 600.0
+    retries: int = 5
+    cache: Path | None = None
+
+
+def fill(settings: Settings) -> list[Made]:
+    """Write the file with its demonstrations and their sources; returns what became of each row."""
+    require(settings.rows in ("missing", "all"), "rows", settings.rows, "missing or all", "correct it")
+    check_columns(settings.source, "in")
+    table = pq.read_table(settings.source)
+    endpoint = Endpoint(
+        settings.endpoint, settings.model, settings.timeout, settings.retries, concurrency=settings.concurrency
+    )
+    sampling = {name: getattr(settings, name) for name in ("temperature", "top_p", "max_tokens")}
+    score = scorer(settings.reward, settings.require_think, setting="reward")
+    answers = settings.cache or settings.out.with_name(settings.out.name + ".answers.jsonl")
+    with KeyedLines(answers, ANSWER_FIELDS) as cache, tqdm(total=table.num_rows, desc="demonstrations") as bar:
+        maker = Maker(endpoint, cache, score, sampling, settings.tries, settings.seed, settings.rows == "all")
+        try:
+            made = asyncio.run(maker.make(table.to_pylist(), lambda _: bar.update()))
+        except BaseExceptionGroup as group:  # of a task group: the first error is the cause of the others
+            raise group.exceptions[0] from None
+    _write(table, made, settings.out)
+    counts = ", ".join(f"{number} {reason}" for reason, number in count_reasons(made).items())
+    print(f"{settings.out}: {table.num_rows} rows: {counts}")
+    return made
+
+
+def _write(table: pa.Table, made: list[Made], out: Path) -> None:
+    """The table with the columns ``target`` and ``target_source`` set, all others as they are."""
+    targets = [None if one.text is None else [{"role": "assistant", "content": one.text}] for one in made]
+    columns = {TARGET: pa.array(targets, _MESSAGES), SOURCE: pa.array([one.source for one in made], pa.string())}
+    for name, column in columns.items():
+        place = table.schema.get_field_index(name)
+        table = table.append_column(name, column) if place < 0 else table.set_column(place, name, column)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, out, compression="zstd")
+
+
+def parse(arguments: list[str]) -> Settings:
+    """The settings of ``key=value`` arguments. Raises ValueError on an unknown, missing or malformed one."""
+    return read(Settings, arguments, {"source": "in"})
+
+
+def main(arguments: list[str]) -> int:
+    """The exit code: 0, or 2 after one line on stderr that says what is wrong."""
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(USAGE)
+        return 0 if arguments else 2
+    return run(lambda: fill(parse(arguments)))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

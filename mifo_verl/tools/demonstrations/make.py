@@ -1,0 +1,152 @@
+"""From rows without a verified demonstration to rows with one: ask, verify, keep the first that is right."""
+
+import asyncio
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import httpx
+
+from mifo_verl.data.demonstrations import demonstration_of, prompt_id_of
+from mifo_verl.loop.streams import stable_seed
+from mifo_verl.rewards.kinds import Scorer
+from mifo_verl.tools.demonstrations.client import Answer, Endpoint, Unanswered
+from mifo_verl.tools.keyed_lines import KeyedLines
+from mifo_verl.types import require
+
+DATASET = "dataset"
+"""The source of a demonstration that came with the row."""
+ANSWER_FIELDS = ("text", "cut")
+"""What the cache keeps of an answer."""
+_GIVE_UP_AFTER = 10
+"""Requests in a row without an answer after which the endpoint counts as down."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """What becomes of a row: its demonstration's text and source, or the reason why it has none."""
+
+    text: str | None
+    source: str | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Maker:
+    """How demonstrations are asked for. ``tries`` answers a question at most; the first that verifies is kept."""
+
+    endpoint: Endpoint
+    cache: KeyedLines
+    scorer: Scorer
+    sampling: Mapping[str, Any]
+    tries: int = 4
+    seed: int = 0
+    everyone: bool = False
+    """Also ask for rows whose own demonstration verifies."""
+
+    def __post_init__(self) -> None:
+        require(self.tries >= 1, "tries", self.tries, "at least 1", "4 is the default")
+
+    async def make(self, rows: Sequence[Mapping[str, Any]], on_row: Callable[[Made], None]) -> list[Made]:
+        """What becomes of each row, in their order; ``on_row`` hears of each as it is done.
+
+        Raises EndpointError, and ValueError where ten requests in a row, or all, got no answer.
+        """
+        failures = _Failures(self.endpoint)
+        places = asyncio.Semaphore(self.endpoint.concurrency)
+        async with self.endpoint.client() as client, asyncio.TaskGroup() as group:
+
+            async def one(row: Mapping[str, Any]) -> Made:
+                async with places:
+                    made = await self._make_one(client, row, failures)
+                on_row(made)
+                return made
+
+            tasks = [group.create_task(one(row)) for row in rows]
+        failures.end()
+        return [task.result() for task in tasks]
+
+    async def _make_one(self, client: httpx.AsyncClient, row: Mapping[str, Any], failures: "_Failures") -> Made:
+        own = demonstration_of(row)
+        if own is not None and await self._is_correct(row, own.text):
+            kept = Made(own.text, str(row.get("target_source") or DATASET), "had one")
+            if not self.everyone:
+                return kept
+            made = await self._ask(client, row, failures)
+            return kept if made.text is None else made
+        return await self._ask(client, row, failures)
+
+    async def _ask(self, client: httpx.AsyncClient, row: Mapping[str, Any], failures: "_Failures") -> Made:
+        """The first answer that verifies, or why there is none."""
+        reason = "wrong"
+        for attempt in range(self.tries):
+            try:
+                answer = await self._answer(client, row, attempt)
+            except Unanswered as error:
+                failures.count(str(error))
+                return Made(None, None, "unanswered")
+            failures.clear()
+            if answer.cut:  # a demonstration is never cut
+                reason = "too long"
+            elif await self._is_correct(row, answer.text):
+                return Made(answer.text, self.endpoint.source, "made")
+        return Made(None, None, reason)
+
+    async def _answer(self, client: httpx.AsyncClient, row: Mapping[str, Any], attempt: int) -> Answer:
+        """An answer from the cache, else from the endpoint."""
+        prompt_id = prompt_id_of(row)
+        sampling = {**self.sampling, "seed": stable_seed(self.seed, prompt_id, attempt) % 2**31}
+        key = request_key(self.endpoint.source, row["prompt"], sampling)
+        known = self.cache.get(key)
+        if known is not None:
+            return Answer(known["text"], known["cut"])
+        answer = await self.endpoint.ask(client, row["prompt"], sampling)
+        if key not in self.cache:  # rows that agree in prompt and id share their answers
+            self.cache.put(key, {"prompt_id": prompt_id, **asdict(answer)})
+        return answer
+
+    async def _is_correct(self, row: Mapping[str, Any], text: str) -> bool:
+        """The run's own reward, in a thread: a slow check must not hold up the answers that come in."""
+        truth = str((row.get("reward_model") or {}).get("ground_truth"))
+        return bool(text.strip()) and (await asyncio.to_thread(self.scorer, text, truth, row)).correct
+
+
+def request_key(source: str, messages: Sequence[Mapping[str, str]], sampling: Mapping[str, Any]) -> str:
+    """The name of a request, 32 hex digits; ``sampling`` holds its seed, so that every try has its own."""
+    parts = [source, [dict(message) for message in messages], dict(sorted(sampling.items()))]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+class _Failures:
+    """Requests without an answer, one after another."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint, self._number, self._problem, self._answered = endpoint, 0, "", False
+
+    def clear(self) -> None:
+        self._number, self._answered = 0, True
+
+    def count(self, problem: str) -> None:
+        self._number, self._problem = self._number + 1, problem
+        if self._number >= _GIVE_UP_AFTER:
+            self._give_up()
+
+    def end(self) -> None:
+        """Raises where there were questions and none of them was answered, however few they were."""
+        if self._number and not self._answered:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        raise ValueError(
+            f"endpoint={self._endpoint.url} must answer; {self._number} questions in a row got none, the last because "
+            f"of: {self._problem}; what was answered is kept, so start again when it is up"
+        )
+
+
+def count_reasons(made: Sequence[Made]) -> dict[str, int]:
+    """How many rows ended how, in a fixed order."""
+    counts = Counter(one.reason for one in made)
+    return {reason: counts[reason] for reason in ("had one", "made", "wrong", "too long", "unanswered")}

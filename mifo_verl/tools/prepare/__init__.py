@@ -1,0 +1,1 @@
+"""Data sets made ready: recipes, the quick start's task and models."""

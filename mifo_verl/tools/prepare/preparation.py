@@ -1,0 +1,152 @@
+"""From a recipe to a parquet file: rows counted, repeats and evaluation questions dropped, demonstrations verified."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from statistics import quantiles
+from typing import Any
+
+from tqdm import tqdm
+
+from mifo_verl.data.demonstrations import demonstration_of
+from mifo_verl.data.parquet import write_rows
+from mifo_verl.rewards.kinds import Scorer
+from mifo_verl.tools.prepare.decontamination import EvaluationSets
+from mifo_verl.tools.prepare.rows import Dropped, Row, question_of, with_system
+
+_THREADS = 4
+Lengths = dict[str, int]
+
+
+@dataclass
+class Report:
+    """What became of one split. Everything in it follows from the input: the same input, the same report."""
+
+    recipe: str
+    settings: dict[str, str]
+    records: int = 0
+    rows: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    contaminated_by: Counter[str] = field(default_factory=Counter)
+    """Of the rows dropped as contaminated, how many by which evaluation set."""
+    evaluation_questions: dict[str, int] = field(default_factory=dict)
+    by_source: Counter[str] = field(default_factory=Counter)
+    """Rows by data source, with the level where rows have one."""
+    demonstrations: int = 0
+    """Rows with a demonstration, before ``unverified`` is applied."""
+    verified: int = 0
+    """Demonstrations that the reward calls correct."""
+    lengths: dict[str, Lengths] = field(default_factory=dict)
+    sha256: str = ""
+    """Of the parquet file."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The report as plain values, counts in falling order."""
+        share = self.verified / self.demonstrations if self.demonstrations else None
+        counts = {key: dict(value.most_common()) for key, value in vars(self).items() if isinstance(value, Counter)}
+        return vars(self) | counts | {"verified_share": share}
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What is done to the rows of any recipe."""
+
+    score: Scorer
+    unverified: str = "keep"
+    """``keep`` a demonstration that does not verify (training skips and counts it), ``null`` it, ``drop`` the row."""
+    max_rows: int | None = None
+    system: str | None = None
+    sets: EvaluationSets | None = None
+    count_tokens: Callable[[str], int] | None = None
+
+    def run(self, made: Iterable[Row | Dropped], path: Path, report: Report) -> Report:
+        """Write the rows to ``path`` and what became of them to ``<path without suffix>.report.json``."""
+        bar = tqdm(made, desc=f"{report.recipe} {path.stem}", unit="record", delay=1, leave=False)
+        kept = list(islice(self._kept(bar, report), self.max_rows))
+        rows = self._verified(kept, report)
+        report.rows = len(rows)
+        report.by_source.update(map(_source_of, rows))
+        report.lengths = self._lengths(rows)
+        write_rows(rows, path)
+        report.sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        text = json.dumps(report.as_json(), indent=1, ensure_ascii=False) + "\n"
+        path.with_suffix(".report.json").write_text(text, encoding="utf-8")
+        return report
+
+    def _kept(self, made: Iterable[Row | Dropped], report: Report) -> Iterator[Row]:
+        """The rows that are new and in no evaluation set; everything else is counted by reason."""
+        if self.sets is not None:
+            report.evaluation_questions = dict(self.sets.num_questions)
+        prompts: set[str] = set()
+        ids: set[str] = set()
+        for row in made:
+            report.records += 1
+            reason = row.reason if isinstance(row, Dropped) else self._against(row, prompts, ids, report)
+            if reason is None:
+                assert not isinstance(row, Dropped)
+                prompts.add(json.dumps(row["prompt"]))
+                ids.add(row["prompt_id"])
+                yield with_system(row, self.system)
+            else:
+                report.dropped[reason] += 1
+
+    def _against(self, row: Row, prompts: set[str], ids: set[str], report: Report) -> str | None:
+        """Why a row is not taken, or None."""
+        if json.dumps(row["prompt"]) in prompts:
+            return "the same prompt again"
+        if row["prompt_id"] in ids:
+            return "the same id again"
+        found = self.sets.find(question_of(row)) if self.sets is not None else None
+        if found is None:
+            return None
+        report.contaminated_by[found[1]] += 1
+        return f"contaminated ({found[0]})"
+
+    def _verified(self, rows: list[Row], report: Report) -> list[Row]:
+        """The rows after ``unverified``; counts demonstrations and those that verify."""
+        with ThreadPoolExecutor(_THREADS) as executor:
+            verdicts = executor.map(self._verdict, rows)
+            bar = tqdm(zip(rows, verdicts, strict=True), total=len(rows), desc="verifying", delay=1, leave=False)
+            judged = [(row, verdict) for row, verdict in bar]
+        report.demonstrations = sum(verdict is not None for _, verdict in judged)
+        report.verified = sum(verdict is True for _, verdict in judged)
+        if self.unverified == "keep":
+            return rows
+        if self.unverified == "null":
+            return [row | {"target": None} if verdict is False else row for row, verdict in judged]
+        report.dropped["the demonstration does not verify"] += sum(verdict is False for _, verdict in judged)
+        return [row for row, verdict in judged if verdict is not False]
+
+    def _verdict(self, row: Row) -> bool | None:
+        """Whether the row's demonstration is correct by the run's reward; None where it has none."""
+        demonstration = demonstration_of(row)
+        return None if demonstration is None else self.score(demonstration.text, demonstration.answer, row).correct
+
+    def _lengths(self, rows: list[Row]) -> dict[str, Lengths]:
+        texts = {
+            "prompt": ["\n".join(message["content"] for message in row["prompt"]) for row in rows],
+            "demonstration": [row["target"][0]["content"] for row in rows if row["target"]],
+        }
+        lengths = {f"{name}_chars": summary([len(text) for text in part]) for name, part in texts.items()}
+        if self.count_tokens is not None:
+            count = self.count_tokens
+            lengths |= {f"{name}_tokens": summary([count(text) for text in part]) for name, part in texts.items()}
+        return lengths
+
+
+def summary(numbers: list[int]) -> Lengths:
+    """Least, median, 95th percentile and most, whole numbers; empty for none."""
+    if not numbers:
+        return {}
+    cuts = quantiles(numbers, n=20, method="inclusive") if len(numbers) > 1 else numbers * 19
+    return {"min": min(numbers), "median": round(cuts[9]), "p95": round(cuts[18]), "max": max(numbers)}
+
+
+def _source_of(row: Row) -> str:
+    source, level = str(row["data_source"]), row["extra_info"]["level"]
+    return source if level is None or source.endswith(f"level_{level}") else f"{source}, level {level}"

@@ -1,0 +1,166 @@
+"""reasoning-gym: questions made by rule, at a level of difficulty, scored by their family's own scorer."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from mifo_verl.registry import nearest
+from mifo_verl.rewards.entries import read_entry
+from mifo_verl.tools.prepare.recipe import Recipe
+from mifo_verl.tools.prepare.recipes.steps import written_steps
+from mifo_verl.tools.prepare.rows import Dropped, Row, Split, make_row
+from mifo_verl.types import require
+
+INSTRUCTION = "Reason step by step, and write the final answer between <answer> and </answer>."
+NO_ORACLE = "any answer that the family's scorer accepts"
+_TRIES_A_ROW = 20
+_MOST_ROWS = 1_000_000
+
+
+@dataclass(frozen=True)
+class ReasoningGym(Recipe):
+    """reasoning-gym: family= (several by comma), levels= (0 is the easiest, or default), rows of each in train=, val=.
+
+    A question in five is for validation, by a hash of its text, so that no validation question is ever trained on.
+    """
+
+    name = "reasoning_gym"
+    reward = "reasoning_gym"
+    family: str = ""
+    levels: str = "default"
+    """Levels of the family's curriculum, as 0,1,2; ``default`` takes the family's own settings."""
+    config: str = "{}"
+    """Settings of the family's config as a JSON object; they win over the level's."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        gym = _import()
+        known = sorted(set(gym.factory.DATASETS) - {"composite"})
+        require(bool(self.family), "family", self.family, "set", "write family=chain_sum, or several with commas")
+        for family in self.family.split(","):
+            if family not in known:
+                near = nearest(family, known) or f", such as {known[0]}"
+                raise ValueError(
+                    f"family={family} must be a family of reasoning-gym{near}; python -c 'import reasoning_gym'"
+                )
+        levels = self.levels.split(",")
+        good = self.levels == "default" or all(level.isdecimal() for level in levels)
+        require(good, "levels", self.levels, "default or whole numbers from 0", "write levels=0,1,2")
+        try:
+            good = isinstance(json.loads(self.config), dict)
+        except ValueError:
+            good = False
+        require(good, "config", self.config, "a JSON object", "write config='{\"max_terms\": 4}'")
+
+    def rows(self, split: Split, source: str) -> Iterator[Row | Dropped]:
+        """The rows, family after family and level after level; questions that a level lacks count as dropped."""
+        setting = "train" if split == "train" else "val"
+        good = source.isdecimal() and int(source) <= _MOST_ROWS
+        require(good, setting, source, f"a whole number of rows, at most {_MOST_ROWS}", f"write {setting}=1000")
+        for family in self.family.split(","):
+            for level in [None] if self.levels == "default" else [int(level) for level in self.levels.split(",")]:
+                yield from self._rows_of(family, level, split, int(source))
+
+    def _rows_of(self, family: str, level: int | None, split: Split, count: int) -> Iterator[Row | Dropped]:
+        dataset = self._dataset(family, level, max(1, _TRIES_A_ROW * count))
+        seen: set[str] = set()
+        num_rows = 0
+        for index in range(_TRIES_A_ROW * count):
+            if num_rows == count:
+                return
+            try:
+                entry = dataset[index]
+            except Exception:  # some families give up on some seeds
+                yield Dropped(f"{family} gave up on making a question")
+                continue
+            question = str(entry["question"])
+            if question not in seen and split_of(question) == split:
+                seen.add(question)
+                row = _row(dataset, entry, family, level, split, index)
+                num_rows += not isinstance(row, Dropped)
+                yield row
+        where = family if level is None else f"{family} at level {level}"
+        yield from [Dropped(f"{where} has fewer different questions than asked for")] * (count - num_rows)
+
+    def _dataset(self, family: str, level: int | None, size: int) -> Any:
+        """The family's data set, the same for the same settings; the seed differs by family and level."""
+        factory = _import().factory
+        make, config_class = factory.DATASETS[family]
+        digest = hashlib.sha256(f"{self.seed}/{family}/{level}".encode()).digest()
+        given = {"seed": int.from_bytes(digest[:4], "big") >> 1, "size": size} | json.loads(self.config)
+        try:
+            config = config_class(**given) if level is None else _at_level(factory, family, level, given)
+            if hasattr(config, "validate"):
+                config.validate()
+            return make(config=config)
+        except Exception as error:  # asserts, type errors: whatever the family finds wrong with its config
+            what = f"family={family} levels={self.levels} config={self.config}"
+            raise ValueError(f"{what} must be settings that the family takes ({error!r}); correct them") from None
+
+
+def split_of(question: str) -> Split:
+    """The split of a question, by its text alone: one in five is for validation."""
+    digest = hashlib.sha256(question.encode(errors="surrogatepass")).digest()
+    return "validation" if int.from_bytes(digest[:8], "big") % 5 == 0 else "train"
+
+
+def _import() -> Any:
+    try:
+        import reasoning_gym
+        import reasoning_gym.factory
+    except ImportError as error:
+        raise ValueError(
+            f"recipe=reasoning_gym must find the package reasoning-gym ({error}); pip install 'mifo_verl[gym]'"
+        ) from None
+    return reasoning_gym
+
+
+def _at_level(factory: Any, family: str, level: int, given: dict[str, Any]) -> Any:
+    from reasoning_gym.coaching.base_curriculum import DefaultCurriculumContext, RangeAttributeMode
+
+    require(factory.has_curriculum(family), "levels", level, f"default for {family}", "the family has no curriculum")
+    curriculum = factory.create_curriculum(family)
+    deepest = max((len(attribute.levels) - 1 for attribute in curriculum.attributes.values()), default=0)
+    require(level <= deepest, "levels", level, f"at most {deepest} for {family}", "choose a lower level")
+    curriculum.set_global_level(level)
+    config = curriculum.generate_configuration(given, DefaultCurriculumContext(RangeAttributeMode.UPPER_BOUND))
+    for key, value in given.items():
+        setattr(config, key, value)
+    return config
+
+
+def _row(
+    dataset: Any, entry: dict[str, Any], family: str, level: int | None, split: Split, index: int
+) -> Row | Dropped:
+    """The row; dropped where the entry does not survive JSON, by the family's own scorer on its own answer."""
+    answer = entry["answer"]
+    stored = _as_json(dataset, entry)
+    if stored is None:
+        return Dropped("the entry cannot be stored as JSON")
+    steps = None if answer is None else written_steps(entry)
+    return make_row(
+        f"reasoning_gym/{family}",
+        str(entry["question"]),
+        NO_ORACLE if answer is None else str(answer),
+        None if steps is None else f"<think>\n{steps}\n</think>\n<answer>{answer}</answer>",
+        split,
+        index,
+        level=level,
+        instruction=INSTRUCTION,
+        ability="reasoning",
+        entry=stored,
+    )
+
+
+def _as_json(dataset: Any, entry: dict[str, Any]) -> str | None:
+    """The entry as JSON, marked where lists have to be tuples again; None where its own answer is wrong afterwards."""
+    for tuples in (False, True):
+        try:
+            stored = json.dumps(entry | ({"tuples": True} if tuples else {}), sort_keys=True, default=str)
+        except (TypeError, ValueError):
+            return None
+        if entry["answer"] is None or float(dataset.score_answer(entry["answer"], read_entry(stored))) >= 1.0:
+            return stored
+    return None

@@ -1,0 +1,158 @@
+"""The runs of a sweep: composed before the first one starts, each in a folder of a readable, stable name."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from mifo_verl.compose import ComposedConfig, ConfigError, compose_config, compose_seeds
+from mifo_verl.config import config_errors
+from mifo_verl.registry import nearest
+from mifo_verl.tools.sweep.definition import Definition
+from mifo_verl.tools.sweep.expand import Combination, expand
+from mifo_verl.tools.sweep.identity import settings_of
+
+_PLAIN = ("method", "experiment", "rl", "task", "hardware")
+"""Groups whose value says enough without its name."""
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run: arm and seed are what it is compared by."""
+
+    arm: str
+    seed: int
+    name: str
+    folder: Path
+    overrides: list[str]
+    """All that the training is started with."""
+    composed: ComposedConfig
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Its resolved settings without places, flat."""
+        return settings_of(self.composed.to_dict())
+
+
+def plan(definition: Definition, overrides: list[str], sweep_dir: Path) -> list[PlannedRun]:
+    """Every run, arm by arm. Raises ConfigError with all that is wrong in any of them."""
+    _refuse_unknown_arms(definition)
+    runs: list[PlannedRun] = []
+    errors: dict[str, list[str]] = {}
+    for label, own in definition.arms.items():
+        for arm, combinations in _by_arm(label, expand([*definition.overrides, *own, *overrides])).items():
+            try:
+                runs += _compose_arm(arm, combinations, sweep_dir)
+            except ConfigError as error:
+                for line in error.errors:
+                    errors.setdefault(line, []).append(arm or "every run")
+    if errors:
+        raise ConfigError(*in_arms(errors))
+    if not runs:
+        raise ConfigError("the sweep has no run; give it values, e.g. method=mifo,rl_only seed=0,1,2")
+    _refuse_alike(runs)
+    return runs
+
+
+def _refuse_unknown_arms(definition: Definition) -> None:
+    """Raise ConfigError where a question is of an arm that the definition by itself does not have."""
+    arms = [
+        arm for label, own in definition.arms.items() for arm in _by_arm(label, expand([*definition.overrides, *own]))
+    ]
+    errors = [
+        f"{arm} in the pairs of '{question.ask}' must be one of {', '.join(arms)}{nearest(arm, arms)}; correct it"
+        for question in definition.questions
+        for arm in dict.fromkeys(arm for pair in question.pairs for arm in pair)
+        if arm not in arms
+    ]
+    if errors:
+        raise ConfigError(*errors)
+
+
+def _by_arm(label: str, combinations: list[Combination]) -> dict[str, list[Combination]]:
+    """Combinations that differ in nothing but the seed, by the label of their arm."""
+    found: dict[str, list[Combination]] = {}
+    for one in combinations:
+        found.setdefault(arm_label(label, one), []).append(one)
+    return found
+
+
+def in_arms(errors: Mapping[str, Sequence[str]]) -> list[str]:
+    """Each error once, with the arms that have it."""
+    told = []
+    for line, arms in errors.items():
+        more = f" and {len(arms) - 3} more" if len(arms) > 3 else ""
+        told.append(f"{line} (in {', '.join(arms[:3])}{more})")
+    return told
+
+
+def arm_label(label: str, one: Combination) -> str:
+    """The arm's own label and the values swept inside it, without the seed: ``rho=0.2``, ``mifo,share=0.5``."""
+    keys = [key for key in one.swept if key != "seed"]
+    if label and len(keys) == 1:
+        return f"{label}={one.swept[keys[0]]}"
+    parts = [one.swept[key] if key in _PLAIN else f"{_short(key, keys)}={one.swept[key]}" for key in keys]
+    return ",".join([label, *parts] if label else parts)
+
+
+def _short(key: str, keys: list[str]) -> str:
+    """The shortest ending of a dotted key that no other swept key has."""
+    parts = re.split(r"[./]", key)
+    for length in range(1, len(parts) + 1):
+        own = parts[-length:]
+        if sum(re.split(r"[./]", other)[-length:] == own for other in keys) == 1:
+            return ".".join(own)
+    return key
+
+
+def _compose_arm(arm: str, combinations: list[Combination], sweep_dir: Path) -> list[PlannedRun]:
+    """The runs of one arm. Raises ConfigError."""
+    arm = arm or _chosen(combinations[0].overrides, "method") or "run"
+    seeds = [one.swept.get("seed", "") for one in combinations]
+    if all(re.fullmatch(r"\d+", seed) for seed in seeds):
+        without = [given for given in combinations[0].overrides if not given.startswith("seed=")]
+        composed = compose_seeds(without, [int(seed) for seed in seeds])
+    else:
+        composed = [compose_config(one.overrides) for one in combinations]
+    errors = config_errors(composed[0].to_dict()["mifo"])
+    if errors:
+        raise ConfigError(*errors)
+    return [_planned(arm, one, own, sweep_dir) for one, own in zip(combinations, composed, strict=True)]
+
+
+def _planned(arm: str, one: Combination, composed: ComposedConfig, sweep_dir: Path) -> PlannedRun:
+    seed = int(composed.node.seed)
+    plain = re.sub(r"[=,]", "-", arm)  # both mean something to a command line
+    name = f"{re.sub(r'[^A-Za-z0-9._+-]', '_', plain)}-seed{seed}"
+    folder = sweep_dir / name
+    composed.node.run_dir = str(folder.absolute())
+    overrides = [*one.overrides, f"name={name}", f"run_dir={_quoted(str(folder))}"]
+    return PlannedRun(arm, seed, name, folder, overrides, composed)
+
+
+def _quoted(text: str) -> str:
+    """A value as Hydra reads it back, whatever is in it."""
+    return text if re.fullmatch(r"[A-Za-z0-9._/+-]+", text) else "'" + text.replace("'", "\\'") + "'"
+
+
+def _chosen(overrides: list[str], key: str) -> str:
+    return next((given.partition("=")[2] for given in reversed(overrides) if given.partition("=")[0] == key), "")
+
+
+def _refuse_alike(runs: list[PlannedRun]) -> None:
+    errors = [*_twice({run.name: run for run in runs}, runs)]
+    by_settings: dict[str, PlannedRun] = {}
+    for run in runs:
+        other = by_settings.setdefault(str(sorted(run.settings.items())), run)
+        if other is not run:
+            errors.append(f"{other.name} and {run.name} have the same settings; take one of these arms out")
+    if errors:
+        raise ConfigError(*errors)
+
+
+def _twice(by_name: dict[str, PlannedRun], runs: list[PlannedRun]) -> Iterator[str]:
+    for run in runs:
+        if by_name[run.name] is not run:
+            yield f"two runs would be kept in {run.name} ({run.arm} and {by_name[run.name].arm}); label them otherwise"

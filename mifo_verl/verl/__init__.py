@@ -1,0 +1,1 @@
+"""The only folder that imports verl, TransferQueue and tensordict: trainer, workers, engine, rollouts."""

@@ -1,0 +1,73 @@
+"""A checkpoint of ours as a Hugging Face folder, by verl's own model merger in a process of its own.
+
+verl's merger rounds to bfloat16. A run on a CPU trains and validates in float32: for such an evaluation the merger is
+asked to leave the weights as they are, so that the table shows the model that the curve showed.
+``python -m mifo_verl.verl.merge merge --backend fsdp --local_dir <actor> --target_dir <folder>`` is verl's command
+line without the rounding.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+SOURCE = "merged_from"
+"""In the merged folder: the shards that it was made of, by name, size and time."""
+
+
+def merged_folder(checkpoint: Path, dtype: str) -> Path:
+    """``<checkpoint>/huggingface_<dtype>`` with weights, config and tokenizer, made where it is missing or stale.
+
+    ``checkpoint`` is a folder global_step_<n>; ``dtype`` is float32 or bfloat16. Raises ValueError where the checkpoint
+    is incomplete or the merger fails.
+    """
+    actor = checkpoint / "actor"
+    shards = sorted(actor.glob("model_world_size_*_rank_*.pt"))
+    described = all((actor / name).is_file() for name in ("fsdp_config.json", "huggingface/config.json"))
+    if not shards or not described:
+        raise ValueError(
+            f"model={checkpoint} must hold actor/model_world_size_<W>_rank_<R>.pt, actor/fsdp_config.json and "
+            "actor/huggingface/config.json; save it with trainer.save_freq=<steps>"
+        )
+    source = {file.name: [file.stat().st_size, file.stat().st_mtime_ns] for file in shards}
+    folder = checkpoint / f"huggingface_{dtype}"
+    if (folder / SOURCE).is_file() and json.loads((folder / SOURCE).read_text()) == source:
+        return folder
+    unfinished = checkpoint / f".huggingface_{dtype}.{os.getpid()}"
+    try:
+        _merge(actor, unfinished, dtype)
+        (unfinished / SOURCE).write_text(json.dumps(source) + "\n")
+        shutil.rmtree(folder, ignore_errors=True)
+        unfinished.rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return folder
+
+
+def _merge(actor: Path, folder: Path, dtype: str) -> None:
+    module = "verl.model_merger" if dtype == "bfloat16" else "mifo_verl.verl.merge"
+    command = [sys.executable, "-m", module, "merge", "--backend", "fsdp"]
+    command += ["--local_dir", str(actor), "--target_dir", str(folder)]
+    print(f"converting {actor} to {dtype}", flush=True)
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "VERL_PLATFORM": "cpu"})
+    if done.returncode or not (folder / "config.json").is_file():
+        raise ValueError(f"model={actor} could not be merged by {module}: {done.stderr.strip()[-500:]}")
+
+
+def _main_without_rounding() -> None:
+    """verl's command line; the one call that rounds every shard gives float32 instead."""
+    import torch
+    from verl.model_merger.__main__ import main
+
+    def to_float32(tensor: Any) -> Any:
+        return tensor.float()
+
+    torch.Tensor.bfloat16 = to_float32  # type: ignore[method-assign, assignment]  # this process does nothing else
+    main()
+
+
+if __name__ == "__main__":
+    _main_without_rounding()

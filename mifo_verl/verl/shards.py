@@ -1,0 +1,105 @@
+"""A model as FSDP2 shards it: flat local views of parameters, gradients and optimizer state, in one fixed order.
+
+Over the ranks of the shard group, in rank order, the flat views of a parameter are the flattened parameter: DTensors
+are split by rows. Replicas (HSDP) hold the same coordinates, so only the shard group counts. FSDP1 is refused: its root
+module keeps gathered copies of weights that are swapped, and its parameters have the size of a rank's slice.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor, Shard
+from torch.optim import Optimizer
+
+from mifo_verl.method.coordinates import ShardRange
+from mifo_verl.probes.parameters import kind_of
+from mifo_verl.run.compute import multiplying_weights
+
+
+class ProcessShards:
+    """The ranks that together hold every coordinate once, for ``select_top_share``."""
+
+    def __init__(self, mesh: DeviceMesh) -> None:
+        self._group = mesh.get_group(mesh.ndim - 1)  # of ("fsdp",) or ("ddp", "fsdp")
+        self.rank = dist.get_rank(self._group)
+
+    def sum(self, counts: Tensor) -> Tensor:
+        """The elementwise sum over the shards."""
+        counts = counts.clone()
+        dist.all_reduce(counts, group=self._group)
+        return counts
+
+    def gather(self, counts: Tensor) -> Tensor:
+        """The vectors of all shards as rows, in rank order."""
+        rows = [torch.empty_like(counts) for _ in range(dist.get_world_size(self._group))]
+        dist.all_gather(rows, counts.contiguous(), group=self._group)
+        return torch.stack(rows)
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    """The local shard as a flat view: writing to it writes to the shard."""
+    return (tensor.to_local() if isinstance(tensor, DTensor) else tensor.detach()).view(-1)
+
+
+class ShardedModel:
+    """The trainable parameters of an FSDP module, each with the range of coordinates that this rank holds."""
+
+    def __init__(self, module: nn.Module, mesh: DeviceMesh) -> None:
+        self.module = module
+        self.shards = ProcessShards(mesh)
+        named = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
+        self.parameters = [parameter for _, parameter in named]
+        for name, parameter in named:
+            if isinstance(parameter, DTensor) and parameter.placements[-1] != Shard(0):
+                raise NotImplementedError(f"{name} is placed as {parameter.placements}; only sharding by rows is known")
+        sizes = torch.tensor([_flat(parameter.data).numel() for parameter in self.parameters])
+        sizes = self.shards.gather(sizes.to(_flat(self.parameters[0].data).device)).cpu()
+        first = (sizes.cumsum(0) - sizes)[self.shards.rank].tolist()
+        self.slices = [ShardRange(name, int(offset)) for (name, _), offset in zip(named, first, strict=True)]
+
+    def weights(self) -> list[Tensor]:
+        """Flat views of this rank's master weights, as they are now."""
+        return [_flat(parameter.data) for parameter in self.parameters]
+
+    def gradients(self) -> list[Tensor | None]:
+        """Flat views of this rank's gradients; None where a parameter has none."""
+        return [None if parameter.grad is None else _flat(parameter.grad) for parameter in self.parameters]
+
+    def optimizer_state(self, optimizer: Optimizer) -> Iterator[tuple[int, str, Tensor]]:
+        """(parameter's number, name, flat view) of every optimizer state that has one value a coordinate."""
+        for number, parameter in enumerate(self.parameters):
+            for name, value in sorted(optimizer.state.get(parameter, {}).items()):
+                if isinstance(value, Tensor) and value.shape == parameter.shape:
+                    yield number, name, _flat(value)
+
+    def num_weights(self) -> int:
+        """The weights that multiply, over all ranks, trainable or not (``mifo_verl.run.compute``)."""
+        named = self.module.named_parameters()
+        return multiplying_weights((kind_of(name), parameter.numel()) for name, parameter in named)
+
+    def reshard(self) -> None:
+        """Forget gathered copies of the weights, so that the next forward pass reads the shards."""
+        for submodule in self.module.modules():
+            if isinstance(submodule, FSDPModule):
+                submodule.reshard()
+
+    @contextmanager
+    def swapped(self, weights: list[Tensor]) -> Iterator[None]:
+        """Run with other weights of the same shards; the model's own come back bit-identical."""
+        own = [weight.clone() for weight in self.weights()]
+        self._write(weights)
+        try:
+            yield
+        finally:
+            self._write(own)
+
+    @torch.no_grad()
+    def _write(self, weights: list[Tensor]) -> None:
+        for target, source in zip(self.weights(), weights, strict=True):
+            target.copy_(source)
+        self.reshard()

@@ -1,0 +1,153 @@
+"""The controller's process: verl's task runner with our trainer, started by Ray, asked to stop by a signal.
+
+SIGTERM or SIGINT asks the run to stop with a checkpoint; a second one ends it at once.
+"""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import ray
+import transfer_queue as tq
+from omegaconf import DictConfig, OmegaConf
+from ray.exceptions import ActorDiedError, GetTimeoutError, RayError
+from verl.trainer.main_ppo import TaskRunnerV1
+
+from mifo_verl.config import WatchdogConfig
+from mifo_verl.plugin import require_loaded
+from mifo_verl.run.journal import RunRecords
+from mifo_verl.run.processes import free_resources
+from mifo_verl.run.stacks import note_cluster, write_stacks
+from mifo_verl.run.watchdog import START_SECONDS, Watchdog
+from mifo_verl.verl.saving import NotSaved, Stopped
+
+EXIT_STOPPED = 75
+"""Exit code of a run that was asked to stop and can be resumed (EX_TEMPFAIL)."""
+EXIT_NOT_SAVED = 74
+"""Exit code of a run that was asked to stop and could not save what it had (EX_IOERR)."""
+
+_POLL_SECONDS = 1.0
+
+_TaskRunner: Any = TaskRunnerV1.__ray_metadata__.modified_class
+
+
+class MifoTaskRunner(_TaskRunner):
+    """verl's task runner in a process that must have our plug-in; it can be asked to stop while it runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stop_asked = False
+
+    def run(self, config: DictConfig) -> None:
+        require_loaded()
+        note_cluster()
+        OmegaConf.resolve(config)
+        config.transfer_queue.enable = True
+        with _watched_start(config):
+            tq.init(config.transfer_queue)  # verl does it again, and finds it there
+        super().run(config)
+
+    def init_agent_loop_manager(self) -> None:
+        super().init_agent_loop_manager()
+        if self._stop_asked:
+            self.trainer.stopping.set()
+
+    def stop(self) -> None:
+        """Stop at the next place where nothing is lost, which is at once while the run starts."""
+        self._stop_asked = True
+        if self.agent_loop_manager is None:
+            os._exit(EXIT_STOPPED)
+        self.trainer.stopping.set()
+
+
+@contextmanager
+def _watched_start(config: DictConfig) -> Iterator[None]:
+    """What the controller waits for before its trainer is there, and the trainer's watchdog with it."""
+    records = RunRecords(config.run_dir)
+    watchdog = Watchdog(
+        WatchdogConfig(**config.mifo.watchdog),
+        records.event,
+        lambda _: f"what Ray has: {free_resources()}",
+        lambda: write_stacks(records.folder),
+    )
+    watchdog.begins("TransferQueue's start", at_least=START_SECONDS)
+    try:
+        yield
+    finally:
+        watchdog.end()
+
+
+class NotStarted(GetTimeoutError):
+    """Ray has had no place for the controller within ``mifo.watchdog.limit_seconds``."""
+
+
+class TaskRunnerStart:
+    """What verl takes for the task runner's actor class; it keeps the actor, and what became of it."""
+
+    def __init__(self, settings: WatchdogConfig, say: Callable[[str, str], None]) -> None:
+        self._settings = settings
+        self._say = say
+        self.runner: Any = None
+        self.num_runs = 0
+        self.began = 0.0
+        self.signals: list[int] = []
+        self.stopped = False
+        self.not_saved: str | None = None
+        """Why a run that was asked to stop has not saved what it had."""
+        self._asked: Any = None
+        """The answer of the task runner that was asked to stop."""
+
+    def remote(self) -> Any:
+        self.num_runs += 1
+        self.began = time.time()
+        self.runner = ray.remote(num_cpus=1, max_concurrency=2)(MifoTaskRunner).remote()
+        for number in (signal.SIGTERM, signal.SIGINT):  # not earlier: ray.init has just set handlers of its own
+            signal.signal(number, self._on_signal)
+        if self.signals:  # in an attempt before this one
+            self._asked = self.runner.stop.remote()
+        self._await_place()
+        return self.runner
+
+    def _await_place(self) -> None:
+        """Wait until Ray has started the controller, and say so where it does not. Raises RayError, Stopped."""
+        began, told = time.monotonic(), 0.0
+        ready = self.runner.__ray_ready__.remote()
+        while not ray.wait([ready], timeout=_POLL_SECONDS)[0]:
+            if self.signals:
+                raise Stopped
+            waited = time.monotonic() - began
+            text = f"the controller has not started for {waited:.0f} s; Ray has {free_resources()}"
+            if waited > self._settings.limit_seconds:
+                raise NotStarted(f"{text}; mifo.watchdog.limit_seconds={self._settings.limit_seconds:g} is over")
+            if waited > max(self._settings.floor_seconds, 2 * told):
+                told = waited
+                self._say("late", f"LATE: {text}")
+        ray.get(ready)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        """The first signal asks the run to stop, the second ends this process at once."""
+        self.signals.append(number)
+        if len(self.signals) > 1:
+            os._exit(128 + number)
+        print(f"{signal.Signals(number).name}: stopping with a checkpoint; once more ends the run at once", flush=True)
+        self._asked = self.runner.stop.remote()
+
+    def ended_on_request(self, error: RayError | Stopped) -> bool:
+        """Whether the run stopped because it was asked to: with what it had saved, before it had begun, or unsaved."""
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, NotSaved):
+            self.not_saved = str(cause)
+        if isinstance(error, Stopped) or isinstance(cause, Stopped | NotSaved):
+            return True
+        try:
+            if self._asked is not None:
+                ray.get(self._asked, timeout=10)
+        except ActorDiedError:
+            return True
+        except RayError:
+            pass
+        return False
