@@ -10,6 +10,7 @@ from mifo_verl.checks.run import Run
 from mifo_verl.data.bad_rows import NUM_SHOWN, RowScan
 from mifo_verl.data.demonstrations import demonstration_of
 from mifo_verl.data.report import BadRows, FileReport
+from mifo_verl.data.sft_batch import continuation
 
 SECONDS = 2.5
 """Time for the tokenizer, and again for the reward; a sample that takes longer is cut, and its size reported."""
@@ -42,7 +43,8 @@ def _lengths(run: Run, row: dict[str, Any]) -> tuple[int, int]:
     prompt = len(run.render(row["prompt"], tokenize=True))
     if demonstration is None:
         return prompt, 0
-    return prompt, len(run.tokenizer.encode(demonstration.text, add_special_tokens=False)) + 1
+    text = continuation(demonstration.text, run.render(row["prompt"], tokenize=False))
+    return prompt, len(run.tokenizer.encode(text, add_special_tokens=False)) + 1
 
 
 def _judge_prompts(run: Run, found: Findings, prompts: list[int]) -> None:

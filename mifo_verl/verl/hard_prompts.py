@@ -121,6 +121,7 @@ class HardPrompts:
             prompt_ids=prompt_ids,
             demonstration=demonstration_of(row),
             encode=lambda text: self._tokenizer.encode(text, add_special_tokens=False),
+            decode=self._tokenizer.decode,
             end_token_id=self._tokenizer.eos_token_id,
             is_correct=lambda text, answer: self._is_correct(row, text, answer),
             max_response_tokens=self._max_response_tokens,

@@ -58,7 +58,11 @@ WRONG = [
         "data.train_files=/no/such.parquet must be an existing",
         "",
     ),
-    (["data.val_files=/no/such.parquet"], "data.val_files=/no/such.parquet must be an existing", "mifo_verl.tools.prepare"),
+    (
+        ["data.val_files=/no/such.parquet"],
+        "data.val_files=/no/such.parquet must be an existing",
+        "mifo_verl.tools.prepare",
+    ),
     (["data.train_files={data}/without.parquet"], "must be data with demonstrations in the column target", "never"),
     (["data.train_files={data}/broken.parquet"], "data.train_files={data}/broken.parquet", "parquet"),
     (["trainer.v1.trainer_mode=sync"], "trainer.v1.trainer_mode=sync must be mifo", "verl.trainer.main_ppo"),

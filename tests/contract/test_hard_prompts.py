@@ -1,5 +1,6 @@
 """From verl's finished trajectories to the buffer: what counts, what joins, what leaves, what is counted and dropped."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -23,6 +24,9 @@ class Characters:
     def encode(self, text: str, add_special_tokens: bool) -> list[int]:
         assert not add_special_tokens
         return [ord(character) for character in text]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return "".join(map(chr, ids))
 
     def apply_chat_template(self, messages: list[dict[str, str]], tokenize: bool, **options: Any) -> list[int]:
         """The messages' characters, and 1 where the model is to speak."""
