@@ -1,7 +1,7 @@
 """Hydra composition with errors in one line: what was set, why it is wrong, what to do."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -35,6 +35,11 @@ def config_folder() -> Path:
     """trainer_configs/ beside the package in a checkout, inside it where it is installed."""
     beside = PACKAGE.parent / "trainer_configs"
     return beside if (beside / "mifo.yaml").exists() else PACKAGE / "trainer_configs"
+
+
+def config_folders(overrides: Sequence[str] = ()) -> list[Path]:
+    """The folders in which the YAML of a group may lie."""
+    return [config_folder()]
 
 
 @dataclass(frozen=True)

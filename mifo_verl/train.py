@@ -1,4 +1,4 @@
-"""Train: ``python -m mifo_verl.train experiment=quickstart [any Hydra override]``.
+"""Train: ``mifo train experiment=quickstart [any Hydra override]``, or ``python -m mifo_verl.train``.
 
 Composes the config, checks all of it before Ray starts, and hands it to verl. Exit code 2 and one line for what a
 user can fix; 0 when the run has ended; 75 when it was asked to stop and can be resumed; 74 when it was asked to stop
@@ -8,16 +8,14 @@ and the disk refused what it had.
 import os
 import sys
 
-from mifo_verl.checks.preflight import check_run, prepare_data, print_bad_rows, write_data
-from mifo_verl.compose import ConfigError, compose_config
-
-USAGE = """usage: python -m mifo_verl.train experiment=<name> [setting=value ...]
+USAGE = """usage: mifo train experiment=<name> [setting=value ...]
 
   experiment=quickstart          two CPU cores, a tiny model, under three minutes
   experiment=<file>              any file of trainer_configs/experiment/
   run_dir=<folder> seed=<n>      where the run is kept, what it draws
-  mifo/<choice>=<plug-in>        another plug-in, e.g. mifo/token_selector=all
-  rl=<algorithm>                 dr_grpo, grpo, dapo, rloo, reinforce_plus_plus, ppo
+  method=<name> rl=<algorithm>   another method, another RL algorithm
+  mifo/<group>=<part>            another part, e.g. mifo/token_selector=all
+  <setting>=<value>              any setting of verl or mifo
   --cfg                          print the config and stop
 """
 
@@ -27,6 +25,9 @@ def main(arguments: list[str]) -> int:
     if not arguments or "--help" in arguments or "-h" in arguments:
         print(USAGE)
         return 0 if arguments else 2
+    from mifo_verl.checks.preflight import check_run, prepare_data, print_bad_rows, write_data  # imports torch
+    from mifo_verl.compose import ConfigError, compose_config
+
     overrides = [argument for argument in arguments if argument != "--cfg"]
     try:
         config = compose_config(overrides)

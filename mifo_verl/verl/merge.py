@@ -39,6 +39,7 @@ def merged_folder(checkpoint: Path, dtype: str) -> Path:
     unfinished = checkpoint / f".huggingface_{dtype}.{os.getpid()}"
     try:
         _merge(actor, unfinished, dtype)
+        _say_dtype(unfinished / "config.json", dtype)
         (unfinished / SOURCE).write_text(json.dumps(source) + "\n")
         shutil.rmtree(folder, ignore_errors=True)
         unfinished.rename(folder)
@@ -55,6 +56,13 @@ def _merge(actor: Path, folder: Path, dtype: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "VERL_PLATFORM": "cpu"})
     if done.returncode or not (folder / "config.json").is_file():
         raise ValueError(f"model={actor} could not be merged by {module}: {done.stderr.strip()[-500:]}")
+
+
+def _say_dtype(config: Path, dtype: str) -> None:
+    """Let ``config.json`` say the dtype of the weights: verl's merger writes bfloat16, whatever they are."""
+    said = json.loads(config.read_text())
+    said.pop("torch_dtype", None)
+    config.write_text(json.dumps(said | {"dtype": dtype}, indent=2) + "\n")
 
 
 def _main_without_rounding() -> None:

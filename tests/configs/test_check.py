@@ -1,4 +1,4 @@
-"""`python -m mifo_verl.check`: one table or JSON, exit codes, the data report, and what it must not touch."""
+"""`mifo check`: one table or JSON, exit codes, the data report, and what it must not touch."""
 
 import json
 import os
@@ -10,8 +10,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from mifo_verl.check import main
 from mifo_verl.checks import memory
+from mifo_verl.checks.__main__ import main
 from mifo_verl.checks.findings import Findings, NotChecked, Status
 from mifo_verl.checks.preflight import CHECKS, check_run, write_data
 from mifo_verl.checks.run import Run
@@ -109,7 +109,7 @@ def test_nothing_is_started_nothing_is_fetched_and_verl_is_not_imported(tmp_path
 import socket, sys
 def refuse(*_): raise AssertionError("the network was asked")
 socket.socket.connect = socket.getaddrinfo = refuse
-from mifo_verl.check import main
+from mifo_verl.checks.__main__ import main
 code = main(sys.argv[1:])
 assert not {"ray", "verl", "vllm"} & set(sys.modules), sorted({"ray", "verl", "vllm"} & set(sys.modules))
 import torch

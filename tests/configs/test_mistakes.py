@@ -43,7 +43,7 @@ def test_no_file_of_the_corpus_says_the_same_as_another():
 @pytest.mark.parametrize("name", ["key_batchsize", "special_token", "window", "reward_signature_of_trl"])
 def test_the_command_line_says_it_within_ten_seconds_of_work_and_exits_with_2(name, tmp_path):
     mistake = next(mistake for mistake in CORPUS if mistake.name == name)
-    command = [sys.executable, "-m", "mifo_verl.check", *overrides_of(mistake, tmp_path / "run")]
+    command = [sys.executable, "-m", "mifo_verl.checks", *overrides_of(mistake, tmp_path / "run")]
     environment = os.environ | {"COLUMNS": "1000"}
     before = os.times()
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)

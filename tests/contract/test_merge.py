@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from mifo_verl.tools.export import main as export
 from mifo_verl.tools.prepare.tiny_model import START_MODEL
-from mifo_verl.verl.merge import merged_folder
+from mifo_verl.verl.merge import SOURCE, merged_folder
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +23,7 @@ def checkpoint(tmp_path_factory) -> Path:
         for parameter in model.parameters():
             parameter.add_(1e-4)  # which bfloat16 cannot hold
     model.config.save_pretrained(actor / "huggingface")
+    model.generation_config.save_pretrained(actor / "huggingface")
     AutoTokenizer.from_pretrained(START_MODEL).save_pretrained(actor / "huggingface")
     (actor / "fsdp_config.json").write_text(json.dumps({"FSDP_version": 2, "world_size": 1}))
     torch.save(dict(model.state_dict()), actor / "model_world_size_1_rank_0.pt")
@@ -51,6 +54,26 @@ def test_the_tokenizer_and_its_chat_template_come_along(checkpoint):
     messages = [{"role": "user", "content": "12+3=?"}]
     render = {"add_generation_prompt": True, "return_dict": False}
     assert merged.apply_chat_template(messages, **render) == shipped.apply_chat_template(messages, **render)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_config_json_says_the_dtype_that_the_weights_have(checkpoint, dtype):
+    folder = merged_folder(checkpoint, dtype)
+    assert json.loads((folder / "config.json").read_text())["dtype"] == dtype
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        assert {str(file.get_tensor(name).dtype) for name in file.keys()} == {f"torch.{dtype}"}
+    assert AutoModelForCausalLM.from_pretrained(folder, dtype="auto").dtype == getattr(torch, dtype)
+
+
+def test_export_writes_a_whole_hugging_face_folder_of_a_run(checkpoint, tmp_path, capsys):
+    out = tmp_path / "model"
+    assert export([str(checkpoint), f"out={out}", "dtype=float32"]) == 0
+    files = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"}
+    assert files <= {file.name for file in out.iterdir()} and not (out / SOURCE).exists()
+    assert str(out) in capsys.readouterr().out
+    assert export([str(checkpoint), f"out={out}"]) == 2
+    assert "must be a new or an empty folder; choose another one" in capsys.readouterr().err
+    assert export([str(checkpoint), "dtype=int8"]) == 2 and export([str(tmp_path / "none")]) == 2
 
 
 def test_a_checkpoint_is_merged_once_and_again_where_its_shards_have_changed(checkpoint):

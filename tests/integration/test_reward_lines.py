@@ -16,7 +16,7 @@ from mifo_verl.rewards.verdict import Verdict, binary
 from mifo_verl.tools.score import lines
 from mifo_verl.tools.score.__main__ import main
 
-COMMAND = [sys.executable, "-m", "mifo_verl.rewards"]
+COMMAND = [sys.executable, "-m", "mifo_verl.tools.score"]
 
 
 def scores(content: bytes, kind: str = "math", *arguments: str) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from ray.cluster_utils import Cluster
 
 from mifo_verl.run import stacks
 from mifo_verl.run.processes import end, look, on_node, place
-from mifo_verl.stacks import main
+from mifo_verl.tools.stacks import main
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.alone

@@ -1,4 +1,4 @@
-"""The stacks of a run that hangs: ``python -m mifo_verl.stacks <run folder>``, on any machine of its cluster.
+"""The stacks of a run that hangs: ``mifo stacks <run folder>``, on any machine of its cluster.
 
 Asks every process of the run, writes what they answer into one file of the run's folder and prints its path. It needs
 nothing of the run to answer; on one machine it needs no Ray either. Exit code 2 where the folder holds no run.
@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-USAGE = "usage: python -m mifo_verl.stacks <run folder>"
+USAGE = "usage: mifo stacks <run folder>   the stacks of every process of a run, in one file of its folder"
 
 
 def main(arguments: list[str]) -> int:

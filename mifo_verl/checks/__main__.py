@@ -1,4 +1,4 @@
-"""Check a run before anything starts: ``python -m mifo_verl.check experiment=quickstart [any override] [--json]``.
+"""Check a run before anything starts: ``mifo check experiment=quickstart [any override] [--json]``.
 
 One table: ok, warning, error with its cure; the data's bad rows; the memory and disk that the run will take. No Ray, no
 GPU, no network, no weights. Exit code 2 where there is an error, 0 otherwise.
@@ -11,9 +11,9 @@ from mifo_verl.checks.findings import Findings
 from mifo_verl.checks.preflight import check_run, prepare_data, print_table, to_json
 from mifo_verl.compose import ConfigError, compose_config
 
-USAGE = """usage: python -m mifo_verl.check experiment=<name> [setting=value ...] [--json]
+USAGE = """usage: mifo check experiment=<name> [setting=value ...] [--json]
 
-  the same overrides as mifo_verl.train; nothing is started and nothing is trained
+  the same settings as mifo train; nothing is started and nothing is trained
   --json                         findings, data report and memory as JSON
 """
 

@@ -1,0 +1,1 @@
+"""Names of ``python -m`` before the command ``mifo``; they go with the next release."""

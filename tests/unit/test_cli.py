@@ -1,0 +1,84 @@
+"""The command ``mifo``: its help answers at once and imports nothing heavy; the old names say the new line."""
+
+import os
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from mifo_verl.cli import COMMANDS
+
+HEAVY = ("torch", "ray", "verl", "transformers", "pandas", "plotly", "scipy", "openai")
+WITHOUT_HEAVY = f"""
+import sys
+for name in {HEAVY}:
+    sys.modules[name] = None  # an import of it raises ImportError
+sys.argv[0] = "mifo"
+from mifo_verl.cli import main
+main()
+"""
+OLD = {
+    "check": "check",
+    "report": "report",
+    "ledger": "ledger",
+    "inspect": "inspect",
+    "analyze": "analyze",
+    "evaluate": "evaluate",
+    "sweep": "sweep",
+    "data": "data",
+    "demonstrations": "demonstrations",
+    "rewards": "score",
+    "stacks": "stacks",
+}
+
+
+def run(*command: str) -> tuple[subprocess.CompletedProcess, float]:
+    """The process that has ended, and its seconds of CPU."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=os.environ)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return done, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def test_the_commands_are_these():
+    assert list(COMMANDS) == [
+        "train", "check", "report", "ledger", "inspect", "analyze", "evaluate", "compare", "sweep", "data", "demonstrations",
+        "score", "stacks", "export",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_a_command_answers_within_a_second_and_imports_nothing_heavy(name):
+    done, seconds = run("-c", WITHOUT_HEAVY, name, "--help")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("usage: ")
+    assert seconds < 1
+
+
+@pytest.mark.parametrize("name", ["train", "check", "sweep"])
+def test_a_command_that_takes_a_runs_settings_lists_what_can_be_chosen(name):
+    lines = run("-m", "mifo_verl.cli", name, "--help")[0].stdout.splitlines()
+    listed = lines[lines.index("choices, as <group>=<name>:") + 1 :]
+    chosen = {group.strip(): names.strip().split(", ") for group, _, names in (line.partition("=") for line in listed)}
+    assert {"mifo", "rl_only"} <= set(chosen["method"]) and "quickstart" in chosen["experiment"]
+    assert {"when_full", "every", "never"} <= set(chosen["mifo/schedule"])
+
+
+def test_without_a_command_it_lists_them_and_an_unknown_one_is_refused():
+    listed = run("-m", "mifo_verl.cli")[0]
+    assert all(f"\n  {name} " in listed.stdout + listed.stderr for name in COMMANDS)
+    unknown = run("-m", "mifo_verl.cli", "trian")[0]
+    assert unknown.returncode == 2 and "trian" in unknown.stderr
+
+
+def test_arguments_and_exit_codes_go_through():
+    refused = run("-m", "mifo_verl.cli", "ledger", "nowhere")[0]
+    assert refused.returncode == 2 and "nowhere" in refused.stderr
+
+
+@pytest.mark.parametrize("old", OLD)
+def test_an_old_name_works_and_says_the_new_line(old):
+    done, _ = run("-m", f"mifo_verl.{old}", "--help")
+    assert done.returncode == 0 and done.stdout.startswith("usage: ")
+    assert done.stderr == f"python -m mifo_verl.{old} is now: mifo {OLD[old]}\n"
