@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
+import openai
 
 from mifo_verl.types import require, require_count, require_positive
 
 API_KEY = "OPENAI_API_KEY"
-"""The environment variable with the endpoint's key, where it wants one."""
+"""The environment variable with the endpoint's key, if it wants one."""
 _FIRST_WAIT_SECONDS = 1.0
 _LONGEST_WAIT_SECONDS = 60.0
 _WRONG_SETTING = (401, 403, 404)
@@ -27,17 +27,9 @@ class Unanswered(Exception):
     """One request got no answer in all its tries."""
 
 
-class _Again(Exception):
-    """A try that failed and may not fail again; ``wait_seconds`` where the server said how long to wait."""
-
-    def __init__(self, problem: str, wait_seconds: float | None = None) -> None:
-        super().__init__(problem)
-        self.wait_seconds = wait_seconds
-
-
 @dataclass(frozen=True)
 class Answer:
-    """What the model wrote. ``cut`` where it ended at the most tokens allowed."""
+    """What the model wrote. ``cut`` if it ended at the most tokens allowed."""
 
     text: str
     cut: bool
@@ -75,69 +67,62 @@ class Endpoint:
         port = f":{parts.port}" if parts.port else ""
         return f"{self.model} at {parts.scheme}://{parts.hostname}{port}{parts.path.rstrip('/')}"
 
-    def client(self) -> httpx.AsyncClient:
-        """A client to ask with; close it afterwards."""
-        key = os.environ.get(API_KEY)
-        return httpx.AsyncClient(
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=httpx.Timeout(self.timeout_seconds, connect=min(30.0, self.timeout_seconds)),
-            limits=httpx.Limits(max_connections=None),  # ``concurrency`` is kept where requests begin
-        )
+    def client(self) -> openai.AsyncOpenAI:
+        """A client to ask with; close it afterwards. It never tries again by itself: ``ask`` does."""
+        key = os.environ.get(API_KEY) or "none"
+        return openai.AsyncOpenAI(base_url=self.url, api_key=key, timeout=self.timeout_seconds, max_retries=0)
 
     async def ask(
-        self, client: httpx.AsyncClient, messages: Sequence[Mapping[str, str]], sampling: Mapping[str, Any]
+        self, client: openai.AsyncOpenAI, messages: Sequence[Mapping[str, str]], sampling: Mapping[str, Any]
     ) -> Answer:
         """One answer, within ``1 + retries`` tries. The whole try, not only each read, ends at the time limit.
 
         A rate limit, an error of the server, a time-out, a broken connection or a malformed reply is tried again after
-        1, 2, 4, ... up to 60 s, or as long as ``Retry-After`` says (also at most 60 s). Raises Unanswered where no try
-        helped or the request itself is refused, EndpointError where the address, the key or the model is wrong.
+        1, 2, 4, ... up to 60 s, or as long as ``Retry-After`` says (also at most 60 s). Raises Unanswered if no try
+        helped or the request itself is refused, EndpointError if the address, the key or the model is wrong.
         """
-        body = {"model": self.model, "messages": [dict(message) for message in messages], **sampling}
+        body: Any = {"model": self.model, "messages": [dict(message) for message in messages], **sampling}
         problem = ""
         for attempt in range(1 + self.retries):
+            wait = min(_FIRST_WAIT_SECONDS * 2**attempt, _LONGEST_WAIT_SECONDS)
             try:
-                return await self._ask_once(client, body)
-            except _Again as again:
-                problem = str(again)
-                if attempt < self.retries:
-                    doubled = min(_FIRST_WAIT_SECONDS * 2**attempt, _LONGEST_WAIT_SECONDS)
-                    await self.sleep(doubled if again.wait_seconds is None else again.wait_seconds)
+                async with asyncio.timeout(self.timeout_seconds):
+                    return _read(await client.chat.completions.create(**body))
+            except openai.APIStatusError as error:
+                problem = self._problem(error)
+                wait = _retry_after(error) or wait
+            except (openai.APIConnectionError, TimeoutError) as error:
+                problem = f"{type(error).__name__} {error}".strip()
+            except (openai.APIError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+                problem = f"a reply without an answer ({type(error).__name__})"
+            if attempt < self.retries:
+                await self.sleep(wait)
         raise Unanswered(problem)
 
-    async def _ask_once(self, client: httpx.AsyncClient, body: Mapping[str, Any]) -> Answer:
-        """One try; raises _Again where another one may help."""
-        try:
-            async with asyncio.timeout(self.timeout_seconds):
-                reply = await client.post(f"{self.url.rstrip('/')}/chat/completions", json=body)
-            if reply.status_code == 200:
-                return _read(reply.json())
-        except (httpx.HTTPError, TimeoutError) as error:
-            raise _Again(f"{type(error).__name__} {error}".strip()) from None
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-            raise _Again(f"a reply without an answer ({type(error).__name__})") from None
-        problem = f"{reply.status_code}: {reply.text.strip()[:200]}"
-        if reply.status_code in _WRONG_SETTING:
+    def _problem(self, error: openai.APIStatusError) -> str:
+        """What the server said, if asking again may help; raises if it does not."""
+        problem = f"{error.status_code}: {error.response.text.strip()[:200]}"
+        if error.status_code in _WRONG_SETTING:
             raise EndpointError(
                 f"endpoint={self.url} must serve model={self.model} to this key ({API_KEY}); it answers {problem}"
-            )
-        if reply.status_code < 500 and reply.status_code not in _TRY_AGAIN:
-            raise Unanswered(problem)  # refused as it stands: asking again changes nothing
-        raise _Again(problem, _retry_after(reply))
+            ) from None
+        if error.status_code < 500 and error.status_code not in _TRY_AGAIN:
+            raise Unanswered(problem) from None
+        return problem
 
 
 def _read(reply: Any) -> Answer:
     """The answer of a reply; reasoning that the server took out of it is put back between its tags."""
-    choice = reply["choices"][0]
-    message = choice["message"]
-    reasoning, content = message.get("reasoning_content") or message.get("reasoning"), message.get("content") or ""
+    choice = reply.choices[0]
+    extra = choice.message.model_extra or {}
+    reasoning, content = extra.get("reasoning_content") or extra.get("reasoning"), choice.message.content or ""
     text = f"<think>\n{reasoning.strip()}\n</think>\n\n{content.strip()}" if reasoning else content
-    return Answer(str(text), choice.get("finish_reason") == "length")
+    return Answer(str(text), choice.finish_reason == "length")
 
 
-def _retry_after(reply: httpx.Response) -> float | None:
+def _retry_after(error: openai.APIStatusError) -> float | None:
     """The seconds that the server asks for; a date, which is allowed too, is not read."""
     try:
-        return min(float(reply.headers["Retry-After"]), _LONGEST_WAIT_SECONDS)
+        return min(float(error.response.headers["Retry-After"]), _LONGEST_WAIT_SECONDS)
     except (KeyError, ValueError):
         return None

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import httpx
+import openai
 
 from mifo_verl.data.demonstrations import demonstration_of, prompt_id_of
 from mifo_verl.loop.streams import stable_seed
@@ -69,7 +69,7 @@ class Maker:
         failures.end()
         return [task.result() for task in tasks]
 
-    async def _make_one(self, client: httpx.AsyncClient, row: Mapping[str, Any], failures: "_Failures") -> Made:
+    async def _make_one(self, client: openai.AsyncOpenAI, row: Mapping[str, Any], failures: "_Failures") -> Made:
         own = demonstration_of(row)
         if own is not None and await self._is_correct(row, own.text):
             kept = Made(own.text, str(row.get("target_source") or DATASET), "had one")
@@ -79,7 +79,7 @@ class Maker:
             return kept if made.text is None else made
         return await self._ask(client, row, failures)
 
-    async def _ask(self, client: httpx.AsyncClient, row: Mapping[str, Any], failures: "_Failures") -> Made:
+    async def _ask(self, client: openai.AsyncOpenAI, row: Mapping[str, Any], failures: "_Failures") -> Made:
         """The first answer that verifies, or why there is none."""
         reason = "wrong"
         for attempt in range(self.tries):
@@ -95,7 +95,7 @@ class Maker:
                 return Made(answer.text, self.endpoint.source, "made")
         return Made(None, None, reason)
 
-    async def _answer(self, client: httpx.AsyncClient, row: Mapping[str, Any], attempt: int) -> Answer:
+    async def _answer(self, client: openai.AsyncOpenAI, row: Mapping[str, Any], attempt: int) -> Answer:
         """An answer from the cache, else from the endpoint."""
         prompt_id = prompt_id_of(row)
         sampling = {**self.sampling, "seed": stable_seed(self.seed, prompt_id, attempt) % 2**31}
