@@ -16,8 +16,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mifo_verl.errors import nearest
 from mifo_verl.overrides import chosen, malformed
-from mifo_verl.registry import nearest
 
 PACKAGE = Path(__file__).parent
 _MOST_ERRORS = 8

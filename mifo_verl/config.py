@@ -7,14 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from mifo_verl.method.freezing import FREEZES, Freeze, GradientFreeze
-from mifo_verl.method.importance import IMPORTANCE_SCORERS, ImportanceScorer
-from mifo_verl.method.prompt_selection import PROMPT_SELECTORS, PromptSelector
-from mifo_verl.method.schedule import SCHEDULES, Never, Schedule, WhenFull
+from mifo_verl.errors import exact_share, nearest, require, require_count, require_positive
+from mifo_verl.method.constraint import CONSTRAINTS, Constraint
+from mifo_verl.method.gate import GATES, Gate
+from mifo_verl.method.importance import IMPORTANCES, Importance
+from mifo_verl.method.registry import Registry
+from mifo_verl.method.schedule import SCHEDULES, Schedule
 from mifo_verl.method.sft_loss import SFT_LOSSES, SftLoss
 from mifo_verl.method.token_selection import TOKEN_SELECTORS, TokenSelector
-from mifo_verl.registry import Registry, nearest
-from mifo_verl.types import Share, exact_share, require, require_count, require_positive
+from mifo_verl.types import Share
 
 
 @dataclass(frozen=True)
@@ -198,12 +199,12 @@ class BudgetConfig:
 class MifoConfig:
     """All settings of MIFO; each field is the node of the same name under ``mifo``."""
 
-    prompt_selector: PromptSelector
+    gate: Gate
     token_selector: TokenSelector
     sft_loss: SftLoss
-    importance: ImportanceScorer
+    importance: Importance
     schedule: Schedule
-    freeze: Freeze
+    constraint: Constraint
     sft: SftConfig
     probe: ProbeConfig
     inspect: InspectConfig
@@ -215,24 +216,22 @@ class MifoConfig:
     @property
     def keeps_start(self) -> bool:
         """Whether an interval's start is kept: for the mask, for what is measured of SFT phases, for the KL of RL."""
-        of_sft = isinstance(self.freeze, GradientFreeze) or self.inspect.mask or self.probe.shifts
-        return self.probe.kl_to_start or (of_sft and not isinstance(self.schedule, Never))
+        of_sft = "start" in self.constraint.needs or self.inspect.mask or self.probe.shifts
+        return self.probe.kl_to_start or (of_sft and self.schedule.has_sft_phases)
 
     @property
     def sft_limit(self) -> int | None:
         """The entries that an SFT phase takes out of the buffer at most, the oldest; all where None."""
-        if self.sft.surplus == "keep" and isinstance(self.schedule, WhenFull):
-            return self.schedule.size
-        return None
+        return self.schedule.buffer_limit if self.sft.surplus == "keep" else None
 
 
 _REGISTRIES: dict[str, Registry[Any]] = {
-    "prompt_selector": PROMPT_SELECTORS,
+    "gate": GATES,
     "token_selector": TOKEN_SELECTORS,
     "sft_loss": SFT_LOSSES,
-    "importance": IMPORTANCE_SCORERS,
+    "importance": IMPORTANCES,
     "schedule": SCHEDULES,
-    "freeze": FREEZES,
+    "constraint": CONSTRAINTS,
 }
 _SECTIONS: dict[str, type] = {
     "sft": SftConfig,
@@ -243,6 +242,8 @@ _SECTIONS: dict[str, type] = {
     "sparsify": SparsifyConfig,
     "budget": BudgetConfig,
 }
+RENAMED = {"freeze": "constraint", "prompt_selector": "gate"}
+"""Groups and nodes of earlier versions."""
 _KNOWN = [*_REGISTRIES, *_SECTIONS]
 
 
@@ -262,7 +263,10 @@ def config_errors(node: Mapping[str, Any]) -> list[str]:
     """What is wrong with a ``mifo`` mapping: one line for each of its nodes that cannot be built."""
     errors = []
     for key in node:
-        if key not in _KNOWN:
+        if key in RENAMED:
+            new = RENAMED[key]
+            errors.append(f"mifo.{key} must be called mifo.{new}, as its group mifo/{key} is mifo/{new}; rename it")
+        elif key not in _KNOWN:
             nearby = nearest(str(key), _KNOWN)
             errors.append(f"mifo.{key} must be one of {', '.join(_KNOWN)}{nearby}; remove it")
     for key in _KNOWN:

@@ -9,7 +9,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from mifo_verl.registry import nearest
+from mifo_verl.errors import nearest
 
 CHOICES = ("experiment", "method", "rl", "task", "hardware")
 """Groups that are chosen by a plain name; the other groups have a slash."""
@@ -32,7 +32,7 @@ def malformed(overrides: list[str]) -> list[str]:
 
 
 def chosen(overrides: list[str]) -> list[str]:
-    """The overrides that choose a file of a group, such as ``method=mifo`` and ``mifo/freeze=none``."""
+    """The overrides that choose a file of a group, such as ``method=mifo`` and ``mifo/constraint=none``."""
     return [given for given in overrides if "/" in given.partition("=")[0] or given.partition("=")[0] in CHOICES]
 
 

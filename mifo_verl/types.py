@@ -1,8 +1,7 @@
 """The nouns that every part of mifo_verl shares. Standard library only."""
 
 from dataclasses import dataclass
-from enum import Enum
-from fractions import Fraction
+from enum import Enum, Flag, auto
 
 Share = float | str
 """A share in [0, 1] as the user typed it: ``0.125`` or ``"1/8"``."""
@@ -13,6 +12,17 @@ class Phase(str, Enum):
 
     RL = "rl"
     SFT = "sft"
+
+
+class Use(Flag):
+    """What a question is used for once its rollouts are scored; members combine with ``|``."""
+
+    RL = auto()
+    """Its rollouts count in this step's RL update."""
+    SFT_LATER = auto()
+    """Its demonstration joins the buffer, for the next SFT phase."""
+    SFT_NOW = auto()
+    """Its demonstration counts in this step's update, beside its rollouts or, without RL, instead of them."""
 
 
 @dataclass(frozen=True)
@@ -68,33 +78,67 @@ class BufferEntry:
     example: SftExample
 
 
-def exact_share(name: str, value: Share) -> Fraction:
-    """The share as the exact rational that the user typed (0.1 is 1/10, not the nearest float).
+@dataclass(frozen=True)
+class RunFacts:
+    """What a part may know of the run around it, to say whether it fits and what it costs. Defaults are the paper's.
 
-    Raises ValueError, naming the setting, where it is no number in [0, 1].
+    Counts are of the whole run, over all ranks.
     """
-    try:
-        share = Fraction(str(value))
-    except (ValueError, ZeroDivisionError):
-        raise ValueError(f"{name}={value} must be a share in [0, 1]; write it as 0.125 or '1/8'") from None
-    if not 0 <= share <= 1:
-        raise ValueError(f"{name}={value} must be a share in [0, 1]; write it as 0.125 or '1/8'")
-    return share
+
+    steps: int = 1000
+    """Training steps: those that the run makes, not those that its epochs hold."""
+    rows: int = 45_800
+    """Training prompts."""
+    demonstrations: int = 45_800
+    """Training prompts with a demonstration."""
+    prompts: int = 128
+    """Prompts of a rollout batch (``data.train_batch_size``)."""
+    num_rollouts: int = 8
+    """N, rollouts of a prompt."""
+    mini_batch: int = 64
+    """Prompts of an RL update (``ppo_mini_batch_size``)."""
+    epochs: int = 1
+    """Passes of RL over a rollout batch (``ppo_epochs``)."""
+    ranks: int = 1
+    prompt_tokens: int = 1024
+    response_tokens: int = 8192
+    temperature: float = 1.0
+    algorithm: str = "grpo"
+    """``algorithm.adv_estimator``."""
+    loss_aggregation: str = "seq-mean-token-sum-norm"
+    """``loss_agg_mode`` of the actor."""
+    has_critic: bool = False
+    corrects_rollouts: bool = False
+    """Whether ``algorithm.rollout_correction`` weighs tokens by what the rollout server said of them."""
+    weights_dtype: str = "fp32"
+    """Of the actor's master weights (``fsdp_config.model_dtype``)."""
+    optimizer: str = "AdamW"
+    lr_schedule: str = "constant"
+    has_sft_phases: bool = True
+    sft_optimizer: str = "shared"
+    sft_surplus: str = "use"
 
 
-def require_count(name: str, value: object, cure: str) -> None:
-    """Raise ValueError where the value is no whole number of at least 1."""
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    require(whole and value >= 1, name, value, "a whole number of at least 1", cure)  # type: ignore[operator]
+@dataclass(frozen=True)
+class Problem:
+    """What does not fit in a run, said as ``setting=value must be rule; cure``; advice has no "must be"."""
+
+    setting: str
+    value: object
+    rule: str
+    cure: str
+    is_error: bool = True
 
 
-def require_positive(name: str, value: object, cure: str) -> None:
-    """Raise ValueError where the value is no number above 0."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    require(number and value > 0, name, value, "a number above 0", cure)  # type: ignore[operator]
+@dataclass(frozen=True)
+class Cost:
+    """What a part keeps on the device, in bytes a coordinate of the model, shared over the ranks that hold a copy."""
 
-
-def require(condition: bool, name: str, value: object, rule: str, cure: str) -> None:
-    """Raise ValueError in the one form that every setting uses: name, value, rule, cure."""
-    if not condition:
-        raise ValueError(f"{name}={value} must be {rule}; {cure}")
+    name: str
+    num_bytes: float
+    phases: tuple[str, ...]
+    """Of ``rollout``, ``rl`` and ``sft``: those in which it is held."""
+    formula: str
+    """For people; N coordinates, W ranks, k share frozen."""
+    saved_bytes: float = 0.0
+    """Of a checkpoint, a coordinate."""

@@ -4,7 +4,7 @@ from importlib.util import find_spec
 
 from mifo_verl.checks.findings import Findings
 from mifo_verl.checks.run import Run
-from mifo_verl.method.freezing import NoFreeze
+from mifo_verl.method.constraint import NoConstraint
 from mifo_verl.method.schedule import WhenFull
 
 ACTOR, MODEL, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.model", "actor_rollout_ref.rollout"
@@ -36,13 +36,13 @@ def check_engine(run: Run, found: Findings) -> None:
         "fsdp2, because masks, theta_start and the budget are taken from its shards",
         f"use {ACTOR}.strategy=fsdp2",
     )
-    if not isinstance(run.mifo.freeze, NoFreeze):
+    if not isinstance(run.mifo.constraint, NoConstraint):
         found.require(
             actor.fsdp_config.model_dtype in ("fp32", "float32"),
             f"{ACTOR}.fsdp_config.model_dtype",
             actor.fsdp_config.model_dtype,
             "fp32, because importance is taken from float32 master weights (bf16 hides most RL updates)",
-            f"use {ACTOR}.fsdp_config.model_dtype=fp32, or mifo/freeze=none",
+            f"use {ACTOR}.fsdp_config.model_dtype=fp32, or mifo/constraint=none",
         )
     if run.trains_on_demonstrations:
         fused = run.get(f"{MODEL}.use_fused_kernels")

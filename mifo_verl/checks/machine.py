@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mifo_verl.checks.findings import Findings
 from mifo_verl.checks.run import Run
-from mifo_verl.registry import nearest
+from mifo_verl.errors import nearest
 
 TRACKERS = ["console", "tensorboard", "wandb", "mlflow", "swanlab", "vemlp_wandb", "clearml", "trackio", "file"]
 TRACKERS += ["rl_insight"]

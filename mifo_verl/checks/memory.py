@@ -9,8 +9,8 @@ from mifo_verl.checks.machine import visible_gpus
 from mifo_verl.checks.memory_plan import Component, MemoryPlan, ModelShape, peak, predict
 from mifo_verl.checks.run import Run
 from mifo_verl.checks.steps import num_steps
-from mifo_verl.method.freezing import GradientFreeze, StrictFreeze
-from mifo_verl.types import exact_share
+from mifo_verl.errors import exact_share
+from mifo_verl.method.constraint import GradientMask, StrictMask
 from mifo_verl.verl.critic import has_critic
 
 ACTOR, REF, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.ref", "actor_rollout_ref.rollout"
@@ -67,13 +67,13 @@ def _meta_model(run: Run, config: dict[str, Any]) -> Any:
 
 def plan_of(run: Run) -> MemoryPlan:
     """The run's part of the count."""
-    freeze: Any
-    actor, rollout, freeze = run.config.actor_rollout_ref.actor, run.config.actor_rollout_ref.rollout, run.mifo.freeze
+    freeze: Any = run.mifo.constraint
+    actor, rollout = run.config.actor_rollout_ref.actor, run.config.actor_rollout_ref.rollout
     fsdp = actor.fsdp_config
     compute = (fsdp.get("mixed_precision") or {}).get("param_dtype", "bf16")
     sequences = run.get("data.train_batch_size") * rollout.n
     tensor = run.get(f"{ROLLOUT}.tensor_model_parallel_size")
-    trains, masks = run.trains_on_demonstrations, isinstance(freeze, GradientFreeze)
+    trains, masks = run.trains_on_demonstrations, isinstance(freeze, GradientMask)
     probe = run.mifo.probe
     is_cpu = run.get("trainer.device") == "cpu"
     return MemoryPlan(
@@ -85,10 +85,8 @@ def plan_of(run: Run) -> MemoryPlan:
         is_checkpointed=bool(run.get("actor_rollout_ref.model.enable_gradient_checkpointing")),
         offloads_parameters=bool(fsdp.param_offload),
         offloads_optimizer=bool(fsdp.optimizer_offload),
-        frozen_share=float(exact_share("share", freeze.share))
-        if trains and isinstance(freeze, GradientFreeze)
-        else 0.0,
-        is_strict=isinstance(freeze, StrictFreeze),
+        frozen_share=float(exact_share("share", freeze.share)) if trains and isinstance(freeze, GradientMask) else 0.0,
+        is_strict=isinstance(freeze, StrictMask),
         keeps_start=run.mifo.keeps_start,
         keeps_history=trains and masks and exact_share("history", freeze.history) > 0,
         probes_kl=probe.kl_to_start or (trains and probe.shifts),

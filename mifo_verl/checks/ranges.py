@@ -7,8 +7,8 @@ from mifo_verl.checks.findings import Findings
 from mifo_verl.checks.run import Run
 from mifo_verl.compose import composed_defaults
 from mifo_verl.config import config_errors
+from mifo_verl.errors import nearest
 from mifo_verl.overrides import changes, chosen, misspelt
-from mifo_verl.registry import nearest
 
 ACTOR, ROLLOUT, OPTIM = "actor_rollout_ref.actor", "actor_rollout_ref.rollout", "actor_rollout_ref.actor.optim"
 COUNTS = (
@@ -42,10 +42,10 @@ FRACTIONS = (  # in (0, 1]
     f"{ROLLOUT}.gpu_memory_utilization",
 )
 EXACT_SHARES = (
-    "mifo.prompt_selector.max_accuracy",
+    "mifo.gate.max_accuracy",
     "mifo.token_selector.ratio",
-    "mifo.freeze.share",
-    "mifo.freeze.history",
+    "mifo.constraint.share",
+    "mifo.constraint.history",
     "mifo.probe.solved_accuracy",
 )
 """0, 0.125 and 1/8 are all of their kind; ``check_settings`` looks at them."""

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from mifo_verl.checks.findings import Findings
 from mifo_verl.checks.run import Run
-from mifo_verl.method.prompt_selection import MaxAccuracy
+from mifo_verl.errors import exact_share
+from mifo_verl.method.gate import MaxAccuracy
 from mifo_verl.method.schedule import Always, Every, SftThenRl, WhenFull
 from mifo_verl.run.checkpoints import NAME
-from mifo_verl.types import exact_share
 
 OPTIM, ROLLOUT = "actor_rollout_ref.actor.optim", "actor_rollout_ref.rollout"
 
@@ -30,10 +30,10 @@ def num_steps(run: Run) -> tuple[int, int]:
 
 def check_selection(run: Run, found: Findings) -> None:
     """p against the number of rollouts."""
-    selector, num_rollouts = run.mifo.prompt_selector, run.get(f"{ROLLOUT}.n")
+    selector, num_rollouts = run.mifo.gate, run.get(f"{ROLLOUT}.n")
     if not isinstance(selector, MaxAccuracy) or not run.trains_on_demonstrations:
         return
-    name, p = "mifo.prompt_selector.max_accuracy", exact_share("max_accuracy", selector.max_accuracy)
+    name, p = "mifo.gate.max_accuracy", exact_share("max_accuracy", selector.max_accuracy)
     found.advise(
         not 0 < p * num_rollouts < 1,
         name,
@@ -41,9 +41,7 @@ def check_selection(run: Run, found: Findings) -> None:
         f"is below one rollout of {num_rollouts} and acts as 0: hard is a prompt without any correct rollout",
         f"write '1/{num_rollouts}' for one, or 0",
     )
-    found.advise(
-        p < 1, name, selector.max_accuracy, "takes every prompt for hard", "use mifo/prompt_selector=any for that"
-    )
+    found.advise(p < 1, name, selector.max_accuracy, "takes every prompt for hard", "use mifo/gate=any for that")
 
 
 def check_steps(run: Run, found: Findings) -> None:

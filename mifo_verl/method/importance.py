@@ -5,35 +5,42 @@ Shapes: N coordinates of one tensor's shard, a contiguous range of the whole fla
 """
 
 from dataclasses import dataclass
-from typing import Protocol
 
 from torch import Tensor
 
 from mifo_verl.method.coordinates import BITS, ShardRange, random_bits
-from mifo_verl.registry import Registry
+from mifo_verl.method.part import Part
+from mifo_verl.method.registry import Registry
 
 
-class ImportanceScorer(Protocol):
-    """score_N >= 0, float32, from the float32 master weights at the two ends of the RL phase."""
+class Importance(Part):
+    """``importance(start_N, end_N, where, interval) -> score_N`` >= 0, float32.
 
-    def __call__(self, start_N: Tensor, end_N: Tensor, where: ShardRange, interval: int) -> Tensor: ...
+    ``start_N`` and ``end_N`` are the float32 master weights at the two ends of the RL phase.
+    """
+
+    def __call__(self, start_N: Tensor, end_N: Tensor, where: ShardRange, interval: int) -> Tensor:
+        raise NotImplementedError
 
 
-IMPORTANCE_SCORERS: Registry[ImportanceScorer] = Registry("mifo/importance")
+IMPORTANCES: Registry[Importance] = Registry("mifo/importance", Importance)
 
 
-@IMPORTANCE_SCORERS.register("abs_change")
+@IMPORTANCES.register("abs_change")
 @dataclass(frozen=True)
-class AbsChange:
+class AbsChange(Importance):
     """|theta_end - theta_start|, the update magnitude (MIFO)."""
 
     def __call__(self, start_N: Tensor, end_N: Tensor, where: ShardRange, interval: int) -> Tensor:
         return (end_N.float() - start_N.float()).abs_()
 
+    def describe(self) -> str:
+        return "most changed by RL"
 
-@IMPORTANCE_SCORERS.register("random")
+
+@IMPORTANCES.register("random")
 @dataclass(frozen=True)
-class RandomImportance:
+class RandomImportance(Importance):
     """A control: a score in (0, 1] that depends on the seed, the interval and the coordinate, and on no shard."""
 
     seed: int = 0
@@ -41,6 +48,9 @@ class RandomImportance:
     def __call__(self, start_N: Tensor, end_N: Tensor, where: ShardRange, interval: int) -> Tensor:
         bits_N = random_bits(f"{self.seed}/{interval}", where, end_N.numel(), end_N.device)
         return (bits_N + 1).float() / (1 << BITS)
+
+    def describe(self) -> str:
+        return "drawn at random"
 
 
 def accumulate_(history_N: Tensor, score_N: Tensor, alpha: float) -> Tensor:

@@ -3,22 +3,30 @@
 The sum is divided by all |s| response tokens, not by the number kept. Shapes: B sequences, T response positions.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from mifo_verl.registry import Registry
+from mifo_verl.method.part import Part
+from mifo_verl.method.registry import Registry
 
 
-class SftLoss(Protocol):
-    """loss_B, float32, one a sequence; 0 for a sequence without response tokens (padding)."""
+class SftLoss(Part):
+    """``loss(log_prob_BT, keep_BT, response_mask_BT, facts) -> loss_B``, float32, one number a sequence.
 
-    def __call__(self, log_prob_BT: Tensor, keep_BT: Tensor, response_mask_BT: Tensor) -> Tensor: ...
+    0 for a sequence without response tokens (padding). ``facts`` are those that the loss ``needs``: float32, shape BT,
+    without gradient.
+    """
+
+    def __call__(
+        self, log_prob_BT: Tensor, keep_BT: Tensor, response_mask_BT: Tensor, facts: Mapping[str, Tensor]
+    ) -> Tensor:
+        raise NotImplementedError
 
 
-SFT_LOSSES: Registry[SftLoss] = Registry("mifo/sft_loss")
+SFT_LOSSES: Registry[SftLoss] = Registry("mifo/sft_loss", SftLoss)
 
 
 def mean_over_response(value_BT: Tensor, keep_BT: Tensor, response_mask_BT: Tensor) -> Tensor:
@@ -29,18 +37,28 @@ def mean_over_response(value_BT: Tensor, keep_BT: Tensor, response_mask_BT: Tens
 
 @SFT_LOSSES.register("nll")
 @dataclass(frozen=True)
-class Nll:
+class Nll(SftLoss):
     """-log p: MIFO's loss, and plain SFT where every token is kept."""
 
-    def __call__(self, log_prob_BT: Tensor, keep_BT: Tensor, response_mask_BT: Tensor) -> Tensor:
+    def __call__(
+        self, log_prob_BT: Tensor, keep_BT: Tensor, response_mask_BT: Tensor, facts: Mapping[str, Tensor]
+    ) -> Tensor:
         return mean_over_response(-log_prob_BT, keep_BT, response_mask_BT)
+
+    def describe(self) -> str:
+        return "negative log-likelihood"
 
 
 @SFT_LOSSES.register("dft")
 @dataclass(frozen=True)
-class Dft:
+class Dft(SftLoss):
     """-sg[p] log p: dynamic fine-tuning, each token weighed by its own probability without gradient."""
 
-    def __call__(self, log_prob_BT: Tensor, keep_BT: Tensor, response_mask_BT: Tensor) -> Tensor:
+    def __call__(
+        self, log_prob_BT: Tensor, keep_BT: Tensor, response_mask_BT: Tensor, facts: Mapping[str, Tensor]
+    ) -> Tensor:
         log_prob_BT = log_prob_BT.float()
         return mean_over_response(-log_prob_BT.detach().exp() * log_prob_BT, keep_BT, response_mask_BT)
+
+    def describe(self) -> str:
+        return "negative log-likelihood, each token weighed by its own probability"

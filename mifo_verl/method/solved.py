@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from mifo_verl.types import PromptGroup, Share, exact_share
+from mifo_verl.errors import exact_share
+from mifo_verl.types import PromptGroup, Share
 
 
 @dataclass

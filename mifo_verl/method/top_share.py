@@ -13,7 +13,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from mifo_verl.types import Share, exact_share
+from mifo_verl.errors import exact_share
+from mifo_verl.types import Share
 
 _BINS = 1 << 16
 _CHUNK = 1 << 24

@@ -9,9 +9,8 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from mifo_verl.registry import nearest
+from mifo_verl.errors import nearest, require
 from mifo_verl.rewards.verdict import Verdict
-from mifo_verl.types import require
 
 _NODE = "reward.custom_reward_function"
 _ARGUMENTS = ("data_source", "solution_str", "ground_truth", "extra_info")

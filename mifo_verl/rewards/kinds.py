@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mifo_verl.registry import nearest
+from mifo_verl.errors import nearest
 from mifo_verl.rewards import boxed, choice, custom, exact, gym, math
 from mifo_verl.rewards.pool import CPU_SECONDS, Pool, pool_of
 from mifo_verl.rewards.verdict import Verdict

@@ -1,4 +1,4 @@
-"""A nested config as flat settings: ``mifo.freeze.share`` to its value. Standard library only."""
+"""A nested config as flat settings: ``mifo.constraint.share`` to its value. Standard library only."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin
 
-from mifo_verl.registry import nearest
+from mifo_verl.errors import nearest
 
 Settings = TypeVar("Settings")
 _READERS: dict[type, tuple[Callable[[str], Any], str]] = {

@@ -18,7 +18,7 @@ from verl.workers.engine import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead, FSDPEngineWithValueHead
 
 from mifo_verl.config import MifoConfig, SftConfig
-from mifo_verl.method.freezing import GradientFreeze
+from mifo_verl.method.constraint import GradientMask
 from mifo_verl.method.policy_shift import token_kl
 from mifo_verl.method.sparsify import drop_gradients_
 from mifo_verl.method.token_entropy import token_entropy
@@ -114,8 +114,8 @@ class MifoEngine(SkippedUpdatesMixin, SaveTogetherMixin, CpuModuleMixin, FSDPEng
     def begin_sft(self, interval: int) -> MaskReport | None:
         """Select the mask, then let the SFT phase's optimizer, learning rate and clip norm in. Collective."""
         report = None
-        if isinstance(self.mifo.freeze, GradientFreeze):
-            report = self.interval.select(self.mifo.freeze, self.mifo.importance, interval)
+        if isinstance(self.mifo.constraint, GradientMask):
+            report = self.interval.select(self.mifo.constraint, self.mifo.importance, interval)
         elif self.mifo.inspect.mask and self.interval.start is not None:
             self.interval.inspect_rl()
         if self.mifo.probe.shifts:
@@ -126,8 +126,8 @@ class MifoEngine(SkippedUpdatesMixin, SaveTogetherMixin, CpuModuleMixin, FSDPEng
     def enter_sft(self) -> None:
         """Take the SFT phase's settings up under the mask that is selected, at its begin or after ``leave_sft``."""
         self._lend_optimizer(self.mifo.sft)
-        if isinstance(self.mifo.freeze, GradientFreeze):
-            self.interval.hold(self.mifo.freeze, self.optimizer)
+        if isinstance(self.mifo.constraint, GradientMask):
+            self.interval.hold(self.mifo.constraint, self.optimizer)
 
     def leave_sft(self) -> None:
         """Give the RL phase its settings back. The mask stays selected."""

@@ -12,8 +12,8 @@ from mifo_verl.data.demonstrations import demonstration_of, prompt_id_of
 from mifo_verl.data.sft_batch import Rejection, build_example
 from mifo_verl.method.accuracy import count_correct
 from mifo_verl.method.buffer import DemonstrationBuffer
-from mifo_verl.method.prompt_selection import PromptSelector
-from mifo_verl.types import BufferEntry, PromptGroup, SftExample
+from mifo_verl.method.gate import Gate
+from mifo_verl.types import BufferEntry, PromptGroup, SftExample, Use
 
 Scorer = Callable[..., Mapping[str, Any] | float]
 """The run's reward function, with verl's signature."""
@@ -24,7 +24,7 @@ class HardPrompts:
 
     def __init__(
         self,
-        selector: PromptSelector,
+        gate: Gate,
         buffer: DemonstrationBuffer,
         tokenizer: Any,
         score: Scorer,
@@ -36,7 +36,7 @@ class HardPrompts:
         self.rejected: Counter[str] = Counter()
         self.num_correct = self.num_rollouts = 0
         self.groups: list[PromptGroup] = []
-        self._selector = selector
+        self._gate = gate
         self._tokenizer = tokenizer
         self._score = score
         self._max_response_tokens = max_response_tokens
@@ -85,7 +85,7 @@ class HardPrompts:
         if not self._is_whole(group):
             self.rejected["incomplete"] += 1
             return
-        if not self._selector(group):
+        if Use.SFT_LATER not in self._gate(group):
             self.buffer.discard(group.prompt_id)
             return
         example = self.example(row, prompt_ids)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from mifo_verl.method.freezing import GradientFreeze, HeldStill, StrictFreeze, mask_gradients_
-from mifo_verl.method.importance import ImportanceScorer, accumulate_, forget_unselected_
+from mifo_verl.method.constraint import GradientMask, HeldStill, StrictMask, mask_gradients_
+from mifo_verl.method.importance import Importance, accumulate_, forget_unselected_
 from mifo_verl.method.top_share import select_top_share, select_top_share_per_tensor
 from mifo_verl.probes.mask import MaskInspection
 from mifo_verl.run.faults import reach
@@ -56,7 +56,7 @@ class IntervalState:
             start.copy_(weight)
 
     @torch.no_grad()
-    def select(self, freeze: GradientFreeze, scorer: ImportanceScorer, interval: int) -> MaskReport:
+    def select(self, freeze: GradientMask, scorer: Importance, interval: int) -> MaskReport:
         """Steps 3 to 5: update magnitude, importance, mask, and what is remembered. Collective over the ranks."""
         if self.start is None:
             raise RuntimeError("the interval has no start; begin() comes before select()")
@@ -71,7 +71,7 @@ class IntervalState:
             forget_unselected_(values, frozen)
         if selection.num_frozen == selection.num_coordinates:
             raise ValueError(
-                f"mifo.freeze.share={freeze.share} must leave something to train, and it froze all "
+                f"mifo.constraint.share={freeze.share} must leave something to train, and it froze all "
                 f"{selection.num_coordinates} coordinates; lower it"
             )
         self.history = importance if Fraction(str(freeze.history)) > 0 else None
@@ -84,7 +84,7 @@ class IntervalState:
             num_coordinates=selection.num_coordinates,
         )
 
-    def _importance(self, scorer: ImportanceScorer, alpha: float, interval: int) -> list[Tensor]:
+    def _importance(self, scorer: Importance, alpha: float, interval: int) -> list[Tensor]:
         assert self.start is not None
         history = self.history or [torch.zeros_like(start, dtype=torch.float32) for start in self.start]
         ends = self.model.weights()
@@ -157,11 +157,11 @@ class IntervalState:
         else:
             self._last_mask = [state[f"last.{number}"] for number in range(len(names))] if state else None
 
-    def hold(self, freeze: GradientFreeze, optimizer: Optimizer) -> None:
+    def hold(self, freeze: GradientMask, optimizer: Optimizer) -> None:
         """Begin to hold the mask's coordinates; in strict mode their weights and moments too."""
         if self.frozen is None:
             raise RuntimeError("nothing is selected; select() comes before hold()")
-        if isinstance(freeze, StrictFreeze):
+        if isinstance(freeze, StrictMask):
             # an optimizer state that does not exist yet starts at 0, and a zero gradient leaves it there
             coordinates = self._coordinates(optimizer)
             self._held_keys = list(coordinates)

@@ -103,8 +103,9 @@ class SftLossOfBatch:
         log_prob_BT = no_padding_2_padding(model_output["log_probs"], data)
         entropy_BT = no_padding_2_padding(model_output["entropy"], data)
         response_mask_BT = data["loss_mask"].to_padded_tensor(0).bool()
-        keep_BT = self._mifo.token_selector(entropy_BT, response_mask_BT, data["seed"])
-        loss_B = self._mifo.sft_loss(log_prob_BT, keep_BT, response_mask_BT)
+        facts = {"entropy": entropy_BT}
+        keep_BT = self._mifo.token_selector(facts, response_mask_BT, data["seed"])
+        loss_B = self._mifo.sft_loss(log_prob_BT, keep_BT, response_mask_BT, facts)
         loss = loss_B.sum() / data["global_batch_size"] * data["dp_size"]
         metrics: dict[str, Any] = {ROWS: _rows(data["row"], keep_BT, entropy_BT * response_mask_BT)}
         if self._mifo.inspect.tokens:

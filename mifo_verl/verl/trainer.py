@@ -23,7 +23,6 @@ from verl.utils.reward_score import default_compute_score
 from mifo_verl.config import build_config
 from mifo_verl.cpu import rollout
 from mifo_verl.method.buffer import DemonstrationBuffer
-from mifo_verl.method.schedule import Never
 from mifo_verl.run.budget import Spending
 from mifo_verl.run.faults import reach
 from mifo_verl.run.journal import RunRecords
@@ -55,7 +54,7 @@ class MifoTrainer(RecordingTrainer):
             config.trainer.v1.trainer_mode = "sync"  # verl compares this word in many places
         self.mifo_node: dict[str, Any] = OmegaConf.to_container(config.mifo, resolve=True)  # type: ignore[assignment]
         self.mifo = build_config(self.mifo_node)
-        rl_alone = isinstance(self.mifo.schedule, Never)
+        rl_alone = not self.mifo.schedule.has_sft_phases
         self.probe = replace(self.mifo.probe, around_sft=False) if rl_alone else self.mifo.probe
         self.interval = 1
         self.rl_steps = 0
@@ -96,7 +95,7 @@ class MifoTrainer(RecordingTrainer):
         self.actor_rollout_wg.configure_mifo(self.mifo_node)
         self.spending = Spending(self.config, self.actor_rollout_wg.num_weights()[0], self.mifo.budget.flops)
         self.hard_prompts = HardPrompts(
-            selector=self.mifo.prompt_selector,
+            gate=self.mifo.gate,
             buffer=self.buffer,
             tokenizer=self.tokenizer,
             score=get_custom_reward_fn(self.config) or default_compute_score,

@@ -46,8 +46,8 @@ def test_a_right_run_gives_one_table_with_every_check_and_0(tmp_path, capsys):
 @pytest.mark.parametrize(
     "more",
     [
-        ("method=interleave", "mifo.prompt_selector.max_accuracy=1/8"),
-        ("method=mifo_dagger", "mifo.freeze.history=1/4"),
+        ("method=interleave", "mifo.gate.max_accuracy=1/8"),
+        ("method=mifo_dagger", "mifo.constraint.history=1/4"),
         ("mifo.probe.solved_accuracy=3/4",),
     ],
 )
@@ -56,7 +56,13 @@ def test_a_share_may_be_written_as_a_fraction_whatever_its_default_is(tmp_path, 
 
 
 def test_a_wrong_run_gives_2_and_every_error_at_once(tmp_path, capsys):
-    wrong = ["seed=-1", "mifo.sft.lr=-1", "mifo.freeze.share=2", "data.train_batch_size=12", "trainer.logger=[wanbd]"]
+    wrong = [
+        "seed=-1",
+        "mifo.sft.lr=-1",
+        "mifo.constraint.share=2",
+        "data.train_batch_size=12",
+        "trainer.logger=[wanbd]",
+    ]
     overrides = given(tmp_path, *wrong)
     assert main(overrides) == 2
     assert "5 errors" in capsys.readouterr().out
@@ -66,7 +72,7 @@ def test_a_wrong_run_gives_2_and_every_error_at_once(tmp_path, capsys):
     for setting in (
         "seed=-1",
         "mifo.sft.lr=-1",
-        "mifo.freeze.share=2",
+        "mifo.constraint.share=2",
         "ppo_mini_batch_size=8",
         "trainer.logger=wanbd",
     ):

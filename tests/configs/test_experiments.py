@@ -7,9 +7,9 @@ from omegaconf import OmegaConf
 
 from mifo_verl.compose import compose_config, config_folder
 from mifo_verl.config import build_config
-from mifo_verl.method.freezing import NoFreeze, StrictFreeze
+from mifo_verl.method.constraint import NoConstraint, StrictMask
+from mifo_verl.method.gate import MaxAccuracy
 from mifo_verl.method.importance import AbsChange, RandomImportance
-from mifo_verl.method.prompt_selection import MaxAccuracy
 from mifo_verl.method.schedule import Always, Never, SftThenRl, WhenFull
 from mifo_verl.method.sft_loss import Nll
 from mifo_verl.method.token_selection import AllTokens, RandomTokens, TopEntropy
@@ -34,16 +34,16 @@ def test_every_experiment_composes_and_builds(experiment):
 
 S = WhenFull(26)  # the quick start's
 METHODS = {
-    "mifo": (MaxAccuracy("1/8"), TopEntropy(0.2), S, AbsChange(), StrictFreeze(0.5, 0.5)),
-    "mifo_dagger": (MaxAccuracy("1/8"), TopEntropy(0.2), S, AbsChange(), StrictFreeze(0.5, 0)),
-    "interleave": (MaxAccuracy(0), AllTokens(), S, AbsChange(), NoFreeze()),
-    "interleave_entropy": (MaxAccuracy("1/8"), TopEntropy(0.2), S, AbsChange(), NoFreeze()),
-    "interleave_freezing": (MaxAccuracy("1/8"), AllTokens(), S, AbsChange(), StrictFreeze(0.5, 0.5)),
-    "rl_only": (MaxAccuracy("1/8"), TopEntropy(0.2), Never(), AbsChange(), NoFreeze()),
-    "sft_only": (MaxAccuracy("1/8"), AllTokens(), Always(), AbsChange(), NoFreeze()),
-    "sft_then_rl": (MaxAccuracy("1/8"), AllTokens(), SftThenRl(100), AbsChange(), NoFreeze()),
-    "random_mask": (MaxAccuracy("1/8"), TopEntropy(0.2), S, RandomImportance(0), StrictFreeze(0.5, 0)),
-    "random_tokens": (MaxAccuracy("1/8"), RandomTokens(0.2), S, AbsChange(), StrictFreeze(0.5, 0.5)),
+    "mifo": (MaxAccuracy("1/8"), TopEntropy(0.2), S, AbsChange(), StrictMask(0.5, 0.5)),
+    "mifo_dagger": (MaxAccuracy("1/8"), TopEntropy(0.2), S, AbsChange(), StrictMask(0.5, 0)),
+    "interleave": (MaxAccuracy(0), AllTokens(), S, AbsChange(), NoConstraint()),
+    "interleave_entropy": (MaxAccuracy("1/8"), TopEntropy(0.2), S, AbsChange(), NoConstraint()),
+    "interleave_freezing": (MaxAccuracy("1/8"), AllTokens(), S, AbsChange(), StrictMask(0.5, 0.5)),
+    "rl_only": (MaxAccuracy("1/8"), TopEntropy(0.2), Never(), AbsChange(), NoConstraint()),
+    "sft_only": (MaxAccuracy("1/8"), AllTokens(), Always(), AbsChange(), NoConstraint()),
+    "sft_then_rl": (MaxAccuracy("1/8"), AllTokens(), SftThenRl(100), AbsChange(), NoConstraint()),
+    "random_mask": (MaxAccuracy("1/8"), TopEntropy(0.2), S, RandomImportance(0), StrictMask(0.5, 0)),
+    "random_tokens": (MaxAccuracy("1/8"), RandomTokens(0.2), S, AbsChange(), StrictMask(0.5, 0.5)),
 }
 
 
@@ -55,10 +55,10 @@ def test_the_methods_are_these_and_no_others():
 def test_each_method_is_a_switch_of_the_quick_start_and_an_experiment_of_its_own(method):
     selector, tokens, schedule, importance, freeze = METHODS[method]
     mifo = mifo_of("experiment=quickstart", f"method={method}")
-    assert (mifo.prompt_selector, mifo.token_selector, mifo.schedule) == (selector, tokens, schedule)
-    assert (mifo.importance, mifo.freeze, mifo.sft_loss) == (importance, freeze, Nll())
+    assert (mifo.gate, mifo.token_selector, mifo.schedule) == (selector, tokens, schedule)
+    assert (mifo.importance, mifo.constraint, mifo.sft_loss) == (importance, freeze, Nll())
     at_paper_size = mifo_of(f"experiment={method}")
-    assert (at_paper_size.token_selector, at_paper_size.freeze) == (tokens, freeze)
+    assert (at_paper_size.token_selector, at_paper_size.constraint) == (tokens, freeze)
 
 
 def test_stand_alone_sft_has_its_own_learning_rate():

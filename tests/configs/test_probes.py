@@ -41,7 +41,7 @@ def test_probes_that_are_off_cost_nothing(tmp_path):
 
 
 def test_the_memory_of_a_start_that_only_the_inspection_needs_is_counted(tmp_path):
-    off = ["mifo/freeze=none", "mifo.probe.kl_to_start=false", "mifo.probe.rollouts=0"]
+    off = ["mifo/constraint=none", "mifo.probe.kl_to_start=false", "mifo.probe.rollouts=0"]
     for mask in (True, False):
         overrides = given(tmp_path / str(mask), *off, f"mifo.inspect.mask={mask}")
         assert memory_plan_of(Run(compose_config(overrides).node, overrides)).keeps_start is mask

@@ -75,8 +75,8 @@ def test_what_says_only_where_and_how_fast_may_differ(facts, folder, override):
     [
         ("seed=3", "seed=3 (the checkpoint has 0)"),
         ("buffer_size=8", "mifo.schedule.size=8 (the checkpoint has 26)"),
-        ("mifo.freeze.share=0.3", "mifo.freeze.share=0.3 (the checkpoint has 0.5)"),
-        ("mifo/freeze=none", "mifo.freeze.name=none"),
+        ("mifo.constraint.share=0.3", "mifo.constraint.share=0.3 (the checkpoint has 0.5)"),
+        ("mifo/constraint=none", "mifo.constraint.name=none"),
         ("actor_rollout_ref.actor.optim.lr=1e-5", "actor_rollout_ref.actor.optim.lr=1e-05 (the checkpoint has 0.0001)"),
         ("mifo.sft.optimizer=shared", "mifo.sft.optimizer=shared (the checkpoint has separate)"),
         ("trainer.n_gpus_per_node=1", "=1 (the checkpoint has 2 ranks"),

@@ -67,9 +67,9 @@ def test_values_without_an_end_are_refused():
     [
         ("", ["method=mifo", "seed=0,1"], ""),
         ("", ["method=mifo,rl_only"], "mifo"),
-        ("", ["method=mifo,rl_only", "mifo.freeze.share=0.3,0.5"], "mifo,share=0.3"),
+        ("", ["method=mifo,rl_only", "mifo.constraint.share=0.3,0.5"], "mifo,share=0.3"),
         ("", ["mifo.sft.lr=0.1,1", "a.optim.lr=1,2"], "sft.lr=0.1,optim.lr=1"),
-        ("p", ["mifo.prompt_selector.max_accuracy=1/8,1/4"], "p=1/8"),
+        ("p", ["mifo.gate.max_accuracy=1/8,1/4"], "p=1/8"),
         ("mine", ["seed=0,1"], "mine"),
     ],
 )
@@ -78,7 +78,7 @@ def test_an_arm_is_named_by_what_is_swept(label, overrides, expected):
 
 
 def test_names_of_folders_are_plain_and_stay_when_a_value_is_added(tmp_path):
-    definition = Definition(arms={"p": ["mifo.prompt_selector.max_accuracy=1/8,1/4"]})
+    definition = Definition(arms={"p": ["mifo.gate.max_accuracy=1/8,1/4"]})
     few = plan(definition, ["experiment=quickstart", "seed=3"], tmp_path)
     more = plan(definition, ["experiment=quickstart", "seed=3,4"], tmp_path)
     assert [run.name for run in few] == ["p-1_8-seed3", "p-1_4-seed3"]
@@ -86,7 +86,7 @@ def test_names_of_folders_are_plain_and_stay_when_a_value_is_added(tmp_path):
 
 
 def test_arms_with_the_same_settings_are_refused(tmp_path):
-    arms = {"a": ["method=mifo"], "b": ["mifo.freeze.share=0.5"]}
+    arms = {"a": ["method=mifo"], "b": ["mifo.constraint.share=0.5"]}
     with pytest.raises(ConfigError, match="a-seed0 and b-seed0 have the same settings"):
         plan(Definition(arms=arms), ["experiment=quickstart"], tmp_path)
 
@@ -149,9 +149,9 @@ def test_a_sweep_runs_skips_and_adds_and_ends_with_a_table(sweep_of, tmp_path, c
 
 def test_a_folder_of_other_settings_is_refused_in_words(sweep_of, capsys):
     assert sweep_of("method=mifo")[0] == 0
-    code, started = sweep_of("method=mifo", "mifo.freeze.share=0.3")
+    code, started = sweep_of("method=mifo", "mifo.constraint.share=0.3")
     assert (code, started) == (2, [])
-    assert "holds a run of other settings: mifo.freeze.share=0.3 (the folder has 0.5)" in capsys.readouterr().err
+    assert "holds a run of other settings: mifo.constraint.share=0.3 (the folder has 0.5)" in capsys.readouterr().err
 
 
 def test_a_failed_run_is_told_with_its_log_and_the_rest_goes_on(sweep_of, monkeypatch, capsys, tmp_path):
@@ -292,8 +292,8 @@ def test_the_evidence_holds_what_it_claims_to_compare(tmp_path):
     probes = {(one.probe.solved, one.probe.solved_accuracy, one.probe.hard) for one in arms.values()}
     assert probes == {(64, "3/4", 64)}
     ablation = [arms[arm] for arm in ("mifo", "entropy", "freezing", "plain")]
-    assert {one.prompt_selector.max_accuracy for one in ablation} == {"1/8"}
-    assert [(one.token_selector.name, one.freeze.name) for one in ablation] == [
+    assert {one.gate.max_accuracy for one in ablation} == {"1/8"}
+    assert [(one.token_selector.name, one.constraint.name) for one in ablation] == [
         ("top_entropy", "strict"), ("top_entropy", "none"), ("all", "strict"), ("all", "none"),
     ]  # fmt: skip
     assert arms["mifo"].sft.optimizer == "separate"

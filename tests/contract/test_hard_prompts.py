@@ -9,7 +9,7 @@ from tensordict import NonTensorData, NonTensorStack, TensorDict
 from transfer_queue import KVBatchMeta
 
 from mifo_verl.method.buffer import DemonstrationBuffer
-from mifo_verl.method.prompt_selection import MaxAccuracy
+from mifo_verl.method.gate import MaxAccuracy
 from mifo_verl.rewards.boxed import compute_score
 from mifo_verl.verl import hard_prompts
 from mifo_verl.verl.hard_prompts import HardPrompts

@@ -71,7 +71,7 @@ def test_start_history_and_separate_optimizer_come_back_bit_identical_on_two_ran
 
 def _start_across_resumes(folder: str) -> list[bool]:
     """Whether theta_start is there: where nothing needs it, after a resume that needs it, and one interval later."""
-    off: dict[str, Any] = {"mifo.freeze": {"name": "none"}, "mifo.inspect.mask": False, "mifo.probe.rollouts": 0}
+    off: dict[str, Any] = {"mifo.constraint": {"name": "none"}, "mifo.inspect.mask": False, "mifo.probe.rollouts": 0}
     measured, unmeasured = off | {"mifo.probe.kl_to_start": True}, off | {"mifo.probe.kl_to_start": False}
     engine = make_engine(measured)
     engine.begin_interval()
@@ -111,7 +111,7 @@ def _inspected_to_the_end(engine: Any) -> tuple[Any, float | None, list[torch.Te
 
 
 def _stop_inside_an_sft_phase(folder: str, optimizer: str, history: str) -> dict[str, Any]:
-    settings = {"mifo.sft.optimizer": optimizer, "mifo.sft.lr": 1e-3, "mifo.freeze.history": history}
+    settings = {"mifo.sft.optimizer": optimizer, "mifo.sft.lr": 1e-3, "mifo.constraint.history": history}
     settings["actor_rollout_ref.actor.optim.weight_decay"] = 0.1
     engine = make_engine(settings)
     engine.interval.inspects = True

@@ -64,19 +64,19 @@ def moved(mask: torch.Tensor, before: torch.Tensor, after: torch.Tensor) -> int:
 
 CASES = {
     "strict": (3, {}),
-    "gradient": (2, {"mifo.freeze.name": "gradient"}),
+    "gradient": (2, {"mifo.constraint.name": "gradient"}),
     "separate": (2, {"mifo.sft.optimizer": "separate"}),
     "fresh": (2, {"mifo.sft.optimizer": "fresh"}),
     "gradient alone": (
         2,
         {
-            "mifo.freeze.name": "gradient",
+            "mifo.constraint.name": "gradient",
             "mifo.sft.optimizer": "fresh",
             "actor_rollout_ref.actor.optim.weight_decay": 0.0,
         },
     ),
-    "dagger": (1, {"mifo.freeze.history": 0}),
-    "no freeze": (1, {"mifo.freeze": {"name": "none"}, "mifo.probe.kl_to_start": False}),
+    "dagger": (1, {"mifo.constraint.history": 0}),
+    "no freeze": (1, {"mifo.constraint": {"name": "none"}, "mifo.probe.kl_to_start": False}),
 }
 
 
@@ -168,7 +168,7 @@ def test_the_clip_norm_is_taken_after_the_mask():
 
 def _two_intervals(history: float) -> list[list[torch.Tensor]]:
     """Importance of the first interval, change in the second, importance and mask of the second."""
-    engine = make_engine({"mifo.freeze.history": history})
+    engine = make_engine({"mifo.constraint.history": history})
     model, interval = engine.interval.model, engine.interval
     found = []
     for number in (1, 2):
@@ -177,7 +177,7 @@ def _two_intervals(history: float) -> list[list[torch.Tensor]]:
             index = torch.arange(where.first, where.first + weight.numel())
             weight.add_(((index * (7919, 104729)[number - 1]) % 1009).float() * 2.0**-12)
         change = [(end - start).abs() for end, start in zip(model.weights(), interval.start, strict=True)]
-        interval.select(engine.mifo.freeze, engine.mifo.importance, number)
+        interval.select(engine.mifo.constraint, engine.mifo.importance, number)
         found.append([full(part) for part in (change, interval.history or change, interval.frozen)])
         interval.release(engine.optimizer)
     (_, first, _), (change, second, mask) = found
@@ -273,14 +273,14 @@ def _mask_of_a_known_change(settings: dict[str, Any]) -> list[torch.Tensor]:
         weight.copy_((index * 7919 % 13).clamp(max=9) * 2.0**-10)
     for start in engine.interval.start:
         start.zero_()
-    engine.interval.select(engine.mifo.freeze, engine.mifo.importance, interval=3)
+    engine.interval.select(engine.mifo.constraint, engine.mifo.importance, interval=3)
     return full(engine.interval.frozen)
 
 
 def _mask_of_no_change() -> tuple[int, float | None]:
     engine = make_engine({})
     engine.begin_interval()
-    report = engine.interval.select(engine.mifo.freeze, engine.mifo.importance, interval=1)
+    report = engine.interval.select(engine.mifo.constraint, engine.mifo.importance, interval=1)
     return report.num_frozen, report.threshold
 
 
@@ -289,7 +289,7 @@ def test_where_rl_has_changed_nothing_nothing_is_frozen_and_there_is_no_threshol
 
 
 def test_the_mask_is_the_same_on_1_2_and_4_ranks():
-    rules = [({},), ({"mifo.freeze.scope": "per_tensor"},), ({"mifo.importance": {"name": "random", "seed": 0}},)]
+    rules = [({},), ({"mifo.constraint.scope": "per_tensor"},), ({"mifo.importance": {"name": "random", "seed": 0}},)]
     by_ranks = [run_on_ranks(_mask_of_a_known_change, ranks, rules) for ranks in (1, 2, 4)]
     for rule, one, two, four in zip(rules, *by_ranks, strict=True):
         assert sum(int(mask.sum()) for mask in one) > 0
@@ -366,17 +366,17 @@ def _broken(settings: dict[str, Any], weight: float | None) -> list[str]:
 
 
 def test_weights_that_are_not_finite_and_masks_that_leave_nothing_end_the_phase_on_every_rank():
-    cases = [({}, float("nan")), ({}, float("inf")), ({"mifo.freeze.share": 1.0}, None), ({}, None)]
+    cases = [({}, float("nan")), ({}, float("inf")), ({"mifo.constraint.share": 1.0}, None), ({}, None)]
     nan, infinite, everything, fine = run_on_ranks(_broken, 2, cases)
     for said in (nan, infinite):
         assert said[0] == said[1] and said[0].startswith("the importance of 1 coordinates is not finite")
-    assert everything[0] == everything[1] and "mifo.freeze.share=1.0 must leave something to train" in everything[0]
+    assert everything[0] == everything[1] and "mifo.constraint.share=1.0 must leave something to train" in everything[0]
     assert fine == ["", ""]
 
 
 def _sparsified(phase: str, folder: str) -> dict[str, Any]:
     """An RL update and an SFT update with half of the gradient dropped in one phase: what each update lost."""
-    shared = {"mifo.sft.optimizer": "shared", "mifo.freeze": {"name": "none"}}
+    shared = {"mifo.sft.optimizer": "shared", "mifo.constraint": {"name": "none"}}
     plain, engine = make_engine(shared), make_engine(shared | {"mifo.sparsify.rate": 0.5, "mifo.sparsify.phase": phase})
     seen: list[list[torch.Tensor]] = []
     for one in (plain, engine):

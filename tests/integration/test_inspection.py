@@ -54,7 +54,7 @@ def _checkpoint(engine: Any, folder: Path) -> dict[str, Any]:
     if rank:
         return {}
     weights, begin = open_weights(str(folder)), open_weights(f"{folder}@start")
-    history = str(engine.mifo.freeze.history)
+    history = str(engine.mifo.constraint.history)
     return {
         "mask": checkpoint_mask(folder, FreezeSettings("0.5", history, "global")),
         "per_tensor": checkpoint_mask(folder, FreezeSettings("0.5", history, "per_tensor")),
@@ -74,7 +74,7 @@ def _two_intervals(settings: dict[str, Any]) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def on_two_ranks() -> dict[str, list[dict[str, Any]]]:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    cases = {"history": {}, "dagger": {"mifo.freeze.history": 0}}
+    cases = {"history": {}, "dagger": {"mifo.constraint.history": 0}}
     return dict(zip(cases, run_on_ranks(_two_intervals, 2, [(settings,) for settings in cases.values()]), strict=True))
 
 

@@ -47,7 +47,7 @@ def _reference(engine: Any) -> list[list[torch.Tensor]]:
 
 
 def _around_an_update(sizes: dict[str, Any], moves: bool) -> dict[str, Any]:
-    settings = {"mifo.sft.lr": 1e-2, "mifo.freeze": {"name": "none"}, "mifo.inspect.mask": False}
+    settings = {"mifo.sft.lr": 1e-2, "mifo.constraint": {"name": "none"}, "mifo.inspect.mask": False}
     engine = make_engine(settings)
     engine.begin_interval()
     update(engine, examples(4))  # what RL changed: theta_start of the interval is not the policy before SFT

@@ -42,12 +42,12 @@ def config(data: Path, seed: int = 0, **mifo: Any) -> dict[str, Any]:
         "run_dir": "runs/example",
         "buffer_size": S + 1,  # which the schedule's own size overrides
         "mifo": {
-            "prompt_selector": {"name": "max_accuracy", "max_accuracy": "1/8"},
+            "gate": {"name": "max_accuracy", "max_accuracy": "1/8"},
             "token_selector": {"name": "top_entropy", "ratio": 0.2},
             "sft_loss": {"name": "nll"},
             "importance": {"name": "abs_change"},
             "schedule": {"name": "when_full", "size": S},
-            "freeze": {"name": "strict", "share": 0.5, "history": 0.5, "scope": "global"},
+            "constraint": {"name": "strict", "share": 0.5, "history": 0.5, "scope": "global"},
             "sft": {"lr": 1e-4, "passes": 1},
         }
         | mifo,

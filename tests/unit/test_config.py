@@ -15,20 +15,20 @@ from mifo_verl.config import (
     WatchdogConfig,
     build_config,
 )
-from mifo_verl.method.freezing import StrictFreeze
+from mifo_verl.method.constraint import StrictMask
+from mifo_verl.method.gate import MaxAccuracy
 from mifo_verl.method.importance import AbsChange
-from mifo_verl.method.prompt_selection import MaxAccuracy
 from mifo_verl.method.schedule import WhenFull
 from mifo_verl.method.sft_loss import Nll
 from mifo_verl.method.token_selection import TopEntropy
 
 PAPER = {
-    "prompt_selector": {"name": "max_accuracy", "max_accuracy": "1/8"},
+    "gate": {"name": "max_accuracy", "max_accuracy": "1/8"},
     "token_selector": {"name": "top_entropy", "ratio": 0.2},
     "sft_loss": {"name": "nll"},
     "importance": {"name": "abs_change"},
     "schedule": {"name": "when_full", "size": 64},
-    "freeze": {"name": "strict", "share": 0.5, "history": 0.5, "scope": "global"},
+    "constraint": {"name": "strict", "share": 0.5, "history": 0.5, "scope": "global"},
     "sft": {},
     "probe": {},
     "inspect": {},
@@ -53,7 +53,7 @@ def message(node: dict) -> str:
 
 def test_the_papers_settings_are_the_defaults_of_every_section():
     expected = MifoConfig(
-        MaxAccuracy(), TopEntropy(), Nll(), AbsChange(), WhenFull(), StrictFreeze(), SftConfig(), ProbeConfig(),
+        MaxAccuracy(), TopEntropy(), Nll(), AbsChange(), WhenFull(), StrictMask(), SftConfig(), ProbeConfig(),
         InspectConfig(), CheckpointConfig(), WatchdogConfig(), SparsifyConfig(), BudgetConfig(),
     )  # fmt: skip
     assert build_config(PAPER) == expected
@@ -77,7 +77,7 @@ def test_every_second_interval_is_measured_from_the_first_on():
 NOTHING_MEASURED = {
     "probe": {"kl_to_start": False, "rollouts": 0},
     "inspect": {"mask": False},
-    "freeze": {"name": "none"},
+    "constraint": {"name": "none"},
 }
 
 
@@ -85,7 +85,7 @@ NOTHING_MEASURED = {
     ("settings", "keeps"),
     [
         ({}, False),
-        ({"freeze": {"name": "gradient"}}, True),
+        ({"constraint": {"name": "gradient"}}, True),
         ({"inspect": {"mask": True}}, True),
         ({"probe": {"kl_to_start": False}}, True),
         ({"probe": {"rollouts": 0}}, True),
@@ -113,8 +113,15 @@ def test_a_missing_section_is_named(section):
 
 def test_an_unknown_section_is_named_with_the_nearest():
     assert message(PAPER | {"freezing": {}}) == (
-        "mifo.freezing must be one of prompt_selector, token_selector, sft_loss, importance, schedule, freeze, sft, "
-        "probe, inspect, checkpoint, watchdog, sparsify, budget (did you mean freeze?); remove it"
+        "mifo.freezing must be one of gate, token_selector, sft_loss, importance, schedule, constraint, sft, "
+        "probe, inspect, checkpoint, watchdog, sparsify, budget; remove it"
+    )
+
+
+@pytest.mark.parametrize(("old", "new"), [("freeze", "constraint"), ("prompt_selector", "gate")])
+def test_a_group_of_an_earlier_version_is_told_by_its_name_of_now(old, new):
+    assert message(PAPER | {old: {}}) == (
+        f"mifo.{old} must be called mifo.{new}, as its group mifo/{old} is mifo/{new}; rename it"
     )
 
 
@@ -208,9 +215,9 @@ def test_an_unknown_setting_is_refused_in_every_group(section):
             "mifo.probe.solved_accuracy=0 must be above 0; 1 asks for every rollout to be right",
         ),
         (
-            "freeze",
+            "constraint",
             {"share": 0},
-            "mifo.freeze.share=0 must be in (0, 1]; use mifo/freeze=none to freeze nothing",
+            "mifo.constraint.share=0 must be in (0, 1]; use mifo/constraint=none to freeze nothing",
         ),
         (
             "token_selector",
@@ -218,9 +225,9 @@ def test_an_unknown_setting_is_refused_in_every_group(section):
             "mifo.token_selector.ratio=0 must be in (0, 1]; use mifo/token_selector=all to keep every token",
         ),
         (
-            "prompt_selector",
+            "gate",
             {"max_accuracy": 2},
-            "mifo.prompt_selector.max_accuracy=2 must be a share in [0, 1]; write it as 0.125 or '1/8'",
+            "mifo.gate.max_accuracy=2 must be a share in [0, 1]; write it as 0.125 or '1/8'",
         ),
         (
             "schedule",

@@ -108,7 +108,7 @@ def test_a_share_that_is_none_is_said_in_one_line(run: Path, capsys):
     (run / "config.yaml").write_text(config.replace("max_accuracy: 1/8", "max_accuracy: few"))
     for command in (main, report):
         assert command([str(run)]) == 2
-        assert capsys.readouterr().err.startswith("error: mifo.prompt_selector.max_accuracy=few must be a share")
+        assert capsys.readouterr().err.startswith("error: mifo.gate.max_accuracy=few must be a share")
 
 
 def test_a_summary_that_is_damaged_is_a_fault(run: Path):

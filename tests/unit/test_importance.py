@@ -7,7 +7,7 @@ import torch
 
 from mifo_verl.method.coordinates import ShardRange
 from mifo_verl.method.importance import (
-    IMPORTANCE_SCORERS,
+    IMPORTANCES,
     AbsChange,
     RandomImportance,
     accumulate_,
@@ -145,4 +145,4 @@ def test_random_of_an_empty_shard_is_empty():
 
 
 def test_the_members_are_these():
-    assert IMPORTANCE_SCORERS.names() == ["abs_change", "random"]
+    assert IMPORTANCES.names() == ["abs_change", "random"]

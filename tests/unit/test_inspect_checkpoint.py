@@ -31,7 +31,10 @@ def checkpoint(
     torch.save(weights, step / "actor" / "model_world_size_1_rank_0.pt")
     tensors = {f"{part}.{n}": torch.tensor(values) for part, rows in parts.items() for n, values in enumerate(rows)}
     save_file(tensors, step / "mifo" / "rank_0_of_1.safetensors")
-    node = {"freeze": freeze or {"name": "strict", "share": "1/3", "history": 0.5}, "importance": {"name": importance}}
+    node = {
+        "constraint": freeze or {"name": "strict", "share": "1/3", "history": 0.5},
+        "importance": {"name": importance},
+    }
     (folder / "config.yaml").write_text(yaml.safe_dump({"mifo": node}))
     return step
 

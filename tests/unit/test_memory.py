@@ -117,7 +117,7 @@ def test_the_shares_of_the_ranks_are_the_tensors_that_training_holds() -> None:
     torch = pytest.importorskip("torch")
     from transformers import AutoModelForCausalLM
 
-    from mifo_verl.method.freezing import HeldStill
+    from mifo_verl.method.constraint import HeldStill
 
     folder = Path(__file__).parents[2] / "mifo_verl" / "data" / "addition_start"
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)

@@ -4,17 +4,18 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from mifo_verl.registry import Registry, nearest
-from mifo_verl.types import require
+from mifo_verl.errors import nearest, require
+from mifo_verl.method.part import Part
+from mifo_verl.method.registry import Registry
 
 
 @pytest.fixture
-def shapes() -> Registry:
-    registry = Registry("mifo/shape")
+def shapes() -> Registry[Part]:
+    registry = Registry("mifo/shape", Part)
 
     @registry.register("square")
     @dataclass(frozen=True)
-    class Square:
+    class Square(Part):
         side: int
         tags: tuple = field(default_factory=tuple)
         colour: str = "red"
@@ -24,7 +25,7 @@ def shapes() -> Registry:
 
     @registry.register("point")
     @dataclass(frozen=True)
-    class Point:
+    class Point(Part):
         pass
 
     return registry
@@ -53,11 +54,11 @@ def test_names_are_sorted(shapes):
 
 
 def test_register_returns_the_class():
-    registry = Registry("mifo/shape")
+    registry = Registry("mifo/shape", Part)
 
     @registry.register("it")
     @dataclass(frozen=True)
-    class It:
+    class It(Part):
         pass
 
     assert It() == It() and type(registry.build({"name": "it"})) is It
@@ -65,7 +66,7 @@ def test_register_returns_the_class():
 
 def test_a_name_taken_is_refused(shapes):
     with pytest.raises(ValueError) as error:
-        shapes.register("point")(int)
+        shapes.register("point")(type(shapes.build({"name": "point"})))
     assert str(error.value) == "mifo/shape: point is registered already, by Point"
     assert type(shapes.build({"name": "point"})).__name__ == "Point"
 

@@ -402,7 +402,7 @@ def test_the_words_of_a_mask_are_those_of_its_rule(tmp_path: Path, data: Path):
     for place, (mifo, said) in enumerate(
         (
             ({}, "in the last one 47, those with an importance of at least 0.0003."),
-            ({"freeze": freeze | {"scope": "per_tensor"}}, "in the last one 47."),
+            ({"constraint": freeze | {"scope": "per_tensor"}}, "in the last one 47."),
             ({"importance": {"name": "random", "seed": 0}}, "in the last one 47, drawn at random."),
         )
     ):
@@ -508,8 +508,8 @@ def test_seeds_of_a_method_are_one_group_and_methods_are_told_apart(tmp_path: Pa
 def test_plug_ins_that_differ_in_their_name_alone_are_other_methods_and_places_are_none(tmp_path: Path, data: Path):
     strict = {"name": "strict", "share": 0.5, "history": 0.5, "scope": "global"}
     folders = []
-    for label, freeze in (("a-0", strict), ("a-1", strict), ("b-0", strict | {"name": "gradient"})):
-        folder = ExampleRun(tmp_path / label, data, int(label[-1]), freeze=freeze).run(3)
+    for label, constraint in (("a-0", strict), ("a-1", strict), ("b-0", strict | {"name": "gradient"})):
+        folder = ExampleRun(tmp_path / label, data, int(label[-1]), constraint=constraint).run(3)
         config = yaml.safe_load((folder / "config.yaml").read_text())
         config |= {"name": label, "ray_kwargs": {"env_vars": {"TENSORBOARD_DIR": label, "WANDB_DIR": label}}}
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
@@ -562,7 +562,7 @@ def test_settings_that_differ_from_the_papers_are_marked(html: str, data: Path):
     assert row is not None and "<mark>0.0001</mark>" in row.group(0)
     row = re.search(r"<tr><td>p, accuracy up to which a prompt is hard.*?</tr>", html, re.S)
     assert row is not None and "<mark>" not in row.group(0)
-    assert config(data)["mifo"]["prompt_selector"]["max_accuracy"] == "1/8"
+    assert config(data)["mifo"]["gate"]["max_accuracy"] == "1/8"
 
 
 def test_a_run_of_sft_alone_and_numbers_that_are_missing_have_a_report(tmp_path: Path, data: Path):

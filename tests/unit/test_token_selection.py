@@ -16,7 +16,7 @@ SEEDS = torch.zeros(1, dtype=torch.int64)
 def top(entropy, ratio=0.2, mask=None):
     entropy_BT = torch.tensor(entropy, dtype=torch.float32)
     mask_BT = torch.ones(entropy_BT.shape, dtype=torch.bool) if mask is None else torch.tensor(mask, dtype=torch.bool)
-    keep_BT = TopEntropy(ratio)(entropy_BT, mask_BT, SEEDS)
+    keep_BT = TopEntropy(ratio)({"entropy": entropy_BT}, mask_BT, SEEDS)
     assert keep_BT.dtype is torch.bool
     return keep_BT.int().tolist()
 
@@ -107,12 +107,12 @@ def test_a_sequence_without_response_tokens_keeps_none():
 @pytest.mark.parametrize("shape", [(0, 4), (2, 0), (0, 0)])
 def test_an_empty_batch_gives_an_empty_mask(shape):
     mask = torch.zeros(shape, dtype=torch.bool)
-    assert TopEntropy()(torch.zeros(shape), mask, SEEDS).shape == shape
+    assert TopEntropy()({"entropy": torch.zeros(shape)}, mask, SEEDS).shape == shape
 
 
 def test_a_half_precision_entropy_keeps_the_same_number():
     entropy = torch.rand(1, 200).to(torch.bfloat16)  # many ties
-    keep = TopEntropy(0.2)(entropy, torch.ones(1, 200, dtype=torch.bool), SEEDS)
+    keep = TopEntropy(0.2)({"entropy": entropy}, torch.ones(1, 200, dtype=torch.bool), SEEDS)
     assert keep.int().tolist() == reference(entropy.float().tolist(), [[1] * 200], 0.2)
 
 
@@ -120,7 +120,7 @@ def test_the_selection_carries_no_gradient_and_changes_no_argument():
     entropy = torch.rand(2, 6, requires_grad=True)
     before = entropy.detach().clone()
     mask = torch.tensor([[1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 1, 1]], dtype=torch.bool)
-    keep = TopEntropy(0.5)(entropy, mask, SEEDS)
+    keep = TopEntropy(0.5)({"entropy": entropy}, mask, SEEDS)
     assert not keep.requires_grad
     assert torch.equal(entropy.detach(), before) and mask.sum() == 9
 
@@ -144,24 +144,24 @@ def test_a_sequence_keeps_the_same_tokens_alone_or_in_a_padded_batch(selector):
     width = 16
     entropy = torch.rand(4, width, generator=torch.Generator().manual_seed(3))
     mask = torch.arange(width) < torch.tensor(lengths)[:, None]
-    together = selector(entropy, mask, seeds)
+    together = selector({"entropy": entropy}, mask, seeds)
     for row, length in enumerate(lengths):
         one = slice(row, row + 1)
-        alone = selector(entropy[one, :length], mask[one, :length], seeds[one])
+        alone = selector({"entropy": entropy[one, :length]}, mask[one, :length], seeds[one])
         assert torch.equal(alone[0], together[row, :length])
         assert not together[row, length:].any()
 
 
 def test_all_keeps_every_response_token_as_a_new_tensor():
     mask = torch.tensor([[True, False, True]])
-    keep = AllTokens()(torch.rand(1, 3), mask, SEEDS)
+    keep = AllTokens()({}, mask, SEEDS)
     assert torch.equal(keep, mask) and keep.data_ptr() != mask.data_ptr()
 
 
 def random_keep(seed: int, num_tokens: int = 400, ratio=0.2, entropy=None) -> torch.Tensor:
     mask = torch.ones(1, num_tokens, dtype=torch.bool)
     entropy = torch.zeros(1, num_tokens) if entropy is None else entropy
-    return RandomTokens(ratio)(entropy, mask, torch.tensor([seed]))
+    return RandomTokens(ratio)({}, mask, torch.tensor([seed]))
 
 
 def test_random_keeps_as_many_tokens_as_top_entropy():
@@ -190,7 +190,7 @@ def test_random_does_not_touch_the_global_generator():
 
 def test_random_ignores_what_stands_in_front_of_the_response():
     mask = torch.tensor([[False, False, True, True, True, True, True]])
-    shifted = RandomTokens(0.4)(torch.zeros(1, 7), mask, torch.tensor([9]))
+    shifted = RandomTokens(0.4)({}, mask, torch.tensor([9]))
     assert torch.equal(shifted[0, 2:], random_keep(9, 5, 0.4)[0]) and not shifted[0, :2].any()
 
 

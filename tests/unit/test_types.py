@@ -5,7 +5,8 @@ from fractions import Fraction
 
 import pytest
 
-from mifo_verl.types import Phase, Progress, PromptGroup, exact_share, require
+from mifo_verl.errors import exact_share, require
+from mifo_verl.types import Phase, Progress, PromptGroup
 
 
 @pytest.mark.parametrize(

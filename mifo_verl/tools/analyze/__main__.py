@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from mifo_verl.registry import nearest
+from mifo_verl.errors import nearest
 from mifo_verl.tools.analyze import show
 from mifo_verl.tools.analyze.overlap import support_overlap
 from mifo_verl.tools.analyze.prune import write_pruned

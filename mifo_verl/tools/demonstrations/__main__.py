@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from mifo_verl.data.parquet import check_columns
+from mifo_verl.errors import require
 from mifo_verl.rewards.kinds import AUTO, scorer
 from mifo_verl.tools.command_line import read, run
 from mifo_verl.tools.demonstrations.client import Endpoint
 from mifo_verl.tools.demonstrations.make import ANSWER_FIELDS, Made, Maker, count_reasons
 from mifo_verl.tools.keyed_lines import KeyedLines
-from mifo_verl.types import require
 
 USAGE = """usage: python -m mifo_verl.tools.demonstrations in=<parquet> out=<parquet> endpoint=<url> model=<name> [key=value]
 

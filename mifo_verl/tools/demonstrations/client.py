@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import openai
 
-from mifo_verl.types import require, require_count, require_positive
+from mifo_verl.errors import require, require_count, require_positive
 
 API_KEY = "OPENAI_API_KEY"
 """The environment variable with the endpoint's key, if it wants one."""

@@ -11,11 +11,11 @@ from typing import Any
 import openai
 
 from mifo_verl.data.demonstrations import demonstration_of, prompt_id_of
+from mifo_verl.errors import require
 from mifo_verl.loop.streams import stable_seed
 from mifo_verl.rewards.kinds import Scorer
 from mifo_verl.tools.demonstrations.client import Answer, Endpoint, Unanswered
 from mifo_verl.tools.keyed_lines import KeyedLines
-from mifo_verl.types import require
 
 DATASET = "dataset"
 """The source of a demonstration that came with the row."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from mifo_verl.registry import nearest
+from mifo_verl.errors import nearest
 
 
 @dataclass(frozen=True)

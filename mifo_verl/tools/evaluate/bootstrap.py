@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mifo_verl.types import require
+from mifo_verl.errors import require
 
 DRAWS = 10_000
 LEVEL = 0.95

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mifo_verl.registry import nearest
+from mifo_verl.errors import nearest
 
 if TYPE_CHECKING:  # importing them means importing torch, and a comparison needs none
     from mifo_verl.cpu.generate import Completion, Request

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from math import comb
 
-from mifo_verl.types import require
+from mifo_verl.errors import require
 
 CORRECT = "correct"
 """The vote of a response that the reward calls correct."""

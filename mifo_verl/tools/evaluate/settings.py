@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mifo_verl.errors import require, require_count
 from mifo_verl.rewards.kinds import AUTO, Scorer, scorer
 from mifo_verl.tools.command_line import read
 from mifo_verl.tools.evaluate.engines import choose_engine
 from mifo_verl.tools.evaluate.templates import check_template
-from mifo_verl.types import require, require_count
 
 USAGE = """usage: python -m mifo_verl.tools.evaluate model=<folder> benchmarks=[<name or file>,...] [key=value ...]
        python -m mifo_verl.tools.evaluate compare <folder or results.json> ...

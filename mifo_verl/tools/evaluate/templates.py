@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mifo_verl.registry import nearest
+from mifo_verl.errors import nearest
 
 CHAT = "chat"
 _FOLDER = Path(__file__).parent / "template_texts"

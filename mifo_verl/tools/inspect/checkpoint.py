@@ -14,10 +14,10 @@ import torch
 import yaml
 from torch import Tensor
 
+from mifo_verl.errors import exact_share
 from mifo_verl.method.top_share import OneShard, bin_of, histogram, select_top_share
 from mifo_verl.probes.mask import MaskInspection
 from mifo_verl.tools.inspect.sources import IntervalPart, ShardedCheckpoint, Weights, common_names
-from mifo_verl.types import exact_share
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def freeze_settings(folder: Path, share: str | None, history: str | None) -> Fre
         (parent / "config.yaml" for parent in folder.resolve().parents if (parent / "config.yaml").exists()), None
     )
     mifo = {} if config is None else yaml.load(config.read_text(), yaml.CSafeLoader)["mifo"]
-    node, importance = mifo.get("freeze", {}), mifo.get("importance", {}).get("name", "abs_change")
+    node, importance = mifo.get("constraint", {}), mifo.get("importance", {}).get("name", "abs_change")
     given = [f"{name}={value}" for name, value in (("share", share), ("history", history)) if value]
     inside = _part(folder, "frozen") is not None
     if given and (inside or importance != "abs_change"):

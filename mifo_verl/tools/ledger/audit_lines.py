@@ -4,9 +4,9 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 
+from mifo_verl.errors import exact_share
 from mifo_verl.tools.ledger.read import RunFiles
 from mifo_verl.tools.ledger.shapes import Line
-from mifo_verl.types import exact_share
 
 
 def line_faults(run: RunFiles) -> Iterator[str]:
@@ -34,7 +34,7 @@ def _uses(run: RunFiles) -> Iterator[str]:
 
 def _lines(run: RunFiles) -> Iterator[str]:
     """What the settings say of a single line: the tokens kept, and the accuracy that made a prompt hard."""
-    selector, hard = run.config["mifo"]["token_selector"], run.config["mifo"]["prompt_selector"]
+    selector, hard = run.config["mifo"]["token_selector"], run.config["mifo"]["gate"]
     ratio = exact_share("mifo.token_selector.ratio", selector.get("ratio", 1))
     known = selector["name"] in ("top_entropy", "random", "all")
     rollouts = run.config["actor_rollout_ref"]["rollout"]["n"]
@@ -48,6 +48,6 @@ def _lines(run: RunFiles) -> Iterator[str]:
         elif line["num_rollouts"] != rollouts or not 0 <= line["num_correct"] <= rollouts:
             yield f"ledger line {number}: {line['num_correct']} of {line['num_rollouts']} rollouts, and N is {rollouts}"
         elif hard["name"] == "max_accuracy":
-            limit = exact_share("mifo.prompt_selector.max_accuracy", hard.get("max_accuracy"))
+            limit = exact_share("mifo.gate.max_accuracy", hard.get("max_accuracy"))
             if line["num_correct"] > limit * line["num_rollouts"]:
                 yield f"ledger line {number}: {line['num_correct']} of {line['num_rollouts']} correct is not hard"

@@ -49,7 +49,7 @@ CONFIG: Shape = {
     "data.train_files": (str, list),
     "actor_rollout_ref.rollout.n": (int,),
     "mifo.sft.passes": (int,),
-    "mifo.prompt_selector.name": (str,),
+    "mifo.gate.name": (str,),
     "mifo.token_selector.name": (str,),
     "mifo.schedule.name": (str,),
     "trainer": (dict,),

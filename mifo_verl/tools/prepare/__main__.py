@@ -9,12 +9,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mifo_verl.registry import nearest
+from mifo_verl.errors import nearest, require
 from mifo_verl.tools.command_line import pairs, run
 from mifo_verl.tools.prepare import addition
 from mifo_verl.tools.prepare.prepare import prepare, usage
 from mifo_verl.tools.prepare.recipes import RECIPES
-from mifo_verl.types import require
 
 USAGE = f"""usage: python -m mifo_verl.tools.prepare <what> key=value ...
   start_model  out=<folder> [steps=400] [seed=0]   train the addition task's start model again

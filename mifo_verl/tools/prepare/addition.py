@@ -12,7 +12,7 @@ from itertools import product
 from random import Random
 from typing import Any, Literal
 
-from mifo_verl.types import require
+from mifo_verl.errors import require
 
 Split = Literal["train", "validation"]
 LEVELS = (1, 2, 3, 4, 5)

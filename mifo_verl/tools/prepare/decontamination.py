@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from mifo_verl.errors import require
 from mifo_verl.tools.prepare.rows import Dropped, text_of
 from mifo_verl.tools.prepare.sources import read_records
-from mifo_verl.types import require
 
 NGRAM_WORDS = 13
 _WORD = re.compile(r"\w+")

@@ -9,14 +9,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from mifo_verl.registry import nearest
+from mifo_verl.errors import nearest, require
 from mifo_verl.rewards.kinds import scorer
 from mifo_verl.tools.prepare.decontamination import read_sets
 from mifo_verl.tools.prepare.preparation import Preparation, Report
 from mifo_verl.tools.prepare.recipe import Recipe
 from mifo_verl.tools.prepare.recipes import RECIPES
 from mifo_verl.tools.prepare.rows import Split
-from mifo_verl.types import require
 
 _COMMON = {
     "out": "the folder for train.parquet and validation.parquet, each with its .report.json",

@@ -13,8 +13,8 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mifo_verl.errors import require
 from mifo_verl.tools.prepare.rows import Dropped
-from mifo_verl.types import require
 
 _FORMATS = (".jsonl", ".json", ".csv", ".parquet")
 _LONGEST_CELL = 1 << 26

@@ -2,17 +2,17 @@
 
 from typing import Any
 
-from mifo_verl.types import exact_share
+from mifo_verl.errors import exact_share
 
 SETTINGS: tuple[tuple[str, str, Any], ...] = (
-    ("p, accuracy up to which a prompt is hard", "mifo.prompt_selector.max_accuracy", "1/8"),
+    ("p, accuracy up to which a prompt is hard", "mifo.gate.max_accuracy", "1/8"),
     ("S, buffer that ends an RL phase", "mifo.schedule.size", 64),
     ("token selection", "mifo.token_selector.name", "top_entropy"),
     ("ρ, share of tokens kept", "mifo.token_selector.ratio", 0.2),
     ("importance", "mifo.importance.name", "abs_change"),
-    ("k, share of coordinates frozen", "mifo.freeze.share", 0.5),
-    ("α, weight of the history", "mifo.freeze.history", 0.5),
-    ("scope of k", "mifo.freeze.scope", "global"),
+    ("k, share of coordinates frozen", "mifo.constraint.share", 0.5),
+    ("α, weight of the history", "mifo.constraint.history", 0.5),
+    ("scope of k", "mifo.constraint.scope", "global"),
     ("SFT loss", "mifo.sft_loss.name", "nll"),
     ("SFT learning rate in an interval", "mifo.sft.lr", 1e-6),
     ("RL learning rate", "actor_rollout_ref.actor.optim.lr", 1e-6),

@@ -123,7 +123,7 @@ def _which(run: Run, found: dict[str, Number], n: Show) -> str:
     """Which coordinates the last mask froze, as far as one number tells it."""
     if run.config["mifo"]["importance"]["name"] == "random":
         return ", drawn at random"
-    if found["last_threshold"] is None or run.config["mifo"]["freeze"].get("scope") != "global":
+    if found["last_threshold"] is None or run.config["mifo"]["constraint"].get("scope") != "global":
         return ""
     return f", those with an importance of at least {n('last_threshold', '.3g')}"
 

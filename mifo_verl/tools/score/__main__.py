@@ -4,11 +4,11 @@ import os
 import sys
 from dataclasses import dataclass
 
+from mifo_verl.errors import require
 from mifo_verl.rewards.kinds import scorer
 from mifo_verl.rewards.pool import CPU_SECONDS
 from mifo_verl.tools.command_line import read
 from mifo_verl.tools.score.lines import write_scores
-from mifo_verl.types import require
 
 USAGE = """usage: python -m mifo_verl.rewards kind=<kind> [key=value ...] < in.jsonl > out.jsonl
   kind=math | boxed | exact | choice | reasoning_gym | auto | <file>.py:<function>   see docs/rewards.md

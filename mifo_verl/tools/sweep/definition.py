@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from mifo_verl.compose import ConfigError, config_folder
-from mifo_verl.registry import nearest
+from mifo_verl.errors import nearest
 from mifo_verl.tools.sweep.numbers import ACCURACY, PRIMARY
 
 _KEYS = ("title", "overrides", "arms", "baseline", "numbers", "questions")

@@ -9,7 +9,7 @@ from typing import Any
 
 from mifo_verl.compose import ComposedConfig, ConfigError, compose_config, compose_seeds
 from mifo_verl.config import config_errors
-from mifo_verl.registry import nearest
+from mifo_verl.errors import nearest
 from mifo_verl.tools.sweep.definition import Definition
 from mifo_verl.tools.sweep.expand import Combination, expand
 from mifo_verl.tools.sweep.identity import settings_of

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
+from mifo_verl.errors import require
 from mifo_verl.tools.prepare.recipe import FileRecipe
 from mifo_verl.tools.prepare.recipes.competition import bare
 from mifo_verl.tools.prepare.rows import INSTRUCTION, Dropped, Row, Split, make_row, text_of
-from mifo_verl.types import require
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from mifo_verl.registry import nearest
+from mifo_verl.errors import nearest, require
 from mifo_verl.rewards.entries import read_entry
 from mifo_verl.tools.prepare.recipe import Recipe
 from mifo_verl.tools.prepare.recipes.steps import written_steps
 from mifo_verl.tools.prepare.rows import Dropped, Row, Split, make_row
-from mifo_verl.types import require
 
 INSTRUCTION = "Reason step by step, and write the final answer between <answer> and </answer>."
 NO_ORACLE = "any answer that the family's scorer accepts"

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from mifo_verl.errors import require
 from mifo_verl.tools.prepare import addition
 from mifo_verl.tools.prepare.recipe import Recipe
 from mifo_verl.tools.prepare.rows import Dropped, Row, Split
-from mifo_verl.types import require
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ import math
 import pytest
 import torch
 
-from mifo_verl.method.freezing import (
-    FREEZES,
-    GradientFreeze,
+from mifo_verl.method.constraint import (
+    CONSTRAINTS,
+    GradientMask,
     HeldStill,
-    NoFreeze,
-    StrictFreeze,
+    NoConstraint,
+    StrictMask,
     mask_gradients_,
 )
 
@@ -189,11 +189,11 @@ def test_masking_before_the_clip_takes_the_frozen_coordinates_out_of_the_norm():
 
 
 def test_the_members_are_these():
-    assert FREEZES.names() == ["gradient", "none", "strict"]
-    assert not isinstance(NoFreeze(), GradientFreeze) and isinstance(StrictFreeze(), GradientFreeze)
+    assert CONSTRAINTS.names() == ["gradient", "none", "strict"]
+    assert not isinstance(NoConstraint(), GradientMask) and isinstance(StrictMask(), GradientMask)
 
 
-@pytest.mark.parametrize("kind", [GradientFreeze, StrictFreeze])
+@pytest.mark.parametrize("kind", [GradientMask, StrictMask])
 def test_the_defaults_are_the_papers(kind):
     freeze = kind()
     assert (freeze.share, freeze.history, freeze.scope) == (0.5, 0.5, "global")
@@ -203,7 +203,7 @@ def test_the_defaults_are_the_papers(kind):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"share": 0}, "share=0 must be in (0, 1]; use mifo/freeze=none to freeze nothing"),
+        ({"share": 0}, "share=0 must be in (0, 1]; use mifo/constraint=none to freeze nothing"),
         ({"share": "3/2"}, "share=3/2 must be a share in [0, 1]; write it as 0.125 or '1/8'"),
         ({"history": 1.5}, "history=1.5 must be a share in [0, 1]; write it as 0.125 or '1/8'"),
         ({"history": -0.5}, "history=-0.5 must be a share in [0, 1]; write it as 0.125 or '1/8'"),
@@ -212,19 +212,19 @@ def test_the_defaults_are_the_papers(kind):
 )
 def test_a_bad_setting_is_refused(name, settings, message):
     with pytest.raises(ValueError) as error:
-        FREEZES.build({"name": name, **copy.copy(settings)})
-    assert str(error.value) == f"mifo.freeze.{message}"
+        CONSTRAINTS.build({"name": name, **copy.copy(settings)})
+    assert str(error.value) == f"mifo.constraint.{message}"
 
 
 def test_a_history_of_0_and_a_share_of_1_are_allowed():
-    freeze = FREEZES.build({"name": "strict", "share": 1, "history": 0, "scope": "per_tensor"})
-    assert freeze == StrictFreeze(1, 0, "per_tensor")
+    freeze = CONSTRAINTS.build({"name": "strict", "share": 1, "history": 0, "scope": "per_tensor"})
+    assert freeze == StrictMask(1, 0, "per_tensor")
 
 
 def test_none_takes_no_setting():
     with pytest.raises(ValueError) as error:
-        FREEZES.build({"name": "none", "share": 0.5})
+        CONSTRAINTS.build({"name": "none", "share": 0.5})
     assert str(error.value) == (
-        "mifo.freeze.share=0.5 must be a setting of none; none takes no setting, "
-        "and mifo/freeze=<name> chooses another member"
+        "mifo.constraint.share=0.5 must be a setting of none; none takes no setting, "
+        "and mifo/constraint=<name> chooses another member"
     )

@@ -5,33 +5,38 @@ A zero gradient does not hold a weight still under AdamW: old moments and decoup
 and optimizer moments back after every update, so that both are bit-identical after the SFT phase.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from mifo_verl.registry import Registry
-from mifo_verl.types import Share, exact_share, require
+from mifo_verl.errors import exact_share, require
+from mifo_verl.method.part import Part
+from mifo_verl.method.registry import Registry
+from mifo_verl.types import Cost, Problem, RunFacts, Share
 
 
-class Freeze:
-    """What an SFT phase may not change. The base of the choices below."""
+class Constraint(Part):
+    """What an SFT phase may not change."""
 
 
-FREEZES: Registry[Freeze] = Registry("mifo/freeze")
+CONSTRAINTS: Registry[Constraint] = Registry("mifo/constraint", Constraint)
 
 
-@FREEZES.register("none")
+@CONSTRAINTS.register("none")
 @dataclass(frozen=True)
-class NoFreeze(Freeze):
+class NoConstraint(Constraint):
     """Nothing is frozen: plain interleaving (ReLIFT)."""
 
+    def describe(self) -> str:
+        return "nothing is frozen"
 
-@FREEZES.register("gradient")
+
+@CONSTRAINTS.register("gradient")
 @dataclass(frozen=True)
-class GradientFreeze(Freeze):
+class GradientMask(Constraint):
     """Only the gradient of the frozen coordinates is zeroed: the paper's text."""
 
     share: Share = 0.5
@@ -43,7 +48,7 @@ class GradientFreeze(Freeze):
 
     def __post_init__(self) -> None:
         share = exact_share("share", self.share)
-        require(share > 0, "share", self.share, "in (0, 1]", "use mifo/freeze=none to freeze nothing")
+        require(share > 0, "share", self.share, "in (0, 1]", "use mifo/constraint=none to freeze nothing")
         history = exact_share("history", self.history)
         require(history < 1, "history", self.history, "in [0, 1)", "1 would never remember any change")
         require(
@@ -54,11 +59,41 @@ class GradientFreeze(Freeze):
             "global is the paper's rule",
         )
 
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"start", "history"}) if exact_share("history", self.history) else frozenset({"start"})
 
-@FREEZES.register("strict")
+    def problems(self, facts: RunFacts) -> Iterable[Problem]:
+        if facts.weights_dtype not in ("fp32", "float32"):
+            setting = "actor_rollout_ref.actor.fsdp_config.model_dtype"
+            rule = "fp32, because importance is taken from float32 master weights (bf16 hides most RL updates)"
+            yield Problem(setting, facts.weights_dtype, rule, f"use {setting}=fp32, or mifo/constraint=none")
+
+    def costs(self, facts: RunFacts) -> Iterable[Cost]:
+        if facts.has_sft_phases:
+            remembers = "history" in self.needs
+            phases = ("rollout", "rl", "sft") if remembers else ("sft",)
+            yield Cost("importance", 4, phases, "4N/W", saved_bytes=4 * remembers)
+            yield Cost("mask", 1, ("sft",), "N/W")
+
+    def describe(self) -> str:
+        return f"the gradient of the top {self.share} of the coordinates by importance is zeroed"
+
+
+@CONSTRAINTS.register("strict")
 @dataclass(frozen=True)
-class StrictFreeze(GradientFreeze):
+class StrictMask(GradientMask):
     """Frozen coordinates and their optimizer moments are bit-identical after the SFT phase."""
+
+    def costs(self, facts: RunFacts) -> Iterable[Cost]:
+        yield from super().costs(facts)
+        if facts.has_sft_phases:
+            values = 1 if facts.sft_optimizer == "fresh" else 3  # the weight, and an older optimizer's two moments
+            share = float(exact_share("share", self.share))
+            yield Cost("held values", 4 * values * share, ("sft",), f"{4 * values}k*N/W")
+
+    def describe(self) -> str:
+        return f"the top {self.share} of the coordinates by importance are frozen"
 
 
 @torch.no_grad()

@@ -4,8 +4,8 @@ from fractions import Fraction
 
 import pytest
 
-from mifo_verl.method.prompt_selection import PROMPT_SELECTORS, AnyPrompt, MaxAccuracy
-from mifo_verl.types import PromptGroup
+from mifo_verl.method.gate import GATES, AnyPrompt, MaxAccuracy
+from mifo_verl.types import PromptGroup, Use
 
 
 def group(num_correct: int, num_rollouts: int) -> PromptGroup:
@@ -34,7 +34,8 @@ def group(num_correct: int, num_rollouts: int) -> PromptGroup:
     ],
 )
 def test_a_prompt_is_hard_where_its_accuracy_is_at_most_p(p, num_correct, num_rollouts, hard):
-    assert MaxAccuracy(p)(group(num_correct, num_rollouts)) is hard
+    gate, use = MaxAccuracy(p), Use.RL | Use.SFT_LATER if hard else Use.RL
+    assert gate(group(num_correct, num_rollouts)) == use and gate.accepts(num_correct, num_rollouts) is hard
 
 
 @pytest.mark.parametrize("p", [0.1, 0.2, 0.3, 0.6, 0.7, 0.9, "1/8", "2/7"])
@@ -42,25 +43,23 @@ def test_hard_agrees_with_exact_rationals_for_all_counts_up_to_20_rollouts(p):
     limit = Fraction(p) if isinstance(p, str) else Fraction(round(p * 10), 10)
     for n in range(1, 21):
         for correct in range(n + 1):
-            assert MaxAccuracy(p)(group(correct, n)) is (Fraction(correct, n) <= limit), (correct, n)
+            assert MaxAccuracy(p).accepts(correct, n) is (Fraction(correct, n) <= limit), (correct, n)
 
 
 def test_the_default_is_one_eighth():
-    assert MaxAccuracy()(group(1, 8)) and not MaxAccuracy()(group(2, 8))
+    assert MaxAccuracy().accepts(1, 8) and not MaxAccuracy().accepts(2, 8)
 
 
 def test_any_takes_a_prompt_that_is_always_solved():
-    assert AnyPrompt()(group(8, 8)) is True
+    assert AnyPrompt()(group(8, 8)) == Use.RL | Use.SFT_LATER and AnyPrompt().accepts(8, 8)
 
 
 def test_the_members_are_these():
-    assert PROMPT_SELECTORS.names() == ["any", "max_accuracy"]
+    assert GATES.names() == ["any", "max_accuracy"]
 
 
 @pytest.mark.parametrize("p", [-0.1, 1.5, "9/8", "eighth", "1/0", float("nan"), None])
 def test_a_p_outside_0_to_1_is_refused_with_the_full_name_of_the_setting(p):
     with pytest.raises(ValueError) as error:
-        PROMPT_SELECTORS.build({"name": "max_accuracy", "max_accuracy": p})
-    assert str(error.value) == (
-        f"mifo.prompt_selector.max_accuracy={p} must be a share in [0, 1]; write it as 0.125 or '1/8'"
-    )
+        GATES.build({"name": "max_accuracy", "max_accuracy": p})
+    assert str(error.value) == (f"mifo.gate.max_accuracy={p} must be a share in [0, 1]; write it as 0.125 or '1/8'")

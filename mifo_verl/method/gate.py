@@ -1,0 +1,68 @@
+"""What becomes of a question once its rollouts are scored? Hard prompts: acc(q) <= p.
+
+MIFO section 3, step 2; the text's <=, not the pseudocode's <.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from mifo_verl.errors import exact_share
+from mifo_verl.method.part import Part
+from mifo_verl.method.registry import Registry
+from mifo_verl.types import Problem, PromptGroup, RunFacts, Share, Use
+
+
+class Gate(Part):
+    """``gate(group) -> Use``: for RL, SFT later, SFT now, or several of them, from integer counts alone."""
+
+    def __call__(self, group: PromptGroup) -> Use:
+        raise NotImplementedError
+
+    def accepts(self, num_correct: int, num_rollouts: int) -> bool:
+        """Whether a question with these rollouts may be trained on by its demonstration: what a ledger promises."""
+        use = self(PromptGroup("", num_correct, num_rollouts, step=0))
+        return bool(use & (Use.SFT_LATER | Use.SFT_NOW))
+
+
+GATES: Registry[Gate] = Registry("mifo/gate", Gate)
+
+
+@GATES.register("max_accuracy")
+@dataclass(frozen=True)
+class MaxAccuracy(Gate):
+    """num_correct / num_rollouts <= p, compared as integers. p = 0 is ReLIFT's rule: no rollout is correct."""
+
+    max_accuracy: Share = "1/8"
+
+    def __post_init__(self) -> None:
+        exact_share("max_accuracy", self.max_accuracy)
+
+    def __call__(self, group: PromptGroup) -> Use:
+        p = exact_share("max_accuracy", self.max_accuracy)
+        is_hard = group.num_correct * p.denominator <= p.numerator * group.num_rollouts
+        return Use.RL | Use.SFT_LATER if is_hard else Use.RL
+
+    def problems(self, facts: RunFacts) -> Iterable[Problem]:
+        p, num_rollouts = exact_share("max_accuracy", self.max_accuracy), facts.num_rollouts
+        if facts.has_sft_phases and 0 < p * num_rollouts < 1:
+            rule = f"is below one rollout of {num_rollouts} and acts as 0: hard is a prompt without any correct rollout"
+            yield self.problem("max_accuracy", rule, f"write '1/{num_rollouts}' for one, or 0", is_error=False)
+        if facts.has_sft_phases and p == 1:
+            yield self.problem(
+                "max_accuracy", "takes every prompt for hard", "use mifo/gate=any for that", is_error=False
+            )
+
+    def describe(self) -> str:
+        return f"prompts of which at most {self.max_accuracy} of the rollouts are correct"
+
+
+@GATES.register("any")
+@dataclass(frozen=True)
+class AnyPrompt(Gate):
+    """Every prompt, whatever its accuracy."""
+
+    def __call__(self, group: PromptGroup) -> Use:
+        return Use.RL | Use.SFT_LATER
+
+    def describe(self) -> str:
+        return "every prompt"

@@ -1,0 +1,51 @@
+"""The base of every part: what it needs, how it fits, what it costs and how it is described, as data on itself.
+
+A part is a frozen dataclass, one member of one group (``mifo/<group>``), and is called as its group's file says. The
+plumbing knows no member: it gives what ``needs`` states, asks ``problems`` before a run and prints ``describe``.
+"""
+
+from collections.abc import Iterable
+from dataclasses import fields
+from typing import ClassVar
+
+from mifo_verl.types import Cost, Problem, RunFacts
+
+
+class Part:
+    """The base of the bases; a member derives from the base of its group."""
+
+    group: ClassVar[str] = ""
+    """The Hydra group, such as ``mifo/gate``; set by ``Registry.register``."""
+    name: ClassVar[str] = ""
+    """The member's name in it; set by ``Registry.register``."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What the part is given only if it asks for it.
+
+        ``start``: theta_start, the weights at the start of the interval. ``history``: an importance history between
+        intervals. ``entropy``, ``top_mass:K``, ``top_entropy:K``, ``teacher_log_prob``: facts of a token.
+        ``second_policy``: a second copy of the policy. ``demonstrations``: a verified demonstration of every question.
+        """
+        return frozenset()
+
+    def problems(self, facts: RunFacts) -> Iterable[Problem]:
+        """What does not fit between this part and the run around it."""
+        return ()
+
+    def costs(self, facts: RunFacts) -> Iterable[Cost]:
+        """What the part keeps on the device and in a checkpoint."""
+        return ()
+
+    def describe(self) -> str:
+        """The part in a few words, for the report and the display; the name and the settings, if it has no better."""
+        settings = ", ".join(f"{field.name}={getattr(self, field.name)}" for field in fields(self))  # type: ignore[arg-type]
+        return f"{self.name} ({settings})" if settings else self.name
+
+    def setting(self, field: str) -> str:
+        """The full name of one of its settings: ``mifo.schedule.size``."""
+        return f"{self.group.replace('/', '.')}.{field}"
+
+    def problem(self, field: str, rule: str, cure: str, is_error: bool = True) -> Problem:
+        """A problem of one of its own settings."""
+        return Problem(self.setting(field), getattr(self, field), rule, cure, is_error)
