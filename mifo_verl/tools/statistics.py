@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
+from mifo_verl.errors import require
 from mifo_verl.probes.coupling import ROUNDING
-from mifo_verl.types import require
 
 LEVEL = 0.95
 DRAWS, TAIL_DRAWS = 10_000, 100
