@@ -103,7 +103,7 @@ class Actor:
     # ------------------------------------------------------------------ measuring
 
     def probe(self, rows: Sequence[tuple[Sequence[int], Sequence[int]]], with_shift: bool) -> list[RowSums]:
-        """Sums over the response of each (prompt, response); ``with_shift`` also under the SFT phase's first weights."""
+        """Sums over the response of each (prompt, response); ``with_shift`` also under those before the SFT phase."""
         output = self._group.probe(probe_batch(rows, self.cut, with_shift))
         return sums_of(tu.get(output, "metrics"), len(rows))
 
