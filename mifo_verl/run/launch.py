@@ -1,9 +1,18 @@
-"""From a checked config to a running controller: the run's folder, Ray, restarts, the final table."""
+"""From a checked config to a running controller: the run's folder, Ray, restarts, the final table.
 
+Two locks keep two runs apart. The process of ``mifo train`` holds the launch's lock from before it touches the folder
+until it ends. The controller, which may be on another machine and may outlive that process, holds the records' lock. A
+launch waits for both, so that it moves and overwrites nothing of a run that goes on.
+"""
+
+import fcntl
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import ray
 from omegaconf import DictConfig, OmegaConf
@@ -17,21 +26,23 @@ from mifo_verl.config import WatchdogConfig
 from mifo_verl.plugin import require_loaded
 from mifo_verl.run.display import ProgressDisplay, print_summary
 from mifo_verl.run.faults import DRIVER
-from mifo_verl.run.folder import RunFolder
-from mifo_verl.run.journal import CONFIG, RunRecords, finish_summary, replace_text
+from mifo_verl.run.journal import CONFIG, METRICS, RunRecords, finish_summary, replace_text
 from mifo_verl.run.resume import check_resume, checkpoint_facts, own_checkpoints
 from mifo_verl.run.stacks import FOLDER, open_folder
 from mifo_verl.tools.report.versions import record_versions
-from mifo_verl.tools.report.write import write_report
 from mifo_verl.verl.saving import Stopped
 from mifo_verl.verl.task_runner import EXIT_NOT_SAVED, EXIT_STOPPED, TaskRunnerStart
+
+LAUNCH_LOCK = ".launch.lock"
+_POLL_SECONDS = 0.5
+_REPORT_SECONDS = 600.0
 
 
 def launch(config: DictConfig, write_data: Callable[[Path], None]) -> int:
     """Run a training to its end, or until it is asked to stop; returns the exit code.
 
     ``write_data`` puts into the run's folder what the run reads from there, and points the config at it. Raises
-    ConfigError where verl itself refuses the config, or where a checkpoint belongs to another run.
+    ConfigError if verl itself refuses the config, or if a checkpoint belongs to another run.
     """
     try:
         require_loaded()
@@ -44,14 +55,14 @@ def launch(config: DictConfig, write_data: Callable[[Path], None]) -> int:
     held = RunFolder(Path(config.run_dir), resumes)
     folder = held.path
     write_data(folder)
-    if resumes:
-        _check_checkpoint(config)
+    if resumes and (facts := checkpoint_facts(config)):
+        for warning in check_resume(facts, config):
+            print(f"warning: {warning}")
     replace_text(folder / CONFIG, OmegaConf.to_yaml(config, resolve=True))
     record_versions(folder)
     os.environ[DRIVER] = str(os.getpid())
-    OmegaConf.update(
-        config, f"ray_kwargs.ray_init.runtime_env.env_vars.{FOLDER}", str(open_folder(folder)), force_add=True
-    )
+    environment = "ray_kwargs.ray_init.runtime_env.env_vars"
+    OmegaConf.update(config, f"{environment}.{FOLDER}", str(open_folder(folder)), force_add=True)
     start = TaskRunnerStart(WatchdogConfig(**config.mifo.watchdog), RunRecords(folder).event)
     before = own_checkpoints(config)
     while not _run(config, folder, start):
@@ -60,13 +71,12 @@ def launch(config: DictConfig, write_data: Callable[[Path], None]) -> int:
     if start.stopped:
         return _stopped(config, folder, start.not_saved, bool(own_checkpoints(config) - before))
     print_summary(finish_summary(folder, time.time() - start.began), folder)
-    if report := write_report(folder):
-        print(f"report: {report}")
+    write_report(folder)
     return 0
 
 
 def _run(config: DictConfig, folder: Path, start: TaskRunnerStart) -> bool:
-    """One attempt; whether it came to its end or was stopped. Raises what ended it where no restart is left."""
+    """One attempt; whether it came to its end or was stopped. Raises what ended it if no restart is left."""
     try:
         with ProgressDisplay(folder, config):
             run_ppo(config, start)
@@ -94,7 +104,65 @@ def _stopped(config: DictConfig, folder: Path, not_saved: str | None, has_saved:
     return EXIT_STOPPED
 
 
-def _check_checkpoint(config: DictConfig) -> None:
-    facts = checkpoint_facts(config)
-    for warning in check_resume(facts, config) if facts else []:
-        print(f"warning: {warning}")
+def write_report(folder: Path) -> None:
+    """Make the report, in a process of its own: a run needs no tool, and no report can harm a run."""
+    command = [sys.executable, "-m", "mifo_verl.tools.report", str(folder)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_REPORT_SECONDS)
+        failure = (done.stderr.strip().splitlines() or ["it says nothing"])[-1] if done.returncode else None
+    except (OSError, subprocess.TimeoutExpired) as error:
+        failure = str(error)
+    if failure is not None:
+        print(f"warning: no report of {folder}: {failure}; mifo report {folder} makes it again")
+    else:
+        print(f"report: {folder / 'report.html'}")
+
+
+class RunFolder:
+    """A run's folder, this process's own until it ends."""
+
+    def __init__(self, path: Path, resumes: bool, patience_seconds: float = 60.0) -> None:
+        """Take it; a run that was there before goes on, or is moved aside: never mixed with or deleted.
+
+        Raises ConfigError if another run still holds it after so long.
+        """
+        self.path = path
+        deadline = time.monotonic() + patience_seconds
+        self._locks = [self._hold(deadline)]
+        try:
+            RunRecords(path).lock(max(0.0, deadline - time.monotonic()))  # the controller's, released at once
+        except RuntimeError:
+            raise self._is_held() from None
+        if (path / METRICS).exists() and not resumes:
+            print(f"{path} held a run; it is now {self._move_aside()}")
+            self._locks.append(self._hold(deadline))
+
+    def _hold(self, deadline: float) -> IO[str]:
+        """The launch's lock in the folder that has the name now; a launch before this one may rename it meanwhile."""
+        while True:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = open(self.path / LAUNCH_LOCK, "a")  # noqa: SIM115  held while this process lives
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(lock.fileno()), (self.path / LAUNCH_LOCK).stat()):
+                    return lock
+            except FileNotFoundError:
+                pass
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise self._is_held() from None
+            lock.close()
+            time.sleep(_POLL_SECONDS)
+
+    def _move_aside(self) -> Path:
+        number = 1
+        while (aside := self.path.with_name(f"{self.path.name}.{number}")).exists():
+            number += 1
+        self.path.rename(aside)
+        return aside
+
+    def _is_held(self) -> ConfigError:
+        return ConfigError(
+            f"run_dir={self.path} must not be used by two runs at a time, and another one holds it; stop that one, or "
+            "choose another run_dir"
+        )

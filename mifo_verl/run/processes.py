@@ -22,21 +22,19 @@ _NODE_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Place:
-    """Where a process is."""
+    """Where a process is. ``created``, in seconds since the epoch, and the pid name a process for good."""
 
     node_id: str
     host: str
     pid: int
     created: float
-    """Seconds since the epoch; with the pid it names a process for good."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """A process as its operating system sees it."""
+    """A process as its operating system sees it; ``state`` is psutil's word, or ``gone`` if it does not exist."""
 
     state: str
-    """psutil's word, such as running or sleeping; ``gone`` where it does not exist."""
     cpu_seconds: float = 0.0
 
     @property
@@ -79,12 +77,20 @@ def _look_at_each(places: list[Place]) -> dict[Place, Look]:
 
 
 def end(place: Place) -> None:
-    """SIGKILL to a process of this machine, which a stopped one obeys too."""
+    """SIGKILL to a process, on its node; a stopped one obeys too. Raises a RayError if the node does not answer."""
+    if place.node_id == ray.get_runtime_context().get_node_id():
+        _kill(place)
+    else:
+        ray.get(task_on(place.node_id, _kill, place), timeout=_NODE_SECONDS)
+
+
+def _kill(place: Place) -> None:
     if process := process_of(place.pid, place.created):
         process.kill()
 
 
 def process_of(pid: int, created: float) -> psutil.Process | None:
+    """The live process of this machine with this pid and this start, in seconds since the epoch."""
     with contextlib.suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
         if abs(process.create_time() - created) < 2 and process.status() != psutil.STATUS_ZOMBIE:
@@ -99,13 +105,7 @@ def free_resources() -> str:
     return f"{', '.join(parts)} free"
 
 
-def on_node(node_id: str, function: Callable[..., Any], *arguments: Any, seconds: float = _NODE_SECONDS) -> Any:
-    """Call a function on a node. Raises a RayError where the node does not answer in time."""
-    if node_id == ray.get_runtime_context().get_node_id():
-        return function(*arguments)
-    return ray.get(task_on(node_id, function, *arguments), timeout=seconds)
-
-
 def task_on(node_id: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function on a node; the reference to its result."""
     there = NodeAffinitySchedulingStrategy(node_id, soft=False)
     return ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(function).remote(*arguments)

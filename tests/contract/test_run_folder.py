@@ -9,12 +9,11 @@ import pytest
 from omegaconf import OmegaConf
 
 from mifo_verl.compose import ConfigError, compose_config
-from mifo_verl.run import folder as run_folder
 from mifo_verl.run import launch, stacks
-from mifo_verl.run.folder import LAUNCH_LOCK, RunFolder
+from mifo_verl.run.launch import LAUNCH_LOCK, RunFolder
 
 LAUNCHED = (
-    "import sys; from pathlib import Path; from mifo_verl.run.folder import RunFolder; "
+    "import sys; from pathlib import Path; from mifo_verl.run.launch import RunFolder; "
     "r = RunFolder(Path(sys.argv[1]), True); print(1, flush=True); input()"
 )
 CONTROLLED = (
@@ -101,7 +100,7 @@ def test_the_lock_of_a_folder_that_was_moved_aside_meanwhile_does_not_count(runn
         if len(folder_locks) == 1:  # the launch before this one moves the folder, just as this one gets its lock
             folder.rename(folder.parent / "run.1")
 
-    monkeypatch.setattr(run_folder.fcntl, "flock", flock)
+    monkeypatch.setattr(launch.fcntl, "flock", flock)
     held = RunFolder(folder, resumes=True)
     assert (folder / LAUNCH_LOCK).exists() and held.path == folder
     assert folder_locks.count(str(folder / LAUNCH_LOCK)) == 2
@@ -114,3 +113,10 @@ def test_the_folder_of_the_stacks_may_keep_files_that_cannot_be_removed(running,
     monkeypatch.delenv(stacks.FOLDER, raising=False)
     assert stacks.open_folder(folder) == folder / ".stacks"
     monkeypatch.delenv(stacks.FOLDER)
+
+
+def test_the_report_at_a_runs_end_is_a_process_and_a_run_that_has_none_says_why(running, capsys):
+    folder, _ = running
+    launch.write_report(folder)
+    said = capsys.readouterr().out
+    assert said.startswith(f"warning: no report of {folder}: error: ") and f"mifo report {folder} makes it" in said

@@ -48,7 +48,7 @@ def trainer(config):
 
 
 def stage_of(trainer: MifoTrainer) -> str:
-    return trainer.watchdog._stages.current().name
+    return trainer.watchdog.current().name
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ class Workers:
         return [None]
 
     def weights_sha256(self) -> list[str]:
-        assert not self._trainer.watchdog._ended.is_set()
+        assert not self._trainer.watchdog.has_ended
         self.seen.append(stage_of(self._trainer))
         return ["ab"]
 
@@ -114,7 +114,7 @@ def test_the_watch_lasts_until_the_digest_of_the_weights_and_no_longer(trainer, 
     trainer._actors = dict
     monkeypatch.setattr(PPOTrainerSync, "fit", lambda self, _: self.watchdog.step_begins())
     trainer.fit(None)
-    assert workers.seen == ["the end"] and trainer.watchdog._ended.is_set()
+    assert workers.seen == ["the end"] and trainer.watchdog.has_ended
     assert json.loads((tmp_path / "summary.json").read_text())["num_weights"] == 7
 
 
@@ -126,7 +126,7 @@ def test_a_run_that_fails_is_not_watched_any_longer(trainer, monkeypatch):
     monkeypatch.setattr(PPOTrainerSync, "fit", fit)
     with pytest.raises(OSError):
         trainer.fit(None)
-    assert trainer.watchdog._ended.is_set()
+    assert trainer.watchdog.has_ended
 
 
 def test_an_error_that_comes_of_a_lost_actor_is_told_as_its_loss(trainer, monkeypatch):

@@ -12,7 +12,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 from mifo_verl.run import stacks
-from mifo_verl.run.processes import end, look, on_node, place
+from mifo_verl.run.processes import end, look, place, task_on
 from mifo_verl.tools.stacks import main
 from tests.waiting import wait_until
 
@@ -142,13 +142,13 @@ def test_a_process_of_another_node_is_looked_at_and_ended_there(cluster, run):
     there = ray.get(actor.__ray_call__.remote(place))
     assert there.pid == ray.get(actor.pid.remote())
     assert there.node_id != ray.get_runtime_context().get_node_id()
-    wait_until(lambda: on_node(there.node_id, look, there).state == "sleeping")  # it has just answered
+    wait_until(lambda: ray.get(task_on(there.node_id, look, there)).state == "sleeping")  # it has just answered
     os.kill(there.pid, signal.SIGSTOP)
-    assert on_node(there.node_id, look, there).is_stopped
+    assert ray.get(task_on(there.node_id, look, there)).is_stopped
     (folder / ".stacks" / "node-7:1:1000.00").touch()
     text = stacks.write_stacks(folder).read_text()
     assert text.count(f"pid {busy}: ") == 2, "this node's answer and the other's, which is the same machine here"
-    on_node(there.node_id, end, there)
+    end(there)
     with pytest.raises(ray.exceptions.ActorDiedError):
         ray.get(actor.pid.remote())
     wait_until(lambda: look(there).state == "gone")  # Ray knows by the socket, before the process has ended

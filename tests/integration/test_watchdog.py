@@ -10,7 +10,7 @@ import pytest
 import ray
 
 from mifo_verl.config import WatchdogConfig
-from mifo_verl.run import liveness as signs_of_life
+from mifo_verl.run import liveness
 from mifo_verl.run import watchdog as module
 from mifo_verl.run.watchdog import CannotGoOn, Watchdog
 from mifo_verl.verl import task_runner
@@ -49,7 +49,7 @@ class Rank:
 @pytest.fixture
 def watched(monkeypatch):
     """A watchdog over two actors, quick for a test; what it said is in the list."""
-    monkeypatch.setattr(signs_of_life, "_PING_SECONDS", 0.4)
+    monkeypatch.setattr(liveness, "_PING_SECONDS", 0.4)
     monkeypatch.setattr(module, "_TICK_SECONDS", 0.1)
     monkeypatch.setattr(module, "_LAST_WORDS_SECONDS", 1e9)
     said: list[tuple[str, str]] = []

@@ -2,8 +2,8 @@
 
 import pytest
 
-from mifo_verl.run import stages as module
-from mifo_verl.run.stages import Stages
+from mifo_verl.run import watchdog as module
+from mifo_verl.run.watchdog import Stages
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_a_stage_that_raises_has_ended(clock):
 def test_what_was_told_of_a_stage_is_told_again_by_its_own_seconds_alone(clock):
     stages = Stages()
     with stages.stage("SFT phase"):
-        stages.current().told = 40.0
+        stages.current().reported = 40.0
         with stages.stage("probe"):
-            assert stages.current().told == 0
-        assert stages.current().told == 40.0
+            assert stages.current().reported == 0
+        assert stages.current().reported == 40.0

@@ -3,9 +3,8 @@
 import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError
 
-from mifo_verl.run import liveness as signs_of_life
-from mifo_verl.run import processes
-from mifo_verl.run.liveness import Lost, SignsOfLife
+from mifo_verl.run import liveness, processes
+from mifo_verl.run.liveness import Liveness, Lost
 from mifo_verl.run.processes import Look, Place, look_at_all
 
 
@@ -48,7 +47,7 @@ def ray(monkeypatch):
                 raise answer
             return answer
 
-    monkeypatch.setattr(signs_of_life, "ray", Ray)
+    monkeypatch.setattr(liveness, "ray", Ray)
 
 
 @pytest.fixture
@@ -56,9 +55,9 @@ def watched():
     said = []
 
     def make(**actors):
-        signs = SignsOfLife(factor=2.0, stopped_seconds=60.0, say=lambda *event: said.append(event))
-        signs.watch(actors, now=0.0)
-        return signs
+        watched_actors = Liveness(factor=2.0, stopped_seconds=60.0, emit=lambda *event: said.append(event))
+        watched_actors.watch(actors, now=0.0)
+        return watched_actors
 
     return make, said
 
@@ -70,35 +69,35 @@ def unavailable() -> Exception:
 def test_an_actor_that_is_unavailable_for_the_moment_is_asked_again_and_not_lost(watched):
     make, said = watched
     rank = Actor()
-    signs = make(**{"rank 0": rank})
+    watched_actors = make(**{"rank 0": rank})
     rank.answer = unavailable()
     for now in (1.0, 2.0, 3.0):
-        signs.check(now, usual_step=10.0)
-    signs.require_alive()
+        watched_actors.check(now, usual_step=10.0)
+    watched_actors.require_alive()
     assert rank.__ray_ready__.asked == 5 and said == []
-    signs.check(25.0, usual_step=10.0)  # it owes an answer for more than two steps
+    watched_actors.check(25.0, usual_step=10.0)  # it owes an answer for more than two steps
     assert said == [("silent", "SILENT: rank 0 has not answered for 25 s (its node says nothing of it)")]
     rank.answer = True
-    signs.check(26.0, usual_step=10.0)
+    watched_actors.check(26.0, usual_step=10.0)
     assert said[1:] == [("answers", "rank 0 answers again")]
 
 
 def test_an_actor_that_has_died_is_lost(watched):
     make, _ = watched
     rank = Actor()
-    signs = make(**{"rank 0": rank})
+    watched_actors = make(**{"rank 0": rank})
     rank.answer = ActorDiedError()
     with pytest.raises(Lost, match="rank 0 has died"):
-        signs.check(1.0, usual_step=10.0)
+        watched_actors.check(1.0, usual_step=10.0)
     with pytest.raises(Lost, match="rank 0 has died"):
-        signs.require_alive()
+        watched_actors.require_alive()
 
 
 def test_all_that_are_silent_are_looked_at_in_one_go(watched, monkeypatch):
     make, said = watched
     places = [Place(f"node {number}", f"host{number}", number, 0.0) for number in range(3)]
     actors = {f"rank {number}": Actor(where) for number, where in enumerate(places)}
-    signs = make(**actors)
+    watched_actors = make(**actors)
     for actor in actors.values():
         actor.answer = None
     asked = []
@@ -107,8 +106,8 @@ def test_all_that_are_silent_are_looked_at_in_one_go(watched, monkeypatch):
         asked.append(list(wanted))
         return {places[0]: Look("running", 12.0), places[1]: Look("stopped")}
 
-    monkeypatch.setattr(signs_of_life, "look_at_all", looks)
-    signs.check(25.0, usual_step=10.0)
+    monkeypatch.setattr(liveness, "look_at_all", looks)
+    watched_actors.check(25.0, usual_step=10.0)
     assert asked == [places]
     assert [(kind, text.split(" has ")[0]) for kind, text in said] == [
         ("silent", "SILENT: rank 0"),
