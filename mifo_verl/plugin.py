@@ -1,7 +1,7 @@
 """The ``verl.plugins`` entry point: every process that imports verl loads mifo_verl.
 
 verl reports a plug-in that fails to load at DEBUG level only and goes on without it; ``require_loaded`` turns that
-silence into an error.
+silence into an error. The parts of other packages are loaded here too, in the driver and in every Ray process.
 """
 
 import importlib
@@ -13,9 +13,11 @@ ENTRY_POINT = "mifo_verl"
 
 def _register() -> None:
     from mifo_verl.cpu.platform import register_cpu_platform
+    from mifo_verl.method.registry import load_outside_parts
     from mifo_verl.run.stacks import listen
 
     register_cpu_platform()
+    load_outside_parts()
     listen()
 
 
