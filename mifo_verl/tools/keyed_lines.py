@@ -11,16 +11,15 @@ from types import TracebackType
 from typing import Any
 
 
-class KeyedLines:
-    """A file of records. A context manager; one process at a time may hold it.
+class KeyedLines(dict[str, Mapping[str, Any]]):
+    """The records of a file, by key. A context manager; one process at a time may hold it.
 
-    Every record has the ``fields``, whatever else is in it for people to read.
+    Every record has the ``fields``, whatever else is in it for people to read. ``put`` is the only way in.
     """
 
     def __init__(self, path: Path, fields: Collection[str]) -> None:
-        self.path = path
-        self._fields = fields
-        self._records: dict[str, Mapping[str, Any]] = {}
+        super().__init__()
+        self.path, self._fields = path, fields
 
     def __enter__(self) -> "KeyedLines":
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,23 +40,13 @@ class KeyedLines:
     ) -> None:
         self._file.close()
 
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._records
-
-    def get(self, key: str) -> Mapping[str, Any] | None:
-        """The record of a key, or None."""
-        return self._records.get(key)
-
     def put(self, key: str, record: Mapping[str, Any]) -> None:
         """Keep a record, on disk when this returns. Raises ValueError on a key that is kept already."""
-        if key in self._records:
+        if key in self:
             raise ValueError(f"{self.path}: {key} is kept already")
         self._file.write(json.dumps({"key": key, **record}).encode() + b"\n")
         self._file.flush()
-        self._records[key] = record
+        self[key] = record
 
     def _read(self) -> None:
         self._file.seek(0)
@@ -73,5 +62,5 @@ class KeyedLines:
                     f"{self.path}: line {number} must be a JSON object with key, {', '.join(self._fields)}; repair the "
                     "line, or delete it to make it again"
                 ) from None
-            self._records[record.pop("key")] = record
+            self[record.pop("key")] = record
         self._file.truncate(whole)

@@ -176,7 +176,7 @@ def test_json_csv_and_console_tell_the_same(done, capsys):
             assert metrics[name, metric] == value["mean"]
     assert metrics["average", "pass@4"] == table["average"]["pass@4"]["mean"]
     page = (out / "pass_at_k.html").read_text()
-    assert "addition_start pass@k" in page and (out / "plotly.min.js").is_file() and "https://cdn" not in page
+    assert "addition_start, pass@k" in page and (out / "plotly.min.js").is_file() and "https://cdn" not in page
 
 
 def test_truncation_and_length_are_counted(tmp_path, parquet):

@@ -39,5 +39,5 @@ def test_every_pruned_model_is_evaluated_and_shown_by_its_rate(tmp_path: Path, c
     )
     [alone] = evaluate(settings)
     assert whole == alone["average"]["avg"]["mean"] > pruned == 0.0
-    shown = [line for line in capsys.readouterr().out.splitlines() if "│ 0" in line]
+    shown = [line for line in capsys.readouterr().out.splitlines() if line.startswith("│ 0")]
     assert len(shown) == 2 and f"{100 * whole:.1f} [" in shown[0] and "0.0 [" in shown[1]

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from mifo_verl.tools.evaluate.__main__ import main
-from mifo_verl.tools.evaluate.bootstrap import Interval, paired
-from mifo_verl.tools.evaluate.compare import Difference, differences, read_models, sentence, warnings
+from mifo_verl.tools.evaluate.compare import Compared, differences, read_models, sentence, warnings
 from mifo_verl.tools.evaluate.results import BenchmarkResult, QuestionResult, model_table
+from mifo_verl.tools.statistics import Interval, bootstrap
 
 SETTINGS = {"template": "qwen", "temperature": 0.6, "max_tokens": 64, "seed": 0}
 
@@ -29,69 +29,77 @@ def write(folder, *models):
     return folder
 
 
-def said(first, second, count=1):
+def said(first, second):
     [difference] = differences([first, second])
-    return sentence(difference, count)
+    return sentence(difference)
 
 
 def test_a_clear_difference_is_a_claim_with_its_interval():
     second = [1, 0] * 100
     first = [1, 1] * 20 + [1, 0] * 80  # 20 of 200 more
-    difference = paired([[float(c) for c in first]], [[float(c) for c in second]])
-    low, high = 100 * difference.low, 100 * difference.high
-    expected = f"A beats B on gsm8k by 10.0 points [{low:.1f}, {high:.1f}]."
-    assert said(model("A", benchmark("gsm8k", first)), model("B", benchmark("gsm8k", second))) == expected
+    ours, theirs = model("A", benchmark("gsm8k", first)), model("B", benchmark("gsm8k", second))
+    [difference] = differences([ours, theirs])
+    low, high = 100 * difference.paired.low, 100 * difference.paired.high
+    assert 5 < low < 7 and 13 < high < 15  # 10 +- 1.96 * sqrt(0.1 * 0.9 / 200) = 4.2
+    assert sentence(difference) == (
+        f"A - B on gsm8k: +10 points [{low:+.3g}, {high:+.3g}], 200 questions: higher. A difference below "
+        f"{(high - low) / 2:.3g} points could not have been claimed."
+    )
     # told from the other side, it is the same claim
-    assert said(model("B", benchmark("gsm8k", second)), model("A", benchmark("gsm8k", first))) == expected
-    assert 5 < low < 7 and 13 < high < 15  # 1.96 * sqrt(0.1 * 0.9 / 200) = 4.2
+    assert said(theirs, ours).startswith("B - A on gsm8k: -10 points [") and ": lower." in said(theirs, ours)
 
 
 def test_an_interval_that_holds_zero_is_no_claim():
     first, second = [1, 0, 1, 0] * 10, [0, 1, 1, 0] * 10
     text = said(model("A", benchmark("b", [*first, 1])), model("B", benchmark("b", [*second, 0])))
-    assert "+2.4 points [" in text and text.endswith("no claim: the interval holds 0.")
+    assert text.startswith("A - B on b: +2.44 points [-") and ": no claim; the interval allows up to" in text
 
 
-def test_equal_answers_are_no_claim():
+def test_equal_answers_are_no_claim_and_no_proof_that_there_is_no_difference():
     text = said(model("A", benchmark("b", [1, 0] * 20)), model("B", benchmark("b", [1, 0] * 20)))
-    assert text == "A and B are equal on all questions on b: no claim."
+    # 1 - 0.025 ** (1 / 40) = 8.81 % of the questions may be unlike these
+    assert text.startswith("A - B on b: +0 points [-8.81, +8.81], 40 questions: no claim; ")
 
 
 def test_few_questions_are_said():
     text = said(model("A", benchmark("b", [1] * 10)), model("B", benchmark("b", [0] * 10)))
-    assert text == (
-        "A beats B on b by 100.0 points [100.0, 100.0]; only 10 questions: read the interval as wider than it is."
+    # 1 - 0.025 ** (1 / 10) = 30.8 %, and at worst these are the other way round
+    assert text.startswith("A - B on b: +100 points [+38.3, +100], 10 questions: higher.")
+    assert text.endswith("Only 10 questions: read the interval as wider than it is.")
+
+
+def test_a_claim_that_falls_to_the_number_of_tests_says_so():
+    alone, together = Interval(0.02, 0.001, 0.04, 200), Interval(0.02, -0.005, 0.045, 200)
+    assert "read alone; among all 6 tests no claim (Bonferroni)" in sentence(
+        Compared("A", "B", "avg", alone, together, 6, benchmark="b")
     )
 
 
-def test_a_claim_that_falls_to_the_number_of_comparisons_says_so():
-    difference = Difference("A", "B", "b", "avg", 200, Interval(2.0, 0.1, 4.0), Interval(2.0, -0.5, 4.5))
-    assert sentence(difference, 1) == "A beats B on b by 2.0 points [0.1, 4.0]."
-    assert sentence(difference, 6) == (
-        "A beats B on b by 2.0 points [0.1, 4.0], read alone; among these 6 comparisons it is no claim (Bonferroni)."
-    )
-
-
-def test_the_corrected_interval_is_that_of_a_level_divided_by_the_comparisons():
-    models = [model(name, benchmark("b", [1, 0, *extra] * 30)) for name, extra in (("A", [1]), ("B", [0]), ("C", [0]))]
-    found = differences(models)
-    assert [(one.first, one.second) for one in found] == [("A", "B"), ("A", "C"), ("B", "C")]
-    expected = paired([[1.0, 0.0, 1.0] * 30], [[1.0, 0.0, 0.0] * 30], 1 - 0.05 / 3)
-    assert found[0].corrected.low == pytest.approx(100 * expected.low)
-    assert found[0].corrected.low < found[0].points.low
+def test_the_corrected_interval_is_that_of_a_level_divided_by_all_pairs_benchmarks_and_metrics():
+    answers = {"A": [2, 0, 2], "B": [2, 0, 0], "C": [1, 0, 1]}
+    models = [model(name, *(benchmark(b, own * 30, 2) for b in ("x", "y"))) for name, own in answers.items()]
+    found = differences(models, ["avg", "pass@1"])
+    # 3 pairs, by x, y and their average, by 2 metrics
+    assert len(found) == 18 and {one.num_tests for one in found} == {18}
+    assert [(one.number, one.benchmark) for one in found[:6]] == [
+        (metric, name) for metric in ("avg", "pass@1") for name in ("x", "y", "average")
+    ]
+    expected = bootstrap([[0.0, 0.0, 1.0] * 30], 1 - 0.05 / 18, bounds=(-1, 1))
+    assert found[0].corrected == expected and expected.low < found[0].paired.low
+    assert {one.num_tests for one in differences(models)} == {9}
 
 
 def test_questions_are_paired_by_their_id_and_not_by_their_place():
     first = benchmark("b", [1, 1, 0, 0])
     second = BenchmarkResult("b", tuple(reversed(benchmark("b", [1, 1, 0, 0]).questions)))
     [difference] = differences([model("A", first), model("B", second)])
-    assert (difference.points.low, difference.points.high) == (0.0, 0.0)
+    assert (difference.paired.mean, difference.paired.high) == (0.0, pytest.approx(1 - 0.025**0.25))
 
 
 def test_only_common_questions_are_compared_and_that_is_said():
     first, second = model("A", benchmark("b", [1] * 50)), model("B", benchmark("b", [0] * 50, first=10))
     [difference] = differences([first, second])
-    assert difference.num_questions == 40
+    assert difference.paired.num_values == 40
     assert warnings([first, second]) == [
         "A and B answered different questions of b: 50 and 50, 40 in common; only those are compared."
     ]
@@ -102,7 +110,7 @@ def test_the_average_is_over_the_benchmarks_that_both_have():
     b = model("B", benchmark("x", [0] * 40), benchmark("y", [1, 0] * 20))
     found = differences([a, b])
     assert [one.benchmark for one in found] == ["x", "y", "average"]
-    assert found[-1].points.mean == pytest.approx((100 + 0) / 2)
+    assert found[-1].paired.mean == pytest.approx((1 + 0) / 2)
     assert warnings([a, b]) == ["A and B: only one of them was evaluated on z; it is left out of the comparison."]
 
 
@@ -121,14 +129,18 @@ def test_the_command_reads_folders_and_files_and_prints_the_claims(tmp_path, cap
     b = write(tmp_path / "b", model("B", benchmark("b", [1, 0, 0, 1] * 30)))
     assert main(["compare", str(a), str(b / "results.json")]) == 0
     out = capsys.readouterr().out
-    assert "A beats B on b by 25.0 points [" in out and "comparisons at" not in out
+    assert "A - B on b: +25 points [" in out and "questions: higher." in out
+    assert "One test at 95 %, 10,000 bootstrap draws, 250 beyond each end of an interval." in out
     c = write(tmp_path / "c", model("C", benchmark("b", [1, 0, 0, 0] * 30)))
-    assert main(["compare", str(a), str(b), str(c)]) == 0
+    assert main(["compare", str(a), str(b), str(c), "metric=[avg,pass@1]"]) == 0
     out = capsys.readouterr().out
-    assert "A beats C on b by 50.0 points [" in out and "3 comparisons at 95 %" in out
+    assert "A - C on b: +50 points [" in out and "A - C on b in pass@1: +50 points [" in out
+    assert "6 tests (pairs of models by benchmarks by metrics) at 95 %" in out and "about 0.3 would look" in out
+    assert "24,000 bootstrap draws, 100 beyond each end" in out  # 100 / (0.05 / 6 / 2)
     assert main(["compare", str(a), str(b), "metric=pass@1"]) == 0
-    assert "A beats B on b in pass@1 by 25.0 points" in capsys.readouterr().out
-    assert main(["compare", str(a), str(b), "metric=pass@64"]) == 2
+    assert "A - B on b in pass@1: +25 points [" in capsys.readouterr().out
+    assert main(["compare", str(a), str(b), "metric=[avg,pass@64]"]) == 2
+    assert "a common benchmark with metric=pass@64" in capsys.readouterr().err
 
 
 def test_models_of_the_same_name_are_told_apart_by_where_they_came_from(tmp_path):

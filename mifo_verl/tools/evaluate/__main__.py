@@ -1,33 +1,48 @@
-"""Evaluate models: ``python -m mifo_verl.tools.evaluate model=<folder> benchmarks=[<name or file>,...]``; without
-arguments, every setting. ``python -m mifo_verl.tools.evaluate compare <folder> <folder>`` compares."""
+"""``mifo evaluate`` and ``mifo compare``."""
 
 import gc
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
-
-from rich.console import Console
-from rich.table import Table
+from typing import TYPE_CHECKING, Any
 
 from mifo_verl.tools.command_line import run
-from mifo_verl.tools.evaluate.compare import Difference, differences, read_models, sentence, warnings
-from mifo_verl.tools.evaluate.models import distinct_names, find_model
-from mifo_verl.tools.evaluate.questions import QuestionSet, load_set
-from mifo_verl.tools.evaluate.report import wide_console, write_results
-from mifo_verl.tools.evaluate.results import AVG, model_table
-from mifo_verl.tools.evaluate.settings import USAGE, Settings, parse_settings
+
+if TYPE_CHECKING:
+    from mifo_verl.tools.evaluate.settings import Settings
+
+USAGE = """usage: mifo evaluate model=<folder> benchmarks=[<name or file>,...] [key=value ...]
+       mifo compare <folder or results.json> <folder or results.json> ... [metric=avg]
+
+  model=[a,b]        Hugging Face folders, runs (runs/<name>), checkpoints (.../global_step_<n>), hub names
+  benchmarks=[...]   aime24 aime25 amc math500 olympiad minerva gsm8k mmlu_pro gpqa arc_c, or files (.jsonl, .jsonl.gz,
+                     .parquet of verl's schema); <name>@<n> asks each question n times
+  data=<folder>      where the files of the named benchmarks are; without it they come from the hub
+  out=<folder>       results and generations (default evaluations); what is there is not generated again
+  template=chat      none, qwen, prime, luffy, or chat: the model's own; system=<text> goes with chat
+  samples=1          responses a question; k=[1,2,4] for pass@k and maj@k (default: powers of two up to samples)
+  temperature=0.6 top_p=1.0 max_tokens=8192 seed=0
+  limit=<n>          the first n questions of each benchmark
+  reward=auto        by data source; math, boxed, exact, choice, reasoning_gym or <file>.py:<function>;
+                     require_think=true: no </think>, no reward
+  engine=auto        vllm if it is installed, else transformers; dtype=float32|bfloat16, batch=64, threads=<cores>
+
+  compare            every pair of models on every benchmark and on their average: paired differences, and what can be
+                     claimed of them. metric=[avg,pass@8,maj@8]: name all that you look at, the claims hold for all"""
 
 
-def evaluate(settings: Settings) -> list[dict[str, Any]]:
+def evaluate(settings: "Settings") -> list[dict[str, Any]]:
     """Evaluate every model on every benchmark, and write the results."""
-    from mifo_verl.tools.evaluate.run import evaluate_model  # imports torch and transformers
+    from mifo_verl.tools.evaluate.models import distinct_names, find_model
+    from mifo_verl.tools.evaluate.questions import load_set
+    from mifo_verl.tools.evaluate.report import write_results
+    from mifo_verl.tools.evaluate.results import model_table
+    from mifo_verl.tools.evaluate.run import evaluate_model
 
     sets = [load_set(entry, settings.data, settings.samples, settings.limit) for entry in settings.benchmarks]
-    _check_distinct(sets)
-    _, dtype = settings.engine_and_dtype()
-    models = distinct_names([find_model(path, dtype) for path in settings.model])
+    names = Counter(name for entry in sets for name in {question.benchmark for question in entry.questions})
+    if twice := sorted(name for name, count in names.items() if count > 1):
+        raise ValueError(f"benchmarks must give {', '.join(twice)} once; two of the entries hold it")
+    models = distinct_names([find_model(path, settings.engine_and_dtype()[1]) for path in settings.model])
     tables = []
     for model, path in zip(models, settings.model, strict=True):
         results = evaluate_model(model, sets, settings)
@@ -37,65 +52,26 @@ def evaluate(settings: Settings) -> list[dict[str, Any]]:
     return tables
 
 
-def _check_distinct(sets: Sequence[QuestionSet]) -> None:
-    names = Counter(name for entry in sets for name in {question.benchmark for question in entry.questions})
-    twice = sorted(name for name, count in names.items() if count > 1)
-    if twice:
-        raise ValueError(f"benchmarks must give {', '.join(twice)} once; two of the entries hold it")
+def _evaluate(arguments: list[str]) -> None:
+    from mifo_verl.tools.evaluate.settings import parse_settings
+
+    evaluate(parse_settings(arguments))
 
 
-def compare(paths: Sequence[str]) -> list[Difference]:
-    """Compare all models of the result files, and say what can be claimed."""
-    console = wide_console()
-    metric = AVG
-    if paths and paths[-1].startswith("metric="):
-        metric, paths = paths[-1].removeprefix("metric="), paths[:-1]
-    models = read_models(paths)
-    for warning in warnings(models):
-        console.print(f"[yellow]warning:[/yellow] {warning}", soft_wrap=True, highlight=False)
-    made = differences(models, metric)
-    if not made:
-        raise ValueError(
-            f"compare {' '.join(paths)} must hold a common benchmark with metric={metric}; evaluate both on one"
-        )
-    _print_differences(made, console)
-    for difference in made:
-        console.print(sentence(difference, len(made)), soft_wrap=True, highlight=False, markup=False)
-    if len(made) > 1:
-        console.print(
-            f"{len(made)} comparisons at 95 %: of as many without any difference, about {0.05 * len(made):.1f} would "
-            "look like one. Claims that hold for all of them together are those without a remark.",
-            soft_wrap=True,
-            highlight=False,
-        )
-    return made
+def _compare(arguments: list[str]) -> None:
+    from mifo_verl.tools.evaluate.compare import compare
 
-
-def _print_differences(made: Sequence[Difference], console: Console) -> None:
-    table = Table("first", "second", "benchmark", "metric", "questions", "first - second, points", "95 %", "corrected")
-    for difference in made:
-        values: Mapping[str, Any] = asdict(difference)
-        spans = [f"\\[{values[key]['low']:.1f}, {values[key]['high']:.1f}]" for key in ("points", "corrected")]
-        table.add_row(
-            difference.first,
-            difference.second,
-            difference.benchmark,
-            difference.metric,
-            str(difference.num_questions),
-            f"{difference.points.mean:+.1f}",
-            *spans,
-        )
-    console.print(table)
+    compare(arguments)
 
 
 def main(arguments: list[str]) -> int:
     """The exit code: 0, or 2 after one line on stderr that says what is wrong with the input."""
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
+    if not arguments or {"-h", "--help", "help"} & set(arguments):
         print(USAGE)
         return 0 if arguments else 2
     if arguments[0] == "compare":
-        return run(lambda: compare(arguments[1:]))
-    return run(lambda: evaluate(parse_settings(arguments)))
+        return run(lambda: _compare(arguments[1:]))
+    return run(lambda: _evaluate(arguments))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Two models on the same questions: the paired difference with its interval, and what it does and does not show."""
+"""Models on the same questions: paired differences with their intervals, and what they do and do not show."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,28 +7,68 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from mifo_verl.tools.evaluate.bootstrap import LEVEL, Interval, paired
-from mifo_verl.tools.evaluate.report import FORMAT, RESULTS
+import pandas as pd
+
+from mifo_verl.tools.evaluate.report import AVERAGE, FORMAT, RESULTS
 from mifo_verl.tools.evaluate.results import AVG, BenchmarkResult, benchmarks_of
+from mifo_verl.tools.statistics import LEVEL, Difference, claim, corrected_level, num_draws, paired_by_question
+from mifo_verl.tools.tables import print_frame, say
 
 FEW_QUESTIONS = 30
 """With fewer questions a percentile bootstrap interval is noticeably too narrow."""
-_SAME = ("template", "system", "temperature", "top_p", "max_tokens", "reward", "require_think", "engine", "dtype")
+_FREE = ("seed", "limit")
+"""The settings of an evaluation that two models may differ in and still be compared."""
 
 
 @dataclass(frozen=True)
-class Difference:
-    """``first`` minus ``second`` on one benchmark (or on the average of all), for one metric."""
+class Compared(Difference):
+    """``first`` minus ``second`` on one benchmark (or on the average of all); ``number`` is the metric."""
 
-    first: str
-    second: str
-    benchmark: str
-    metric: str
-    num_questions: int
-    points: Interval
-    """In percentage points, at 95 %."""
-    corrected: Interval
-    """The same at 1 - 5 % / comparisons (Bonferroni): what still holds when all comparisons are read together."""
+    benchmark: str = AVERAGE
+
+
+def compare(arguments: Sequence[str]) -> list[Compared]:
+    """``mifo compare``: all models of the result files in all metrics, and what can be claimed of them."""
+    paths = [one for one in arguments if not one.startswith("metric=")]
+    asked = [one.removeprefix("metric=").strip("[]").split(",") for one in arguments if one.startswith("metric=")]
+    metrics = list(dict.fromkeys(metric.strip() for metrics in asked for metric in metrics)) or [AVG]
+    models = read_models(paths)
+    for warning in warnings(models):
+        say(f"warning: {warning}")
+    made = differences(models, metrics)
+    if absent := [metric for metric in metrics if metric not in {one.number for one in made}]:
+        raise ValueError(
+            f"compare {' '.join(paths)} must hold a common benchmark with metric={','.join(absent)}; evaluate both on one"
+        )
+    print_frame(_frame(made))
+    for one in made:
+        say(sentence(one))
+    say(_about(len(made)))
+    return made
+
+
+def _frame(made: Sequence[Compared]) -> pd.DataFrame:
+    rows = []
+    for one in made:
+        row = {"first": one.first, "second": one.second, "benchmark": one.benchmark, "metric": one.number}
+        row |= {"questions": str(one.paired.num_values), "first - second, points": f"{100 * one.paired.mean:+.1f}"}
+        spans = {"95 %": one.paired.scaled(100), f"all {one.num_tests} together": one.corrected.scaled(100)}
+        rows.append(row | {name: f"[{span.low:.1f}, {span.high:.1f}]" for name, span in spans.items()})
+    return pd.DataFrame(rows)
+
+
+def _about(num_tests: int) -> str:
+    """How many tests there are, and on how many draws their intervals rest."""
+    level = corrected_level(num_tests)
+    draws, beyond = num_draws(level), num_draws(level) * (1 - level) / 2
+    told = f"{draws:,} bootstrap draws, {beyond:.0f} beyond each end of an interval."
+    if num_tests == 1:
+        return f"One test at 95 %, {told}"
+    return (
+        f"{num_tests} tests (pairs of models by benchmarks by metrics) at 95 %: of as many without any difference, about "
+        f"{(1 - LEVEL) * num_tests:.1f} would look like one. A claim without a remark holds for all of them together "
+        f"(Bonferroni, 1 - 5 %/{num_tests}): {told} What is compared in another call is not counted here."
+    )
 
 
 def read_models(paths: Sequence[str]) -> list[dict[str, Any]]:
@@ -36,16 +76,13 @@ def read_models(paths: Sequence[str]) -> list[dict[str, Any]]:
     models: list[dict[str, Any]] = []
     for given in paths:
         path = Path(given).expanduser()
-        file = path / RESULTS if path.is_dir() else path
         try:
-            found = json.loads(file.read_text())
+            found = json.loads((path / RESULTS if path.is_dir() else path).read_text())
             if found["format"] != FORMAT:
                 raise ValueError(f"format {found['format']}, and this version reads format {FORMAT}")
             models += [model | {"from": given} for model in found["models"]]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"compare {given} must be a {RESULTS} of mifo_verl.tools.evaluate, or its folder; {error}"
-            ) from None
+            raise ValueError(f"compare {given} must be a {RESULTS} of mifo evaluate, or its folder; {error}") from None
     if len(models) < 2:
         raise ValueError(f"compare {' '.join(paths)} must hold at least two models; give another folder")
     names = [model["name"] for model in models]
@@ -55,86 +92,61 @@ def read_models(paths: Sequence[str]) -> list[dict[str, Any]]:
     ]
 
 
-def differences(models: Sequence[Mapping[str, Any]], metric: str = AVG) -> list[Difference]:
-    """Every pair of models on every benchmark that both have, and on the average of those (where more than one).
+def differences(models: Sequence[Mapping[str, Any]], metrics: Sequence[str] = (AVG,)) -> list[Compared]:
+    """Every pair of models in every metric on every benchmark that both have, and on the average of those (of several).
 
-    Only questions that both have answered are compared. Benchmarks without a common question are left out.
+    Only questions that both have answered are compared. Benchmarks without a common question are left out. All that is
+    compared counts as one family of tests.
     """
-    compared = []
-    for first, second in combinations(models, 2):
-        pairs = _paired_values(first, second, metric)
-        compared += [(first, second, name, [values]) for name, values in pairs.items()]
-        if len(pairs) > 1:
-            compared.append((first, second, "average", list(pairs.values())))
+    read = [(model["name"], benchmarks_of(model)) for model in models]
+    found: list[tuple[str, str, str, str, list[tuple[list[float], list[float]]]]] = []
+    for (first, ours), (second, theirs) in combinations(read, 2):
+        for metric in metrics:
+            pairs = _paired_values(ours, theirs, metric)
+            found += [(first, second, metric, name, [values]) for name, values in pairs.items()]
+            if len(pairs) > 1:
+                found.append((first, second, metric, AVERAGE, list(pairs.values())))
     made = []
-    for first, second, name, pairs_of in compared:
-        first_Q, second_Q = [values[0] for values in pairs_of], [values[1] for values in pairs_of]
-        both = [paired(first_Q, second_Q, level) for level in (LEVEL, 1 - (1 - LEVEL) / len(compared))]
-        number = sum(len(values) for values in first_Q)
-        made.append(Difference(first["name"], second["name"], name, metric, number, *map(_in_points, both)))
+    for first, second, metric, name, pairs_of in found:
+        first_Q, second_Q = [pair[0] for pair in pairs_of], [pair[1] for pair in pairs_of]
+        alone, together = (paired_by_question(first_Q, second_Q, one) for one in (LEVEL, corrected_level(len(found))))
+        made.append(Compared(first, second, metric, alone, together, len(found), name))
     return made
 
 
 def _paired_values(
-    first: Mapping[str, Any], second: Mapping[str, Any], metric: str
+    ours: Mapping[str, BenchmarkResult], theirs: Mapping[str, BenchmarkResult], metric: str
 ) -> dict[str, tuple[list[float], list[float]]]:
+    """By benchmark, the two models' values of the questions that both have, by the questions' ids."""
     found = {}
-    ours, theirs = benchmarks_of(first), benchmarks_of(second)
-    for name in ours:
-        if name in theirs and metric in ours[name].metrics() and metric in theirs[name].metrics():
-            values = [_by_id(result, metric) for result in (ours[name], theirs[name])]
-            common = [question for question in values[0] if question in values[1]]
+    for name in (name for name in ours if name in theirs):
+        if metric in ours[name].metrics and metric in theirs[name].metrics:
+            one, two = ({q.id: q.value(metric) for q in results[name].questions} for results in (ours, theirs))
+            common = [question for question in one if question in two]
             if common:
-                found[name] = ([values[0][q] for q in common], [values[1][q] for q in common])
+                found[name] = ([one[q] for q in common], [two[q] for q in common])
     return found
 
 
-def _by_id(result: BenchmarkResult, metric: str) -> dict[str, float]:
-    return {question.id: question.value(metric) for question in result.questions}
-
-
-def _in_points(value: Interval) -> Interval:
-    return Interval(100 * value.mean, 100 * value.low, 100 * value.high)
-
-
-def sentence(difference: Difference, num_comparisons: int) -> str:
+def sentence(one: Compared) -> str:
     """What can be claimed, and what cannot."""
-    points = difference.points
-    where = f"on {difference.benchmark}" if difference.benchmark != "average" else "on the average of the benchmarks"
-    metric = "" if difference.metric == AVG else f" in {difference.metric}"
-    shown = f"[{points.low:.1f}, {points.high:.1f}]"
-    few = f"; only {difference.num_questions} questions: read the interval as wider than it is"
-    tail = few if difference.num_questions < FEW_QUESTIONS else ""
-    if points.low == points.mean == points.high == 0:
-        return f"{difference.first} and {difference.second} are equal on all questions {where}{metric}: no claim{tail}."
-    if not points.excludes_zero():
-        return (
-            f"{difference.first} against {difference.second} {where}{metric}: {points.mean:+.1f} points {shown}; "
-            f"no claim: the interval holds 0{tail}."
-        )
-    winner, loser, sign = (difference.first, difference.second, 1)
-    if points.mean < 0:
-        winner, loser, sign = loser, winner, -1
-        shown = f"[{-points.high:.1f}, {-points.low:.1f}]"
-    text = f"{winner} beats {loser} {where}{metric} by {sign * points.mean:.1f} points {shown}"
-    if num_comparisons > 1 and not difference.corrected.excludes_zero():
-        text += f", read alone; among these {num_comparisons} comparisons it is no claim (Bonferroni)"
-    return f"{text}{tail}."
+    where = f" on {one.benchmark}" if one.benchmark != AVERAGE else " on the average of the benchmarks"
+    said = claim(one, where + ("" if one.number == AVG else f" in {one.number}"), "questions", in_points=True)
+    few = f" Only {one.paired.num_values} questions: read the interval as wider than it is."
+    return said + (few if one.paired.num_values < FEW_QUESTIONS else "")
 
 
 def warnings(models: Sequence[Mapping[str, Any]]) -> list[str]:
     """What makes the models not comparable, or less so: settings, samples and questions that differ."""
     found = []
     for first, second in combinations(models, 2):
-        pair = f"{first['name']} and {second['name']}"
-        for name in _SAME:
-            ours, theirs = first["settings"].get(name), second["settings"].get(name)
-            if ours != theirs:
-                found.append(f"{pair} were evaluated with {name}={ours} and {name}={theirs}.")
+        pair, (ours, theirs) = f"{first['name']} and {second['name']}", (first["settings"], second["settings"])
+        for name in (name for name in ours | theirs if name not in _FREE and ours.get(name) != theirs.get(name)):
+            found.append(f"{pair} were evaluated with {name}={ours.get(name)} and {name}={theirs.get(name)}.")
         if first["digest"] == second["digest"]:
             found.append(f"{pair} are the same model: what differs is chance or settings.")
         a, b = benchmarks_of(first), benchmarks_of(second)
-        for name in (*a, *(other for other in b if other not in a)):
+        for name in dict.fromkeys([*a, *b]):
             found += _benchmark_warnings(pair, name, a.get(name), b.get(name))
     return found
 
@@ -144,8 +156,7 @@ def _benchmark_warnings(
 ) -> list[str]:
     if ours is None or theirs is None:
         return [f"{pair}: only one of them was evaluated on {name}; it is left out of the comparison."]
-    found = []
-    a, b = ({question.id for question in result.questions} for result in (ours, theirs))
+    found, (a, b) = [], ({question.id for question in result.questions} for result in (ours, theirs))
     if a != b:
         found.append(
             f"{pair} answered different questions of {name}: {len(a)} and {len(b)}, {len(a & b)} in common; only those "

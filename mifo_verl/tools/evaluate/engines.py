@@ -1,4 +1,4 @@
-"""What answers the questions: vLLM where it is installed, else transformers with the generation of this package."""
+"""What answers the questions: vLLM if it is installed, else transformers with the generation of this package."""
 
 import importlib.util
 from collections.abc import Callable, Sequence, Set
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from mifo_verl.errors import nearest
 
-if TYPE_CHECKING:  # importing them means importing torch, and a comparison needs none
+if TYPE_CHECKING:  # importing them means importing torch, and a mistake in the settings is told without
     from mifo_verl.cpu.generate import Completion, Request
 
 ENGINES = ("auto", "vllm", "transformers")
@@ -31,9 +31,10 @@ class Engine(Protocol):
 
 
 def choose_engine(engine: str) -> str:
-    """``vllm`` or ``transformers``. Raises ValueError on another name, and where vLLM is asked for and missing."""
+    """``vllm`` or ``transformers``. Raises ValueError on another name, and if vLLM is asked for and missing."""
     if engine not in ENGINES:
-        raise ValueError(f"engine={engine} must be one of {', '.join(ENGINES)}{nearest(engine, list(ENGINES))}")
+        near = nearest(engine, list(ENGINES))
+        raise ValueError(f"engine={engine} must be one of {', '.join(ENGINES)}{near}; correct it")
     installed = importlib.util.find_spec("vllm") is not None
     if engine == "vllm" and not installed:
         raise ValueError("engine=vllm must go with vLLM installed; pip install -e '.[gpu]', or use engine=transformers")
@@ -42,10 +43,87 @@ def choose_engine(engine: str) -> str:
 
 def load_engine(engine: str, folder: Path, dtype: str, batch: int, threads: int) -> Engine:
     """The model of a Hugging Face folder in the engine ``vllm`` or ``transformers``."""
-    if engine == "vllm":
-        from mifo_verl.tools.evaluate.vllm_engine import VllmEngine
+    return VllmEngine(folder, dtype) if engine == "vllm" else TransformersEngine(folder, dtype, batch, threads)
 
-        return VllmEngine(folder, dtype)
-    from mifo_verl.tools.evaluate.transformers_engine import TransformersEngine
 
-    return TransformersEngine(folder, dtype, batch, threads)
+class TransformersEngine:
+    """Batches on a CPU. Each is cut from all requests in one order, so that its rounding is the same in every run."""
+
+    name = "transformers"
+
+    def __init__(self, folder: Path, dtype: str, batch: int, threads: int) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        from mifo_verl.cpu.kv_cache import ATTENTION
+
+        torch.set_num_threads(threads)
+        self.dtype, self._batch = dtype, batch
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        self._model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=getattr(torch, dtype), attn_implementation=ATTENTION
+        ).eval()
+        self.max_positions = getattr(self._model.config, "max_position_embeddings", None)
+        from_model = self._model.generation_config.eos_token_id
+        ends = {self.tokenizer.eos_token_id, *(from_model if isinstance(from_model, list) else [from_model])}
+        self._eos_token_ids = frozenset(ends - {None})
+
+    def generate(
+        self, requests: "Sequence[Request]", needed: Set[int], on_end: "Callable[[int, Completion], None]"
+    ) -> None:
+        """A batch of which one response is needed is computed whole: its rounding depends on who is in it."""
+        from mifo_verl.cpu.generate import batches, generate_batch
+
+        for places in batches(requests, self._batch):
+            if needed.isdisjoint(places):
+                continue
+
+            def give(row: int, completion: "Completion", places: list[int] = places) -> None:
+                if places[row] in needed:
+                    on_end(places[row], completion)
+
+            batch = [requests[place] for place in places]
+            generate_batch(self._model, batch, self.tokenizer.pad_token_id or 0, self._eos_token_ids, give)
+
+
+class VllmEngine:
+    """One vLLM 0.24 engine over all GPUs of the machine (tensor parallel). Every response has a seed of its own.
+
+    Not bit-identical between runs: vLLM's rounding depends on which requests it computes together.
+    """
+
+    name = "vllm"
+
+    def __init__(self, folder: Path, dtype: str) -> None:
+        import torch
+        from vllm import LLM
+
+        gpus = max(1, torch.cuda.device_count())
+        self._llm = LLM(model=str(folder), dtype=dtype, tensor_parallel_size=gpus, enable_prefix_caching=True)
+        self.dtype = dtype
+        self.tokenizer: Any = self._llm.get_tokenizer()
+        self.max_positions: int | None = self._llm.llm_engine.model_config.max_model_len
+
+    def generate(
+        self, requests: "Sequence[Request]", needed: Set[int], on_end: "Callable[[int, Completion], None]"
+    ) -> None:
+        """All needed requests at once; vLLM orders them."""
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        from mifo_verl.cpu.generate import Completion
+
+        engine = self._llm.llm_engine
+        for place in sorted(needed):
+            one = requests[place]
+            names = ("temperature", "top_p", "top_k", "max_tokens", "seed")
+            asked = {name: getattr(one, name) for name in names}
+            params = SamplingParams(**asked, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY)
+            engine.add_request(str(place), {"prompt_token_ids": list(one.prompt_ids)}, params)
+        while engine.has_unfinished_requests():
+            for output in engine.step():
+                if output.finished:
+                    answer = output.outputs[0]
+                    cut = answer.finish_reason == "length"
+                    completion = Completion(list(answer.token_ids), [], "length" if cut else "completed")
+                    on_end(int(output.request_id), completion)

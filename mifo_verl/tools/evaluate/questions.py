@@ -11,12 +11,37 @@ import pyarrow.parquet as pq
 
 from mifo_verl.data.demonstrations import prompt_id_of
 from mifo_verl.data.parquet import check_columns
-from mifo_verl.tools.evaluate.benchmarks import Benchmark, check_row_count, known_benchmark
+from mifo_verl.errors import nearest
 from mifo_verl.tools.evaluate.records import question_and_answer
 from mifo_verl.tools.prepare.rows import Dropped
 from mifo_verl.tools.prepare.sources import read_records
 
 SUFFIXES = (".jsonl.gz", ".jsonl", ".json", ".csv", ".parquet")
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A published set of questions. ``num_rows`` is its size as published: a file of another size is another set."""
+
+    name: str
+    num_rows: int
+    hub: str
+    """The hub's repository, configuration and split."""
+    aliases: tuple[str, ...] = ()
+
+
+BENCHMARKS = (
+    Benchmark("aime24", 30, "HuggingFaceH4/aime_2024::train", ("aime2024",)),
+    Benchmark("aime25", 30, "math-ai/aime25::test", ("aime2025",)),
+    Benchmark("amc", 40, "math-ai/amc23::test", ("amc23",)),
+    Benchmark("math500", 500, "HuggingFaceH4/MATH-500::test", ("math-500", "math_500")),
+    Benchmark("olympiad", 674, "Hothan/OlympiadBench:OE_TO_maths_en_COMP:train", ("olympiadbench", "olympiad_bench")),
+    Benchmark("minerva", 272, "math-ai/minervamath::test", ("minerva_math",)),
+    Benchmark("gsm8k", 1319, "openai/gsm8k:main:test", ("gsm8k_test",)),
+    Benchmark("mmlu_pro", 12032, "TIGER-Lab/MMLU-Pro::test", ("mmlu-pro",)),
+    Benchmark("gpqa", 198, "Idavidrein/gpqa:gpqa_diamond:train", ("gpqa_diamond",)),
+    Benchmark("arc_c", 1172, "allenai/ai2_arc:ARC-Challenge:test", ("arc_challenge", "arc-c")),
+)
 
 
 @dataclass(frozen=True)
@@ -30,7 +55,7 @@ class Question:
     index: str
     """The row's number in its data set, as training names it: part of the name of its random stream."""
     messages: tuple[Mapping[str, str], ...] = ()
-    """The row's own chat; empty where the template makes it."""
+    """The row's own chat; empty if the template makes it."""
     extra_info: Mapping[str, Any] | None = None
 
 
@@ -52,39 +77,53 @@ def load_set(entry: str, data: Path | None, num_samples: int, limit: int | None)
     where, at, number = entry.rpartition("@")
     if at and number.isdecimal() and int(number):
         entry, num_samples = where, int(number)
-    questions = list(_read(entry, data))
-    name = questions[0].benchmark if _is_known(entry) else Path(entry).name.split(".")[0]
+    if entry.endswith(SUFFIXES):
+        name, questions = Path(entry).name.split(".")[0], _from_file(Path(entry).expanduser(), None)
+    else:
+        benchmark = known_benchmark(entry)
+        name, questions = benchmark.name, _known(benchmark, data)
     return QuestionSet(name, tuple(_distinct(questions)[:limit]), num_samples)
 
 
-def _is_known(entry: str) -> bool:
-    return not entry.endswith(SUFFIXES)
+def known_benchmark(name: str) -> Benchmark:
+    """The benchmark of a name or alias. Raises ValueError, with the nearest name, if there is none."""
+    for benchmark in BENCHMARKS:
+        if name.lower() in (benchmark.name, *benchmark.aliases):
+            return benchmark
+    names = [benchmark.name for benchmark in BENCHMARKS]
+    raise ValueError(
+        f"benchmarks={name} must be one of {', '.join(names)}{nearest(name, names)}, or a file that exists "
+        "(.parquet, .jsonl, .jsonl.gz, .json, .csv); correct it"
+    )
 
 
-def _read(entry: str, data: Path | None) -> Iterable[Question]:
-    if not _is_known(entry):
-        return _from_file(Path(entry).expanduser(), None)
-    benchmark = known_benchmark(entry)
+def _known(benchmark: Benchmark, data: Path | None) -> list[Question]:
+    """The whole of a known benchmark. Raises ValueError if it is not there, or not of its published size."""
     if data is None:
-        return _from_hub(benchmark)
-    names = (benchmark.name, *benchmark.aliases)
-    found = [data / f"{name}{suffix}" for name in names for suffix in SUFFIXES if (data / f"{name}{suffix}").is_file()]
-    if not found:
+        source = f"{benchmark.hub} on the hub"
+        questions = _from_records("hub", benchmark.name, benchmark.hub)
+    else:
+        named = [f"{name}{suffix}" for name in (benchmark.name, *benchmark.aliases) for suffix in SUFFIXES]
+        file = next((data / one for one in named if (data / one).is_file()), None)
+        if file is None:
+            raise ValueError(
+                f"data={data} must hold a file for {benchmark.name}, such as {benchmark.name}.jsonl.gz; leave data= "
+                "away to take it from the hub"
+            )
+        source, questions = str(file), _from_file(file, benchmark)
+    if len(questions) != benchmark.num_rows:
         raise ValueError(
-            f"data={data} must hold a file for {benchmark.name}, such as {benchmark.name}.jsonl.gz; leave data= away "
-            "to take it from the hub"
+            f"benchmarks={benchmark.name}: {source} has {len(questions)} rows and must have {benchmark.num_rows}; get "
+            "the whole set, or give the file's own path to evaluate it under its own name (limit=<rows> takes the first)"
         )
-    return _from_file(found[0], benchmark)
+    return questions
 
 
 def _from_file(path: Path, benchmark: Benchmark | None) -> list[Question]:
     if path.suffix == ".parquet" and path.is_file() and "prompt" in _columns(path):
         questions = list(_from_parquet(path, benchmark))
     else:
-        name = benchmark.name if benchmark else path.name.split(".")[0]
-        questions = _from_records(str(path), name)
-    if benchmark is not None:
-        check_row_count(benchmark, len(questions), str(path))
+        questions = _from_records(str(path), benchmark.name if benchmark else path.name.split(".")[0])
     if not questions:
         raise ValueError(f"benchmarks={path} must hold at least one question; it is empty")
     return questions
@@ -95,7 +134,8 @@ def _from_records(source: str, name: str, hub: str = "") -> list[Question]:
     for row, record in enumerate(read_records("benchmarks", source, hub)):
         if isinstance(record, Dropped):
             raise ValueError(f"benchmarks={source}: record {row} must be an object with question and answer ({record})")
-        questions.append(_question(record, name, row, f"{hub or source}, record {row}"))
+        text, answer = question_and_answer(record, f"{hub or source}, record {row}")
+        questions.append(Question(name, str(record.get("id") or f"{name}-{row}"), text, answer, str(row)))
     return questions
 
 
@@ -121,18 +161,6 @@ def _columns(path: Path) -> list[str]:
         return list(pq.read_schema(path).names)
     except pa.ArrowException as error:
         raise ValueError(f"benchmarks={path} must be a parquet file; {error}") from None
-
-
-def _from_hub(benchmark: Benchmark) -> list[Question]:
-    hub = ":".join(part or "" for part in benchmark.hub)
-    questions = _from_records("hub", benchmark.name, hub)
-    check_row_count(benchmark, len(questions), f"{hub} on the hub")
-    return questions
-
-
-def _question(record: Mapping[str, Any], name: str, place: int, where: str) -> Question:
-    text, answer = question_and_answer(record, where)
-    return Question(name, str(record.get("id") or f"{name}-{place}"), text, answer, str(place))
 
 
 def _distinct(questions: Iterable[Question]) -> list[Question]:

@@ -1,94 +1,98 @@
 """Results for people and for other programs: a table on the console, results.json, results.csv, pass_at_k.html."""
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+import pandas as pd
+import plotly.express as px
+
+from mifo_verl.tools.evaluate.results import AVG
+from mifo_verl.tools.tables import print_frame
 
 FORMAT = 1
 RESULTS = "results.json"
+AVERAGE = "average"
+_PANELS_A_ROW = 3
 
 
 def write_results(tables: Sequence[Mapping[str, Any]], out: Path) -> None:
     """Write results.json, results.csv and pass_at_k.html of the models' tables, and print the console's table."""
     out.mkdir(parents=True, exist_ok=True)
     (out / RESULTS).write_text(json.dumps({"format": FORMAT, "models": list(tables)}, indent=1) + "\n")
-    with open(out / "results.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, list(_COLUMNS))
-        writer.writeheader()
-        writer.writerows(_csv_rows(tables))
-    print_table(tables, wide_console())
-    from mifo_verl.tools.evaluate.plot import write_plot
-
-    write_plot(tables, out / "pass_at_k.html")
+    frame = metrics_frame(tables)
+    frame.to_csv(out / "results.csv", index=False)
+    print_frame(shown(frame), "percent correct [95 % bootstrap interval over questions]")
+    write_plot(frame, out / "pass_at_k.html")
     print(f"results in {out}: {RESULTS}, results.csv, pass_at_k.html; every response in generations/")
 
 
-_COLUMNS = ("model", "benchmark", "metric", "mean", "low", "high", "questions", "samples", "mean_tokens", "truncated")
-
-
-def _csv_rows(tables: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row a model, benchmark and metric; the average has no lengths."""
+def metrics_frame(tables: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """A row for every model, benchmark and metric; the average has no lengths, and one benchmark no average."""
     rows = []
     for table in tables:
-        for benchmark, result in table["benchmarks"].items():
+        for name, result in table["benchmarks"].items():
             about = {"questions": result["num_questions"], "samples": result["num_samples"]}
             about |= {"mean_tokens": result["mean_tokens"], "truncated": result["truncated_share"]}
-            for metric, value in result["metrics"].items():
-                rows.append({"model": table["name"], "benchmark": benchmark, "metric": metric, **value, **about})
-        for metric, value in table["average"].items():
-            rows.append({"model": table["name"], "benchmark": "average", "metric": metric, **value})
-    return rows
+            rows += [_row(table["name"], name, metric, value) | about for metric, value in result["metrics"].items()]
+        rows += [_row(table["name"], AVERAGE, metric, value) for metric, value in table["average"].items()]
+    return pd.DataFrame(rows).astype({"questions": "Int64", "samples": "Int64"})
 
 
-def wide_console() -> Console:
-    """The terminal, or 140 columns where the output goes to a file: tables would fold there."""
-    console = Console()
-    return console if console.is_terminal else Console(width=max(console.width, 140))
+def _row(model: str, benchmark: str, metric: str, value: Mapping[str, float]) -> dict[str, Any]:
+    return {"model": model, "benchmark": benchmark, "metric": metric, **value}
 
 
-def print_table(tables: Sequence[Mapping[str, Any]], console: Console) -> None:
-    """Percent with 95 % intervals, benchmark by benchmark, the models below one another, then the averages."""
-    metrics = _shown(tables)
-    table = Table(title="percent correct [95 % bootstrap interval over questions]")
-    for column in ("benchmark", "model", "questions", "samples"):
-        table.add_column(column, overflow="fold")
-    for column in (*metrics, "tokens", "cut %"):
-        table.add_column(column, justify="right")
-    benchmarks = list(dict.fromkeys(name for model in tables for name in model["benchmarks"]))
-    for name in benchmarks:
-        for model in tables:
-            result = model["benchmarks"][name]
-            cells = [_cell(result["metrics"].get(metric)) for metric in metrics]
-            sizes = [str(result["num_questions"]), str(result["num_samples"])]
-            lengths = [f"{result['mean_tokens']:.0f}", f"{100 * result['truncated_share']:.1f}"]
-            table.add_row(name, model["name"], *sizes, *cells, *lengths)
-        table.add_section()
-    if len(benchmarks) > 1:
-        for model in tables:
-            table.add_row("average", model["name"], "", "", *(_cell(model["average"].get(m)) for m in metrics), "", "")
-    console.print(table)
+def cell(value: Mapping[str, Any]) -> str:
+    """A share and its interval in percent."""
+    return f"{100 * value['mean']:.1f} [{100 * value['low']:.1f}, {100 * value['high']:.1f}]"
 
 
-def _shown(tables: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The metrics of the table: pass@1 is avg over again, and of many ks the largest says most."""
-    found = list(
-        dict.fromkeys(
-            metric for model in tables for result in model["benchmarks"].values() for metric in result["metrics"]
-        )
+def shown(frame: pd.DataFrame) -> pd.DataFrame:
+    """Benchmark by benchmark, the models below one another. pass@1 is avg over again; of many ks the largest is shown."""
+    found = _several(frame)
+    k = found.metric.str.extract(r"(?P<kind>\w+)@(?P<k>\d+)").astype({"k": "Float64"})
+    metrics = [AVG, *(found.metric[group.k.idxmax()] for _, group in k[k.k > 1].groupby("kind", sort=False))]
+    found = found.assign(cell=[cell(row) for row in found.to_dict("records")])
+    rows = []
+    for (benchmark, model), own in found.groupby(["benchmark", "model"], sort=False):
+        first, cells = own.iloc[0], dict(zip(own.metric, own.cell, strict=True))
+        row = {"benchmark": benchmark, "model": model, "questions": first.questions, "samples": first.samples}
+        row |= {metric: cells.get(metric, "-") for metric in metrics}
+        rows.append(row | {"tokens": f"{first.mean_tokens:.0f}", "cut %": f"{100 * first.truncated:.1f}"})
+    return pd.DataFrame(rows).replace({"nan": ""}).astype(object).fillna("")
+
+
+def _several(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame, benchmark by benchmark and the average last, or without it if it is that of one."""
+    order = [name for name in frame.benchmark.unique() if name != AVERAGE]
+    order += [AVERAGE] * (len(order) > 1)
+    return pd.concat([frame[frame.benchmark == name] for name in order])
+
+
+def write_plot(frame: pd.DataFrame, path: Path) -> None:
+    """Accuracy against k of every model, a panel a benchmark; plotly's script goes beside the page, once."""
+    found = _several(frame)
+    named = found.metric.str.extract(r"(?P<kind>\w+@)(?P<k>\d+)")
+    found = found.assign(kind=named.kind + "k", k=pd.to_numeric(named.k)).dropna(subset="k")
+    percent = {"mean": 100 * found["mean"], "up": 100 * (found.high - found["mean"])}
+    found = found.assign(**percent, down=100 * (found["mean"] - found.low)).sort_values("k", kind="stable")
+    figure = px.line(
+        found,
+        x="k",
+        y="mean",
+        error_y="up",
+        error_y_minus="down",
+        color="model",
+        line_dash="kind",
+        facet_col="benchmark",
+        facet_col_wrap=_PANELS_A_ROW,
+        markers=True,
+        log_x=True,
+        labels={"mean": "accuracy, %"},
+        title="pass@k and maj@k, 95 % bootstrap intervals",
     )
-    largest = {
-        kind: max((int(metric.partition("@")[2]) for metric in found if metric.startswith(f"{kind}@")), default=1)
-        for kind in ("pass", "maj")
-    }
-    return ["avg", *(f"{kind}@{k}" for kind, k in largest.items() if k > 1)]
-
-
-def _cell(value: Mapping[str, float] | None) -> str:
-    if value is None:
-        return "-"
-    return f"{100 * value['mean']:.1f} \\[{100 * value['low']:.1f}, {100 * value['high']:.1f}]"
+    figure.update_xaxes(dtick=0.30103).update_yaxes(rangemode="tozero", matches=None, showticklabels=True)
+    figure.update_layout(height=120 + 340 * -(-found.benchmark.nunique() // _PANELS_A_ROW))
+    figure.write_html(path, include_plotlyjs="directory")

@@ -5,19 +5,29 @@ A result is written so that every number of it can be computed again from the co
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from statistics import fmean
+from typing import Any, Literal
 
-import numpy as np
+import msgspec
 
 from mifo_verl.rewards.boxed import normalise
 from mifo_verl.rewards.extract import answer_part, last_boxed
 from mifo_verl.rewards.verdict import Verdict
-from mifo_verl.tools.evaluate.bootstrap import Interval, interval, share_interval
 from mifo_verl.tools.evaluate.estimators import CORRECT, majority_at_k, pass_at_k
-from mifo_verl.tools.evaluate.store import Generation
+from mifo_verl.tools.statistics import Interval, bootstrap
 
+StopReason = Literal["completed", "length"]
 AVG = "avg"
 """The share of correct responses: avg@n with n samples a question."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One response as text. Its stop reason is ``length`` if it was cut at the most tokens allowed."""
+
+    text: str
+    num_tokens: int
+    stop_reason: StopReason
 
 
 @dataclass(frozen=True)
@@ -27,7 +37,7 @@ class QuestionResult:
     id: str
     num_samples: int
     num_correct: int
-    majority: Mapping[int, float]
+    majority: dict[int, float]
     mean_tokens: float
     num_truncated: int
 
@@ -51,6 +61,7 @@ class BenchmarkResult:
         """Responses a question, the same for all."""
         return self.questions[0].num_samples
 
+    @property
     def metrics(self) -> list[str]:
         """The names of its metrics, ``avg`` first."""
         ks = sorted(self.questions[0].majority)
@@ -60,14 +71,10 @@ class BenchmarkResult:
         """The metric of every question, in order."""
         return [question.value(metric) for question in self.questions]
 
-    def interval(self, metric: str) -> Interval:
-        """The metric with its 95 % bootstrap interval over questions."""
-        return share_interval(self.values(metric))
-
     @property
     def mean_tokens(self) -> float:
         """Mean length of a response in tokens."""
-        return float(np.mean([question.mean_tokens for question in self.questions]))
+        return fmean(question.mean_tokens for question in self.questions)
 
     @property
     def truncated_share(self) -> float:
@@ -85,7 +92,7 @@ def question_result(
         num_samples=len(generations),
         num_correct=sum(verdict.correct for verdict in verdicts),
         majority={k: majority_at_k(votes, k) for k in ks if k <= len(votes)},
-        mean_tokens=float(np.mean([made.num_tokens for made in generations])),
+        mean_tokens=fmean(made.num_tokens for made in generations),
         num_truncated=sum(made.stop_reason == "length" for made in generations),
     )
 
@@ -101,42 +108,42 @@ def _vote(text: str, verdict: Verdict) -> str | None:
 
 def average(benchmarks: Sequence[BenchmarkResult]) -> dict[str, Interval]:
     """The mean over benchmarks of each metric that all of them have; every benchmark weighs the same."""
-    shared = [metric for metric in benchmarks[0].metrics() if all(metric in other.metrics() for other in benchmarks)]
-    return {metric: interval([result.values(metric) for result in benchmarks]) for metric in shared}
+    shared = [metric for metric in benchmarks[0].metrics if all(metric in other.metrics for other in benchmarks)]
+    return {metric: bootstrap([result.values(metric) for result in benchmarks]) for metric in shared}
 
 
 def model_table(
     name: str, path: str, digest: str, benchmarks: Sequence[BenchmarkResult], settings: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """A model's results as plain JSON values."""
+    """A model's results as plain JSON values: every metric with its 95 % bootstrap interval over questions."""
     return {
         "name": name,
         "path": path,
         "digest": digest,
         "settings": dict(settings),
-        "average": {metric: asdict(value) for metric, value in average(benchmarks).items()},
-        "benchmarks": {result.name: _table(result) for result in benchmarks},
+        "average": {metric: _ends(value) for metric, value in average(benchmarks).items()},
+        "benchmarks": {
+            result.name: {
+                "num_questions": len(result.questions),
+                "num_samples": result.num_samples,
+                "metrics": {metric: _ends(bootstrap([result.values(metric)])) for metric in result.metrics},
+                "mean_tokens": result.mean_tokens,
+                "truncated_share": result.truncated_share,
+                "questions": [asdict(question) for question in result.questions],
+            }
+            for result in benchmarks
+        },
     }
 
 
-def _table(result: BenchmarkResult) -> dict[str, Any]:
-    return {
-        "num_questions": len(result.questions),
-        "num_samples": result.num_samples,
-        "metrics": {metric: asdict(result.interval(metric)) for metric in result.metrics()},
-        "mean_tokens": result.mean_tokens,
-        "truncated_share": result.truncated_share,
-        "questions": [asdict(question) for question in result.questions],
-    }
+def _ends(value: Interval) -> dict[str, float | None]:
+    return {"mean": value.mean, "low": value.low, "high": value.high}
 
 
 def benchmarks_of(table: Mapping[str, Any]) -> dict[str, BenchmarkResult]:
     """The benchmarks of a model's results as read from JSON."""
-    found = {}
-    for name, values in table["benchmarks"].items():
-        questions = [
-            QuestionResult(**question | {"majority": {int(k): value for k, value in question["majority"].items()}})
-            for question in values["questions"]
-        ]
-        found[name] = BenchmarkResult(name, tuple(questions))
-    return found
+    kind = tuple[QuestionResult, ...]
+    return {
+        name: BenchmarkResult(name, msgspec.convert(values["questions"], kind, str_keys=True))
+        for name, values in table["benchmarks"].items()
+    }

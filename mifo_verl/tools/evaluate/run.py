@@ -1,9 +1,11 @@
 """One model through all questions: prompts, generations (kept, and never made twice), verdicts, results."""
 
+import hashlib
+import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 from tqdm import tqdm
@@ -14,20 +16,20 @@ from mifo_verl.rewards.verdict import Verdict
 from mifo_verl.tools.evaluate.engines import Engine, load_engine
 from mifo_verl.tools.evaluate.models import Model
 from mifo_verl.tools.evaluate.questions import Question, QuestionSet
-from mifo_verl.tools.evaluate.results import BenchmarkResult, QuestionResult, question_result
+from mifo_verl.tools.evaluate.results import BenchmarkResult, Generation, QuestionResult, StopReason, question_result
 from mifo_verl.tools.evaluate.settings import Settings
-from mifo_verl.tools.evaluate.store import FIELDS, Generation, generation_key
 from mifo_verl.tools.evaluate.templates import CHAT, messages_of, prompt_tokens
 from mifo_verl.tools.keyed_lines import KeyedLines
 
 _SCORING_THREADS = 4
+_FIELDS = tuple(field.name for field in fields(Generation))
 
 
 def evaluate_model(model: Model, sets: Sequence[QuestionSet], settings: Settings) -> list[BenchmarkResult]:
-    """The results of a model, benchmark by benchmark. The model is loaded even where nothing is left to generate: its
+    """The results of a model, benchmark by benchmark. The model is loaded even if nothing is left to generate: its
     tokenizer makes the prompts, which are part of a generation's key.
 
-    Raises ValueError, before anything is generated, where a prompt and its longest response do not fit the model.
+    Raises ValueError, before anything is generated, if a prompt and its longest response do not fit the model.
     """
     name, dtype = settings.engine_and_dtype()
     engine = load_engine(name, model.folder, dtype, settings.batch, settings.threads)
@@ -37,10 +39,55 @@ def evaluate_model(model: Model, sets: Sequence[QuestionSet], settings: Settings
     results: list[BenchmarkResult] = []
     for questions, asked in zip(sets, asked_of, strict=True):
         path = settings.out / "generations" / model.digest[:16] / f"{questions.name.replace('/', '_')}.jsonl"
-        with KeyedLines(path, FIELDS) as store:
+        with KeyedLines(path, _FIELDS) as store:
             answered = generations(engine, model, questions, asked, settings, store)
         results += judge(questions, answered, settings)
     return results
+
+
+def requests(tokenizer: Any, questions: QuestionSet, settings: Settings) -> list[Request]:
+    """The requests, question after question, each sample with a random stream of its own.
+
+    The streams are those of validation in training: the same seed, prompt and number in the data set draw the same.
+    """
+    asked = [(one, list(one.messages) or messages_of(one.text, settings.system)) for one in questions.questions]
+    named: list[Any] = [chat if settings.template == CHAT else one.text for one, chat in asked]
+    streams = validation_streams(named, [one.index for one, _ in asked])
+    made = []
+    for (one, chat), stream in zip(asked, streams, strict=True):
+        prompt_ids = prompt_tokens(tokenizer, settings.template, one.text, chat)
+        for sample in range(questions.num_samples):
+            seed = stable_seed(settings.seed, stream, sample)
+            made.append(Request(prompt_ids, settings.max_tokens, seed, settings.temperature, settings.top_p))
+    return made
+
+
+def _check_room(asked: Sequence[Request], max_positions: int | None, settings: Settings) -> None:
+    longest = max(len(request.prompt_ids) for request in asked)
+    if max_positions is not None and longest + settings.max_tokens > max_positions:
+        room = max_positions - longest
+        cure = f"use max_tokens={room} or less" if room > 0 else "leave its benchmark away for this model"
+        raise ValueError(
+            f"max_tokens={settings.max_tokens} must leave room in the model's {max_positions} positions for the "
+            f"longest prompt of {longest} tokens; {cure}"
+        )
+
+
+def generation_key(
+    model_digest: str,
+    benchmark: str,
+    question_id: str,
+    sample: int,
+    prompt_ids: Sequence[int],
+    sampling: Mapping[str, Any],
+) -> str:
+    """The name under which a generation is kept, 32 hex digits: what it depends on and nothing else.
+
+    ``sampling`` holds the settings that change the text: engine, dtype, temperature, top_p, max_tokens, seed. The
+    template and the question's text are in ``prompt_ids``.
+    """
+    parts = [model_digest, benchmark, question_id, sample, list(prompt_ids), dict(sorted(sampling.items()))]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
 def generations(
@@ -55,83 +102,44 @@ def generations(
     sampling = {name: getattr(settings, name) for name in ("temperature", "top_p", "max_tokens", "seed")}
     sampling |= {"engine": engine.name, "dtype": engine.dtype}
     each = questions.num_samples
-    places = [(place // each, place % each) for place in range(len(asked))]
-    keys = []
-    for request, (number, sample) in zip(asked, places, strict=True):
-        question = questions.questions[number]
-        keys.append(generation_key(model.digest, question.benchmark, question.id, sample, request.prompt_ids, sampling))
+    of = [(one, sample) for one in questions.questions for sample in range(each)]
+    keys = [
+        generation_key(model.digest, one.benchmark, one.id, sample, request.prompt_ids, sampling)
+        for request, (one, sample) in zip(asked, of, strict=True)
+    ]
     needed = {place for place, key in enumerate(keys) if key not in store}
     with tqdm(total=len(asked), initial=len(asked) - len(needed), desc=f"{model.name} {questions.name}") as bar:
 
         def keep(place: int, completion: Completion) -> None:
-            question, sample = questions.questions[places[place][0]], places[place][1]
+            one, sample = of[place]
             text = engine.tokenizer.decode(completion.token_ids, skip_special_tokens=True)  # as in verl's reward loop
-            made = Generation(text, len(completion.token_ids), "length" if _is_cut(completion) else "completed")
-            about = {"benchmark": question.benchmark, "question": question.id, "sample": sample, "sampling": sampling}
-            store.put(keys[place], {"model": model.digest, **about, **asdict(made)})
+            reason: StopReason = "length" if completion.stop_reason == "length" else "completed"
+            about = {"benchmark": one.benchmark, "question": one.id, "sample": sample, "sampling": sampling}
+            made = asdict(Generation(text, len(completion.token_ids), reason))
+            store.put(keys[place], {"model": model.digest, **about, **made})
             bar.update()
 
         engine.generate(asked, needed, keep)
-    made = [Generation.of(store.get(key) or {}) for key in keys]
+    made = [Generation(*(store[key][name] for name in _FIELDS)) for key in keys]
     return [made[first : first + each] for first in range(0, len(made), each)]
-
-
-def requests(tokenizer: Any, questions: QuestionSet, settings: Settings) -> list[Request]:
-    """The requests, question after question, each sample with a random stream of its own.
-
-    The streams are those of validation in training: the same seed, prompt and number in the data set draw the same.
-    """
-    chats = [list(question.messages) or messages_of(question.text, settings.system) for question in questions.questions]
-    named = [chat if settings.template == CHAT else question.text for chat, question in _pairs(chats, questions)]
-    streams = validation_streams(named, [question.index for question in questions.questions])
-    made = []
-    for (chat, question), stream in zip(_pairs(chats, questions), streams, strict=True):
-        prompt_ids = prompt_tokens(tokenizer, settings.template, question.text, chat)
-        for sample in range(questions.num_samples):
-            seed = stable_seed(settings.seed, stream, sample)
-            made.append(Request(prompt_ids, settings.max_tokens, seed, settings.temperature, settings.top_p))
-    return made
-
-
-def _pairs(chats: Sequence[Any], questions: QuestionSet) -> list[tuple[Any, Question]]:
-    return list(zip(chats, questions.questions, strict=True))
-
-
-def _is_cut(completion: Completion) -> bool:
-    return completion.stop_reason == "length"
-
-
-def _check_room(asked: Sequence[Request], max_positions: int | None, settings: Settings) -> None:
-    longest = max(len(request.prompt_ids) for request in asked)
-    if max_positions is not None and longest + settings.max_tokens > max_positions:
-        room = max_positions - longest
-        cure = f"use max_tokens={room} or less" if room > 0 else "leave its benchmark away for this model"
-        raise ValueError(
-            f"max_tokens={settings.max_tokens} must leave room in the model's {max_positions} positions for the "
-            f"longest prompt of {longest} tokens; {cure}"
-        )
 
 
 def judge(
     questions: QuestionSet, answered: Sequence[Sequence[Generation]], settings: Settings
 ) -> list[BenchmarkResult]:
     """The verdicts of the run's reward on every response, as results by benchmark, in the order of their first row."""
-    scorer, ks = settings.scorer(), settings.ks(questions.num_samples)
+    scorer, ks, each = settings.scorer(), settings.ks(questions.num_samples), questions.num_samples
 
     def score(pair: tuple[Question, Generation]) -> Verdict:
-        question, made = pair
-        return scorer(
-            made.text, question.answer, {"data_source": question.benchmark, "extra_info": question.extra_info}
-        )
+        one, made = pair
+        return scorer(made.text, one.answer, {"data_source": one.benchmark, "extra_info": one.extra_info})
 
-    pairs = [(question, made) for question, group in zip(questions.questions, answered, strict=True) for made in group]
+    pairs = [(one, made) for one, group in zip(questions.questions, answered, strict=True) for made in group]
     with ThreadPoolExecutor(_SCORING_THREADS) as pool:
-        verdicts = list(
-            tqdm(pool.map(score, pairs), total=len(pairs), desc=f"checking {questions.name}", leave=False, delay=1)
-        )
+        scored = pool.map(score, pairs)
+        verdicts = list(tqdm(scored, total=len(pairs), desc=f"checking {questions.name}", leave=False, delay=1))
     by_benchmark: dict[str, list[QuestionResult]] = defaultdict(list)
-    each = questions.num_samples
-    for place, (question, group) in enumerate(zip(questions.questions, answered, strict=True)):
+    for place, (one, group) in enumerate(zip(questions.questions, answered, strict=True)):
         judged = verdicts[place * each : (place + 1) * each]
-        by_benchmark[question.benchmark].append(question_result(question.id, group, judged, ks))
+        by_benchmark[one.benchmark].append(question_result(one.id, group, judged, ks))
     return [BenchmarkResult(name, tuple(results)) for name, results in by_benchmark.items()]

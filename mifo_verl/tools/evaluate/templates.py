@@ -17,7 +17,6 @@ from mifo_verl.errors import nearest
 
 CHAT = "chat"
 _FOLDER = Path(__file__).parent / "template_texts"
-_PLACE = "{question}"
 
 
 def template_names() -> list[str]:
@@ -26,17 +25,15 @@ def template_names() -> list[str]:
 
 
 def check_template(name: str) -> None:
-    """Raise ValueError where there is no such template."""
-    if name not in template_names():
-        raise ValueError(
-            f"template={name} must be one of {', '.join(template_names())}{nearest(name, template_names())}; "
-            "choose one, or chat for the model's own"
-        )
+    """Raise ValueError if there is no such template."""
+    if name not in (names := template_names()):
+        near = nearest(name, names)
+        raise ValueError(f"template={name} must be one of {', '.join(names)}{near}; chat is the model's own")
 
 
 def fill(name: str, question: str) -> str:
     """The template's text around the question."""
-    return (_FOLDER / f"{name}.txt").read_text().replace(_PLACE, question)
+    return (_FOLDER / f"{name}.txt").read_text().replace("{question}", question)
 
 
 def messages_of(question: str, system: str | None) -> list[dict[str, str]]:
@@ -48,7 +45,7 @@ def messages_of(question: str, system: str | None) -> list[dict[str, str]]:
 def prompt_tokens(tokenizer: Any, name: str, text: str, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...]:
     """The prompt as tokens: the ``messages`` by the model's chat template, or the ``text`` in another template.
 
-    Raises ValueError where a model without a chat template is to chat.
+    Raises ValueError if a model without a chat template is to chat.
     """
     if name != CHAT:
         return tuple(tokenizer(fill(name, text))["input_ids"])  # with the special tokens that the model begins with
