@@ -4,13 +4,16 @@ Everything else in a run's config is verl's own.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from mifo_verl.errors import exact_share, nearest, require, require_count, require_positive
 from mifo_verl.method.constraint import CONSTRAINTS, Constraint
 from mifo_verl.method.gate import GATES, Gate
 from mifo_verl.method.importance import IMPORTANCES, Importance
+from mifo_verl.method.mixing import MIXINGS, Mixing, NoMixing
+from mifo_verl.method.off_policy import OFF_POLICIES, NotTrained, OffPolicy
+from mifo_verl.method.prefix import PREFIXES, NoPrefix, Prefix
 from mifo_verl.method.registry import Registry
 from mifo_verl.method.schedule import SCHEDULES, Schedule
 from mifo_verl.method.sft_loss import SFT_LOSSES, SftLoss
@@ -212,6 +215,9 @@ class MifoConfig:
     watchdog: WatchdogConfig
     sparsify: SparsifyConfig
     budget: BudgetConfig
+    prefix: Prefix = field(default_factory=NoPrefix)
+    off_policy: OffPolicy = field(default_factory=NotTrained)
+    mixing: Mixing = field(default_factory=NoMixing)
 
     @property
     def keeps_start(self) -> bool:
@@ -232,6 +238,9 @@ _REGISTRIES: dict[str, Registry[Any]] = {
     "importance": IMPORTANCES,
     "schedule": SCHEDULES,
     "constraint": CONSTRAINTS,
+    "prefix": PREFIXES,
+    "off_policy": OFF_POLICIES,
+    "mixing": MIXINGS,
 }
 _SECTIONS: dict[str, type] = {
     "sft": SftConfig,
@@ -245,6 +254,8 @@ _SECTIONS: dict[str, type] = {
 RENAMED = {"freeze": "constraint", "prompt_selector": "gate"}
 """Groups and nodes of earlier versions."""
 _KNOWN = [*_REGISTRIES, *_SECTIONS]
+_NEUTRAL = ("prefix", "off_policy", "mixing")
+"""Groups that a run written before them does not have."""
 
 
 def build_config(node: Mapping[str, Any]) -> MifoConfig:
@@ -256,7 +267,7 @@ def build_config(node: Mapping[str, Any]) -> MifoConfig:
     errors = config_errors(node)
     if errors:
         raise ValueError(errors[0])
-    return MifoConfig(**{key: _build(key, node[key]) for key in _KNOWN})
+    return MifoConfig(**{key: _build(key, node[key]) for key in _KNOWN if key in node})
 
 
 def config_errors(node: Mapping[str, Any]) -> list[str]:
@@ -270,6 +281,8 @@ def config_errors(node: Mapping[str, Any]) -> list[str]:
             nearby = nearest(str(key), _KNOWN)
             errors.append(f"mifo.{key} must be one of {', '.join(_KNOWN)}{nearby}; remove it")
     for key in _KNOWN:
+        if key in _NEUTRAL and key not in node:
+            continue
         try:
             if key not in node:
                 raise ValueError(f"mifo.{key} must be set; start from trainer_configs/mifo.yaml, which sets it")

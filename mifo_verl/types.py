@@ -115,6 +115,12 @@ class RunFacts:
     optimizer: str = "AdamW"
     lr_schedule: str = "constant"
     has_sft_phases: bool = True
+    trains_now: bool = False
+    """Whether the gate may have a question's demonstration trained on in an RL step."""
+    has_prefixes: bool = False
+    """Whether rollouts may begin with given tokens."""
+    filters_groups: bool = False
+    """Whether groups without contrast are discarded before the update (``algorithm.filter_groups``, DAPO)."""
     sft_optimizer: str = "shared"
     sft_surplus: str = "use"
 

@@ -5,6 +5,7 @@ MIFO section 3, step 2; the text's <=, not the pseudocode's <.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from fractions import Fraction
 
 from mifo_verl.errors import exact_share
 from mifo_verl.method.part import Part
@@ -17,6 +18,9 @@ class Gate(Part):
 
     def __call__(self, group: PromptGroup) -> Use:
         raise NotImplementedError
+
+    trains_now: bool = False
+    """Whether a question's demonstration may count in this step's update (``Use.SFT_NOW``)."""
 
     def accepts(self, num_correct: int, num_rollouts: int) -> bool:
         """Whether a question with these rollouts may be trained on by its demonstration: what a ledger promises."""
@@ -66,3 +70,47 @@ class AnyPrompt(Gate):
 
     def describe(self) -> str:
         return "every prompt"
+
+
+@GATES.register("now")
+@dataclass(frozen=True)
+class Now(Gate):
+    """Every question's rollouts and its demonstration, in the same update (CHORD, SRFT)."""
+
+    trains_now = True
+
+    def __call__(self, group: PromptGroup) -> Use:
+        return Use.RL | Use.SFT_NOW
+
+    def describe(self) -> str:
+        return "every question, beside its rollouts"
+
+
+@GATES.register("hpt")
+@dataclass(frozen=True)
+class Hpt(Gate):
+    """acc(q) <= gamma: the demonstration instead of the rollouts, now; else the rollouts (HPT, arXiv 2509.04419).
+
+    Compared as integers. gamma = 0 for Qwen, 2/8 for Llama; a negative one leaves every question to RL.
+    """
+
+    threshold: Share = 0
+
+    trains_now = True
+
+    def __post_init__(self) -> None:
+        threshold = str(self.threshold).removeprefix("-")  # below 0 is allowed, and is RL
+        exact_share("threshold", threshold)
+
+    def __call__(self, group: PromptGroup) -> Use:
+        gamma = Fraction(str(self.threshold))
+        is_gated = group.num_correct * gamma.denominator <= gamma.numerator * group.num_rollouts
+        return Use.SFT_NOW if is_gated else Use.RL
+
+    def problems(self, facts: RunFacts) -> Iterable[Problem]:
+        if facts.filters_groups:
+            rule = "without algorithm.filter_groups, which discards the questions that nobody solves before the gate"
+            yield self.problem("threshold", rule, "choose rl=dr_grpo")
+
+    def describe(self) -> str:
+        return f"SFT instead of RL on questions of which at most {self.threshold} of the rollouts are correct"

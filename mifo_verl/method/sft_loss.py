@@ -62,3 +62,19 @@ class Dft(SftLoss):
 
     def describe(self) -> str:
         return "negative log-likelihood, each token weighed by its own probability"
+
+
+@SFT_LOSSES.register("chord_phi")
+@dataclass(frozen=True)
+class ChordPhi(SftLoss):
+    """-sg[p (1 - p)] log p: neither what the policy knows nor what it finds absurd (CHORD-phi, arXiv 2508.11408)."""
+
+    def __call__(
+        self, log_prob_BT: Tensor, keep_BT: Tensor, response_mask_BT: Tensor, facts: Mapping[str, Tensor]
+    ) -> Tensor:
+        log_prob_BT = log_prob_BT.float()
+        p_BT = log_prob_BT.detach().exp()
+        return mean_over_response(-p_BT * (1 - p_BT) * log_prob_BT, keep_BT, response_mask_BT)
+
+    def describe(self) -> str:
+        return "negative log-likelihood, each token weighed by p (1 - p)"

@@ -27,6 +27,7 @@ from mifo_verl.verl.checkpoint import load_shards, save_shards
 from mifo_verl.verl.interval import IntervalState, MaskReport
 from mifo_verl.verl.shards import ShardedModel
 from mifo_verl.verl.skipped_updates import SkippedUpdatesMixin
+from mifo_verl.verl.staging import StagedSftMixin
 
 SELECTION_ENTROPY = "mifo_selection_entropy"
 """Non-tensor flag of a batch: the forward pass also returns the float32 entropy, without gradient."""
@@ -84,7 +85,7 @@ class SaveTogetherMixin:
             raise OSError("; ".join(failure for rank in everywhere for failure in rank))
 
 
-class MifoEngine(SkippedUpdatesMixin, SaveTogetherMixin, CpuModuleMixin, FSDPEngineWithLMHead):
+class MifoEngine(SkippedUpdatesMixin, SaveTogetherMixin, CpuModuleMixin, StagedSftMixin, FSDPEngineWithLMHead):
     """The actor's engine: RL updates as in verl, SFT updates under a mask, theta_start beside the weights."""
 
     mifo: MifoConfig

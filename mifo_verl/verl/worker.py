@@ -18,7 +18,9 @@ from mifo_verl.config import build_config
 from mifo_verl.cpu import rollout
 from mifo_verl.probes.step import SumsOfBatch
 from mifo_verl.verl.engine import MifoEngine, register_engines
+from mifo_verl.verl.rl_loss import rl_loss
 from mifo_verl.verl.sft_step import SftLossOfBatch
+from mifo_verl.verl.staging import TO_EVERY_RANK, Taken
 
 
 class MifoTrainingWorker(TrainingWorker):
@@ -61,6 +63,8 @@ class MifoWorker(ActorRolloutRefWorker):
         """Hand the settings over, once the model is built."""
         mifo = build_config(node)
         self._sft_loss = SftLossOfBatch(mifo)
+        self.loss_fn: Any = rl_loss(self.loss_fn, mifo.off_policy, mifo.prefix.members > 0)
+        self.actor.set_loss_fn(self.loss_fn)
         self._engine.configure(mifo)
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
@@ -90,6 +94,17 @@ class MifoWorker(ActorRolloutRefWorker):
         finally:
             self.actor.set_loss_fn(self.loss_fn)
         return None if output is None else output.cpu()
+
+    @register(dispatch_mode=TO_EVERY_RANK)
+    def stage_sft(self, data: TensorDict) -> None:
+        """Keep this rank's part of a batch for the next RL update that has none yet."""
+        self._engine.stage_sft(data, self._sft_loss)
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def take_staged(self) -> list[Taken] | None:
+        """What came of the staged batches on this rank, in order; None on a rank that only helps another."""
+        taken = self._engine.take_staged()
+        return taken if self._engine.is_mp_src_rank_with_outputs() else None
 
     @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor"))
     def probe(self, data: TensorDict) -> TensorDict | None:

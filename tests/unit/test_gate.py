@@ -4,8 +4,8 @@ from fractions import Fraction
 
 import pytest
 
-from mifo_verl.method.gate import GATES, AnyPrompt, MaxAccuracy
-from mifo_verl.types import PromptGroup, Use
+from mifo_verl.method.gate import GATES, AnyPrompt, Hpt, MaxAccuracy, Now
+from mifo_verl.types import PromptGroup, RunFacts, Use
 
 
 def group(num_correct: int, num_rollouts: int) -> PromptGroup:
@@ -55,7 +55,43 @@ def test_any_takes_a_prompt_that_is_always_solved():
 
 
 def test_the_members_are_these():
-    assert GATES.names() == ["any", "max_accuracy"]
+    assert GATES.names() == ["any", "hpt", "max_accuracy", "now"]
+
+
+@pytest.mark.parametrize(
+    ("gamma", "gated"),
+    [
+        (-1, []),
+        ("-1/8", []),
+        (0, [0]),
+        (0.125, [0, 1]),  # 1 of 8, as a float
+        ("2/8", [0, 1, 2]),
+        (1, [0, 1, 2, 3, 4, 5, 6, 7, 8]),
+    ],
+)
+def test_hpt_trains_by_demonstration_instead_of_rollouts_where_accuracy_is_at_most_gamma(gamma, gated):
+    uses = [Hpt(gamma)(group(correct, 8)) for correct in range(9)]
+    assert [correct for correct, use in enumerate(uses) if use == Use.SFT_NOW] == gated
+    assert all(use in (Use.RL, Use.SFT_NOW) for use in uses)
+
+
+@pytest.mark.parametrize(("gamma", "gradient"), [(-1, 0.15), (0, -0.1), ("1/8", -0.4), (1, -1.0)])
+def test_hpt_over_four_questions_by_hand(gamma, gradient):
+    # accuracies 0, 1/8, 4/8 and 1 with RL gradients 0, 0.2, 0.4 and 0; each demonstration's gradient is -1
+    uses = [Hpt(gamma)(group(correct, 8)) for correct in (0, 1, 4, 8)]
+    total = sum(-1 if use == Use.SFT_NOW else rl for use, rl in zip(uses, (0, 0.2, 0.4, 0), strict=True))
+    assert total / 4 == pytest.approx(gradient)
+
+
+def test_chord_trains_on_rollouts_and_demonstration():
+    assert Now()(group(8, 8)) == Use.RL | Use.SFT_NOW
+    assert Now().trains_now and Hpt().trains_now and not MaxAccuracy().trains_now
+
+
+def test_hpt_is_refused_where_questions_without_contrast_are_discarded():
+    (problem,) = Hpt().problems(RunFacts(filters_groups=True))
+    assert problem.setting == "mifo.gate.threshold" and "discards the questions that nobody solves" in problem.rule
+    assert list(Hpt().problems(RunFacts())) == []
 
 
 @pytest.mark.parametrize("p", [-0.1, 1.5, "9/8", "eighth", "1/0", float("nan"), None])

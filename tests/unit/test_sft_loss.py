@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from mifo_verl.method.sft_loss import SFT_LOSSES, Dft, Nll, mean_over_response
+from mifo_verl.method.sft_loss import SFT_LOSSES, ChordPhi, Dft, Nll, mean_over_response
 
 LN2 = math.log(2)
 
@@ -47,14 +47,23 @@ def test_the_gradient_of_dft_has_no_term_through_the_probability():
     torch.testing.assert_close(log_prob.grad, torch.tensor([[-0.125, 0, -0.03125, 0], [0, -0.25, 0, 0]]))
 
 
-@pytest.mark.parametrize("loss", [Nll(), Dft()])
+def test_chord_phi_is_strongest_between_what_is_known_and_what_is_absurd():
+    log_prob = torch.tensor([[0.5, 0.05, 0.9]]).log().requires_grad_()
+    every = bools([[1, 1, 1]])
+    loss = ChordPhi()(log_prob, every, every, {})
+    loss.sum().backward()
+    torch.testing.assert_close(loss, torch.tensor([0.10835551]), rtol=0, atol=1e-6)
+    torch.testing.assert_close(log_prob.grad, torch.tensor([[-0.08333333, -0.01583333, -0.03]]), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("loss", [Nll(), Dft(), ChordPhi()])
 def test_the_loss_is_one_number_a_sequence_in_float32(loss):
     for dtype in (torch.float32, torch.bfloat16):
         loss_B = loss(LOG_PROB.to(dtype), KEEP, RESPONSE, {})
         assert loss_B.shape == (2,) and loss_B.dtype is torch.float32
 
 
-@pytest.mark.parametrize("loss", [Nll(), Dft()])
+@pytest.mark.parametrize("loss", [Nll(), Dft(), ChordPhi()])
 def test_the_loss_of_bfloat16_log_probabilities_is_computed_in_float32(loss):
     log_prob = (-3 * torch.rand(2, 4, generator=torch.Generator().manual_seed(1))).to(torch.bfloat16)
     torch.testing.assert_close(
@@ -62,7 +71,7 @@ def test_the_loss_of_bfloat16_log_probabilities_is_computed_in_float32(loss):
     )
 
 
-@pytest.mark.parametrize("loss", [Nll(), Dft()])
+@pytest.mark.parametrize("loss", [Nll(), Dft(), ChordPhi()])
 def test_loss_and_gradient_of_a_sequence_do_not_depend_on_its_micro_batch(loss):
     """Trap 8: cut the batch, pad it otherwise, permute it."""
     generator = torch.Generator().manual_seed(2)
@@ -84,7 +93,7 @@ def test_loss_and_gradient_of_a_sequence_do_not_depend_on_its_micro_batch(loss):
         torch.testing.assert_close(cut_grad, whole_grad[rows, :width], rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("loss", [Nll(), Dft()])
+@pytest.mark.parametrize("loss", [Nll(), Dft(), ChordPhi()])
 def test_a_sequence_without_response_tokens_has_loss_0_and_gradient_0(loss):
     log_prob = LOG_PROB.clone().requires_grad_()
     nothing = bools([[0, 0, 0, 0], [0, 0, 0, 0]])
@@ -93,12 +102,12 @@ def test_a_sequence_without_response_tokens_has_loss_0_and_gradient_0(loss):
     assert loss_B.tolist() == [0, 0] and not log_prob.grad.any()
 
 
-@pytest.mark.parametrize("loss", [Nll(), Dft()])
+@pytest.mark.parametrize("loss", [Nll(), Dft(), ChordPhi()])
 def test_a_response_of_which_no_token_is_kept_has_loss_0(loss):
     assert loss(LOG_PROB, bools([[0] * 4] * 2), RESPONSE, {}).tolist() == [0, 0]
 
 
-@pytest.mark.parametrize("loss", [Nll(), Dft()])
+@pytest.mark.parametrize("loss", [Nll(), Dft(), ChordPhi()])
 def test_a_token_not_kept_may_have_probability_0(loss):
     log_prob = LOG_PROB.clone()
     log_prob[~KEEP] = -math.inf
@@ -109,7 +118,7 @@ def test_a_token_not_kept_may_have_probability_0(loss):
     assert torch.isfinite(log_prob.grad).all()
 
 
-@pytest.mark.parametrize("loss", [Nll(), Dft()])
+@pytest.mark.parametrize("loss", [Nll(), Dft(), ChordPhi()])
 def test_one_token_and_no_sequences(loss):
     one = loss(torch.tensor([[-LN2]]), bools([[1]]), bools([[1]]), {})
     torch.testing.assert_close(one, torch.tensor([LN2 if isinstance(loss, Nll) else LN2 / 2]))
@@ -123,4 +132,4 @@ def test_mean_over_response_by_hand():
 
 
 def test_the_members_are_these():
-    assert SFT_LOSSES.names() == ["dft", "nll"]
+    assert SFT_LOSSES.names() == ["chord_phi", "dft", "nll"]

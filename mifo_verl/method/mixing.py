@@ -1,0 +1,134 @@
+"""The weights of the RL and the SFT loss in one update (CHORD, arXiv 2508.11408; SRFT, arXiv 2506.19767).
+
+L = w_rl * L_RL + w_sft * L_SFT. What L_SFT trains on is the gate's choice: the demonstrations of this step's questions.
+A weight of exactly 0 leaves its loss out, a weight of exactly 1 multiplies nothing: at (1, 0) an update is RL's, to
+the bit.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from mifo_verl.errors import require, require_choice, require_whole
+from mifo_verl.method.part import Part
+from mifo_verl.method.registry import Registry
+from mifo_verl.types import Problem, Progress, RunFacts
+
+PER = ("demonstration", "question")
+
+
+class Weights(NamedTuple):
+    """What multiplies the two losses of an update."""
+
+    rl: float
+    sft: float
+
+
+class Mixing(Part):
+    """``mixing(progress) -> Weights``: the weights at this point of the run."""
+
+    per: str = "demonstration"
+    """L_SFT is a mean over the demonstrations of an update, or over the questions of its mini-batch (``question``)."""
+
+    def __call__(self, progress: Progress) -> Weights:
+        raise NotImplementedError
+
+    def problems(self, facts: RunFacts) -> Iterable[Problem]:
+        """A second loss needs demonstrations in RL steps, and no SFT phase beside it."""
+        setting = self.setting("name")
+        if not facts.trains_now:
+            rule = "beside a gate that trains on demonstrations in RL steps, and mifo.gate has none for them"
+            yield Problem(setting, self.name, rule, "choose mifo/gate=now or mifo/gate=hpt, or mifo/mixing=none")
+        if facts.has_sft_phases:
+            rule = "the only place of the SFT loss, and mifo.schedule has SFT phases"
+            yield Problem(setting, self.name, rule, "choose mifo/schedule=never, or mifo/mixing=none")
+
+
+MIXINGS: Registry[Mixing] = Registry("mifo/mixing", Mixing)
+
+
+@MIXINGS.register("none")
+@dataclass(frozen=True)
+class NoMixing(Mixing):
+    """RL alone in every RL step."""
+
+    def __call__(self, progress: Progress) -> Weights:
+        return Weights(rl=1.0, sft=0.0)
+
+    def problems(self, facts: RunFacts) -> Iterable[Problem]:
+        if facts.trains_now:
+            rule = "a mixing with a weight for SFT, since mifo.gate trains on demonstrations in RL steps"
+            yield Problem(self.setting("name"), self.name, rule, "choose mifo/mixing=constant or chord")
+
+    def describe(self) -> str:
+        return "one loss an update"
+
+
+@MIXINGS.register("constant")
+@dataclass(frozen=True)
+class Constant(Mixing):
+    """The same weights in every step: HPT (1, 1, per question), SRFT (1, 1)."""
+
+    sft: float = 1.0
+    rl: float = 1.0
+    per: str = "demonstration"
+
+    def __post_init__(self) -> None:
+        _require_weight("sft", self.sft)
+        _require_weight("rl", self.rl)
+        require_choice("per", self.per, PER)
+
+    def __call__(self, progress: Progress) -> Weights:
+        return Weights(rl=float(self.rl), sft=float(self.sft))
+
+    def describe(self) -> str:
+        return f"{self.rl:g} RL + {self.sft:g} SFT in every update"
+
+
+@MIXINGS.register("chord")
+@dataclass(frozen=True)
+class Chord(Mixing):
+    """(1 - mu, mu): mu rises from 0 to ``peak`` over ``warmup`` steps, then falls to ``valley`` by a cosine.
+
+    CHORD-mu: warmup 0, decay 200, peak 0.9, valley 0.05. CHORD-phi: peak = valley = 0.1.
+    """
+
+    warmup: int = 0
+    decay: int = 200
+    peak: float = 0.9
+    valley: float = 0.05
+    per: str = "demonstration"
+
+    def __post_init__(self) -> None:
+        for name in ("warmup", "decay"):
+            require_whole(name, getattr(self, name), "it counts steps, and 0 leaves it out")
+        for name in ("peak", "valley"):
+            value = getattr(self, name)
+            require(_is_number(value) and 0 <= value <= 1, name, value, "in [0, 1]", "mu is the share of the SFT loss")
+        require_choice("per", self.per, PER)
+
+    def __call__(self, progress: Progress) -> Weights:
+        mu = self.mu(progress.step)
+        return Weights(rl=1.0 - mu, sft=mu)
+
+    def mu(self, step: int) -> float:
+        """The share of the SFT loss after ``step`` finished steps."""
+        if step < self.warmup:
+            return step / self.warmup * self.peak
+        if step >= self.warmup + self.decay:
+            return float(self.valley)
+        falls = 0.5 * (1 + math.cos(math.pi * (step - self.warmup) / self.decay))
+        return self.valley + (self.peak - self.valley) * falls
+
+    def describe(self) -> str:
+        return f"(1 - mu) RL + mu SFT in every update, mu from {self.peak:g} to {self.valley:g}"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _require_weight(name: str, value: float) -> None:
+    rule, cure = "a finite number of at least 0", "0 leaves this loss out"
+    require(_is_number(value) and 0 <= value < math.inf, name, value, rule, cure)

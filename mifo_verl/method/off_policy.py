@@ -1,0 +1,110 @@
+"""How tokens that were given, not sampled, count in the RL loss.
+
+A rollout that begins with tokens of a demonstration (mifo/prefix) has tokens of two origins. verl's loss counts the
+sampled ones; the rules here give the loss of the given ones, which is aggregated with the same mode and constants.
+Shapes: B sequences, T response positions.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mifo_verl.errors import exact_share, require, require_positive
+from mifo_verl.method.part import Part
+from mifo_verl.method.registry import Registry
+from mifo_verl.method.token_selection import keep_top
+from mifo_verl.types import Problem, RunFacts, Share
+
+
+class OffPolicy(Part):
+    """``off_policy(log_prob_BT, old_log_prob_BT, advantage_BT, facts) -> loss_BT``: what each given token adds.
+
+    loss_BT is float32; positions that were sampled are left out by the caller. ``log_prob_BT`` is live,
+    ``old_log_prob_BT`` the same tokens under the policy before this step's updates, and ``advantage_BT`` the group
+    advantage of the whole rollout. ``facts`` holds ``given`` (bool, the given tokens) and ``entropy`` under the old
+    policy. None of them but ``log_prob_BT`` has a gradient.
+    """
+
+    def __call__(
+        self, log_prob_BT: Tensor, old_log_prob_BT: Tensor, advantage_BT: Tensor, facts: Mapping[str, Tensor]
+    ) -> Tensor:
+        raise NotImplementedError
+
+    def problems(self, facts: RunFacts) -> Iterable[Problem]:
+        """A rule for given tokens needs rollouts that have some."""
+        if not facts.has_prefixes:
+            rule = "beside a prefix, and no rollout has one"
+            yield Problem(self.setting("name"), self.name, rule, "choose mifo/prefix=whole, or mifo/off_policy=none")
+        elif facts.temperature != 1:
+            rule = f"taken at the temperature of the rollouts, {facts.temperature}"
+            cure = "write actor_rollout_ref.rollout.temperature=1 for the paper's p"
+            yield Problem(self.setting("name"), self.name, rule, cure, is_error=False)
+
+
+OFF_POLICIES: Registry[OffPolicy] = Registry("mifo/off_policy", OffPolicy)
+
+
+@OFF_POLICIES.register("none")
+@dataclass(frozen=True)
+class NotTrained(OffPolicy):
+    """Given tokens are a start and nothing more: only what follows them is trained (BREAD)."""
+
+    def __call__(
+        self, log_prob_BT: Tensor, old_log_prob_BT: Tensor, advantage_BT: Tensor, facts: Mapping[str, Tensor]
+    ) -> Tensor:
+        return torch.zeros_like(log_prob_BT, dtype=torch.float32)
+
+    def problems(self, facts: RunFacts) -> Iterable[Problem]:
+        if facts.has_prefixes and facts.loss_aggregation == "token-mean":
+            rule = "another rule under loss_agg_mode=token-mean, whose denominator counts the given tokens"
+            yield Problem(self.setting("name"), self.name, rule, "choose rl=dr_grpo, or mifo/off_policy=shaped")
+
+    def describe(self) -> str:
+        return "given tokens are not trained on"
+
+
+@OFF_POLICIES.register("shaped")
+@dataclass(frozen=True)
+class Shaped(OffPolicy):
+    """-A p / (p + gamma), p live: LUFFY's shaped policy (arXiv 2504.14945, eq. 8), gamma = 0.1.
+
+    Its gradient 0.1 p / (p + 0.1)^2 is largest where p = 0.1: tokens that the policy finds unlikely still learn.
+    """
+
+    gamma: float = 0.1
+
+    def __post_init__(self) -> None:
+        require_positive("gamma", self.gamma, "LUFFY's value is 0.1")
+
+    def __call__(
+        self, log_prob_BT: Tensor, old_log_prob_BT: Tensor, advantage_BT: Tensor, facts: Mapping[str, Tensor]
+    ) -> Tensor:
+        p_BT = log_prob_BT.float().exp()
+        return -advantage_BT * p_BT / (p_BT + self.gamma)
+
+    def describe(self) -> str:
+        return f"given tokens count with p / (p + {self.gamma:g})"
+
+
+@OFF_POLICIES.register("ratio")
+@dataclass(frozen=True)
+class Ratio(OffPolicy):
+    """PPO's clipped -A pi / pi_old on the top share of the given tokens by entropy (Prefix-RFT, arXiv 2507.01679)."""
+
+    share: Share = 0.2
+    clip: float = 0.2
+
+    def __post_init__(self) -> None:
+        require(exact_share("share", self.share) > 0, "share", self.share, "in (0, 1]", "use mifo/off_policy=none")
+        require_positive("clip", self.clip, "the paper's RL has 0.2")
+
+    def __call__(
+        self, log_prob_BT: Tensor, old_log_prob_BT: Tensor, advantage_BT: Tensor, facts: Mapping[str, Tensor]
+    ) -> Tensor:
+        kept_BT = keep_top(facts["entropy"], facts["given"], self.share)
+        ratio_BT = (log_prob_BT - old_log_prob_BT).float().clamp(-20, 20).exp()
+        clipped_BT = ratio_BT.clamp(1 - self.clip, 1 + self.clip)
+        loss_BT = torch.maximum(-advantage_BT * ratio_BT, -advantage_BT * clipped_BT)
+        return torch.where(kept_BT, loss_BT, 0.0)
