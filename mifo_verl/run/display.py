@@ -6,6 +6,7 @@ The controller runs on some machine of the cluster; this display reads the recor
 import logging
 import threading
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,13 @@ class ProgressDisplay:
     def __init__(self, folder: Path, config: DictConfig) -> None:
         self._file = folder / METRICS
         self._events = folder / EVENTS
-        self._told = len(read_lines(self._events))
+        self._shown_events = len(read_lines(self._events))
         self._total = config.trainer.total_training_steps
         self._full = config.mifo.schedule.get("size")
         self._console = Console()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
-        self._shown = len(read_lines(self._file))  # of a run that goes on
+        self._shown_steps = len(read_lines(self._file))  # of a run that goes on
 
     def __enter__(self) -> "ProgressDisplay":
         self._console.print(f"run folder: {self._file.parent}", soft_wrap=True)
@@ -67,13 +68,13 @@ class ProgressDisplay:
 
     def _show_new(self, bar: Progress, task: Any) -> None:
         events = read_lines(self._events)
-        for event in events[self._told :]:
-            self._told += 1
+        for event in events[self._shown_events :]:
+            self._shown_events += 1
             self._console.print(f"{_clock(event['time'])} {event['text']}", soft_wrap=True, highlight=False)
         lines = read_lines(self._file)
-        self._shown = min(self._shown, len(lines))  # a resumed run forgets the lines after its checkpoint
-        for line in lines[self._shown :]:
-            self._shown += 1  # first, so that a line that cannot be shown is tried once
+        self._shown_steps = min(self._shown_steps, len(lines))  # a resumed run forgets the lines after its checkpoint
+        for line in lines[self._shown_steps :]:
+            self._shown_steps += 1  # first, so that a line that cannot be shown is tried once
             text = _describe(line, self._full)
             bar.update(task, description=text, completed=line["step"])
             if not self._console.is_terminal or "accuracy_before" in line:
@@ -96,25 +97,42 @@ def _describe(line: dict[str, Any], full: int | None) -> str:
 
 
 def print_summary(summary: dict[str, Any], folder: Path) -> None:
-    """The final table of a run."""
-    console = Console()
-    accuracy = Table("validation accuracy", "before", "after", "change", title="The run")
-    before, after = summary["accuracy_start"], summary["accuracy_end"]
-    for source, end in after.items():
-        start = before.get(source)
-        accuracy.add_row(source, _text(start), _text(end), "-" if start is None else f"{end - start:+.3f}")
-    console.print(accuracy)
-    phases = Table(
-        "interval", "accuracy before", "after", "frozen", "tokens kept", "demonstrations", title="SFT phases"
-    )
-    for phase in summary["sft_phases"]:
-        kept = f"{phase['kept_tokens']}/{phase['response_tokens']}"
-        shares = [_text(phase["accuracy_before"]), _text(phase["accuracy_after"]), _text(phase["frozen_share"])]
-        phases.add_row(str(phase["interval"]), *shares, kept, str(phase["demonstrations"]))
-    console.print(phases)
-    _print_coupling(summary, console)
-    seconds = summary["seconds"]
+    """The final tables of a run, and what it cost."""
+    console, seconds, probes = Console(), summary["seconds"], summary["probes"]
+    before = summary["accuracy_start"]
+    columns = ("validation accuracy", "before", "after", "change")
+    rows = [
+        (
+            source,
+            _text(before.get(source)),
+            _text(end),
+            _text(end - before[source], "+.3f") if source in before else "-",
+        )
+        for source, end in summary["accuracy_end"].items()
+    ]
+    console.print(_table("The run", columns, rows))
+    columns = ("interval", "accuracy before", "after", "frozen", "tokens kept", "demonstrations")
+    rows = [
+        (
+            str(phase["interval"]),
+            *(_text(phase[key]) for key in ("accuracy_before", "accuracy_after", "frozen_share")),
+            f"{phase['kept_tokens']}/{phase['response_tokens']}",
+            str(phase["demonstrations"]),
+        )
+        for phase in summary["sft_phases"]
+    ]
+    console.print(_table("SFT phases", columns, rows))
+    if intervals := summary["coupling"]["intervals"]:
+        rows = [
+            (str(line["interval"]), *(_text(line[name], form) for name, (_, form) in _COUPLING.items()))
+            for line in [*intervals, {"interval": "total"} | summary["coupling"]["total"]]
+        ]
+        titles = ("interval", *(title for title, _ in _COUPLING.values()))
+        console.print(_table("Coupling: what one objective cost the other", titles, rows))
+    shares = {"seconds": probes["share_of_seconds"], "compute (estimated)": probes["share_of_compute"]}
+    of_run = "".join(f", {share:.1%} of the run's {of}" for of, share in shares.items() if share is not None)
     console.print(
+        f"probes: {probes['seconds']:.1f} s{of_run}\n"
         f"{summary['rl_steps']} RL steps, {summary['sft_updates']} SFT updates, {summary['intervals']} complete "
         f"intervals, {summary['distinct_demonstrations']} distinct demonstrations\n"
         f"seconds: RL {seconds['rl']:.1f}, SFT {seconds['sft']:.1f}, overhead {seconds['overhead']:.1f}, "
@@ -133,26 +151,17 @@ _COUPLING = {
     "lost_solved_per_gained_hard": ("lost / gain", ".2f"),
     "kl_to_before": ("KL", ".4f"),
 }
+"""Numbers of the coupling: what RL cost SFT (rise of the demonstrations' cross-entropy), and SFT cost RL (accuracy)."""
 
 
-def _print_coupling(summary: dict[str, Any], console: Console) -> None:
-    """What RL cost SFT (rise of the demonstrations' cross-entropy) and SFT cost RL (accuracy)."""
-    coupling, cost = summary["coupling"], summary["probes"]
-    if coupling["intervals"]:
-        table = Table(title="Coupling: what one objective cost the other")
-        for title in ("interval", *(title for title, _ in _COUPLING.values())):
-            table.add_column(title, no_wrap=title == "interval")
-        for row in [*coupling["intervals"], {"interval": "total"} | coupling["total"]]:
-            cells = ("-" if row[name] is None else format(row[name], form) for name, (_, form) in _COUPLING.items())
-            table.add_row(str(row["interval"]), *cells)
-        console.print(table)
-    said = [f"{cost['seconds']:.1f} s"]
-    said += [f"{cost[name]:.1%} of the run's {of}" for name, of in _SHARES.items() if cost[name] is not None]
-    console.print(f"probes: {', '.join(said)}", highlight=False, soft_wrap=True)
+def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    table = Table(title=title)
+    for column in columns:
+        table.add_column(column, no_wrap=column == "interval")
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
-_SHARES = {"share_of_seconds": "seconds", "share_of_compute": "compute (estimated)"}
-
-
-def _text(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+def _text(value: float | None, form: str = ".3f") -> str:
+    return "-" if value is None else format(value, form)

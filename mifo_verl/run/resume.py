@@ -3,7 +3,7 @@
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,76 +11,42 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from mifo_verl.compose import ConfigError
-from mifo_verl.run.checkpoints import BrokenCheckpoint, Checkpoint, CheckpointStore, verify
+from mifo_verl.run.checkpoints import BrokenCheckpoint, CheckpointStore, verify
 from mifo_verl.run.flat import flat
 from mifo_verl.run.journal import CONFIG, require_lines
 from mifo_verl.verl.critic import has_critic
 
-FREE = (
-    "name",
-    "run_dir",
-    "env",
-    "ray_kwargs",
-    "prepare",
-    "restarts",
-    "hydra",
-    "trainer.logger",
-    "trainer.project_name",
-    "trainer.experiment_name",
-    "trainer.save_freq",
-    "trainer.test_freq",
-    "trainer.val_before_train",
-    "trainer.log_val_generations",
-    "trainer.resume_mode",
-    "trainer.resume_from_path",
-    "trainer.default_local_dir",
-    "trainer.rollout_data_dir",
-    "trainer.validation_data_dir",
-    "trainer.nnodes",
-    "trainer.n_gpus_per_node",
-    "global_profiler",
-    "data.on_bad_row",
-    "data.val_files",
-    "data.val_max_samples",
-    "data.val_batch_size",
-    "mifo.budget",
-    "mifo.checkpoint",
-    "mifo.watchdog",
-    "mifo.probe",
-    "actor_rollout_ref.rollout.trace",
-    "actor_rollout_ref.rollout.gpu_memory_utilization",
-    "actor_rollout_ref.rollout.val_kwargs",
-    "actor_rollout_ref.actor.ppo_max_token_len_per_gpu",
-    "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu",
-    "actor_rollout_ref.actor.fsdp_config.param_offload",
-    "actor_rollout_ref.actor.fsdp_config.optimizer_offload",
+FREE = frozenset(
+    """
+    name run_dir env ray_kwargs prepare restarts hydra global_profiler
+    trainer.logger trainer.project_name trainer.experiment_name trainer.save_freq trainer.test_freq
+    trainer.val_before_train trainer.log_val_generations trainer.resume_mode trainer.resume_from_path
+    trainer.default_local_dir trainer.rollout_data_dir trainer.validation_data_dir trainer.nnodes
+    trainer.n_gpus_per_node data.on_bad_row data.val_files data.val_max_samples data.val_batch_size
+    mifo.budget mifo.checkpoint mifo.watchdog mifo.probe mifo.config_dirs
+    actor_rollout_ref.rollout.trace actor_rollout_ref.rollout.gpu_memory_utilization
+    actor_rollout_ref.rollout.val_kwargs actor_rollout_ref.actor.ppo_max_token_len_per_gpu
+    actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu actor_rollout_ref.actor.fsdp_config.param_offload
+    actor_rollout_ref.actor.fsdp_config.optimizer_offload
+    """.split()
 )
-"""Settings that may differ on resume: they say where and how fast, not what is trained. The number of ranks, which is
-nnodes x n_gpus_per_node, has to stay."""
+"""Settings that may differ on resume, and all below them: they say where and how fast, not what is trained. The number
+of ranks, which is nnodes x n_gpus_per_node, has to stay."""
 
-LENGTHS = ("trainer.total_training_steps", "trainer.total_epochs")
+LENGTHS = frozenset({"trainer.total_training_steps", "trainer.total_epochs"})
 """Free only while the learning rate does not depend on them."""
 
 _MODEL = "actor_rollout_ref.model.path"
 _REWARD = "reward.custom_reward_function.path"
-_POINTED_AT = ("data.train_files", _MODEL)
+_POINTED_AT = frozenset({"data.train_files", _MODEL})
 """Compared by content; a model that is only a name on the hub by that name."""
 
-_MODEL_FILES = (
-    "config.json",
-    "generation_config.json",
-    "model.safetensors.index.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "tokenizer.model",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "chat_template.jinja",
+_MODEL_FILES = tuple(
+    """
+    config.json generation_config.json model.safetensors.index.json tokenizer.json tokenizer_config.json
+    special_tokens_map.json added_tokens.json tokenizer.model vocab.json vocab.txt merges.txt chat_template.jinja
+    """.split()
 )
-
 _PACKAGES = ("mifo_verl", "verl", "torch", "transformers", "ray", "vllm")
 
 
@@ -140,34 +106,28 @@ def _store(config: DictConfig) -> CheckpointStore:
     return CheckpointStore(config.trainer.default_local_dir, keep_last=1, keep_best=0)
 
 
-def _silent(_: str) -> None:
-    return None
+def checkpoint_facts(config: DictConfig, report: Callable[[str], None] = lambda _: None) -> dict[str, Any] | None:
+    """The facts of the checkpoint that a run would go on from, None if there is none; reports what is passed over.
 
-
-def checkpoint_facts(config: DictConfig, report: Callable[[str], None] = _silent) -> dict[str, Any] | None:
-    """The facts of the checkpoint that a run would go on from, None where there is none; reports what is passed over.
-
-    Seen without reading the large files. Raises BrokenCheckpoint where it is torn, or none is whole, and ValueError
-    where the run's records lack lines that it presupposes.
+    Seen without reading the large files. Raises BrokenCheckpoint if it is torn, or none is whole, and ValueError if
+    the run's records lack lines that it presupposes.
     """
     trainer, store = config.trainer, _store(config)
-    if trainer.resume_mode == "auto":
-        found = store.newest(report, checksums=False)
-    else:
-        found = _named(Path(trainer.resume_from_path))
+    try:
+        if trainer.resume_mode == "auto":
+            found = store.newest(report, checksums=False)
+        else:
+            found = verify(Path(trainer.resume_from_path), checksums=False)
+    except BrokenCheckpoint as error:
+        if trainer.resume_mode == "auto":
+            raise
+        raise BrokenCheckpoint(
+            f"trainer.resume_from_path={trainer.resume_from_path} must be a whole checkpoint: {error}; give another "
+            "one, or trainer.resume_mode=auto for the newest that is whole"
+        ) from None
     if found is not None and store.holds(found):
         require_lines(Path(config.run_dir), found.facts["step"], found.facts.get("lines", {}))
     return None if found is None else found.facts
-
-
-def _named(folder: Path) -> Checkpoint:
-    try:
-        return verify(folder, checksums=False)
-    except BrokenCheckpoint as error:
-        raise BrokenCheckpoint(
-            f"trainer.resume_from_path={folder} must be a whole checkpoint: {error}; give another one, or "
-            "trainer.resume_mode=auto for the newest that is whole"
-        ) from None
 
 
 def check_resume(saved: Mapping[str, Any], config: DictConfig) -> list[str]:
@@ -176,11 +136,11 @@ def check_resume(saved: Mapping[str, Any], config: DictConfig) -> list[str]:
     Raises ConfigError with every setting that differs and must not.
     """
     now = {"config": OmegaConf.to_container(config, resolve=True), **_surroundings(config)}
-    refused = _other_surroundings(saved, now)
+    refused = list(_other_surroundings(saved, now))
     before, after = _settings(saved["config"]), _settings(now["config"])
-    free = FREE + _POINTED_AT + (LENGTHS if _keeps_its_learning_rates(config) else ())
+    free = FREE | _POINTED_AT | (LENGTHS if _keeps_its_learning_rates(config) else frozenset())
     if now["model_config_sha256"] is None:
-        free = tuple(key for key in free if key != _MODEL)
+        free -= {_MODEL}
     for key in sorted(before.keys() | after.keys()):
         if before.get(key) != after.get(key) and not _is_free(key, free):
             refused.append(f"{key}={after.get(key)} (the checkpoint has {before.get(key)})")
@@ -197,26 +157,23 @@ def check_resume(saved: Mapping[str, Any], config: DictConfig) -> list[str]:
     ]
 
 
-def _other_surroundings(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def _other_surroundings(saved: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     """What the settings only point at and is another. Of what an older checkpoint does not say, nothing is compared."""
-    files, files_now = saved.get("model_files_sha256", now["model_files_sha256"]), now["model_files_sha256"]
-    changed = [name for name in sorted(files.keys() | files_now.keys()) if files.get(name) != files_now.get(name)]
-    reward_is_same = saved.get("reward_sha256", now["reward_sha256"]) == now["reward_sha256"]
-    rules = (
-        (
-            saved["world_size"] == now["world_size"],
+    if saved["world_size"] != now["world_size"]:
+        yield (
             f"trainer.nnodes x trainer.n_gpus_per_node={now['world_size']} (the checkpoint has {saved['world_size']} "
-            "ranks, and each reads back its own shard)",
-        ),
-        (saved["model_config_sha256"] == now["model_config_sha256"], f"{_MODEL} (its config.json is another one)"),
-        (not changed, f"{_MODEL} (its {', '.join(changed)} is another one)"),
-        (reward_is_same, f"{_REWARD} (its content has changed)"),
-        (
-            saved["train_files_sha256"] == now["train_files_sha256"],
-            "data.train_files (their content has changed, and the place in them would be another)",
-        ),
-    )
-    return [text for is_same, text in rules if not is_same]
+            "ranks, and each reads back its own shard)"
+        )
+    if saved["model_config_sha256"] != now["model_config_sha256"]:
+        yield f"{_MODEL} (its config.json is another one)"
+    files_now = now["model_files_sha256"]
+    files = saved.get("model_files_sha256", files_now)
+    if changed := [name for name in sorted({*files, *files_now}) if files.get(name) != files_now.get(name)]:
+        yield f"{_MODEL} (its {', '.join(changed)} is another one)"
+    if saved.get("reward_sha256", now["reward_sha256"]) != now["reward_sha256"]:
+        yield f"{_REWARD} (its content has changed)"
+    if saved["train_files_sha256"] != now["train_files_sha256"]:
+        yield "data.train_files (their content has changed, and the place in them would be another)"
 
 
 def _keeps_its_learning_rates(config: DictConfig) -> bool:
@@ -228,7 +185,7 @@ def _keeps_its_learning_rates(config: DictConfig) -> bool:
     )
 
 
-def _is_free(key: str, free: tuple[str, ...]) -> bool:
+def _is_free(key: str, free: frozenset[str]) -> bool:
     return any(key == one or key.startswith(f"{one}.") for one in free)
 
 
