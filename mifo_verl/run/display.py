@@ -100,8 +100,8 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
     """The final tables of a run, and what it cost."""
     console, seconds, probes = Console(), summary["seconds"], summary["probes"]
     before = summary["accuracy_start"]
-    columns = ("validation accuracy", "before", "after", "change")
-    rows = [
+    columns: tuple[str, ...] = ("validation accuracy", "before", "after", "change")
+    rows: list[tuple[str, ...]] = [
         (
             source,
             _text(before.get(source)),
