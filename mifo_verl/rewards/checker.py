@@ -9,6 +9,7 @@ big-number operation. Without the process that asked, all of them end.
 import contextlib
 import gc
 import importlib
+import json
 import logging
 import os
 import resource
@@ -16,9 +17,8 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from typing import Any
-
-from mifo_verl.rewards.wire import receive, send
 
 MEMORY_BYTES = 1 << 30
 """A checker's address space: ``10^{10^{10}}`` would take 4 GB before its time is up."""
@@ -26,17 +26,18 @@ MEMORY_BYTES = 1 << 30
 Check = Callable[[dict[str, Any]], dict[str, Any]]
 
 
-def serve(connection: socket.socket, check: Check) -> None:
+def serve(connection: Connection, check: Check) -> None:
     """Answer requests until the other side has gone. Over ``cpu_seconds`` of CPU time SIGPROF ends the process."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    while (request := receive(connection)) is not None:
+    while True:
+        request = json.loads(connection.recv_bytes())
         signal.setitimer(signal.ITIMER_PROF, request["cpu_seconds"])
         try:
             reply = check(request)
         except Exception as error:  # whatever a library raises on a model's text: what cannot be read is wrong
             reply = {"error": type(error).__name__}
         signal.setitimer(signal.ITIMER_PROF, 0)
-        send(connection, reply)
+        connection.send_bytes(json.dumps(reply).encode("ascii"))
 
 
 def run_template(control: socket.socket, check: Check) -> None:
@@ -51,8 +52,8 @@ def run_template(control: socket.socket, check: Check) -> None:
             pid = os.fork()
             if pid == 0:
                 control.close()
-                with contextlib.suppress(ConnectionError):
-                    serve(socket.socket(fileno=files[0]), check)
+                with contextlib.suppress(EOFError, ConnectionError):
+                    serve(Connection(files[0]), check)
                 os._exit(0)
             os.close(files[0])
             children.add(pid)

@@ -9,7 +9,8 @@ THINK_END = "</think>"
 MAX_CHARS = 50_000
 """A reward reads no more than this, from the end: an answer ends a response, and long text is slow to parse."""
 
-_TOKEN = re.compile(r"(?<=\\)boxed\{|\\(?!boxed\{).|[{}]", re.DOTALL)
+_BOX = re.compile(r"\\(?:boxed|fbox|framebox)\{")
+_TOKEN = re.compile(r"(?<=\\)(?:boxed|fbox|framebox)\{|\\(?!boxed\{|fbox\{|framebox\{).|[{}]", re.DOTALL)
 """The opening of a box, an escaped character, a brace. ``\\\\boxed{``, with a line break before it, is a box too."""
 _FORMULA = re.compile(r"\$\$?([^$]+)\$\$?|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _FORMULA_CHARS = 4_000
@@ -44,6 +45,13 @@ def final_line(text: str) -> str | None:
     return line.removeprefix("####").strip() if line.startswith("####") else None
 
 
+def answer_tag(text: str) -> str | None:
+    """What stands in the last ``<answer>...</answer>``, stripped; None if there is none."""
+    end = text.rfind("</answer>")
+    start = text.rfind("<answer>", 0, end) if end >= 0 else -1
+    return text[start + len("<answer>") : end].strip() if start >= 0 else None
+
+
 def last_formula(text: str) -> str | None:
     """The last formula, between dollars or LaTeX's brackets, of the last 4,000 characters; None where there is none."""
     found = _FORMULA.findall(text[-_FORMULA_CHARS:])
@@ -56,14 +64,14 @@ def last_boxed(text: str) -> str | None:
     Braces may nest (``\\boxed{\\frac{1}{2}}``) and ``\\{`` is text. A box that is never closed, as in a response that
     was cut, is no box.
     """
-    first = text.find("\\boxed{")
-    if first < 0:
+    first = _BOX.search(text)
+    if first is None:
         return None
     last: tuple[int, int] | None = None
     opened: list[int] = []  # where each open brace's content starts, negative where it is no box
-    for match in _TOKEN.finditer(text, first):
+    for match in _TOKEN.finditer(text, first.start()):
         token = match[0]
-        if token == "boxed{":
+        if token in ("boxed{", "fbox{", "framebox{"):
             opened.append(match.end())
         elif token == "{":
             opened.append(-1)
@@ -72,3 +80,7 @@ def last_boxed(text: str) -> str | None:
             if start >= 0 and (last is None or start > last[0]):
                 last = start, match.start()
     return None if last is None else text[last[0] : last[1]].strip()
+
+
+PLACES = (answer_tag, last_boxed, final_line)
+"""Where an answer is marked, the surest first."""

@@ -3,23 +3,21 @@
 verl finds it by ``reward.custom_reward_function.path=pkg://mifo_verl.rewards.gym`` and ``name=compute_score``.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
-from mifo_verl.rewards.extract import answer_part, last_boxed
+from mifo_verl.rewards.extract import answer_part, answer_tag, last_boxed
 from mifo_verl.rewards.pool import CPU_SECONDS, Pool, pool_of
-from mifo_verl.rewards.verdict import Verdict, shortened
+from mifo_verl.rewards.verdict import Verdict, reward_function, shortened
 
 CHECKER = "mifo_verl.rewards.gym_check"
 
 
 def answer_of(text: str) -> str:
     """What stands in the last ``<answer>...</answer>``, else in the last box, else the whole text, stripped."""
-    end = text.rfind("</answer>")
-    start = text.rfind("<answer>", 0, end) if end >= 0 else -1
-    if start >= 0:
-        return text[start + len("<answer>") : end].strip()
-    boxed = last_boxed(text)
+    tagged = answer_tag(text)
+    boxed = last_boxed(text) if tagged is None else tagged
     return text.strip() if boxed is None else boxed
 
 
@@ -52,14 +50,21 @@ def entry_of(extra_info: Mapping[str, Any] | None) -> str:
     return entry
 
 
-def compute_score(
-    data_source: str,
-    solution_str: str,
-    ground_truth: str,
-    extra_info: dict[str, Any] | None = None,
-    require_think: bool = False,
-    cpu_seconds: float = CPU_SECONDS,
-    **_: Any,
-) -> dict[str, float]:
-    """``score`` from 0 to 1, and ``acc``, the correctness, 1 or 0."""
-    return verdict(solution_str, entry_of(extra_info), require_think, cpu_seconds).as_reward()
+def read_entry(text: str) -> dict[str, Any]:
+    """The entry of its JSON; marked with ``tuples``, its lists are tuples, which some scorers compare with.
+
+    Raises ValueError if it is no entry.
+    """
+    entry = json.loads(text)
+    if not isinstance(entry, dict) or not isinstance(entry.get("metadata"), dict):
+        raise ValueError("an entry must be an object with metadata")
+    return {key: _tuples(value) for key, value in entry.items()} if entry.get("tuples") else entry
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_tuples(item) for item in value)
+    return {key: _tuples(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+
+compute_score = reward_function(verdict, entry_of)

@@ -7,7 +7,7 @@ from typing import Any
 
 import reasoning_gym
 
-from mifo_verl.rewards.entries import read_entry
+from mifo_verl.rewards.gym import read_entry
 
 
 def check(request: dict[str, Any]) -> dict[str, Any]:

@@ -64,43 +64,19 @@ def scorer(
             "check the path"
         )
     if kind == AUTO:
-        return _by_source({each: scorer(each, require_think, cpu_seconds, workers) for each in KINDS})
-    if kind == "math":
-        return _math(require_think, cpu_seconds, _pool(math.CHECKER, workers, start))
-    if kind == "reasoning_gym":
-        return _reasoning_gym(require_think, cpu_seconds, _pool(gym.CHECKER, workers, start))
-    verdict = {"boxed": boxed.verdict, "exact": exact.verdict, "choice": choice.verdict}[kind]
+        scorers = {each: scorer(each, require_think, cpu_seconds, workers) for each in KINDS}
+        return lambda response, answer, row: scorers[kind_of(row.get("data_source") or "")](response, answer, row)
+    reward = {"math": math, "reasoning_gym": gym, "boxed": boxed, "exact": exact, "choice": choice}[kind]
+    limits: dict[str, Any] = {}
+    if kind in ("math", "reasoning_gym"):
+        pool = pool_of(reward.CHECKER) if workers is None else Pool(reward.CHECKER, workers)
+        limits = {"cpu_seconds": cpu_seconds, "pool": pool}
+        if start:
+            pool.start()
 
     def score(response: str, answer: str, row: Mapping[str, Any]) -> Verdict:
-        return verdict(response, answer, require_think)
-
-    return score
-
-
-def _pool(module: str, size: int | None, start: bool) -> Pool:
-    pool = pool_of(module) if size is None else Pool(module, size)
-    if start:
-        pool.start()
-    return pool
-
-
-def _by_source(scorers: Mapping[str, Scorer]) -> Scorer:
-    def score(response: str, answer: str, row: Mapping[str, Any]) -> Verdict:
-        return scorers[kind_of(row.get("data_source") or "")](response, answer, row)
-
-    return score
-
-
-def _math(require_think: bool, cpu_seconds: float, pool: Pool) -> Scorer:
-    def score(response: str, answer: str, row: Mapping[str, Any]) -> Verdict:
-        return math.verdict(response, answer, require_think, cpu_seconds, pool)
-
-    return score
-
-
-def _reasoning_gym(require_think: bool, cpu_seconds: float, pool: Pool) -> Scorer:
-    def score(response: str, answer: str, row: Mapping[str, Any]) -> Verdict:
-        return gym.verdict(response, gym.entry_of(row.get("extra_info")), require_think, cpu_seconds, pool)
+        right = gym.entry_of(row.get("extra_info")) if kind == "reasoning_gym" else answer
+        return reward.verdict(response, right, require_think, **limits)
 
     return score
 
@@ -116,12 +92,8 @@ def _own(path: str, name: str) -> Scorer:
             ground_truth=answer,
             extra_info=dict(row.get("extra_info") or {}),
         )
-        if inspect.isawaitable(result):
-            result = asyncio.run(_value(result))
+        if inspect.iscoroutine(result):
+            result = asyncio.run(result)
         return custom.verdict_of(result, time.monotonic() - start)
 
     return score
-
-
-async def _value(awaitable: Any) -> Any:
-    return await awaitable

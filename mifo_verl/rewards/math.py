@@ -1,15 +1,13 @@
-"""Reward by mathematical equivalence (math-verify) of the text after ``</think>``: for free-form answers.
+"""Reward by mathematical equivalence of the text after ``</think>``: for free-form answers.
 
 verl finds it by ``reward.custom_reward_function.path=pkg://mifo_verl.rewards.math`` and ``name=compute_score``. For the
 paper's data, where missing tags are 0, add ``+reward.custom_reward_function.reward_kwargs.require_think=true``.
 """
 
-from typing import Any
-
 from mifo_verl.rewards.boxed import normalise
-from mifo_verl.rewards.extract import MAX_CHARS, answer_part, final_line, last_boxed, last_formula
+from mifo_verl.rewards.extract import MAX_CHARS, PLACES, answer_part, final_line, last_boxed, last_formula
 from mifo_verl.rewards.pool import CPU_SECONDS, OVER_LIMIT, Pool, pool_of
-from mifo_verl.rewards.verdict import Verdict, binary
+from mifo_verl.rewards.verdict import Verdict, binary, reward_function
 
 CHECKER = "mifo_verl.rewards.math_check"
 
@@ -21,15 +19,14 @@ def verdict(
 
     Of an ``answer`` that is a whole solution its last box, or its last line ``#### 42``, is taken. Of ``text`` only
     what follows the last ``</think>`` is read; without the tag, all of it, or, with ``require_think``, nothing: not
-    correct. A last box, or else a last line ``#### 42``, that is the answer letter by letter is correct; all else is
-    asked of math-verify, in a process of its own. What cannot be read within ``cpu_seconds`` of CPU time is
+    correct. The answer of a text stands in its last ``<answer>``, else its last box, else its last line ``#### 42``,
+    else it is what the text states last. Letter by letter the same is correct; all else is compared by value in a
+    process of its own (``math_check``). What cannot be read within ``cpu_seconds`` of CPU time is
     correct where its last formula is the answer letter by letter, else not, with ``error`` set.
     """
     answered = answer_part(text, require_think)
     gold = (last_boxed(answer) or final_line(answer) or answer).strip()
-    found = last_boxed(answered)
-    if found is None:
-        found = final_line(answered)
+    found = next((found for place in PLACES if (found := place(answered)) is not None), None)
     if not gold or len(gold) > MAX_CHARS or not answered.strip():
         return binary(False, found)
     if found is not None and normalise(found) == normalise(gold):
@@ -38,7 +35,8 @@ def verdict(
     error = reply.get("error")
     if error in OVER_LIMIT and last_formula(answered) == gold:
         return binary(True, gold, seconds)
-    return binary(bool(reply.get("correct")), reply.get("extracted") or found, seconds, error)
+    method = reply.get("method", "none")
+    return binary(bool(reply.get("correct")), reply.get("extracted") or found, seconds, error, method)
 
 
 def is_correct(text: str, answer: str, require_think: bool = False, cpu_seconds: float = CPU_SECONDS) -> bool:
@@ -46,14 +44,4 @@ def is_correct(text: str, answer: str, require_think: bool = False, cpu_seconds:
     return verdict(text, answer, require_think, cpu_seconds).correct
 
 
-def compute_score(
-    data_source: str,
-    solution_str: str,
-    ground_truth: str,
-    extra_info: dict[str, Any] | None = None,
-    require_think: bool = False,
-    cpu_seconds: float = CPU_SECONDS,
-    **_: Any,
-) -> dict[str, float]:
-    """``score`` 1.0 or 0.0, and ``acc``, the correctness, 1 or 0: apart, so that no one reads one off the other."""
-    return verdict(solution_str, str(ground_truth), require_think, cpu_seconds).as_reward()
+compute_score = reward_function(verdict)

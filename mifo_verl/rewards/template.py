@@ -1,15 +1,14 @@
 """The caller's end of checkers: one template process that forks them, and a handle for each."""
 
-import select
+import json
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from multiprocessing.connection import Connection
 from typing import Any
-
-from mifo_verl.rewards.wire import receive, send
 
 _START_SECONDS = 120.0
 """The template imports sympy first, which is slow on a busy machine."""
@@ -51,7 +50,7 @@ class Template:
             pid = self._reply()
         if not pid:
             raise TemplateGone
-        return Checker(self, ours, int(pid))
+        return Checker(self, Connection(ours.detach()), int(pid))
 
     def end(self, pid: int, wait: bool) -> int | None:
         """End a checker; its exit code, negative for the signal that ended it, None where the template has died too."""
@@ -83,7 +82,7 @@ class Template:
 class Checker:
     """One process that checks one answer at a time."""
 
-    def __init__(self, template: Template, connection: socket.socket, pid: int) -> None:
+    def __init__(self, template: Template, connection: Connection, pid: int) -> None:
         self.num_checks = 0
         self._template = template
         self._connection = connection
@@ -93,15 +92,13 @@ class Checker:
         """The reply, or why there is none; a checker that gave none has ended and is not to be asked again."""
         self.num_checks += 1
         try:
-            send(self._connection, request)
+            self._connection.send_bytes(json.dumps(request).encode("ascii"))  # so lone surrogates pass
             if not self._wait(wall_seconds, STARVED_SHARE * request["cpu_seconds"]):
                 self.end()
                 return "wall clock"
-            reply = receive(self._connection)
-        except OSError:
-            reply = None
-        if reply is not None:
-            return reply
+            return dict(json.loads(self._connection.recv_bytes()))
+        except (OSError, EOFError):
+            pass
         return "cpu limit" if self.end(wait=True) == -signal.SIGPROF else "crashed"
 
     def end(self, wait: bool = False) -> int | None:
@@ -112,12 +109,10 @@ class Checker:
     def _wait(self, wall_seconds: float, cpu_seconds: float) -> bool:
         """False where the wall clock has run out: a checker that was given no processor gets up to 15 s."""
         start, cpu_before = time.monotonic(), self._cpu_seconds()
-        poll = select.poll()
-        poll.register(self._connection, select.POLLIN)
-        if poll.poll(wall_seconds * 1000):
+        if self._connection.poll(wall_seconds):
             return True
         while time.monotonic() - start < LONGEST_WALL_SECONDS and self._cpu_seconds() - cpu_before < cpu_seconds:
-            if poll.poll(_LOOK_SECONDS * 1000):
+            if self._connection.poll(_LOOK_SECONDS):
                 return True
         return False
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 _MOST_CHARS = 1000
@@ -19,19 +20,29 @@ class Verdict:
     """Wall seconds that the check took, without waiting for a free worker."""
     error: str | None = None
     """Why there is no real verdict: ``cpu limit``, ``wall clock``, ``crashed``, or the exception's name."""
+    method: str = "text"
+    """How answers were compared: ``value`` by mathematics, ``text`` letter by letter, ``none`` without an answer."""
 
     def as_reward(self) -> dict[str, float]:
         """What verl's reward workers take: ``score``, and ``acc``, the correctness, 1 or 0."""
         return {"score": self.score, "acc": int(self.correct)}
 
 
-def binary(correct: bool, extracted: str | None, seconds: float = 0.0, error: str | None = None) -> Verdict:
-    """The verdict of a reward that is 1 where the answer is correct and 0 where it is not."""
-    return Verdict(float(correct), correct, shortened(extracted), seconds, error)
+def binary(
+    correct: bool, extracted: str | None, seconds: float = 0.0, error: str | None = None, method: str = "text"
+) -> Verdict:
+    """The verdict of a reward that is 1 if the answer is correct and 0 if it is not."""
+    return Verdict(float(correct), correct, shortened(extracted), seconds, error, method)
 
 
-def reward_function(verdict: Callable[[str, str, bool], Verdict]) -> Callable[..., dict[str, float]]:
-    """A rule ``(text, answer, require_think)`` as verl's reward workers call it."""
+def reward_function(
+    verdict: Callable[..., Verdict], answer_of: Callable[[Any], str] | None = None
+) -> Callable[..., dict[str, float]]:
+    """A rule ``(text, answer, require_think=, ...)`` as verl's reward workers call it.
+
+    Of ``reward_kwargs`` the rule gets those that it takes, and as answer the ground truth or ``answer_of(extra_info)``.
+    """
+    taken = set(signature(verdict).parameters)
 
     def compute_score(
         data_source: str,
@@ -39,10 +50,12 @@ def reward_function(verdict: Callable[[str, str, bool], Verdict]) -> Callable[..
         ground_truth: str,
         extra_info: dict[str, Any] | None = None,
         require_think: bool = False,
-        **_: Any,
+        **others: Any,
     ) -> dict[str, float]:
-        """``score`` 1.0 or 0.0, and ``acc``, the correctness, 1 or 0: apart, so that no one reads one off the other."""
-        return verdict(solution_str, str(ground_truth), require_think).as_reward()
+        """``score``, and ``acc``, the correctness, 1 or 0: apart, so that no one reads one off the other."""
+        given = {name: value for name, value in others.items() if name in taken}
+        answer = answer_of(extra_info) if answer_of else str(ground_truth)
+        return verdict(solution_str, answer, require_think, **given).as_reward()
 
     return compute_score
 

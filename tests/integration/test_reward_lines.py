@@ -54,7 +54,7 @@ def test_good_and_bad_lines_give_one_object_each_in_order() -> None:
         None,
     ]
     assert found[10]["extracted"] == "42"
-    assert all(list(line) == ["score", "correct", "extracted", "seconds", "error"] for line in found)
+    assert all(list(line) == ["score", "correct", "extracted", "seconds", "error", "method"] for line in found)
 
 
 def test_a_line_is_answered_before_the_next_one_is_written() -> None:

@@ -1,4 +1,4 @@
-"""Score lines: ``python -m mifo_verl.rewards kind=math < in.jsonl > out.jsonl``; without arguments, the usage."""
+"""Score lines: ``python -m mifo_verl.tools.score kind=math < in.jsonl > out.jsonl``; without arguments, the usage."""
 
 import os
 import sys
@@ -10,13 +10,13 @@ from mifo_verl.rewards.pool import CPU_SECONDS
 from mifo_verl.tools.command_line import read
 from mifo_verl.tools.score.lines import write_scores
 
-USAGE = """usage: python -m mifo_verl.rewards kind=<kind> [key=value ...] < in.jsonl > out.jsonl
+USAGE = """usage: python -m mifo_verl.tools.score kind=<kind> [key=value ...] < in.jsonl > out.jsonl
   kind=math | boxed | exact | choice | reasoning_gym | auto | <file>.py:<function>   see docs/rewards.md
   require_think=false   true: a response without </think> is wrong
   workers=<cores>       lines checked at the same time
   cpu_seconds=0.5       CPU time of one check (math, reasoning_gym)
 in:  {"response": text, "answer": text} a line, for reasoning_gym, auto and a function also "extra_info", "data_source"
-out: {"score", "correct", "extracted", "seconds", "error"} a line, in the order of the input"""
+out: {"score", "correct", "extracted", "seconds", "error", "method"} a line, in the order of the input"""
 
 
 @dataclass(frozen=True)

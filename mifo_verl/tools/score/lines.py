@@ -75,6 +75,7 @@ def _scored(line: bytes | None, score: Scorer) -> bytes:
         "extracted": verdict.extracted,
         "seconds": round(verdict.seconds, 4),
         "error": verdict.error,
+        "method": verdict.method,
     }
     return json.dumps(fields).encode("ascii") + b"\n"
 

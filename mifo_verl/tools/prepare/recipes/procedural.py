@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mifo_verl.errors import nearest, require
-from mifo_verl.rewards.entries import read_entry
+from mifo_verl.rewards.gym import read_entry
 from mifo_verl.tools.prepare.recipe import Recipe
 from mifo_verl.tools.prepare.recipes.steps import written_steps
 from mifo_verl.tools.prepare.rows import Dropped, Row, Split, make_row

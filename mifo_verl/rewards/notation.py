@@ -1,0 +1,166 @@
+"""One notation for answers that people and models write in many: unicode, spacing, boxes, units, plain-text formulas.
+
+Text to text, without reading any mathematics. All of it takes time linear in the text but for short answers.
+"""
+
+import re
+import unicodedata
+
+_TEXT = r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mbox|rm|bf)\s*"
+_SIGNS = {
+    **dict.fromkeys("−–—﹣－", "-"), **dict.fromkeys("      　⁠", " "), "×": r"\times ", "÷": r"\div ",
+    "·": r"\cdot ", "⋅": r"\cdot ", "∗": "*", "∞": r"\infty ", "π": r"\pi ", "≤": r"\le ", "≥": r"\ge ", "⩽": r"\le ",
+    "⩾": r"\ge ", "≠": r"\ne ", "≡": r"\equiv ", "±": r"\pm ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ",
+    "∅": r"\varnothing ", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "°": r"^\circ", "…": r"\ldots ", "％": "%",
+    "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "θ": r"\theta ", "λ": r"\lambda ", "μ": r"\mu ", "φ": r"\phi ",
+    "⟨": "(", "⟩": ")", "′": "'", "（": "(", "）": ")", "，": ", ", "：": ":", "＝": "=",
+}  # fmt: skip
+_SUPERSCRIPTS, _SUBSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ", "₀₁₂₃₄₅₆₇₈₉"
+_RAISED = str.maketrans(_SUPERSCRIPTS + _SUBSCRIPTS, "0123456789-+n0123456789")
+_WORDS = {
+    "pi": r"\pi ",
+    "infinity": r"\infty ",
+    "inf": r"\infty ",
+    "oo": r"\infty ",
+    "percent": r"\%",
+    "per cent": r"\%",
+}
+_RULES: list[tuple[re.Pattern[str], str]] = [
+    (re.compile(pattern), to)
+    for pattern, to in (
+        (r"\\\\(?=[\[\s(]|$|[a-zA-Z0-9-])", "\0"),  # a row of a matrix ends: no spacing command
+        (r"\\[df]?box(?:ed)?\s*\{", "{"),
+        (r"\\\(|\\\)|\\\[|\\\]|(?<!\\)\$|\\!|\\displaystyle|\\limits|\*\*(?=\s|$)|^\*\*", ""),
+        (r"\\[,;:> ]|\\q?quad(?![a-zA-Z])|\\thinspace|~|&nbsp;", " "),
+        (r"\\(?:left|right|[bB]igg?[lrm]?)(?![a-zA-Z])\s?", ""),
+        (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
+        (r"\\leq(?![a-zA-Z])|\\leqslant|<=", r"\\le "),
+        (r"\\geq(?![a-zA-Z])|\\geqslant|>=", r"\\ge "),
+        (r"\\neq(?![a-zA-Z])|(?<=\s)!=|\\not\s*=", r"\\ne "),
+        (r"\\emptyset|\\O(?![a-zA-Z])|\\\{\s*\\\}", r"\\varnothing "),
+        (r"\\lbrace(?![a-zA-Z])", r"\\{"),
+        (r"\\rbrace(?![a-zA-Z])", r"\\}"),
+        (r"\\(?:dots|cdots|ldots|dotsc)(?![a-zA-Z])|\.\.\.", r"\\ldots "),
+        (r"\\%|(?<!\\)%", r"\\%"),
+        (r"\{,\}", ","),
+        (r"\\\$|^[€£¥](?=\d)", ""),
+        (r"\^\s*\{\s*\\circ\s*\}|\\degrees?(?![a-zA-Z])", r"^\\circ"),
+        (r"√\s*\(([^()]*)\)|√\s*\{([^{}]*)\}|√\s*(\d+|[a-zA-Z])", r"\\sqrt{\1\2\3}"),
+        (r"(?<![\\a-zA-Z])sqrt\s*(?:\(([^()]*)\)|(\d+))", r"\\sqrt{\1\2}"),
+        (r"(?<![\\a-zA-Z])(\d+(?:\.\d+)?)[eE]([+-]?\d+)(?![\w.])", r"\1\\times 10^{\2}"),
+        (r"\*\*", "^"),
+        (r"(?<=[\w)])\s*\*\s*(?=[\w(\\-])", r"\\cdot "),
+        (rf"^\s*(?:{_TEXT}\{{)?\s*(?i:(?:the )?(?:final )?answer(?: is)?)\s*:?\s*\}}?(?=[^a-z}}])", ""),
+        (r"\+\s*-", "-"),
+        (r"\\(?:mathrm|text|operatorname)\{([eid])\}", r"\1"),
+        (r"(?<=\d)i(?![a-zA-Z])", " i"),  # math-verify takes i for the imaginary unit only alone
+        (rf"{_TEXT}\{{\s*(,?\s*(?:or|and))\s*\}}|\\lor(?![a-zA-Z])|\\vee(?![a-zA-Z])|\\land(?![a-zA-Z])", r" \1 "),
+    )
+]  # fmt: skip
+_THOUSANDS = re.compile(r"(?<![\d.,/\w}])(\d{1,3})((?:[ ,]\d{3})+)(?![\d,/]|\.\d{3}(?!\d),)(?! \d)")
+_MIXED = re.compile(r"(?<![\w.,/^}])(-?)(\d+)\s+(\d+)\s*/\s*(\d+)(?![\d/.])")
+_REPEATING = re.compile(
+    r"(?<!\d)(\d*)\.(\d*)(?:\\overline|\\bar|\\dot|\\overline\s)\s*\{?(\d+)\}?(?:\d*\\dot\s*\{?(\d)\}?)?"
+)
+_ELLIPSIS = re.compile(r"(?<!\d)(\d*\.\d{0,6}?)(\d{1,6}?)\2+\s*\\ldots")
+_PERIOD = re.compile(r"(?<!\d)(\d*\.\d{0,20})\((\d{1,20})\)")
+_LABEL = re.compile(rf"(?:{_TEXT}\{{\s*\(?\s*([A-J])\s*[).:]*\s*\}}[.:)]?|\(?([A-J])\)(?=\s+\S))\s*(.*)", re.DOTALL)
+_WHOLE_TEXT = re.compile(rf"{_TEXT}\{{([^{{}}]*)\}}")
+_NO_UNIT = r"(?!\s*(?:or|and|more|less|at|not|about|if|than|to)\b)"
+_UNIT = re.compile(
+    rf"(?<=[\d}})!a-z])\s*(?:{_TEXT}\{{{_NO_UNIT}[^{{}}]*\}}(?:\s*\^\s*\{{?-?\d\}}?)?|\^\\circ\s*[CF]?)\s*$"
+)
+_NUMBER = r"[-+]?(?:\d[\d,]*\.?\d*|\.\d+|\\frac\{\d+\}\{\d+\}|\d+/\d+)"
+_UNIT_WORDS = re.compile(rf"({_NUMBER})\s+({_NO_UNIT}[A-Za-z][A-Za-z./ ]+(?:\^\{{?\d\}}?)?)")
+_CLAUSE = re.compile(
+    rf"\s*,?\s*(?:{_TEXT}\{{\s*,?\s*(?:for|where)\b.*|\b(?:for (?:all|any|every|some)|where)\b.*)", re.DOTALL
+)
+_CASES = re.compile(
+    r"\\begin\{(?:cases|array|aligned)\}(?:\{[lcr|]*\})?(.*)\\end\{(?:cases|array|aligned)\}", re.DOTALL
+)
+
+
+def unify(answer: str) -> str:
+    """The answer in LaTeX's plain signs: one way for fractions, spaces, relations, brackets, decimals, percent."""
+    text = re.sub(f"[{_SUPERSCRIPTS}]+", lambda run: "^{" + run[0].translate(_RAISED) + "}", answer)
+    text = re.sub(f"[{_SUBSCRIPTS}]+", lambda run: "_{" + run[0].translate(_RAISED) + "}", text)
+    text = "".join(_SIGNS.get(sign) or _vulgar(sign) for sign in text)
+    for pattern, to in _RULES:
+        text = pattern.sub(to, text)
+    text = text.replace("\0", r"\\")
+    text = re.sub(
+        r"(?<![\\a-zA-Z])(pi|infinity|inf|oo|percent|per cent)(?![a-zA-Z])", lambda word: _WORDS[word[0]], text
+    )
+    text = re.sub(rf"{_TEXT}\{{\s*\\%\s*\}}", r"\\%", text)
+    text = _ELLIPSIS.sub(r"\1\\overline{\2}", _PERIOD.sub(r"\1\\overline{\2}", text))
+    text = _REPEATING.sub(_fraction_of, text)
+    text = _MIXED.sub(r"\1(\2+\\frac{\3}{\4})", text)
+    text = _THOUSANDS.sub(lambda found: found[1] + re.sub("[ ,]", "", found[2]), text)
+    cases = _CASES.fullmatch(text.strip())
+    if cases and "&" not in cases[1]:
+        text = ", ".join(row.strip(" ,;.") for row in cases[1].split(r"\\") if row.strip(" ,;."))
+    return bare(text)
+
+
+def bare(text: str) -> str:
+    """Without braces, a text command or a closing mark around the whole."""
+    before = None
+    while text != before:
+        before, text = text, text.strip().rstrip(".,;:").strip()
+        whole = _WHOLE_TEXT.fullmatch(text)
+        if whole:
+            text = whole[1]
+        elif text.startswith("{") and closing(text, 0) == len(text) - 1:
+            text = text[1:-1]
+    return text
+
+
+def closing(text: str, start: int) -> int:
+    """Where the bracket at ``start`` is closed, of whatever kind; -1 if it never is."""
+    depth = 0
+    for index in range(start, len(text)):
+        if text[index] in "([{":
+            depth += 1
+        elif text[index] in ")]}":
+            depth -= 1
+            if depth == 0:
+                return index
+    return -1
+
+
+def squeezed(text: str) -> str:
+    """Without spaces, and without braces around one character: for a comparison letter by letter."""
+    return re.sub(r"\{(\w)\}", r"\1", re.sub(r"(\\[a-zA-Z]+)\s+(?=[a-zA-Z])", "\\1\0", text).replace(" ", ""))
+
+
+def labelled(text: str) -> tuple[str | None, str]:
+    """(the letter of a choice before the answer, the answer without it): ``\\textbf{(B)}\\ 12`` is B and 12."""
+    match = _LABEL.fullmatch(text)
+    return (None, text) if match is None else (match[1] or match[2], match[3].strip())
+
+
+def without_unit(text: str) -> str:
+    """Without the unit behind a number or formula: ``7\\text{ kg}``, ``60^\\circ``, ``72 clips``."""
+    text = _UNIT.sub("", text).strip()
+    words = _UNIT_WORDS.fullmatch(text)
+    return words[1] if words else text
+
+
+def without_clause(text: str) -> str:
+    """Without ``for any constant c``, ``where ...`` at the end."""
+    return _CLAUSE.sub("", text).strip()
+
+
+def _vulgar(sign: str) -> str:
+    plain = unicodedata.normalize("NFKC", sign) if sign > "\x7f" else sign
+    top, bar, bottom = plain.partition("⁄")
+    return rf"\frac{{{top}}}{{{bottom}}}" if bar else sign
+
+
+def _fraction_of(found: re.Match[str]) -> str:
+    """A repeating decimal as an exact fraction: ``0.\\overline{36}`` is 36/99."""
+    whole, fixed, repeated = found[1] or "0", found[2], found[3] + (found[4] or "")
+    if len(fixed + repeated) > 60:
+        return found[0]
+    bottom = (10 ** len(repeated) - 1) * 10 ** len(fixed)
+    return rf"\frac{{{int(whole + fixed + repeated) - int(whole + fixed)}}}{{{bottom}}}"

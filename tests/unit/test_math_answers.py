@@ -1,0 +1,363 @@
+"""Answers written in different ways are the same where people mean the same, and never because something was lost.
+
+``response | gold answer`` a line. What was lost in other checkers: the order of letters and values, a base, the second of
+two units, everything but the last number of what cannot be read, the size of very small values.
+"""
+
+import pytest
+
+from mifo_verl.rewards.math_check import check, same
+from mifo_verl.rewards.notation import unify
+
+SAME = r"""
+So the answer is \fbox{42}. | 42
+\boxed{5.} | 5
+\boxed{42,} | 42
+\boxed{\text{42}.} | 42
+\boxed{\textbf{(B)}\ 12} | B
+\boxed{4 4/9} | \frac{40}{9}
+\boxed{2 1/3} | 2\frac{1}{3}
+\boxed{\emptyset} | \varnothing
+\boxed{5=x} | 5
+\boxed{\begin{cases} x=1 \\ y=2 \end{cases}} | x=1,y=2
+\boxed{28} | 28\%
+The share is 28 percent. | 28\%
+\boxed{50\%} | 50
+\boxed{50} | 50\%
+\boxed{50 \%} | 50\%
+\boxed{75\ \%} | 75\%
+\boxed{75.0\%} | 75\%
+\boxed{\frac{3}{4}} | 75\%
+\boxed{75\%} | 0.75
+Therefore the share is $75\%$. | 0.75
+\boxed{pi/2} | \dfrac{\pi}{2}
+\boxed{14.0 + -1.0i} | 14 - i
+\boxed{3.2e5} | 320000
+\boxed{m \geq \sqrt{2}} | m \in [\sqrt{2}, +\infty)
+\boxed{x<-1 \text{ or } x>1} | (-\infty,-1)\cup(1,\infty)
+\boxed{x \neq 3} | \mathbb{R} \setminus \{3\}
+\boxed{0.\overline{3}} | \frac{1}{3}
+\boxed{0.\overline{36}} | \frac{4}{11}
+\boxed{1 000} | 1000
+\boxed{7~\text{kg}} | 7
+\boxed{12~\mathrm{cm}} | 12
+\boxed{\begin{pmatrix}-\frac{7}{4}&-2\\4&\frac{1}{4}\end{pmatrix}} | (\begin{pmatrix}-\frac{7}{4}&-2\\4&\frac{1}{4}\\\end{pmatrix})
+\boxed{x^2/16 + y^2/12 = 1/4} | x^2/4 + y^2/3 = 1
+\boxed{60°} | 60
+\boxed{√2} | \sqrt2
+\boxed{−½} | -\frac12
+\boxed{(−∞, 2]} | (-\infty,2]
+\boxed{f(x)=cx \text{ for any constant } c} | f(x)=cx
+\boxed{\text{3:4}} | 3:4
+\boxed{\text{(1,2)}} | (1,2)
+\boxed{(1,2)} | x=1,y=2
+\boxed{y=2, x=1} | x=1,y=2
+\boxed{2,1} | 1,2
+\boxed{\{2,1\}} | \{1,2\}
+\boxed{5 feet 3 inches} | 5 \text{ feet } 3 \text{ inches}
+\boxed{0.1} | 10\%
+\boxed{12.5\%} | \frac{1}{8}
+The answer is 75%. | 0.75
+\boxed{4 \frac{4}{9}} | \frac{40}{9}
+\boxed{-2 1/3} | -\frac{7}{3}
+\boxed{3½} | 3.5
+\boxed{x²+1} | x^2+1
+\boxed{x^{2}} | x²
+\boxed{0.1\overline{6}} | \frac{1}{6}
+\boxed{0.\overline{142857}} | \frac{1}{7}
+\boxed{72 clips} | 72
+\boxed{72} | 72 \text{ clips}
+<answer>42</answer> | 42
+\boxed{x \ge 3} | [3,\infty)
+\boxed{[3,\infty)} | x \ge 3
+\boxed{-1<x<2} | (-1,2)
+\boxed{(-1,2)} | -1<x<2
+\boxed{-1 \le x \le 2} | [-1,2]
+\boxed{x \in (-\infty,-1)\cup(1,\infty)} | x<-1 \text{ or } x>1
+\boxed{2^{10}} | 1024
+\boxed{1.6\times 10^{-19}} | 1.6 \cdot 10^{-19}
+\boxed{\frac{1}{52!}} | \frac{1}{52!}
+\boxed{\frac{\sqrt{2}}{2}} | \frac{1}{\sqrt{2}}
+\boxed{(x+1)^2} | x^2+2x+1
+\boxed{\sin^2 x+\cos^2 x} | 1
+\boxed{\text{A}} | A
+\boxed{(B)} | B
+\boxed{\textbf{(B)}\ 12} | 12
+\boxed{12} | \textbf{(B)}\ 12
+\boxed{B} | \textbf{(B)}\ 12
+\boxed{even} | \text{even}
+\boxed{\text{Even}} | \text{even}
+\boxed{Monday} | \text{Monday}
+\boxed{11_3} | 11
+\boxed{\text{FF}_{16}} | FF_{16}
+\boxed{3:4} | \frac{3}{4}
+\boxed{6:8} | 3:4
+\boxed{10:30} | 10:30
+\boxed{y = 2x+3} | y=2x+3
+\boxed{2x+3} | y=2x+3
+\boxed{y-2x-3=0} | y=2x+3
+\boxed{x=2 \text{ or } x=3} | 2,3
+\boxed{x=2, 3} | 2,3
+\boxed{\pm 3} | -3,3
+\boxed{1\pm\sqrt{2}} | 1+\sqrt{2}, 1-\sqrt{2}
+\boxed{90^\circ} | 90
+\boxed{90 degrees} | 90^\circ
+\boxed{1{,}234} | 1234
+\boxed{1,234} | 1234
+\boxed{1\,234} | 1234
+\boxed{1 234 567} | 1234567
+\boxed{\$5.20} | 5.20
+\boxed{5.2} | \$5.20
+\boxed{i} | i
+\boxed{3+4i} | 3+4i
+\boxed{\begin{pmatrix}1\\2\end{pmatrix}} | \begin{pmatrix}1\\2\end{pmatrix}
+\boxed{\begin{bmatrix}1\\2\end{bmatrix}} | \begin{pmatrix}1\\2\end{pmatrix}
+\boxed{1, 3, 5, \dots, 2n-1} | 1,3,5,\ldots,2n-1
+\boxed{\text{no solution}} | \text{No solution}
+\boxed{\infty} | \infty
+\boxed{e} | e
+\boxed{2e} | 2e
+\boxed{n \equiv 1 \pmod{4}} | n \equiv 1 \pmod{4}
+\boxed{n \equiv 1 \pmod 4} | n\equiv1\pmod{4}
+The answer is 3 or 5 | 3,5
+So there are 12 apples. | 12
+so it is $x=12$ | 12
+so it is $12$ apples | 12
+Hence x = 5 | 5
+\boxed{5\text{ cm}^2} | 5
+\boxed{25\pi \text{ square units}} | 25\pi
+\boxed{5!} | 120
+\boxed{f(x)=x^2} | x^2
+\boxed{f(x)=x^2} | f(x)=x^2
+\boxed{P(X)=\frac12} | \frac{1}{2}
+\boxed{\angle ABC = 60^\circ} | 60
+\boxed{AB = 5} | 5
+\boxed{2+3=5} | 5
+\boxed{\frac{1}{2}+\frac{1}{3}=\frac{5}{6}} | \frac{5}{6}
+\boxed{\lim_{x\to 0} \frac{\sin x}{x}=1} | 1
+\boxed{(1,2]} | (1,2]
+\boxed{(-2, 3)} | (-2,3)
+\boxed{(x,y)=(1,2)} | (1,2)
+\boxed{(1,2),(3,4)} | (3,4),(1,2)
+\boxed{1/2} | 0.5
+\boxed{.5} | 0.5
+\boxed{2.50} | 2.5
+\boxed{\frac{3}{6}} | \frac12
+\boxed{\dfrac{11}{2}} | 5.5
+\boxed{x^2/16 + y^2/12 = 1/4} | x^2/4+y^2/3=1
+\boxed{\sqrt[3]{2}} | 2^{1/3}
+\boxed{2\sqrt3} | \sqrt{12}
+\boxed{\log_2 8} | 3
+\boxed{\binom{5}{2}} | 10
+\boxed{\text{ABC}} | ABC
+\boxed{-\infty < x \le 2} | (-\infty,2]
+\boxed{\mathbb{R}} | (-\infty,\infty)
+\boxed{\varnothing} | \emptyset
+\boxed{\{\}} | \emptyset
+\boxed{3.0} | 3
+\boxed{$3$} | 3
+\boxed{**3**} | 3
+\fbox{$\frac12$} | \frac{1}{2}
+\boxed{3,\!000} | 3000
+\boxed{10 000 000} | 10^7
+\boxed{2^{31}-1} | 2147483647
+\boxed{100!} | 100!
+\boxed{99!\cdot 100} | 100!
+\boxed{28 percent} | 28
+28 per cent | 28\%
+The value is 60°. | 60
+The answer is \(\frac{1}{2}\). | 0.5
+The final answer is: $\boxed{7}$ | 7
+\boxed{\mathrm{e}^{2}} | e^2
+\boxed{\text{Mary}} | Mary
+\boxed{2,000,000} | 2000000
+\framebox{42} | 42
+\boxed{28 \text{ percent}} | 28\%
+\boxed{28\%} | 28 percent
+The answer is 4 4/9. | \frac{40}{9}
+\boxed{0.333...} | \frac13
+\boxed{0.\dot{3}} | \frac13
+\boxed{0.(3)} | \frac13
+\boxed{0.1666\ldots} | \frac16
+\boxed{0.3636...} | \frac{4}{11}
+\boxed{2π} | 2\pi
+\boxed{x ≤ 3} | (-\infty,3]
+\boxed{7~kg} | 7
+\boxed{7\,\text{kg}} | 7
+\boxed{1e-20} | 10^{-20}
+\boxed{\text{The answer is } 5} | 5
+\boxed{\text{Answer: } 5} | 5
+\boxed{\text{(B) } 12} | B
+\boxed{(B)~12} | 12
+\boxed{B) 12} | B
+\boxed{3 h 40 min} | 3 \text{ hours } 40 \text{ minutes}
+\boxed{(1,2)} | 1<x<2
+\boxed{\text{5 apples}} | 5
+\boxed{\text{42 cm}} | 42
+\boxed{5 \times 10^3} | 5000
+\boxed{n(n+1)/2} | \frac{n(n+1)}{2}
+\boxed{\frac{1}{x}} | x^{-1}
+\boxed{2ab} | 2ba
+\boxed{\cos\theta} | \cos \theta
+\boxed{+5} | 5
+\boxed{10 cm} | 10\text{ cm}
+\boxed{10 \text{ dollars}} | \$10
+\boxed{\$10} | 10 dollars
+\boxed{12:05} | 12:05
+\boxed{5 \text{ and } 7} | 5,7
+\boxed{5 \text{ and } 7} | 7,5
+\boxed{\{(1,2),(3,4)\}} | (1,2),(3,4)
+\boxed{x=1+\sqrt2, x=1-\sqrt2} | 1\pm\sqrt2
+\boxed{a=1,b=2,c=3} | (1,2,3)
+\boxed{a=1,b=2,c=3} | 1,2,3
+\boxed{(a,b,c)=(1,2,3)} | (1,2,3)
+\boxed{\frac{n!}{(n-k)!}} | \frac{n!}{(n-k)!}
+\boxed{100 \mathrm{~cm}} | 100
+\boxed{100 \text{ cm}^3} | 100
+\boxed{9.8 \text{ m/s}^2} | 9.8
+\boxed{\text{June 5}} | June 5
+\boxed{\frac{x+2}{7}} | \frac{x}{7}+\frac{2}{7}
+\boxed{\frac{3}{5},\frac{4}{5}} | 0.6,0.8
+"""
+
+DIFFERENT = r"""
+\boxed{2516_8} | 2516_{7}
+\boxed{1011_3} | 1011_2
+\boxed{13_5} | 13_{8}
+\boxed{3 \text{ hours } 20 \text{ minutes}} | 3 \text{ hours } 40 \text{ minutes}
+\boxed{2 \text{ h } 5 \text{ min}} | 2 \text{ h } 50 \text{ min}
+Let x = 5. Then x + 2 = 7, so we need to compute y from | 7
+\boxed{abc} | cab
+\boxed{BA} | AB
+\boxed{CAB} | ABC
+\boxed{ACGT} | TGCA
+The answer is 4 4/9. | 4
+\boxed{10:30} | \frac{1}{3}
+\boxed{(1,2)} | \{1,2\}
+\boxed{x+y=5} | 5
+\boxed{(4,3)} | a=3, b=4
+\boxed{4, 3} | a=3, b=4
+\boxed{\frac{1}{2006!}} | \frac{1}{2004!}
+\boxed{\frac{1}{3 \cdot 2^{2006}}} | \frac{2^{2005}+1}{3 \cdot 2^{2006}}
+\boxed{1.6\times 10^{-19}} | 9.1\times 10^{-31}
+\boxed{\frac{1}{52!}} | \frac{1}{48!}
+\boxed{1, 3, 5, \ldots, 2n-1} | 1, 2, \ldots, n
+Final answer is $\sum_{k=0}^n\bigl(k\bigr)$. I hope. | 0
+\boxed{0} | \sum_{k=0}^n\bigl(k\bigr)
+\boxed{2} | 1, 2, \ldots, n
+\boxed{n \equiv 1 \pmod{4}} | n \equiv 1 \pmod{3}
+\boxed{x \equiv 3 \pmod{7}} | x \equiv 3 \pmod{11}
+\boxed{\begin{cases} x=1 \\ y=2 \end{cases}} | \begin{cases} x=5 \\ y=2 \end{cases}
+\boxed{(2,1)} | x=1,y=2
+\boxed{(2,1)} | (1,2)
+\boxed{3 \text{ hours}} | 3 \text{ hours } 40 \text{ minutes}
+\boxed{5 \text{ ft } 3 \text{ in}} | 5 \text{ feet } 7 \text{ inches}
+\boxed{0.1} | 1\%
+\boxed{0.5\%} | 0.5
+\boxed{75} | 0.75
+\boxed{0.3} | \frac{1}{3}
+\boxed{72 \text{ clips}} | 73
+\boxed{x > 3} | [3,\infty)
+\boxed{x>3} | y>3
+\boxed{10^{400}} | 10^{500}
+\boxed{10^{-20}} | 0
+\boxed{10^{-20}x} | 10^{-21}x
+\boxed{(x+1)^2} | x^2+2x+2
+\boxed{A, B} | A
+\boxed{\text{(C)}} | B
+\boxed{\textbf{(B)}\ 12} | 13
+\boxed{odd} | \text{even}
+\boxed{yes} | \text{No}
+\boxed{4:3} | 3:4
+\boxed{5=x} | 6
+\boxed{2x+3=7} | 2
+\boxed{y=2x+4} | y=2x+3
+\boxed{x=3} | 2,3
+\boxed{2,3,4} | 2,3
+\boxed{3+4i} | 3-4i
+\boxed{\begin{pmatrix}1\\3\end{pmatrix}} | \begin{pmatrix}1\\2\end{pmatrix}
+The answer is 3 or 5 | 5
+I get 12, then check that the remaining parts of it all | 12
+\boxed{25\pi} | 25
+\boxed{5x} | 5
+\boxed{5 x} | 5
+\boxed{x} | 5x
+\boxed{a^2+b^2=c^2} | c^2
+\boxed{xy=5} | 5
+\boxed{2+3=6} | 6
+\boxed{[1,2]} | (1,2)
+\boxed{(1,2]} | [1,2)
+\boxed{(x,y)=(1,2)} | (2,1)
+\boxed{(1,2),(3,4)} | (3,4),(2,1)
+\boxed{3.14} | \pi
+\boxed{\frac{x^2}{4}+\frac{y^2}{3}=1} | \frac{x^2}{3}+\frac{y^2}{4}=1
+\boxed{10 \text{ or } 12} | 10
+\boxed{BCA} | \text{ABC}
+\boxed{17:00} | 5
+\boxed{1e-20} | 1e-30
+\boxed{\text{more than } 5} | 5
+\boxed{5 \text{ or more}} | 5
+Let x = 5. Then x + 2 = 7, so | 7
+It is 5 or maybe 7 | 7
+The answer is 5, or maybe 7 | 5
+The answer is 5, or maybe 7 | 7
+\boxed{y=5} | x=5
+\boxed{x>5} | 5
+\boxed{x\ne 5} | 5
+\boxed{x = 5, y = 6} | 5
+\boxed{n(n-1)/2} | \frac{n(n+1)}{2}
+\boxed{ab} | ba
+\boxed{-5} | 5
+\boxed{5} | -5
+\boxed{\sqrt{5}} | 5
+\boxed{1+i} | 1+j
+\boxed{12:05} | 12:50
+\boxed{\text{June 6}} | June 5
+\boxed{2^{2005}} | 2^{2006}
+\boxed{\frac{1}{2^{100}}} | \frac{1}{2^{101}}
+\boxed{10^{-16}} | 10^{-17}
+\boxed{\sqrt{2}\cdot 10^{-20}} | \sqrt{3}\cdot 10^{-20}
+"""
+
+
+def pairs(table: str) -> list[tuple[str, ...]]:
+    return [tuple(line.split(" | ")) for line in table.strip().splitlines()]
+
+
+@pytest.mark.parametrize(("response", "gold"), pairs(SAME))
+def test_the_same_answer_written_in_another_way_is_right(response: str, gold: str) -> None:
+    assert check({"gold": gold, "text": response})["correct"] is True
+
+
+@pytest.mark.parametrize(("response", "gold"), pairs(DIFFERENT))
+def test_another_answer_is_wrong_however_alike_it_looks(response: str, gold: str) -> None:
+    assert check({"gold": gold, "text": response})["correct"] is False
+
+
+@pytest.mark.parametrize(
+    ("gold", "found", "method"),
+    [("1/2", "0.5", "value"), ("\\ldots", "\\dots", "text"), ("1, 2, \\ldots, n", "2", "value"), ("?", "n", "text")],
+)
+def test_the_method_says_what_a_verdict_rests_on(gold: str, found: str, method: str) -> None:
+    assert same(gold, found)[1] == method
+
+
+def test_a_text_without_an_answer_has_none() -> None:
+    assert check({"gold": "7", "text": "I do not know"}) == {"correct": False, "extracted": None, "method": "none"}
+
+
+@pytest.mark.parametrize(
+    ("written", "unified"),
+    [
+        ("\u2212\u00bd", r"-\frac{1}{2}"),
+        ("x\u00b2\u2070", "x^{20}"),
+        (r"\text{42}.", "42"),
+        (r"0.1\overline{6}", r"\frac{15}{90}"),
+        ("-2 1/3", r"-(2+\frac{1}{3})"),
+        (r"1\,000{,}000", "1000000"),
+        ("1, 000", "1, 000"),
+        (r"\begin{cases} x=1 \\ y=2 \end{cases}", "x=1, y=2"),
+    ],
+)
+def test_one_notation_for_many(written: str, unified: str) -> None:
+    assert unify(written) == unified
