@@ -29,7 +29,7 @@ from mifo_verl.run.faults import DRIVER
 from mifo_verl.run.journal import CONFIG, METRICS, RunRecords, finish_summary, replace_text
 from mifo_verl.run.resume import check_resume, checkpoint_facts, own_checkpoints
 from mifo_verl.run.stacks import FOLDER, open_folder
-from mifo_verl.tools.report.versions import record_versions
+from mifo_verl.run.versions import record_versions
 from mifo_verl.verl.saving import Stopped
 from mifo_verl.verl.task_runner import EXIT_NOT_SAVED, EXIT_STOPPED, TaskRunnerStart
 

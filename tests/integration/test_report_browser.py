@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mifo_verl.tools.report.write import write, write_report
+from mifo_verl.tools.report.__main__ import write
 from tests.unit.example_run import ExampleRun, make_data
 
 CHROMIUM = next(
@@ -64,8 +64,8 @@ def opened(page: Path, width: int, profile: Path) -> tuple[dict[str, Any], str]:
 @pytest.mark.parametrize("width", [1280, 390])
 def test_every_figure_is_drawn_inside_its_card_and_the_console_is_silent(tmp_path: Path, width: int):
     run = ExampleRun(tmp_path / "run", make_data(tmp_path)).run(12)
-    page = write_report(run)
-    assert page is not None
+    page = run / "report.html"
+    write([run], page)
     seen, console = opened(page, width, tmp_path / "profile")
     figures = len(re.findall(r'<div class="plot[^"]*"[^>]*data-figure="\d+"', seen["document"]))
     assert figures > 18
@@ -79,7 +79,8 @@ def test_every_figure_is_drawn_inside_its_card_and_the_console_is_silent(tmp_pat
 def test_a_comparison_draws_its_curves_and_leaves_folded_runs_alone(tmp_path: Path):
     data = make_data(tmp_path)
     runs = [ExampleRun(tmp_path / f"mifo-{seed}", data, seed).run(8) for seed in (0, 1)]
-    seen, console = opened(write(runs, tmp_path / "report.html"), 1280, tmp_path / "profile")
+    write(runs, tmp_path / "report.html")
+    seen, console = opened(tmp_path / "report.html", 1280, tmp_path / "profile")
     document = seen["document"]
     curves = document[document.index("<h2>Curves</h2>") : document.index("<h2>Where the settings differ</h2>")]
     assert len(re.findall(r'svg-container"', curves)) == len(re.findall(r'data-figure="\d+"', curves)) == 15

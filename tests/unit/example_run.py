@@ -21,8 +21,8 @@ from mifo_verl.run.journal import (
     lines_sha256,
 )
 from mifo_verl.tools.ledger.audit import audit
-from mifo_verl.tools.ledger.read import read_run
 from mifo_verl.tools.prepare import addition
+from mifo_verl.tools.run_files import read_run
 from mifo_verl.types import BufferEntry, PromptGroup, SftExample
 
 ROLLOUTS = 8

@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 
-from mifo_verl.tools.ledger import dataset
 from mifo_verl.tools.ledger.__main__ import main
-from mifo_verl.tools.ledger.account import account
+from mifo_verl.tools.ledger.account import DataSet, account, count, find_files, hashes
 from mifo_verl.tools.ledger.audit import audit, audit_hashes, prompt_ids
-from mifo_verl.tools.ledger.read import read_run
-from mifo_verl.tools.ledger.shapes import LEDGER
+from mifo_verl.tools.records import LedgerLine
+from mifo_verl.tools.run_files import read_run
 from tests.unit.example_run import ExampleRun, faults_after, lines_of, make_data, write_lines
 
 
@@ -39,20 +38,20 @@ def test_the_account_counts_what_the_lines_say(run: Path):
 
 
 def test_of_a_large_data_set_the_rows_alone_are_counted(run: Path):
-    files = dataset.find_files(read_run(run).config, run)
-    assert dataset.count(files, most_bytes=10) == dataset.DataSet(60, None)
-    assert account(read_run(run), dataset.count(files, most_bytes=10)).share_of_demonstrations is None
+    files = find_files(read_run(run).config, run)
+    assert count(files, most_bytes=10) == DataSet(60, None)
+    assert account(read_run(run), count(files, most_bytes=10)).share_of_demonstrations is None
 
 
 def test_shares_are_of_the_data_set(run: Path):
-    files = dataset.find_files(read_run(run).config, run)
-    found = account(read_run(run), dataset.count(files))
+    files = find_files(read_run(run).config, run)
+    found = account(read_run(run), count(files))
     assert found.rows == found.rows_with_demonstration == 60
     assert found.share_of_prompts == 48 / 60
     assert found.share_of_demonstrations == found.distinct_sft_prompts / 60
 
 
-@pytest.mark.parametrize("field", LEDGER)
+@pytest.mark.parametrize("field", LedgerLine.__struct_fields__)
 def test_a_change_of_any_field_is_found(run: Path, field: str):
     def alter(lines):
         old = lines[3][field]
@@ -217,7 +216,7 @@ def test_a_run_that_goes_on_from_another_run_s_checkpoint_is_verified_from_there
     assert "verified: 6 uses in 2 SFT updates, the prompts of 5 RL steps, no fault" in out
     assert "metrics: no record of step 8" in changed(run, lambda lines: lines[1:], "metrics.jsonl")
     (run / "origin.json").write_text(json.dumps(origin | {"prompts": [["q", 1]]}))
-    assert audit(read_run(run)) == ["origin.json: ['q', 1] is not [prompt id, correct rollouts, rollouts]"]
+    assert audit(read_run(run)) == ["origin.json: Expected `array` of length 3, got 2 - at `$.prompts[0]`"]
 
 
 def test_another_data_set_is_found(run: Path, tmp_path: Path, capsys):
@@ -228,10 +227,10 @@ def test_another_data_set_is_found(run: Path, tmp_path: Path, capsys):
 
 def test_a_demonstration_with_another_text_is_found(run: Path):
     files = read_run(run)
-    hashes = dataset.hashes(dataset.find_files(files.config, run), prompt_ids(files))
-    assert audit_hashes(files, hashes) == []
+    found = hashes(find_files(files.config, run), prompt_ids(files))
+    assert audit_hashes(files, found) == []
     prompt_id = files.ledger[2]["prompt_id"]
-    assert len(audit_hashes(files, hashes | {prompt_id: {"0" * 64}})) == sum(
+    assert len(audit_hashes(files, found | {prompt_id: {"0" * 64}})) == sum(
         line["prompt_id"] == prompt_id for line in files.ledger
     )
 
@@ -299,14 +298,11 @@ def test_what_no_digest_proves_is_named_and_no_more(run: Path, capsys):
     assert "RL steps" not in out.splitlines()[-1]
 
 
-@pytest.mark.parametrize("name", ["nosuch.parquet", "config.yaml", ""])
+@pytest.mark.parametrize("name", ["nosuch.parquet", "config.yaml"])
 def test_a_data_file_that_is_none_is_a_slip_and_no_fault(run: Path, capsys, name: str):
-    file = run / name if name else ""
-    assert main([str(run), f"data={file}"]) == 2
+    assert main([str(run), f"data={run / name}"]) == 2
     out, err = capsys.readouterr()
-    said = (
-        f"error: data={file or '.'} must be a parquet file that exists; name the run's training files, or leave data="
-    )
+    said = f"error: data={run / name} must be a parquet file that exists; name the run's training files, or leave data="
     assert not out and err.startswith(said) and err.count("\n") == 1
 
 

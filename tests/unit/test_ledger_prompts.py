@@ -7,7 +7,7 @@ import pytest
 from mifo_verl.run.journal import lines_sha256
 from mifo_verl.tools.ledger.__main__ import main
 from mifo_verl.tools.ledger.audit import audit
-from mifo_verl.tools.ledger.read import read_run
+from mifo_verl.tools.run_files import read_run
 from tests.unit.example_run import faults_after, lines_of, write_lines
 
 

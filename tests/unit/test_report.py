@@ -5,7 +5,6 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import plotly.graph_objects as go
@@ -13,13 +12,11 @@ import pytest
 import yaml
 
 from mifo_verl.tools.report.__main__ import main
-from mifo_verl.tools.report.bands import mean_interval
-from mifo_verl.tools.report.figures_mask import mask_figures
+from mifo_verl.tools.report.figures_inspected import mask_figures
 from mifo_verl.tools.report.groups import curve, group, probe_curve
 from mifo_verl.tools.report.numbers import numbers
 from mifo_verl.tools.report.page import render
 from mifo_verl.tools.report.run import load, load_all
-from mifo_verl.tools.report.write import write_report
 from tests.unit.example_run import ExampleRun, config, lines_of, make_data, write_lines
 
 
@@ -65,7 +62,8 @@ def html(run: Path) -> str:
 
 
 def plain(html: str) -> str:
-    return re.sub(r"<[^>]+>", "", html)
+    """The text, its tags gone and its white space as a browser has it."""
+    return " ".join(re.sub(r"<[^>]+>", "", html).split())
 
 
 def coupling_of(rl: list[Any], sft: list[Any]) -> dict[str, float]:
@@ -205,9 +203,9 @@ def test_every_number_is_one_recomputed_from_the_records(run: Path, html: str):
 
 
 def test_the_words_say_when_what_and_which(html: str):
-    text = re.sub(r"<[^>]+>", "", html)
+    text = plain(html)
     assert re.search(r"\d times, after RL in step [\d, ]+, with \d+ updates in all", text)
-    assert "with 6 updates in all; the buffer of hard prompts held 6 to 7 (S = 6) when it did." in text
+    assert "with 6 updates in all; the buffer held 6 to 7 prompts. The schedule: when the buffer holds 6 hard" in text
     assert "Ledger and records agree." in text
     assert "Finished: 12 RL steps in 100 seconds. Validation accuracy: 0.250 → 0.500 (+0.250)." in text
 
@@ -240,13 +238,13 @@ def test_the_figures_hold_the_numbers_of_the_records(run: Path, html: str):
         ("kl_to_start", "KL to the interval's start"),
         ("grad_norm", "RL gradient norm"),
     ):
-        assert figure_named(html, title.replace("'", "&#x27;"))["data"][0]["y"] == [line[name] for line in rl]
+        assert figure_named(html, title.replace("'", "&#39;"))["data"][0]["y"] == [line[name] for line in rl]
     assert figure_named(html, "SFT loss")["data"][0]["y"] == [line["loss"] for line in sft]
     lines = lines_of(run / "inspection.jsonl")
     heat = figure_named(html, "Frozen, by layer")["data"][0]
     assert heat["y"] == ["embedding", "0", "1", "norm"]
     assert heat["z"][1] == [line["mask"]["by_layer"]["frozen"][1] / 25 for line in lines]
-    entropy = figure_named(html, "Entropy of the demonstrations&#x27; tokens")["data"]
+    entropy = figure_named(html, "Entropy of the demonstrations&#39; tokens")["data"]
     assert sum(entropy[0]["y"]) == sum(line["response_tokens"] for line in sft)
     assert sum(entropy[1]["y"]) == sum(line["kept_tokens"] for line in sft)
 
@@ -273,7 +271,7 @@ def test_the_probes_of_a_step_without_rollouts_are_among_the_seconds(tmp_path: P
     by_stage = {bar["name"].rsplit(" ", 2)[0]: sum(bar["y"]) for bar in figure_named(html, "Seconds by stage")["data"]}
     assert by_stage == {"sft": pytest.approx(0.25 * len(lines)), "probe": 0.5}
     blocks = {bar["name"]: sum(bar["x"]) for bar in figure_named(html, "Phases")["data"]}
-    assert blocks == {"RL": 0, "beside": 0.5, "SFT": pytest.approx(0.25 * len(lines))}
+    assert blocks == {"beside": 0.5, "SFT": pytest.approx(0.25 * len(lines))}
     assert numbers(load(run))["seconds_total"] == pytest.approx(0.25 * len(lines) + 0.5)
 
 
@@ -284,8 +282,8 @@ def test_rounding_is_no_change_in_a_curve_either(tmp_path: Path, data: Path):
         if "accuracy_before" in line:
             line |= {"accuracy_before": {"mean": 0.3}, "accuracy_after": {"mean": 0.1 + 0.2}}
     write_lines(run / "metrics.jsonl", lines)
-    means = probe_curve(load_all([run]), "sft", "accuracy").means
-    assert means and set(means) == {0.0}
+    (one,) = group(load_all([run]))
+    assert set(probe_curve(one, "sft", "accuracy")["mean"]) == {0.0}
 
 
 def test_it_needs_no_network(html: str):
@@ -308,8 +306,8 @@ def test_a_run_that_goes_on_or_was_killed_has_a_report(tmp_path: Path, data: Pat
     run = ExampleRun(tmp_path / "killed", data).run(12, finish=False)
     for name in ("metrics.jsonl", "ledger.jsonl", "inspection.jsonl", "prompts.jsonl"):
         (run / name).write_text((run / name).read_text() + '{"step": 13, "pha')
-    assert write_report(run) == run / "report.html"
-    text = re.sub(r"<[^>]+>", "", (run / "report.html").read_text())
+    assert main([str(run)]) == 0
+    text = plain((run / "report.html").read_text())
     assert "No summary yet: the run goes on, or was killed. Its last record is of step 12 of 12." in text
     assert "Validation accuracy: 0.250 → 0.500 after step 12 (+0.250)." in text
     assert "last validation accuracy" in text and "accuracy at the end" not in text
@@ -321,7 +319,7 @@ def test_a_run_that_has_hardly_begun_has_a_report(tmp_path: Path, data: Path, st
     run = made.run(0, finish=False)
     if steps:
         made.step(1, None)
-    assert write_report(run) is not None
+    assert main([str(run)]) == 0
     assert "Validation accuracy at the start: 0.250." in plain((run / "report.html").read_text())
     assert "Never so far." in (run / "report.html").read_text()
 
@@ -333,16 +331,9 @@ def test_old_runs_without_prompts_inspection_and_memory_have_a_report(tmp_path: 
     (run / "memory.jsonl").unlink()
     metrics = [{k: v for k, v in line.items() if k != "ledger_sha256"} for line in lines_of(run / "metrics.jsonl")]
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics))
-    assert write_report(run) is not None
+    assert main([str(run)]) == 0
     html = (run / "report.html").read_text()
     assert "SFT updates have no digest (an older run)" in html and "But the prompts of RL are not recorded" in html
-
-
-def test_write_report_never_raises(tmp_path: Path, caplog):
-    assert write_report(tmp_path / "nothing") is None
-    (tmp_path / "config.yaml").write_text("a: [")
-    assert write_report(tmp_path) is None
-    assert len(caplog.records) == 2
 
 
 def test_what_is_no_run_is_said_in_one_line(tmp_path: Path, capsys):
@@ -386,7 +377,7 @@ def test_a_run_from_before_validations_had_a_file_has_both_ends(tmp_path: Path, 
     summary["seconds"]["rl"] += 1  # as some of them have it
     (run / "summary.json").write_text(json.dumps(summary))
     found = load(run)
-    assert found.validations() == [(0, 0.25), (5, 0.5)] and found.faults == []
+    assert found.validations == {0: 0.25, 5: 0.5} and found.faults == []
     assert "the validations have no file (an older run): accuracies and seconds at its end" in found.unproved[0]
 
 
@@ -394,16 +385,20 @@ def test_a_run_that_goes_on_from_before_validations_had_a_file_keeps_them_all(tm
     run = ExampleRun(tmp_path / "run", data).run(8)
     write_lines(run / "validation.jsonl", lines_of(run / "validation.jsonl")[-1:])
     found = load(run)
-    assert found.validations() == [(0, 0.25), (6, 0.375), (8, 0.5)] and found.faults == []
+    assert found.validations == {0: 0.25, 6: 0.375, 8: 0.5} and found.faults == []
 
 
-def test_the_words_of_a_mask_are_those_of_its_rule(tmp_path: Path, data: Path):
-    freeze = {"name": "strict", "share": 0.5, "history": 0.5}
+def test_the_words_of_a_mask_are_those_of_its_parts(tmp_path: Path, data: Path):
+    random = {"importance": {"name": "random", "seed": 0}}
+    mine = {"importance": {"name": "mine", "weight": 3}, "constraint": {"name": "hold", "_target_": "mine.Hold"}}
     for place, (mifo, said) in enumerate(
         (
-            ({}, "in the last one 47, those with an importance of at least 0.0003."),
-            ({"constraint": freeze | {"scope": "per_tensor"}}, "in the last one 47."),
-            ({"importance": {"name": "random", "seed": 0}}, "in the last one 47, drawn at random."),
+            (
+                {},
+                "in the last one 47, by importance: most changed by RL (at least 0.0003). The constraint: the top 0.5 of",
+            ),
+            (random, "in the last one 47, by importance: drawn at random (at least 0.0003)."),
+            (mine, "by importance: mine (weight=3) (at least 0.0003). The constraint: hold (_target_=mine.Hold)."),
         )
     ):
         run = ExampleRun(tmp_path / str(place), data, **mifo).run(12)
@@ -413,10 +408,7 @@ def test_the_words_of_a_mask_are_those_of_its_rule(tmp_path: Path, data: Path):
         if line.get("mask"):
             line["mask"] |= {"threshold": None, "num_frozen": 0}
     write_lines(run / "metrics.jsonl", lines)
-    config = yaml.safe_load((run / "config.yaml").read_text())
-    config["mifo"]["importance"] = {"name": "abs_change"}
-    (run / "config.yaml").write_text(yaml.safe_dump(config))
-    assert "in the last one 0. Largest change" in plain(render(load_all([run])))
+    assert "in the last one 0, by importance: mine (weight=3). The constraint" in plain(render(load_all([run])))
 
 
 def test_demonstrations_are_of_hard_prompts_only_where_rollouts_chose_them(tmp_path: Path, data: Path):
@@ -438,7 +430,7 @@ def test_numbers_that_are_not_finite_are_drawn_as_gaps(tmp_path: Path, data: Pat
     assert any(None in trace["y"] for trace in drawn)
 
 
-def test_where_sft_meets_rl_is_held_against_the_coordinates_that_are_not_frozen():
+def test_where_sft_meets_rl_is_held_against_the_coordinates_that_are_not_frozen(run: Path):
     columns = {"layer": ["0", "1"], "coordinates": [10, 10], "frozen": [6, 4], "rl_visible": [8, 6]}
     columns |= {"frozen_rl_visible": [6, 3], "sft_visible": [3, 5], "both_visible": [2, 4]}
     columns |= {name: [1.0, 1.0] for name in ("rl_norm", "sft_norm")} | {"previous": [0, 0]}
@@ -446,8 +438,8 @@ def test_where_sft_meets_rl_is_held_against_the_coordinates_that_are_not_frozen(
 
     def drawn(by_layer: dict[str, Any]) -> list[tuple[str, list[float]]]:
         lines = [{"interval": 1, "mask": {"by_layer": by_layer, "by_kind": kinds}}]
-        figures = mask_figures(SimpleNamespace(inspection=lines))  # type: ignore[arg-type]
-        return [(one["name"], one["y"]) for one in figures[-1]["data"]]
+        figures = mask_figures(replace(load(run), inspection=lines))
+        return [(one.name, list(one.y)) for one in figures[-1].plotly.data]
 
     # 6 of 8 of SFT's; of RL's 14 visible 9 are frozen, and 20 - 10 coordinates are not
     met = ("of what SFT changed, RL had changed", [0.75])
@@ -511,7 +503,8 @@ def test_plug_ins_that_differ_in_their_name_alone_are_other_methods_and_places_a
     for label, constraint in (("a-0", strict), ("a-1", strict), ("b-0", strict | {"name": "gradient"})):
         folder = ExampleRun(tmp_path / label, data, int(label[-1]), constraint=constraint).run(3)
         config = yaml.safe_load((folder / "config.yaml").read_text())
-        config |= {"name": label, "ray_kwargs": {"env_vars": {"TENSORBOARD_DIR": label, "WANDB_DIR": label}}}
+        places = {"env_vars": {"TENSORBOARD_DIR": label, "WANDB_DIR": label}}
+        config |= {"name": label, "ray_kwargs": {"ray_init": {"runtime_env": places}}}
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
         folders.append(folder)
     assert [(one.label, len(one.runs)) for one in group(load_all(folders))] == [("a", 2), ("b-0", 1)]
@@ -545,16 +538,12 @@ def test_what_is_not_written_whole_is_in_no_number(tmp_path: Path, data: Path):
 
 def test_a_curve_has_no_band_where_one_run_has_a_value(tmp_path: Path, data: Path):
     runs = [load(ExampleRun(tmp_path / f"r-{seed}", data, seed).run(steps)) for seed, steps in ((0, 3), (1, 5))]
-    found = curve(runs, "accuracy")
-    assert found.at == [1, 2, 3, 4, 5] and found.counts == [2, 2, 2, 1, 1]
-    assert [band is None for band in found.bands] == [False, False, False, True, True]
+    (one,) = group(runs)
+    found = curve(one, "accuracy")
+    assert found.index.tolist() == [1, 2, 3, 4, 5] and found["count"].tolist() == [2, 2, 2, 1, 1]
+    assert found["half"].isna().tolist() == [False, False, False, True, True]
     labels = [trace.get("name") for trace in figure_named(render(runs), "Rollout accuracy")["data"]]
     assert "r (n=1–2)" in labels
-
-
-def test_the_interval_of_a_mean_is_students():
-    assert mean_interval([1.0, 2.0, 3.0]) == (2.0, pytest.approx(4.3027 / 3**0.5, rel=1e-4))
-    assert mean_interval([7.0]) == (7.0, None)
 
 
 def test_settings_that_differ_from_the_papers_are_marked(html: str, data: Path):

@@ -16,7 +16,15 @@ ARMS = {
 
 
 def drawn(baseline="b", numbers=("accuracy",), questions=()):
-    return answers(make_table(ARMS, baseline, list(numbers), list(questions)))
+    return as_json(answers(make_table(ARMS, baseline, list(numbers), list(questions))))
+
+
+def as_json(figures):
+    return [
+        {"title": one.title, "note": one.note, "data": [trace.to_plotly_json() for trace in one.plotly.data]}
+        | {"layout": one.plotly.layout.to_plotly_json()}
+        for one in figures
+    ]
 
 
 def test_the_means_of_all_arms_in_percent_with_the_values_of_their_seeds():
@@ -67,7 +75,7 @@ def test_a_table_without_a_question_draws_nothing():
 
 def test_a_pair_with_the_same_difference_for_every_seed_has_no_bar():
     arms = {"a": {"accuracy": {0: 0.5, 1: 0.75}}, "b": {"accuracy": {0: 0.25, 1: 0.5}}}
-    _, differences = answers(make_table(arms, "b", ["accuracy"], []))
+    _, differences = as_json(answers(make_table(arms, "b", ["accuracy"], [])))
     assert [bar["x"] for bar in differences["data"]] == [[25.0], [25.0]]
     assert [bar["error_x"]["array"] for bar in differences["data"]] == [[None], [None]]
     assert differences["note"].endswith("What has no bar claims nothing.")

@@ -2,7 +2,7 @@
 
 import json
 
-from mifo_verl.tools.report.versions import SOURCES, record_versions, sources_sha256
+from mifo_verl.run.versions import SOURCES, record_versions, sources_sha256
 
 
 def package(folder, files):

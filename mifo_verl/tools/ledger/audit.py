@@ -2,31 +2,37 @@
 
 The record of an SFT update counts its demonstrations and tokens and holds the digest of its ledger lines, so a line
 that is missing, doubled or altered in any field shows. A digest is missing in runs older than it. The record of an RL
-step counts its rollouts and those that were correct, which its line of prompts must give.
+step counts its rollouts and those that were correct, which its line of prompts must give. A step writes its prompts
+just before its record, so a run that was killed between them has one line more than records.
+
+Of a summary the records do not give the whole run's seconds, the digest of the weights and, in a run from before
+validations had a file, both accuracies and the seconds of RL and SFT.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
-from mifo_verl.run.journal import lines_sha256
-from mifo_verl.tools.ledger.audit_end import end_faults
-from mifo_verl.tools.ledger.audit_lines import by_interval, line_faults
-from mifo_verl.tools.ledger.audit_prompts import pending_step, prompt_faults
-from mifo_verl.tools.ledger.read import RunFiles
-from mifo_verl.tools.ledger.shapes import Line
+from mifo_verl.run.journal import lines_sha256, totals
+from mifo_verl.tools.parts import part_of
+from mifo_verl.tools.records import Line
+from mifo_verl.tools.run_files import RunFiles
 
-_SUMS = ("response_tokens", "kept_tokens")
+_YOUNGER = {"ledger_sha256", "prompt_tokens"}
+"""Fields that no version wrote into its records before it wrote ``prompts.jsonl``."""
 
 
 def audit(run: RunFiles) -> list[str]:
-    """Every fault found, in words; empty where all files agree. Where a line cannot be used, that alone is found."""
+    """Every fault found, in words; empty if all files agree. If a line cannot be used, that alone is found."""
     if run.unreadable:
         return run.unreadable
-    return [*_gaps(run), *_against_updates(run), *line_faults(run), *prompt_faults(run), *end_faults(run)]
+    parts = (_gaps, _against_updates, _uses, _single_lines, _prompts, _validations, _summary)
+    return [fault for part in parts for fault in part(run)]
 
 
 def audit_hashes(run: RunFiles, hashes: dict[str, set[str]]) -> list[str]:
-    """Every line whose prompt or demonstration is not in the data set; none where lines were left out."""
+    """Every line whose prompt or demonstration is not in the data set; none if lines were left out."""
     faults: list[str] = []
     if run.unreadable:
         return faults
@@ -58,8 +64,7 @@ def unproved(run: RunFiles) -> list[str]:
             f"the run goes on from {run.origin['checkpoint']}: what came before step {run.origin['step'] + 1} is not "
             "in its records, and not verified"
         )
-    without_digest = sum("ledger_sha256" not in line for line in run.sft)
-    if without_digest:
+    if without_digest := sum("ledger_sha256" not in line for line in run.sft):
         counts = ", num_correct, num_rollouts" if run.prompts is None else ""
         found.append(
             f"{without_digest} SFT updates have no digest (an older run): of their lines, the source{counts}, the "
@@ -69,34 +74,21 @@ def unproved(run: RunFiles) -> list[str]:
         found.append("the prompts of RL are not recorded (no prompts.jsonl): its rollouts and accuracy are not proved")
     if run.summary is not None and not run.validation:
         found.append("the validations have no file (an older run): accuracies and seconds at its end are not proved")
-    if (interval := pending_interval(run)) is not None:
-        found.append(f"the SFT phase of interval {interval} is not written whole yet, and not verified")
-    if (step := pending_step(run)) is not None:
-        found.append(f"the RL record of step {step} is not written yet, and its prompts are not verified")
+    if run.pending_interval is not None:
+        found.append(f"the SFT phase of interval {run.pending_interval} is not written whole yet, and not verified")
+    if run.pending_step is not None:
+        found.append(f"the RL record of step {run.pending_step} is not written yet, and its prompts are not verified")
     return found
 
 
 def settled(run: RunFiles) -> RunFiles:
     """The run without the step and the phase that are not written whole yet."""
-    step, interval = pending_step(run), pending_interval(run)
     return replace(
         run,
-        ledger=[line for line in run.ledger if line["interval"] != interval],
-        sft=[line for line in run.sft if line["interval"] != interval],
-        prompts=None if run.prompts is None else [line for line in run.prompts if line["step"] != step],
+        ledger=[line for line in run.ledger if line["interval"] != run.pending_interval],
+        sft=[line for line in run.sft if line["interval"] != run.pending_interval],
+        prompts=run.prompts and [line for line in run.prompts if line["step"] != run.pending_step],
     )
-
-
-def pending_interval(run: RunFiles) -> int | None:
-    """The last phase of a run that goes on or was killed, where of its records and its lines one is not there yet.
-
-    RL in a later interval begins when both are written.
-    """
-    records, lines = ({line["interval"] for line in part} for part in (run.sft, run.ledger))
-    last = max(records | lines, default=None)
-    if run.summary is not None or last is None or last in records & lines:
-        return None
-    return None if any(line["interval"] > last for line in run.rl) else last
 
 
 def _gaps(run: RunFiles) -> Iterator[str]:
@@ -105,21 +97,20 @@ def _gaps(run: RunFiles) -> Iterator[str]:
     if steps != sorted(set(steps)):
         yield "metrics: the RL steps are not in order, or one is there twice"
     first = {"step": 0, "interval": 1} if run.origin is None else run.origin
-    missing = sorted(
-        set(range(first["step"] + 1, max(steps, default=0) + 1)) - set(steps) - {line["step"] for line in run.sft}
-    )
+    all_steps = range(first["step"] + 1, max(steps, default=0) + 1)
+    missing = sorted(set(all_steps) - set(steps) - {line["step"] for line in run.sft})
     from_data_set = any(line["num_rollouts"] is None for line in run.ledger)  # such a step may find no demonstration
     if missing and not from_data_set:
         yield f"metrics: no record of step {', '.join(map(str, missing))}"
-    phases = by_interval(run.sft)
-    last = max([line["interval"] - 1 for line in run.rl] + list(phases), default=0)
+    last = max([*(line["interval"] - 1 for line in run.rl), *run.updates], default=0)
     for interval in range(first["interval"], last + 1):
-        updates = [line["update"] for line in phases.get(interval, [])]
-        if interval == pending_interval(run):
+        phase = run.updates.get(interval, [])
+        updates = [line["update"] for line in phase]
+        if interval == run.pending_interval:
             continue
         if not updates:
             yield f"metrics: no SFT update of interval {interval}"
-        elif updates != list(range(1, len(updates) + 1)) or "accuracy_before" not in phases[interval][-1]:
+        elif updates != list(range(1, len(updates) + 1)) or "accuracy_before" not in phase[-1]:
             yield f"metrics: the SFT updates of interval {interval} are not complete and in order"
     if (order := [line["interval"] for line in run.ledger]) != sorted(order):
         yield "ledger: the lines are not in the order of the intervals"
@@ -127,9 +118,8 @@ def _gaps(run: RunFiles) -> Iterator[str]:
 
 def _against_updates(run: RunFiles) -> Iterator[str]:
     """The lines of each interval, cut as its updates were, must give the updates' counts, sums and digests."""
-    lines, phases = by_interval(run.ledger), by_interval(run.sft)
-    for interval in sorted({*lines, *phases} - ({pending_interval(run)})):
-        own, updates = lines.get(interval, []), phases.get(interval, [])
+    for interval in sorted({*run.uses, *run.updates} - {run.pending_interval}):
+        own, updates = run.uses.get(interval, []), run.updates.get(interval, [])
         counted = sum(update["demonstrations"] for update in updates)
         if len(own) != counted:
             yield f"interval {interval}: {len(own)} lines in the ledger, {counted} demonstrations in metrics"
@@ -142,7 +132,7 @@ def _against_updates(run: RunFiles) -> Iterator[str]:
 
 
 def _update(update: Line, lines: list[Line], where: str) -> Iterator[str]:
-    for name in _SUMS:
+    for name in ("response_tokens", "kept_tokens"):
         total = sum(line[name] for line in lines)
         if total != update[name]:
             yield f"{where}: {name} add up to {total} in the ledger, {update[name]} in metrics"
@@ -150,3 +140,121 @@ def _update(update: Line, lines: list[Line], where: str) -> Iterator[str]:
         yield f"{where}: a ledger line has another step than {update['step']}"
     if "ledger_sha256" in update and lines_sha256(lines) != update["ledger_sha256"]:
         yield f"{where}: the digest of its {len(lines)} ledger lines is not that of metrics"
+
+
+def _uses(run: RunFiles) -> Iterator[str]:
+    """In a phase, every prompt is used once a pass."""
+    passes = run.config["mifo"]["sft"]["passes"]
+    for interval, lines in run.uses.items():
+        for prompt_id, uses in Counter(line["prompt_id"] for line in lines).items():
+            if uses != passes:
+                yield f"interval {interval}: prompt {prompt_id} is used {uses} times in {passes} passes"
+
+
+def _single_lines(run: RunFiles) -> Iterator[str]:
+    """What the settings say of a single line: the tokens kept, and the accuracy that made a prompt hard."""
+    selector, gate = part_of(run.config, "token_selector"), part_of(run.config, "gate")
+    n = run.config["actor_rollout_ref"]["rollout"]["n"]
+    for number, line in enumerate(run.ledger, start=1):
+        tokens, kept, correct, rollouts = (
+            line[name] for name in ("response_tokens", "kept_tokens", "num_correct", "num_rollouts")
+        )
+        wanted = None if selector is None else selector.kept_tokens(tokens)
+        if kept > tokens or (wanted is not None and kept != wanted):
+            yield f"ledger line {number}: {kept} of {tokens} tokens kept, not {tokens if wanted is None else wanted}"
+        if rollouts is None or correct is None:
+            if rollouts is not correct:
+                yield f"ledger line {number}: one of num_correct and num_rollouts is null"
+        elif rollouts != n or not 0 <= correct <= n:
+            yield f"ledger line {number}: {correct} of {rollouts} rollouts, and N is {n}"
+        elif gate is not None and not gate.accepts(correct, rollouts):
+            yield f"ledger line {number}: {correct} of {rollouts} correct is not hard"
+
+
+def _prompts(run: RunFiles) -> Iterator[str]:
+    """One line for every RL step, and none that is altered; the ledger's counts are of the newest rollouts."""
+    if run.prompts is None:
+        if any(_YOUNGER & line.keys() for line in run.rl + run.sft):
+            yield f"prompts.jsonl is missing, and there are {len(run.rl)} RL steps in metrics"
+        return
+    records = {line["step"]: line for line in run.rl}
+    by_step: dict[int, list[Line]] = {step: [] for step in records}
+    for line in run.prompts:
+        by_step.setdefault(line["step"], []).append(line)
+    for step, lines in sorted(by_step.items()):
+        where = f"prompts of step {step}"
+        if len(lines) != 1:
+            yield f"{where}: {len(lines)} lines, and every RL step has one"
+        elif step in records:
+            yield from _against_record(where, lines[0], records[step])
+        elif step != run.pending_step:
+            yield f"{where}: metrics has no such RL step"
+    yield from _newest(run, run.prompts)
+
+
+def _against_record(where: str, line: Line, record: Line) -> Iterator[str]:
+    """Both come from the same counts; what DAPO filters is among them, the surplus of its refill is not."""
+    correct, rollouts = (sum(prompt[place] for prompt in line["prompts"]) for place in (1, 2))
+    accuracy = correct / rollouts if rollouts else None
+    for name, value in (("interval", line["interval"]), ("rollouts", rollouts), ("accuracy", accuracy)):
+        if record[name] != value:
+            yield f"{where}: {name} is {value} by prompts.jsonl, {record[name]} in metrics"
+
+
+def _newest(run: RunFiles, prompts: list[Line]) -> Iterator[str]:
+    """The newest whole rollouts of a prompt, up to its use, must be those that the ledger names."""
+    whole = run.config["actor_rollout_ref"]["rollout"]["n"]
+    newest: dict[str, list[int]] = {prompt[0]: prompt[1:] for prompt in (run.origin or {"prompts": []})["prompts"]}
+    steps = iter(sorted(prompts, key=lambda line: line["step"]))
+    ahead = next(steps, None)
+    for number, line in sorted(enumerate(run.ledger, start=1), key=lambda pair: pair[1]["step"]):
+        while ahead is not None and ahead["step"] <= line["step"]:
+            newest.update((prompt[0], prompt[1:]) for prompt in ahead["prompts"] if prompt[2] >= whole)
+            ahead = next(steps, None)
+        counts = [line["num_correct"], line["num_rollouts"]]
+        if counts[1] is not None and newest.get(line["prompt_id"]) != counts:
+            yield f"ledger line {number}: {counts} are not the newest rollouts of {line['prompt_id']} in prompts.jsonl"
+
+
+def _validations(run: RunFiles) -> Iterator[str]:
+    """One line a step, and what an RL record holds of its step's validation is the same."""
+    steps = [line["step"] for line in run.validation]
+    if steps != sorted(set(steps)):
+        yield "validation: the steps are not in order, or one is there twice"
+    own = {line["step"]: line["accuracy"] for line in run.validation}
+    oldest = min(own, default=None)
+    for line in run.rl:
+        step, recorded = line["step"], line.get("validation")
+        is_older = oldest is None or step < oldest  # than the file, in a run that went on with this version
+        is_pending = step not in own and run.summary is None and line is run.rl[-1]
+        if recorded not in (None, own.get(step)) and not is_older and not is_pending:
+            yield f"validation of step {step}: {own.get(step)} in validation.jsonl, {recorded} in metrics"
+
+
+def _summary(run: RunFiles) -> Iterator[str]:
+    """Accuracies are those of the first and the last validation; older versions have fewer fields in a row."""
+    if (summary := run.summary) is None:
+        return
+    ends = [("accuracy_start", line) for line in run.validation if line["step"] == 0]
+    for name, line in [*ends, *(("accuracy_end", line) for line in run.validation[-1:])]:
+        if summary.get(name) != line["accuracy"]:
+            said = f"the validation of step {line['step']} says {line['accuracy']}"
+            yield f"summary: {name} is {summary.get(name)}, and {said}"
+    wanted = totals(run.rl + run.sft, run.ledger)
+    phases, seconds = wanted.pop("sft_phases"), wanted.pop("seconds")
+    yield from _different("summary", summary, wanted)
+    if run.validation:  # some runs older than that file have counted seconds twice
+        yield from _different("summary, seconds", summary["seconds"], seconds)
+    rows = summary["sft_phases"]
+    if [row["interval"] for row in rows] != [phase["interval"] for phase in phases]:
+        yield f"summary: the {len(rows)} sft_phases are not the {len(phases)} of the records"
+        return
+    for row, phase in zip(rows, phases, strict=True):
+        known = {name: value for name, value in phase.items() if name in row}
+        yield from _different(f"summary, interval {row['interval']}", row, known)
+
+
+def _different(where: str, found: dict[str, Any], wanted: dict[str, Any]) -> Iterator[str]:
+    for name, value in wanted.items():
+        if found.get(name) != value:
+            yield f"{where}: {name} is {found.get(name)}, and the records say {value}"

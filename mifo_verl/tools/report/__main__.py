@@ -1,27 +1,27 @@
-"""``python -m mifo_verl.tools.report <run> [<run> ...] [out=<file>]``: one self-contained HTML file about these runs."""
+"""One self-contained HTML file about runs: ``mifo report <run> [<run> ...] [out=<file>]``."""
 
 import sys
 import time
 from pathlib import Path
 
-from mifo_verl.tools.command_line import require_writable
-from mifo_verl.tools.report.write import REPORT, write
+from mifo_verl.tools.command_line import pairs, require_writable
 
-USAGE = """usage: python -m mifo_verl.tools.report <run> [<run> ...] [out=<file>]
+USAGE = """usage: mifo report <run> [<run> ...] [out=<file>]
   one self-contained HTML file; by default report.html in the folder of the run, or here for several runs"""
+REPORT = "report.html"
 
 
 def main(arguments: list[str]) -> int:
     """Write the report; returns the exit code."""
-    outs = [argument.removeprefix("out=") for argument in arguments if argument.startswith("out=")]
-    folders = [Path(argument) for argument in arguments if not argument.startswith(("out=", "-"))]
-    if not folders or len(outs) > 1 or len(folders) + len(outs) != len(arguments):
-        asked = {"-h", "--help"} & set(arguments)
+    folders = [Path(argument) for argument in arguments if "=" not in argument]
+    asked = bool({"-h", "--help"} & set(arguments))
+    if asked or not folders:
         print(USAGE, file=sys.stdout if asked else sys.stderr)
         return 0 if asked else 2
-    out = Path(outs[0]) if outs else (folders[0] / REPORT if len(folders) == 1 else Path(REPORT))
     started = time.perf_counter()
     try:
+        given = pairs([argument for argument in arguments if "=" in argument], ("out",)).get("out")
+        out = Path(given) if given else (folders[0] / REPORT if len(folders) == 1 else Path(REPORT))
         require_writable("out", out, makes_folders=True)
         write(folders, out)
     except (ValueError, OSError) as error:
@@ -30,6 +30,18 @@ def main(arguments: list[str]) -> int:
     size = out.stat().st_size / 2**20
     print(f"{out}: {size:.1f} MB in {time.perf_counter() - started:.1f} s")
     return 0
+
+
+def write(folders: list[Path], out: Path) -> None:
+    """One file about these runs. Raises ValueError if a folder holds no run."""
+    from mifo_verl.tools.report.page import render
+    from mifo_verl.tools.report.run import load_all
+
+    html = render(load_all(folders))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = out.with_suffix(".part")
+    part.write_text(html)
+    part.replace(out)  # a browser never sees half of it
 
 
 if __name__ == "__main__":

@@ -1,51 +1,235 @@
-"""What every figure is made of: plain Plotly figures with titled axes, lines, dots and marks."""
+"""The figures of how runs went: phases, accuracy, buffer, what each phase cost the other, seconds, memory, losses."""
 
+from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+import plotly.express as px
+import plotly.graph_objects as go
+
+from mifo_verl.probes.coupling import KL
+from mifo_verl.tools.parts import part_of
+from mifo_verl.tools.report.groups import Group, curve, probe_curve
 from mifo_verl.tools.report.run import Run
 
 RL_BLUE, SFT_ORANGE, GREY, INK = "#2563eb", "#ea580c", "#cbd5e1", "#334155"
-
-Figure = dict[str, Any]
-"""``title``, ``note`` (what is to be seen, in words), ``data`` and ``layout`` of Plotly, ``wide``."""
-
-
-def figure(title: str, note: str, data: list[Any], x: str, y: str, wide: bool = False, **layout: Any) -> Figure:
-    """A figure with titled axes; ``layout`` goes over the page's own."""
-    axes = {"xaxis": {"title": {"text": x}} | layout.pop("xaxis", {})}
-    axes["yaxis"] = {"title": {"text": y}} | layout.pop("yaxis", {})
-    return {"title": title, "note": note, "data": data, "layout": axes | layout, "wide": wide}
+px.defaults.template = "none"  # the page has its own look
+PHASE_COLORS = {"rl": RL_BLUE, "sft": SFT_ORANGE}
+_STAGE_COLORS = ("#1e3a8a", "#2563eb", "#60a5fa", "#94a3b8", "#0f766e", "#5eead4", "#7c3aed", "#c4b5fd", "#475569")
 
 
-def whole_numbers(x: list[int]) -> dict[str, Any]:
-    """An axis of intervals without fractions between them."""
-    return {"dtick": 1} if len(set(x)) < 12 else {}
+@dataclass(frozen=True)
+class Figure:
+    """A Plotly figure as a card of the page; ``note`` says in words what is to be seen."""
+
+    title: str
+    note: str
+    plotly: go.Figure
+    wide: bool = False
 
 
-def stroke(name: str, x: list[Any], y: list[Any], color: str, dash: str = "solid") -> dict[str, Any]:
-    style = {"color": color, "dash": dash, "width": 2}
-    return {"type": "scatter", "mode": "lines", "name": name, "x": x, "y": y, "line": style}
+def card(title: str, note: str, figure: go.Figure, x: str, y: str, wide: bool = False, **layout: Any) -> Figure:
+    """A figure with titled axes; ``layout`` goes over the page's own, which has the fonts and the margins."""
+    figure.layout.template, figure.layout.margin = None, None
+    figure.update_layout({"legend_title_text": "", "xaxis_title": x, "yaxis_title": y} | layout)
+    return Figure(title, note, figure, wide)
 
 
-def dots(name: str, x: list[int], y: list[float], color: str, symbol: str) -> dict[str, Any]:
-    marker = {"color": color, "symbol": symbol, "size": 10, "line": {"width": 2, "color": color}}
-    return {"type": "scatter", "mode": "markers", "name": name, "x": x, "y": y, "marker": marker}
-
-
-def xy(points: list[tuple[int, float]]) -> dict[str, list[Any]]:
-    return {"x": [x for x, _ in points], "y": [y for _, y in points]}
-
-
-def sft_marks(run: Run | None) -> list[dict[str, Any]]:
-    """A vertical line at the step of every SFT phase."""
-    return [] if run is None else [vertical(phase[0]["step"], SFT_ORANGE + "99") for phase in run.phases()]
+def lines(data: pd.DataFrame, x: str, y: Any, colors: dict[str, str], **look: Any) -> go.Figure:
+    """Lines of the columns ``y``, named as they are."""
+    return px.line(data, x=x, y=y, color_discrete_map=colors, render_mode="svg", **look)
 
 
 def vertical(x: float, color: str) -> dict[str, Any]:
+    """A vertical line, for the ``shapes`` of a layout."""
     line = {"color": color, "width": 1.5}
     return {"type": "line", "xref": "x", "yref": "paper", "x0": x, "x1": x, "y0": 0, "y1": 1, "line": line}
 
 
-def mark_legend() -> dict[str, Any]:
-    """An entry of the legend for the marks, which Plotly lists none for."""
-    return stroke("SFT phase", [None], [None], SFT_ORANGE)
+def whole_numbers(x: Any) -> dict[str, Any]:
+    """An axis of intervals without fractions between them."""
+    return {"xaxis_dtick": 1} if len(set(x)) < 12 else {}
+
+
+def timeline(run: Run) -> Figure:
+    """RL, SFT and what is beside them, by the seconds of the records."""
+    blocks = pd.Categorical(run.seconds["block"], ["RL", "SFT", "beside"])
+    table = run.seconds.assign(block=blocks).groupby(["step", "block"], observed=True)["seconds"].sum().reset_index()
+    table = table[table["seconds"] > 0]
+    table["start"] = table["seconds"].cumsum() - table["seconds"]
+    colors = {"RL": RL_BLUE, "SFT": SFT_ORANGE, "beside": GREY}
+    figure = px.bar(
+        table, x="seconds", base="start", y=[""] * len(table), color="block", orientation="h",
+        color_discrete_map=colors, custom_data=["step"],
+    )  # fmt: skip
+    figure.update_traces(hovertemplate="step %{customdata[0]}: %{x:.2f} s", marker_line_width=0)
+    figure.for_each_trace(lambda bar: bar.update(marker_line={"width": 1.5, "color": SFT_ORANGE}), {"name": "SFT"})
+    axes = {"yaxis": {"showticklabels": False, "showgrid": False}, "xaxis_range": [0, table["seconds"].sum()]}
+    note = "Every step in turn. Beside the phases: probes, validation, weight sync, checkpoints."
+    return card("Phases", note, figure, "seconds", "", wide=True, barmode="overlay", height=190, **axes)
+
+
+def accuracy(run: Run) -> Figure:
+    """Accuracy of the rollouts, reward and validation by step, the SFT phases marked."""
+    table = pd.DataFrame([(line["step"], line["accuracy"], line["reward"]) for line in run.rl])
+    table = table.set_axis(["step", "rollout accuracy", "reward"][: len(table.columns)], axis=1)
+    note = "Orange lines: an SFT phase follows the RL of this step."
+    if is_same := len(table) == 0 or bool((table["rollout accuracy"] == table["reward"]).all()):
+        note += " The mean reward is the accuracy here: a reward is 1 or 0."
+    shown = ["rollout accuracy"] if is_same else ["rollout accuracy", "reward"]
+    colors = {"rollout accuracy": RL_BLUE, "reward": "#93c5fd"}
+    figure = lines(table, "step", shown, colors) if len(table) else go.Figure()
+    if points := run.validations:
+        figure.add_scatter(
+            name="validation", x=list(points), y=list(points.values()), mode="lines+markers", line_color=INK
+        )
+    figure.add_scatter(name="SFT phase", x=[None], y=[None], mode="lines", line_color=SFT_ORANGE)
+    return card("Accuracy and reward", note, figure, "step", "share correct", shapes=_sft_marks(run))
+
+
+def buffer(run: Run) -> Figure:
+    """How the buffer fills, and the size at which it is full."""
+    phases = set(run.sft_steps)
+    rows = [
+        (line["step"], line["buffer_size"], "SFT follows" if line["step"] in phases else "RL goes on")
+        for line in run.rl
+    ]
+    table = pd.DataFrame(rows, columns=["step", "size", "then"])
+    colors = {"RL goes on": "#93c5fd", "SFT follows": SFT_ORANGE}
+    figure = px.bar(table, x="step", y="size", color="then", color_discrete_map=colors)
+    if (limit := getattr(part_of(run.config, "schedule"), "buffer_limit", None)) and rows:
+        ends = [rows[0][0] - 0.5, rows[-1][0] + 0.5]
+        dashed = {"color": INK, "dash": "dash"}
+        figure.add_scatter(name=f"S = {limit}", x=ends, y=[limit, limit], mode="lines", line=dashed)
+    note = "After the RL of each step; SFT trains on it and empties it."
+    return card("Buffer", note, figure, "step", "hard prompts", barmode="overlay")
+
+
+def coupling(run: Run) -> list[Figure]:
+    """Every probed quantity just before and just after a phase: what one objective costs the other."""
+    made = []
+    for (kind, name), rows in run.probes.groupby(["phase", "name"], sort=False):
+        phase, color, words = kind.upper(), PHASE_COLORS[kind], name.replace("_", " ")
+        x = [value for at in rows["interval"] for value in (at, at, None)]
+        y = [value for pair in zip(rows["before"], rows["after"], strict=True) for value in (*pair, None)]
+        figure = go.Figure(go.Scatter(x=x, y=y, mode="lines", line_color=color, showlegend=False, hoverinfo="skip"))
+        for side, symbol in (("before", "circle-open"), ("after", "circle")):
+            marker = {"color": color, "symbol": symbol, "size": 10, "line": {"width": 2, "color": color}}
+            figure.add_scatter(name=f"{side} {phase}", x=rows["interval"], y=rows[side], mode="markers", marker=marker)
+        note = f"One pair an interval, measured just before and just after its {phase} phase."
+        axes = whole_numbers(rows["interval"])
+        made.append(card(f"{words.capitalize()} around {phase}", note, figure, "interval", words, **axes))
+    return made
+
+
+def shift(run: Run) -> Figure | None:
+    """How far every SFT phase moved the policy on the rollouts made before it."""
+    rows = [(line["interval"], line[KL]) for line in run.sft if line.get(KL) is not None]
+    if not rows:
+        return None
+    table = pd.DataFrame(rows, columns=["interval", "KL"])
+    figure = lines(table, "interval", ["KL"], {"KL": SFT_ORANGE}, markers=True)
+    note = "KL(after‖before) of the next token, mean over the policy's own answers from before the phase."
+    axes = whole_numbers(table["interval"])
+    return card("How far SFT moved the policy", note, figure, "interval", "nats", showlegend=False, **axes)
+
+
+def stages(run: Run) -> Figure:
+    """Seconds by stage of every step, stacked, the SFT phase among them."""
+    table = run.seconds.groupby(["stage", "step"], sort=False)["seconds"].sum().reset_index()
+    sums = table.groupby("stage")["seconds"].sum().sort_values(ascending=False)
+    names = {stage: f"{stage.replace('_', ' ')} {total:,.1f} s" for stage, total in sums.items()}
+    colors = {names[stage]: _STAGE_COLORS[place % len(_STAGE_COLORS)] for place, stage in enumerate(names)}
+    if "sft" in names:
+        colors[names["sft"]] = SFT_ORANGE
+    table["name"] = table["stage"].map(names)
+    order = {"name": list(names.values())}
+    figure = px.bar(table, x="step", y="seconds", color="name", color_discrete_map=colors, category_orders=order)
+    note = "The legend gives each stage's sum over the run."
+    return card("Seconds by stage", note, figure, "step", "seconds", wide=True, bargap=0.1, height=400)
+
+
+def memory(run: Run) -> Figure | None:
+    """Memory of the first rank's device and of its host by step; None if the run recorded none."""
+    labels = {
+        "device_allocated": "device, peak allocated",
+        "device_reserved": "device, peak reserved",
+        "host_used": "host",
+    }
+    table = pd.DataFrame(run.memory).rename(columns=labels)
+    known = [name for name in labels.values() if name in table and table[name].notna().any()]
+    if not known:
+        return None
+    figure = lines(table, "step", known, {})
+    note = "What verl measures after an actor update."
+    return card("Memory", note, figure, "step", "GiB", yaxis_rangemode="tozero")
+
+
+def losses(run: Run) -> list[Figure]:
+    """Loss and gradient norm of the SFT updates."""
+    names = ["interval", "update", "loss", "grad_norm"]
+    table = pd.DataFrame(run.sft, columns=names).assign(place=range(1, len(run.sft) + 1))
+    starts = table["place"][table["update"] == 1].tolist()
+    shapes = [vertical(start - 0.5, GREY) for start in starts[1:]]
+    made = []
+    for name, title, y in (("loss", "SFT loss", "loss"), ("grad_norm", "SFT gradient norm", "norm after the mask")):
+        figure = px.line(table, x="place", y=name, markers=True, hover_data=["interval", "update"], render_mode="svg")
+        figure.update_traces(line_color=SFT_ORANGE)
+        made.append(card(title, "Grey lines: a new interval.", figure, "SFT update", y, shapes=shapes))
+    return made if run.sft else []
+
+
+def mixing(run: Run) -> Figure | None:
+    """The weights of the losses of an update by step; None if the run mixed none."""
+    rows = [{"step": line["step"]} | line["mix"] for line in run.rl if isinstance(line.get("mix"), dict)]
+    table = pd.DataFrame(rows)
+    names = [name for name in table.columns if name != "step" and pd.api.types.is_numeric_dtype(table[name])]
+    if not names:
+        return None
+    note = "RL and SFT in the same update."
+    return card("Weights of the losses", note, lines(table, "step", names, PHASE_COLORS), "step", "weight")
+
+
+def curves(groups: list[Group], name: str, title: str, note: str, y: str) -> Figure | None:
+    """One number of the RL records by step: the mean of every group with its band, SFT phases marked for one run."""
+    figure = _with_bands([(group, curve(group, name)) for group in groups])
+    alone = groups[0].runs[0] if len(groups) == 1 and len(groups[0].runs) == 1 else None
+    marks: dict[str, Any] = {"showlegend": alone is None, "shapes": _sft_marks(alone) if alone else []}
+    return card(title, note, figure, "step", y, **marks) if figure.data else None
+
+
+def coupling_curves(groups: list[Group]) -> list[Figure]:
+    """What a phase changed of every probed quantity, by interval, for every group."""
+    probes = pd.concat([run.probes for group in groups for run in group.runs])
+    made = []
+    for phase, name in probes[["phase", "name"]].drop_duplicates().itertuples(index=False):
+        figure = _with_bands([(group, probe_curve(group, phase, name)) for group in groups])
+        note = f"After {phase.upper()} minus before it, by interval."
+        title = f"{phase.upper()}'s change of {name.replace('_', ' ')}"
+        made.append(card(title, note, figure, "interval", "change", showlegend=True))
+    return made
+
+
+def _with_bands(drawn: list[tuple[Group, pd.DataFrame]]) -> go.Figure:
+    """Every group's mean, over its band if it has one; a group without a value is left out."""
+    figure = go.Figure()
+    for group, table in drawn:
+        if table.empty:
+            continue
+        band = table.dropna()
+        if not band.empty:
+            low, high = band["mean"] - band["half"], band["mean"] + band["half"]
+            x, y = [*band.index, *band.index[::-1]], [*high, *low[::-1]]
+            look: dict[str, Any] = {"fill": "toself", "fillcolor": group.color + "26", "line_width": 0}
+            figure.add_scatter(x=x, y=y, mode="lines", hoverinfo="skip", showlegend=False, **look)
+        few, most = table["count"].min(), table["count"].max()
+        number = f" (n={few if few == most else f'{few}–{most}'})" if len(group.runs) > 1 else ""
+        line = {"color": group.color, "dash": group.dash, "width": 2}
+        mode = "lines" if len(table) > 2 else "lines+markers"
+        figure.add_scatter(name=group.label + number, x=table.index, y=table["mean"], mode=mode, line=line)
+    return figure
+
+
+def _sft_marks(run: Run) -> list[dict[str, Any]]:
+    """A vertical line at the step of every SFT phase."""
+    return [vertical(step, SFT_ORANGE + "99") for step in run.sft_steps]

@@ -1,18 +1,19 @@
-"""Runs of the same method: those whose configs differ in nothing but the seed and the places of files."""
+"""Runs of the same method, the seeds of which are compared: their curves and their means."""
 
 import json
 import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from mifo_verl.probes.coupling import mean_of
-from mifo_verl.tools.report.bands import mean_interval
-from mifo_verl.tools.report.run import Run, changes
+import pandas as pd
+from scipy.stats import t as student
 
-_PLACES = ("run_dir", "experiment_name", "default_local_dir", "TENSORBOARD_DIR", "WANDB_DIR")
-_RESUMED = ("resume_mode", "resume_from_path")
-_NOT_THE_METHOD = ("seed", "data_loader_seed", *_PLACES, *_RESUMED)
+from mifo_verl.tools.report.run import Run, distinct
+from mifo_verl.tools.statistics import LEVEL
+from mifo_verl.tools.sweep.identity import settings_of
+
 _DASHES = ("solid", "dash", "dot", "dashdot")
 _COLORS = ("#2563eb", "#ea580c", "#059669", "#9333ea", "#b45309", "#0891b2", "#be123c", "#4d7c0f", "#6b7280", "#c026d3")
 
@@ -33,68 +34,42 @@ class Group:
 
 
 def group(runs: list[Run]) -> list[Group]:
-    """The groups, in the order of their first runs. A seed that is there again is no other seed: it begins a group."""
+    """The groups, in the order of their first runs: configs that differ in seeds and places of files alone.
+
+    A seed that is there again is no other seed: it begins a group.
+    """
     found: dict[tuple[str, int], list[Run]] = {}
     seen: Counter[tuple[str, Any]] = Counter()
     for run in runs:
-        method = _method({key: value for key, value in run.config.items() if key != "name"})
-        key = json.dumps(method, sort_keys=True, default=str)
+        settings = {key: value for key, value in settings_of(run.config).items() if not key.endswith("seed")}
+        key = json.dumps(settings, sort_keys=True, default=str)
         seed = key, run.config.get("seed")
         found.setdefault((key, seen[seed]), []).append(run)
         seen[seed] += 1
-    labels = [_label(own) for own in found.values()]
-    labels = [label if labels.count(label) == 1 else f"{label} ({place + 1})" for place, label in enumerate(labels)]
+    labels = distinct([_label(own) for own in found.values()])
     return [
         Group(label, _COLORS[place % len(_COLORS)], _DASHES[place // len(_COLORS) % len(_DASHES)], own)
         for place, (label, own) in enumerate(zip(labels, found.values(), strict=True))
     ]
 
 
-@dataclass(frozen=True)
-class Curve:
-    """The mean over the runs that have a value at a step or interval, its 95 % interval, and how many they are."""
-
-    at: list[int]
-    means: list[float]
-    bands: list[tuple[float, float] | None]
-    counts: list[int]
+def curve(group: Group, name: str) -> pd.DataFrame:
+    """One number of the RL records, or the validation accuracy, by step: mean, half of its interval, count."""
+    return _over_runs(pd.Series(run.signal(name), dtype=float) for run in group.runs)
 
 
-def curve(runs: list[Run], name: str) -> Curve:
-    """One number of the RL records by step, or the validation accuracy."""
-    values: dict[int, list[float]] = {}
-    for run in runs:
-        recorded = ((line["step"], mean_of(line.get(name))) for line in run.rl)
-        for step, value in run.validations() if name == "validation" else recorded:
-            if value is not None:
-                values.setdefault(step, []).append(value)
-    return _banded(values)
+def probe_curve(group: Group, phase: str, name: str) -> pd.DataFrame:
+    """What a phase changed of a probed quantity, by interval: mean, half of its interval, count."""
+    chosen = (run.probes[(run.probes["phase"] == phase) & (run.probes["name"] == name)] for run in group.runs)
+    return _over_runs(probes.set_index("interval")["change"] for probes in chosen)
 
 
-def probe_curve(runs: list[Run], phase: str, name: str) -> Curve:
-    """What a phase changed of a probed quantity, by interval."""
-    values: dict[int, list[float]] = {}
-    for run in runs:
-        for interval, changed in changes(run, phase, name):
-            values.setdefault(interval, []).append(changed)
-    return _banded(values)
-
-
-def _banded(values: dict[int, list[float]]) -> Curve:
-    steps = sorted(values)
-    means, bands = [], []
-    for step in steps:
-        mean, half = mean_interval(values[step])
-        means.append(mean)
-        bands.append(None if half is None else (mean - half, mean + half))
-    return Curve(steps, means, bands, [len(values[step]) for step in steps])
+def _over_runs(values: Iterable[pd.Series]) -> pd.DataFrame:
+    """Student's t interval over the runs that have a value there; ``half`` is NaN for a single one."""
+    found = pd.concat(list(values)).groupby(level=0).agg(["mean", "std", "count"])
+    half = student.ppf((1 + LEVEL) / 2, found["count"] - 1) * found["std"] / found["count"] ** 0.5
+    return found.assign(half=half)[["mean", "half", "count"]]
 
 
 def _label(runs: list[Run]) -> str:
     return re.sub(r"[-_.](seed)?[-_=]?\d+$", "", runs[0].label) if len(runs) > 1 else runs[0].label
-
-
-def _method(node: Any) -> Any:
-    if isinstance(node, dict):
-        return {key: _method(value) for key, value in node.items() if key not in _NOT_THE_METHOD}
-    return node

@@ -7,29 +7,34 @@ browser since 2023).
 import base64
 import gzip
 import json
-from collections.abc import Mapping, Sequence
-from functools import cache
-from html import escape
+from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from mifo_verl.run.journal import only_finite
-from mifo_verl.tools.report import figures_cost as cost
-from mifo_verl.tools.report import figures_run as how
-from mifo_verl.tools.report import tables
+from mifo_verl.probes.coupling import change, coupling, mean_of
+from mifo_verl.run.flat import flat
+from mifo_verl.run.journal import CONFIG, only_finite
+from mifo_verl.tools.parts import described
+from mifo_verl.tools.report import figures as how
 from mifo_verl.tools.report.figures import RL_BLUE, Figure
-from mifo_verl.tools.report.figures_curves import coupling_curves, curves
-from mifo_verl.tools.report.figures_mask import mask_figures
-from mifo_verl.tools.report.figures_tokens import examples, token_figures
+from mifo_verl.tools.report.figures_inspected import mask_figures, token_figures
 from mifo_verl.tools.report.groups import Group, group
-from mifo_verl.tools.report.numbers import numbers
+from mifo_verl.tools.report.numbers import Number, numbers
 from mifo_verl.tools.report.run import Run
-from mifo_verl.tools.report.words import shown, words
+from mifo_verl.tools.run_files import lookup
+from mifo_verl.tools.statistics import t_interval
 
 _HERE = Path(__file__).parent
 _DETAILED = 6
 """Runs of a comparison that get figures of their own; the rest is in the overlaid curves and the table."""
+_MOST_EXAMPLES = 4
 _SIGNALS = (
     ("accuracy", "Rollout accuracy", "", "share correct"),
     ("reward", "Reward", "", "mean reward"),
@@ -39,30 +44,64 @@ _SIGNALS = (
     ("kl_to_start", "KL to the interval's start", "On the rollouts, mean over tokens.", "nats"),
     ("response_length", "Response length", "", "tokens"),
     ("grad_norm", "RL gradient norm", "Before the clip.", "norm"),
+    ("prefix_tokens", "Tokens given", "Tokens of demonstrations that rollouts began with.", "tokens"),
+    (
+        "members",
+        "Members from demonstrations",
+        "Whole demonstrations beside the rollouts of their question.",
+        "members",
+    ),
 )
+_COUPLING = (
+    ("rl_raised_cross_entropy", "RL: CE of demon\u00adstrations", "+.4f"),
+    ("sft_raised_cross_entropy", "SFT: CE of demon\u00adstrations", "+.4f"),
+    ("sft_lost_accuracy", "SFT: accuracy lost, held out", "+.3f"),
+    ("sft_lost_solved", "lost, solved", "+.3f"),
+    ("sft_gained_hard", "gained, hard", "+.3f"),
+    ("lost_solved_per_gained_hard", "lost per gained", "+.2f"),
+    ("kl_to_before", "KL(after‖before)", ".4f"),
+    ("sft_raised_entropy", "entropy", "+.4f"),
+    ("sft_raised_margin", "reward margin", "+.4f"),
+)
+_COMPARED = (
+    ("accuracy at the end", "accuracy_end", ".3f"),
+    ("at the start", "accuracy_start", ".3f"),
+    ("mean change in an SFT phase", "mean_change", "+.3f"),
+    ("SFT phases", "sft_phases", ".1f"),
+    ("frozen", "frozen_share", ".1%"),
+    ("demonstrations", "distinct_demonstrations", ",.1f"),
+    ("tokens in the loss", "kept_tokens", ",.1f"),
+    ("rollouts", "rollouts", ",.1f"),
+    ("seconds", "seconds_total", ",.0f"),
+)
+Row = Sequence[Any]
 
 
-class _Page:
-    """Collects the figures that the HTML refers to."""
+class _Cards:
+    """Collects the figures that the page refers to by number."""
 
     def __init__(self) -> None:
-        self.figures: list[Figure] = []
+        self.figures: list[dict[str, Any]] = []
 
-    def draw(self, *made: Figure | None) -> str:
-        """The places of figures, in a grid."""
+    def add(self, *figures: Figure | None) -> list[dict[str, Any]]:
+        """The cards of figures, each with its number."""
         cards = []
-        for one in made:
+        for one in figures:
             if one is None:
                 continue
-            self.figures.append({"data": one["data"], "layout": one["layout"]})
-            note = f"<p>{escape(one['note'])}</p>" if one["note"] else ""
-            height = one["layout"].get("height", 300)
-            wide = " wide" if one["wide"] else ""
+            layout = one.plotly.layout.to_plotly_json()
             cards.append(
-                f'<figure class="card{wide}"><figcaption><h3>{escape(one["title"])}</h3>{note}</figcaption>'
-                f'<div class="plot" style="height:{height}px" data-figure="{len(self.figures) - 1}"></div></figure>'
+                {"title": one.title, "note": one.note, "wide": one.wide, "height": layout.get("height", 300)}
+                | {"number": len(self.figures)}
             )
-        return f'<div class="grid">{"".join(cards)}</div>' if cards else ""
+            data = [trace.to_plotly_json() for trace in one.plotly.data]
+            self.figures.append({"data": data, "layout": layout})
+        return cards
+
+    def json(self) -> Markup:
+        """For a script element of the page."""
+        text = json.dumps(only_finite(_plain(self.figures)), separators=(",", ":"), allow_nan=False)
+        return Markup(text.replace("</", "<\\/"))
 
 
 def render(runs: list[Run], first: Mapping[str, Sequence[Figure]] | None = None) -> str:
@@ -70,107 +109,201 @@ def render(runs: list[Run], first: Mapping[str, Sequence[Figure]] | None = None)
 
     ``first``: sections of figures that come before all others, by their titles.
     """
-    page = _Page()
-    body = "".join(_section(heading, page.draw(*figures)) for heading, figures in (first or {}).items())
-    body += _one(page, runs[0], signals=True) if len(runs) == 1 else _several(page, runs)
-    title = runs[0].label if len(runs) == 1 else f"{len(runs)} runs"
-    data = json.dumps(only_finite(page.figures), separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1"><link rel="icon" href="data:,">'
-        f"<title>{escape(title)} – mifo_verl</title><style>{_file('page.css')}</style></head><body>"
-        f"<header><p>mifo_verl report</p><h1>{escape(title)}</h1></header><main>{body}</main>"
-        f'<script type="application/json" id="figures">{data}</script>'
-        f'<script type="text/plain" id="library">{_library()}</script>'
-        f"<script>{_file('page.js')}</script></body></html>\n"
-    )
+    cards = _Cards()
+    begins = {heading: cards.add(*figures) for heading, figures in (first or {}).items()}
+    if len(runs) == 1:
+        found: dict[str, Any] = {"title": runs[0].label, "groups": [], "views": [_view(runs[0], cards, True)]}
+    else:
+        found = {"title": f"{len(runs)} runs"} | _several(runs, cards)
+    page = _environment().get_template("page.html")
+    return page.render(found, first=begins, figures=cards.json(), library=_library()) + "\n"
 
 
-def _one(page: _Page, run: Run, signals: bool) -> str:
-    """Everything about one run; ``signals`` are the curves that a comparison overlays."""
+def shown(name: str, value: Number, form: str = ",d") -> Markup:
+    """One number as HTML: formatted, with its name and its exact value beside it."""
+    text = "–" if value is None else format(value, form)
+    return Markup('<span class="n" data-n="{}" data-v="{}">{}</span>').format(name, repr(value), text)
+
+
+def _view(run: Run, cards: _Cards, has_signals: bool) -> dict[str, Any]:
+    """What the template of one run reads; ``has_signals``: with the curves that a comparison overlays."""
+    n = numbers(run)
+    if n["accuracy_start"] is not None and n["accuracy_end"] is not None:
+        n["accuracy_change"] = n["accuracy_end"] - n["accuracy_start"]
     alone = [Group(run.label, RL_BLUE, "solid", [run])]
-    known = [curves(alone, *signal) for signal in _SIGNALS[4:]] if signals else []
-    parts = [
-        _summary(run),
-        page.draw(how.timeline(run)),
-        page.draw(how.accuracy(run), how.buffer(run)),
-        _section("SFT phases", tables.phases(run)),
-        _section(
-            "What one objective cost the other", tables.couplings(run) + page.draw(*how.coupling(run), how.shift(run))
-        ),
-        _section("What was frozen", page.draw(*mask_figures(run)) or _absent("mifo.inspect.mask")),
-        _section("Which tokens were kept", page.draw(*token_figures(run)) or _absent("mifo.inspect.tokens")),
-        _section("Demonstrations, as they were trained on", _examples(run)),
-        _section("Signals", page.draw(*known, *cost.losses(run))),
-        _section("Time and memory", page.draw(cost.stages(run), cost.memory(run))),
-        _section("Data", tables.data(run)),
-        _section("Settings", tables.settings(run) + tables.config(run)),
-        _section("Versions", tables.versions(run)),
-    ]
-    return "".join(parts)
+    signals = [how.curves(alone, *signal) for signal in _SIGNALS[4:]] if has_signals else []
+    examples = [(interval, tokens["examples"]) for interval, tokens in run.tokens if tokens["examples"]]
+    found = coupling(run.rl + run.sft)
+    settings = list(_settings(run))
+    return {
+        "run": run,
+        "n": n,
+        "show": lambda name, form=",d": shown(name, n.get(name), form),
+        "planned": run.config["trainer"].get("total_training_steps"),
+        "follows_rl": set(run.sft_steps) <= {line["step"] for line in run.rl},
+        "buffers": [phase[0]["buffer_size"] for phase in run.phases],
+        "of_hard_prompts": all(use["num_rollouts"] is not None for use in run.files.ledger),
+        "described": described(run.config),
+        "kinds": _kinds(run),
+        "phases": [_phase(lines) for lines in run.phases],
+        "coupling": found,
+        "coupling_head": ("interval", *(title for _, title, _ in _COUPLING)),
+        "coupling_rows": _couplings(found),
+        "examples": [(at, one) for at, own in examples[:1] + examples[1:][-1:] for one in own][:_MOST_EXAMPLES],
+        "data": _data(run, n),
+        "settings": settings,
+        "num_different": sum("<mark>" in row[2] for row in settings),
+        "config": (run.files.folder / CONFIG).read_text(errors="replace"),
+        "cards": {
+            "phases": cards.add(how.timeline(run)),
+            "progress": cards.add(how.accuracy(run), how.buffer(run)),
+            "coupling": cards.add(*how.coupling(run), how.shift(run)),
+            "masks": cards.add(*mask_figures(run)),
+            "tokens": cards.add(*token_figures(run)),
+            "signals": cards.add(*signals, *([how.mixing(run)] if has_signals else []), *how.losses(run)),
+            "cost": cards.add(how.stages(run), how.memory(run)),
+        },
+    }
 
 
-def _several(page: _Page, runs: list[Run]) -> str:
+def _several(runs: list[Run], cards: _Cards) -> dict[str, Any]:
+    """What the template of a comparison reads."""
     groups = group(runs)
-    label = ", ".join(f"{escape(one.label)} ({len(one.runs)})" for one in groups)
-    text = (
-        f"<p>{len(runs)} runs of {len(groups)} methods: {label}. ± and the bands are 95 % intervals of the mean over "
-        "seeds (Student's t); a method is a config without its seed. (n=...) is how many runs have a value there.</p>"
+    configs = [flat(run.config) for run in runs]
+    keys = sorted({key for one in configs for key in one if len({str(other.get(key)) for other in configs}) > 1})
+    return {
+        "num_runs": len(runs),
+        "groups": groups,
+        "unfinished": [run.label for run in runs if not run.is_finished],
+        "comparison_head": ("method", "runs", *(title for title, _, _ in _COMPARED)),
+        "comparison": [_compared(place, one) for place, one in enumerate(groups)],
+        "overlaid": cards.add(*(how.curves(groups, *signal) for signal in _SIGNALS), *how.coupling_curves(groups)),
+        "differences_head": ("setting", *(run.label for run in runs)),
+        "differences": [(key, *(one.get(key, "–") for one in configs)) for key in keys],
+        "views": [_view(run, cards, False) for run in runs[:_DETAILED]],
+    }
+
+
+def _compared(place: int, group: Group) -> Row:
+    """A method's row: means over its finished runs with their intervals; a cell of fewer values says how many."""
+    found, unfinished = [numbers(run) for run in group.finished], len(group.runs) - len(group.finished)
+    row = [
+        Markup('<span class="dot" style="background:{}"></span>{}').format(group.color, group.label),
+        str(len(found)) + (f" + {unfinished} not finished" if unfinished else ""),
+    ]
+    for _, name, form in _COMPARED:
+        values = [float(value) for one in found if (value := one.get(name)) is not None]
+        if not values:
+            row.append("–")
+            continue
+        mean, half = t_interval(values), t_interval(values).half_width
+        cell = shown(f"group_{place}_{name}", mean.mean, form)
+        if half is not None:
+            cell += " ± " + shown(f"group_{place}_{name}_half", half, form.replace("+", ""))
+        row.append(cell + (f" (n={len(values)})" if len(values) < len(found) else ""))
+    return row
+
+
+def _phase(lines: list[dict[str, Any]]) -> Row:
+    """One SFT phase."""
+    last, where = lines[-1], f"interval_{lines[-1]['interval']}_"
+    kept, tokens = (sum(line[name] for line in lines) for name in ("kept_tokens", "response_tokens"))
+    before, after = (mean_of(last.get(f"accuracy_{side}")) for side in ("before", "after"))
+    values: list[tuple[str, Number, str]] = [
+        ("updates", len(lines), "d"),
+        ("demonstrations", sum(line["demonstrations"] for line in lines), "d"),
+        ("kept_tokens", kept, ",d"),
+        ("kept_share", kept / tokens if tokens else None, ".1%"),
+        ("frozen_share", last["frozen_share"], ".1%"),
+        ("seconds", sum(line["seconds"]["sft"] for line in lines), ".2f"),
+        ("accuracy_before", before, ".3f"),
+        ("accuracy_after", after, ".3f"),
+        ("accuracy_change", None if before is None or after is None else change(before, after), "+.3f"),
+    ]
+    return [last["interval"], last["step"], *(shown(where + name, value, form) for name, value, form in values)]
+
+
+def _couplings(found: Mapping[str, Any]) -> list[Row]:
+    """What RL cost SFT and SFT cost RL, by interval and in all."""
+    rows = [*found["intervals"], {"interval": "total"} | found["total"]] if found["intervals"] else []
+
+    def cell(row: Mapping[str, Any], name: str, form: str) -> str:
+        return "–" if row[name] is None else shown(f"coupling_{row['interval']}_{name}", row[name], form)
+
+    return [[row["interval"], *(cell(row, name, form) for name, _, form in _COUPLING)] for row in rows]
+
+
+def _data(run: Run, n: dict[str, Number]) -> Iterable[Row]:
+    """The account of the data."""
+    rows: list[tuple[str, str, str, str]] = [
+        ("prompts whose demonstration was used in SFT", "distinct_demonstrations",
+         "share_of_demonstrations", "of the data set's demonstrations"),
+        ("uses of a demonstration", "demonstrations", "", ""),
+        *((f"\u2003used {uses} time{'s' * (uses > 1)}", f"used_{uses}", "", "") for uses in run.account.uses),
+        ("response tokens of these uses", "response_tokens", "", ""),
+        ("\u2003of them in the loss", "kept_tokens", "kept_share", "of the response tokens"),
+        ("distinct prompts used in RL", "distinct_rl_prompts", "share_of_prompts", "of the data set's prompts"),
+        ("prompts drawn for RL, repeats counted", "rl_prompts", "", ""),
+        ("rollouts", "rollouts", "", ""),
+        ("rows of the data set", "rows", "", ""),
+        ("\u2003with a demonstration", "rows_with_demonstration", "", ""),
+    ]  # fmt: skip
+    known = n | {f"used_{uses}": number for uses, number in run.account.uses.items()}
+    for label, name, share, of in rows:
+        part = shown(share, n[share], ".2%") + f" {of}" if share and n.get(share) is not None else ""
+        yield label, shown(name, known[name]), part
+
+
+def _kinds(run: Run) -> list[tuple[str, float]]:
+    """The share frozen of every kind of matrix, over all phases, the least first; none if nothing was frozen."""
+    masks = run.masks("kind")
+    if masks.empty or not masks["frozen"].any():
+        return []
+    sums = masks.groupby("kind", sort=False)[["frozen", "coordinates"]].sum()
+    shares = (sums["frozen"] / sums["coordinates"])[sums["coordinates"] > 0]
+    return [(str(kind), float(share)) for kind, share in shares.sort_values(kind="stable").items()]
+
+
+def _settings(run: Run) -> Iterable[tuple[Markup, Any, Markup]]:
+    """The settings that the paper gives, the paper's value, and this run's, marked if it differs."""
+    for what, key, paper in yaml.safe_load((_HERE / "paper.yaml").read_text()):
+        own = lookup(run.config, key)
+        form = "{}" if _exact(own) == _exact(paper) else "<mark>{}</mark>"
+        yield (
+            Markup("{}<br><code>{}</code>").format(what, key),
+            paper,
+            Markup(form).format("not set" if own is None else own),
+        )
+
+
+def _exact(value: Any) -> Fraction | str:
+    """For comparing settings: ``"1/8"`` is 0.125."""
+    try:
+        return Fraction(str(value))
+    except (ValueError, ZeroDivisionError):
+        return str(value)
+
+
+def _plain(value: Any) -> Any:
+    """Arrays as lists, and numpy's numbers as Python's."""
+    if isinstance(value, dict):
+        return {key: _plain(held) for key, held in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(held) for held in value]
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+@cache
+def _environment() -> Environment:
+    made = Environment(
+        loader=FileSystemLoader(_HERE / "templates"),
+        autoescape=lambda name: bool(name) and not str(name).endswith((".css", ".js")),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    if unfinished := ", ".join(escape(run.label) for run in runs if not run.is_finished):
-        text += f"<p>Not finished, and in the curves alone: {unfinished}.</p>"
-    overlaid = page.draw(*(curves(groups, *signal) for signal in _SIGNALS), *coupling_curves(groups))
-    details = "".join(_folded(page, run) for run in runs[:_DETAILED])
-    rest = len(runs) - _DETAILED
-    more = f"<p>Figures of the {rest} other runs: give them to the command alone.</p>" if rest > 0 else ""
-    return (
-        _section("Methods", text + tables.comparison(groups))
-        + _section("Curves", overlaid)
-        + _section("Where the settings differ", tables.differences(runs))
-        + _section("Runs", details + more)
-    )
-
-
-def _folded(page: _Page, run: Run) -> str:
-    return f"<details class='run'><summary>{escape(run.label)}</summary>{_one(page, run, signals=False)}</details>"
-
-
-def _summary(run: Run) -> str:
-    found = numbers(run)
-    cards = (
-        ("validation accuracy at the end" if run.is_finished else "last validation accuracy", "accuracy_end", ".3f"),
-        ("SFT phases", "sft_phases", ",d"),
-        ("mean change in an SFT phase", "mean_change", "+.3f"),
-        ("of the time in SFT", "sft_time_share", ".1%"),
-        ("of the coordinates frozen", "frozen_share", ".1%"),
-        ("demonstrations used", "distinct_demonstrations", ",d"),
-        ("of their tokens in the loss", "kept_share", ".1%"),
-    )
-    tiles = "".join(
-        f"<div><b>{shown(name, found[name], form)}</b>{text}</div>"
-        for text, name, form in cards
-        if found.get(name) is not None
-    )
-    said = "".join(f"<dt>{heading}</dt><dd>{text}</dd>" for heading, text in words(run))
-    return f'<section class="summary"><dl>{said}</dl><div class="tiles">{tiles}</div></section>'
-
-
-def _examples(run: Run) -> str:
-    shown_here = examples(run)
-    legend = "<p>Marked: tokens in the loss. The darker, the higher the entropy; point at a token for its value.</p>"
-    return legend + shown_here if shown_here else _absent("mifo.inspect.examples")
-
-
-def _section(title: str, body: str) -> str:
-    return f"<section><h2>{title}</h2>{body}</section>" if body else ""
-
-
-def _absent(setting: str) -> str:
-    return f"<p>Nothing was recorded: no SFT phase has ended, or <code>{setting}</code> was off.</p>"
-
-
-def _file(name: str) -> str:
-    return (_HERE / name).read_text()
+    made.globals |= {"shown": shown, "zip": partial(zip, strict=True)}
+    return made
 
 
 @cache

@@ -1,19 +1,21 @@
-"""A run as the report reads it: its record files, whole or torn, and what they lack."""
+"""A run as the report reads it: its files, whole or torn, what they lack, and frames of what is drawn."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from mifo_verl.probes.coupling import change, mean_of
 from mifo_verl.run.journal import INSPECTION, MEMORY, RL_STAGES, step_seconds
-from mifo_verl.tools.ledger import dataset, shapes
-from mifo_verl.tools.ledger.account import Account, account
+from mifo_verl.run.versions import VERSIONS
+from mifo_verl.tools.ledger.account import Account, account, count, find_files
 from mifo_verl.tools.ledger.audit import audit, settled, unproved
-from mifo_verl.tools.ledger.read import RunFiles, read_objects, read_run, read_table
-from mifo_verl.tools.ledger.shapes import Line
-from mifo_verl.tools.report.inspected import inspection_faults
+from mifo_verl.tools.records import Inspection, Line, Memory
+from mifo_verl.tools.run_files import RunFiles, read_lines, read_run, read_table
 
-VERSIONS = "versions.json"
 _MOST_BYTES = 64 << 20
 """Of larger data sets the demonstrations are not counted: a report is made in seconds."""
 
@@ -47,92 +49,109 @@ class Run:
         return self.files.sft
 
     @property
+    def is_finished(self) -> bool:
+        return self.files.summary is not None
+
+    @property
     def steps(self) -> int:
         """The last step that has a record."""
         return max((line["step"] for line in self.rl + self.sft), default=0)
 
     @property
-    def planned_steps(self) -> int | None:
-        """The steps that the config asks for; None where epochs decide."""
-        return self.config["trainer"].get("total_training_steps")
+    def phases(self) -> list[list[Line]]:
+        """The records of every SFT phase, in order."""
+        return [lines for _, lines in sorted(self.files.updates.items())]
 
     @property
-    def is_finished(self) -> bool:
-        return self.files.summary is not None
+    def sft_steps(self) -> list[int]:
+        """The step of every SFT phase."""
+        return [lines[0]["step"] for lines in self.phases]
 
-    def validations(self) -> list[tuple[int, float]]:
-        """(step, mean accuracy) of every validation, in order; step 0 is the start."""
+    @cached_property
+    def validations(self) -> dict[int, float]:
+        """Mean accuracy by step, in order; step 0 is the start."""
         summary = self.files.summary or {}
         # the first three are of a run, or a part of one, from before validations had a file of their own
         found = {0: summary.get("accuracy_start")}
         found |= {line["step"]: line.get("validation") for line in self.rl}
         found |= {self.steps: summary["accuracy_end"]} if summary.get("accuracy_end") else {}
         found |= {line["step"]: line["accuracy"] for line in self.files.validation}
-        return [(step, mean) for step in sorted(found) if (mean := mean_of(found[step])) is not None]
+        return {step: mean for step in sorted(found) if (mean := mean_of(found[step])) is not None}
 
-    def phases(self) -> list[list[Line]]:
-        """The records of every SFT phase, in order."""
-        found: dict[int, list[Line]] = {}
-        for line in self.sft:
-            found.setdefault(line["interval"], []).append(line)
-        return [found[interval] for interval in sorted(found)]
+    def signal(self, name: str) -> dict[int, float]:
+        """One number of the RL records by step, or ``validation``."""
+        if name == "validation":
+            return self.validations
+        return {line["step"]: value for line in self.rl if (value := mean_of(line.get(name))) is not None}
+
+    @cached_property
+    def probes(self) -> pd.DataFrame:
+        """Every quantity that a record holds as ``<name>_before`` and ``<name>_after``.
+
+        Columns: phase, name, interval, before, after, change.
+        """
+        rows = [
+            (line["phase"], name, line["interval"], before, after, change(before, after))
+            for line in self.rl + self.sft
+            for name in (key.removesuffix("_before") for key in line if key.endswith("_before"))
+            if (before := mean_of(line[f"{name}_before"])) is not None
+            and (after := mean_of(line.get(f"{name}_after"))) is not None
+        ]
+        return pd.DataFrame(rows, columns=["phase", "name", "interval", "before", "after", "change"])
+
+    @cached_property
+    def seconds(self) -> pd.DataFrame:
+        """Columns: step, phase, stage, seconds, and block: RL, SFT, or beside for what is neither's own."""
+        rows = [
+            (line["step"], line["phase"], stage, seconds, _BLOCKS.get(stage, "beside"))
+            for line in self.rl + self.sft
+            for stage, seconds in step_seconds(line).items()
+        ]
+        return pd.DataFrame(rows, columns=["step", "phase", "stage", "seconds", "block"])
+
+    def masks(self, by: str) -> pd.DataFrame:
+        """The inspected masks and updates, one row for an interval and a group of ``by``, ``layer`` or ``kind``."""
+        tables = [(line["interval"], line["mask"][f"by_{by}"]) for line in self.inspection if line["mask"]]
+        return pd.concat([pd.DataFrame(table).assign(interval=at) for at, table in tables] or [pd.DataFrame()])
+
+    @cached_property
+    def tokens(self) -> list[tuple[int, Line]]:
+        """(interval, what was inspected of its tokens)."""
+        return [(line["interval"], line["tokens"]) for line in self.inspection if line["tokens"]]
+
+
+_BLOCKS = dict.fromkeys(RL_STAGES, "RL") | {"sft": "SFT"}
 
 
 def load(folder: Path) -> Run:
-    """Read a run folder. Raises ValueError where it holds no run."""
+    """Read a run folder. Raises ValueError if it holds no run."""
     read = read_run(folder)
     files = settled(read)
     try:
-        data = dataset.count(dataset.find_files(files.config, folder), _MOST_BYTES)
+        data = count(find_files(files.config, folder), _MOST_BYTES)
     except (ValueError, OSError):
         data = None
     left_out: list[str] = []
     return Run(
         label=folder.resolve().name,
         files=files,
-        inspection=read_objects(folder / INSPECTION, inspection_faults, left_out),
-        memory=read_objects(folder / MEMORY, shapes.memory_faults, left_out),
+        inspection=read_lines(folder / INSPECTION, Inspection, left_out),
+        memory=read_lines(folder / MEMORY, Memory, left_out),
         account=account(files, data),
         faults=audit(read),
         unproved=unproved(read),
-        versions=read_table(folder / VERSIONS, shapes.versions_faults, left_out) or {},
+        versions=read_table(folder / VERSIONS, dict[str, str], left_out) or {},
         left_out=left_out,
     )
 
 
-def load_all(folders: list[Path]) -> list[Run]:
+def load_all(folders: Iterable[Path]) -> list[Run]:
     """Several runs, with labels that differ."""
     runs = [load(folder) for folder in folders]
-    names = [run.label for run in runs]
-    return [
-        run if names.count(run.label) == 1 else replace(run, label=f"{run.label} ({place + 1})")
-        for place, run in enumerate(runs)
-    ]
+    return [replace(run, label=label) for run, label in zip(runs, distinct([run.label for run in runs]), strict=True)]
 
 
-def split_seconds(line: Line) -> tuple[float, float]:
-    """(seconds of the record's phase itself, seconds of what is measured, validated, synced and saved beside it)."""
-    seconds = step_seconds(line)
-    own = sum(seconds.get(stage, 0.0) for stage in (*RL_STAGES, "sft"))
-    return own, sum(seconds.values()) - own
-
-
-def probes(run: Run) -> dict[tuple[str, str], list[tuple[int, float, float]]]:
-    """(interval, before, after) of every quantity that a record holds as ``<name>_before``, ``<name>_after``, by
-    (phase, name).
-    """
-    found: dict[tuple[str, str], list[tuple[int, float, float]]] = {}
-    for line in run.rl + run.sft:
-        for key in line:
-            name = key.removesuffix("_before")
-            if name == key or f"{name}_after" not in line:
-                continue
-            before, after = mean_of(line[key]), mean_of(line[f"{name}_after"])
-            if before is not None and after is not None:
-                found.setdefault((line["phase"], name), []).append((line["interval"], before, after))
-    return found
-
-
-def changes(run: Run, phase: str, name: str) -> list[tuple[int, float]]:
-    """(interval, what its phase changed of a probed quantity)."""
-    return [(interval, change(before, after)) for interval, before, after in probes(run).get((phase, name), [])]
+def distinct(labels: list[str]) -> Iterator[str]:
+    """The labels; one that is there several times with its place."""
+    for place, label in enumerate(labels, start=1):
+        yield label if labels.count(label) == 1 else f"{label} ({place})"

@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mifo_verl.tools.report.figures import GREY, INK, RL_BLUE, Figure, figure, vertical
+import plotly.graph_objects as go
+
+from mifo_verl.tools.report.figures import GREY, INK, RL_BLUE, Figure, card, vertical
 from mifo_verl.tools.sweep.claims import is_share
 from mifo_verl.tools.sweep.show import heading, primaries
 from mifo_verl.tools.sweep.statistics import Interval
@@ -68,7 +70,9 @@ def _dots(name: str, points: Sequence[tuple[float, str]], color: str, size: int)
 def _rows(title: str, note: str, data: list[Any], unit: str, rows: int, **layout: Any) -> Figure:
     """A figure with a labelled row for every arm or pair, the first on top."""
     axis = {"autorange": "reversed", "type": "category"}
-    return figure(title, note, data, unit, "", yaxis=axis, height=_FRAME + _ROW * rows, showlegend=True, **layout)
+    return card(
+        title, note, go.Figure(data), unit, "", yaxis=axis, height=_FRAME + _ROW * rows, showlegend=True, **layout
+    )
 
 
 def _scale(number: str) -> float:

@@ -7,9 +7,9 @@ from typing import Any
 
 from mifo_verl.compose import ConfigError
 from mifo_verl.run.journal import replace_text
+from mifo_verl.run.versions import SOURCES
 from mifo_verl.tools.report.page import render
 from mifo_verl.tools.report.run import Run, load_all
-from mifo_verl.tools.report.versions import SOURCES
 from mifo_verl.tools.sweep.definition import Question
 from mifo_verl.tools.sweep.differences import Values
 from mifo_verl.tools.sweep.figures import answers

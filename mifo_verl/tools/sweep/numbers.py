@@ -4,7 +4,7 @@ from typing import Any
 
 from mifo_verl.probes.coupling import DIFFERENCES, NET, asked_of
 from mifo_verl.tools.report.numbers import numbers
-from mifo_verl.tools.report.run import Run, changes, probes
+from mifo_verl.tools.report.run import Run
 
 ACCURACY = "accuracy"
 """Validation accuracy at the end, the mean over the data sources; ``accuracy/<source>`` is one of them."""
@@ -52,6 +52,6 @@ def _end(run: Run) -> dict[str, float]:
 
 def _changes(run: Run) -> dict[str, float]:
     """Means over the phases, of all that is probed but what ``asked_of`` weighs."""
-    names = [(phase, name) for phase, name in probes(run) if name not in ("solved_accuracy", "hard_accuracy")]
-    changed = {f"{phase}/{name}": [one for _, one in changes(run, phase, name)] for phase, name in names}
-    return {name: sum(values) / len(values) for name, values in changed.items()}
+    probes = run.probes[~run.probes["name"].isin(["solved_accuracy", "hard_accuracy"])]
+    means = probes.groupby(["phase", "name"], sort=False)["change"].mean()
+    return {f"{phase}/{name}": float(mean) for (phase, name), mean in means.items()}

@@ -7,8 +7,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from mifo_verl.run.journal import METRICS, replace_text
-from mifo_verl.tools.report.run import VERSIONS
 
+VERSIONS = "versions.json"
 SOURCES = "mifo_verl_sources"
 """In ``versions.json``: the digest of the sources; of a run resumed with others, all of them, with ", " between."""
 _PACKAGES = (
@@ -48,4 +48,4 @@ def _digests(versions: Path) -> list[str]:
     """Those that the records of the folder were made with, and that of the sources as they are now."""
     goes_on = versions.exists() and versions.with_name(METRICS).exists()
     held = json.loads(versions.read_text()).get(SOURCES, "") if goes_on else ""
-    return list(dict.fromkeys([*filter(None, held.split(", ")), sources_sha256(Path(__file__).parents[2])]))
+    return list(dict.fromkeys([*filter(None, held.split(", ")), sources_sha256(Path(__file__).parents[1])]))
