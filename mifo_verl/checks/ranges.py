@@ -25,7 +25,13 @@ COUNTS = (
     "trainer.nnodes",
     "trainer.total_epochs",
 )
-POSITIVE = (f"{OPTIM}.lr", f"{OPTIM}.clip_grad", f"{ROLLOUT}.temperature", f"{ACTOR}.clip_ratio_c")
+POSITIVE = (
+    f"{OPTIM}.lr",
+    f"{OPTIM}.clip_grad",
+    f"{ROLLOUT}.temperature",
+    f"{ACTOR}.clip_ratio_high",  # 1e9 clips nothing: LUFFY
+    f"{ACTOR}.clip_ratio_c",
+)
 NOT_NEGATIVE = (f"{OPTIM}.weight_decay", f"{ACTOR}.kl_loss_coef", "algorithm.kl_ctrl.kl_coef", "restarts")
 SHARES = (  # in [0, 1]
     f"{OPTIM}.lr_warmup_steps_ratio",
@@ -36,7 +42,6 @@ SHARES = (  # in [0, 1]
 FRACTIONS = (  # in (0, 1]
     f"{ACTOR}.clip_ratio",
     f"{ACTOR}.clip_ratio_low",
-    f"{ACTOR}.clip_ratio_high",
     f"{ROLLOUT}.top_p",
     f"{ROLLOUT}.val_kwargs.top_p",
     f"{ROLLOUT}.gpu_memory_utilization",

@@ -6,6 +6,7 @@ Every method runs on all ranks and returns when all of them are done. What a ran
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,9 @@ from verl.utils import tensordict_utils as tu
 
 from mifo_verl.probes.step import RowSums, probe_batch, sums_of
 from mifo_verl.types import SftExample
-from mifo_verl.verl.sft_step import BatchCut, batch_cut, rows_of, sft_batch, tokens_of
+from mifo_verl.verl.sft_step import ROWS, BatchCut, batch_cut, rows_of, sft_batch, tokens_of
 from mifo_verl.verl.skipped_updates import MAX_SKIPPED
+from mifo_verl.verl.staging import weighted
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,16 @@ class SftUpdate:
     """Sums over the response tokens, in nats."""
     tokens: list[tuple[np.ndarray, np.ndarray]]
     """(entropies, flags kept) of every response token; empty unless ``mifo.inspect.tokens``."""
+
+
+@dataclass(frozen=True)
+class StagedSft:
+    """What an RL update made of examples that were staged for it, over all ranks."""
+
+    loss: float
+    """Not weighted."""
+    kept_tokens: list[int]
+    """In the order of the examples."""
 
 
 class Actor:
@@ -81,6 +93,26 @@ class Actor:
             entropy=[entropy for _, _, entropy in rows],
             tokens=[tokens for _, tokens in sorted(tokens_of(metrics).items())],
         )
+
+    def stage_sft(
+        self, examples: Sequence[SftExample], seeds: Sequence[int], weight: float, denominator: int | None
+    ) -> None:
+        """Let the next RL update that has no second loss yet train on these examples too.
+
+        ``weight`` multiplies their loss, whose sum is divided by ``denominator``, their number if None.
+        """
+        self._group.stage_sft(weighted(sft_batch(examples, seeds, self.cut), weight, denominator))
+
+    def take_staged(self) -> list[StagedSft]:
+        """What came of what was staged, update by update. Raises RuntimeError if an update has not taken its part."""
+        ranks = [taken for taken in self._group.take_staged() if taken is not None]
+        return [
+            StagedSft(
+                loss=fmean(taken.loss for taken in update),
+                kept_tokens=[kept for _, kept, _ in rows_of({ROWS: [taken.metrics[ROWS] for taken in update]})],
+            )
+            for update in zip(*ranks, strict=True)
+        ]
 
     def inspect_sft(self) -> dict[str, Any] | None:
         """The mask and both updates of the interval by layer and by kind of matrix; None unless inspected."""

@@ -1,31 +1,16 @@
 """Rollouts that begin with given tokens: the whole demonstration of a question, or a prefix that is continued."""
 
-from dataclasses import dataclass
 from typing import Any
 
 from verl.experimental.agent_loop.agent_loop import AgentLoopOutput, register
 from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentLoop
 from verl.workers.rollout.replica import TokenOutput
 
+from mifo_verl.loop.mixed import Given
+
 AGENT_NAME = "mifo_prefix"
 GIVEN = "mifo_given"
 """The column of questions in a run whose rollouts may begin with given tokens: a ``Given`` each."""
-
-
-@dataclass(frozen=True)
-class Given:
-    """What the rollouts of a question begin with."""
-
-    prompt_ids: tuple[int, ...]
-    """The prompt's tokens as the demonstration was checked with; the rollout's own have to be the same."""
-    response_ids: tuple[int, ...]
-    """The demonstration, with its end token."""
-    num_tokens: tuple[int, ...]
-    """How many of them each session begins with."""
-
-    def num_whole(self) -> int:
-        """The sessions that are the demonstration itself: they ask no server."""
-        return sum(number == len(self.response_ids) > 0 for number in self.num_tokens)
 
 
 class GivenTokens:

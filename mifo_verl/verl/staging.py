@@ -14,8 +14,6 @@ from torch import Tensor
 from verl.single_controller.base.decorator import collect_all_to_all, dispatch_lazy_compute_data_proto
 from verl.utils import tensordict_utils as tu
 
-from mifo_verl.method.mixing import Weights
-
 RL_WEIGHT = "mifo_rl_weight"
 """Non-tensor value of an RL batch: what multiplies its loss; 1 where it is absent."""
 SFT_WEIGHT = "mifo_sft_weight"
@@ -27,9 +25,9 @@ TO_EVERY_RANK = {
 """Each data-parallel rank gets its part of a batch; what every rank returns comes back as a list."""
 
 
-def stage(batch: TensorDict, weights: Weights, denominator: int | None) -> TensorDict:
+def weighted(batch: TensorDict, weight: float, denominator: int | None) -> TensorDict:
     """An SFT batch as it is staged: its weight, and the number that its sum is divided by (its sequences if None)."""
-    tu.assign_non_tensor(batch, **{SFT_WEIGHT: weights.sft})
+    tu.assign_non_tensor(batch, **{SFT_WEIGHT: weight})
     if denominator is not None:
         tu.assign_non_tensor(batch, global_batch_size=denominator)
     return batch
@@ -56,7 +54,7 @@ class StagedSftMixin:
     def stage_sft(self, data: TensorDict, loss_function: Callable) -> None:
         """Keep a batch for the next update that has none yet, complete as ``TrainingWorker.train_batch`` would it."""
         config = self.engine_config  # type: ignore[attr-defined]
-        tu.assign_non_tensor(data, **{key: getattr(config, key) for key in _COMPLETED if key not in data.keys()})
+        tu.assign_non_tensor(data, **{key: getattr(config, key) for key in COMPLETED if key not in data.keys()})
         self._staged += ((data, loss_function),)
 
     def take_staged(self) -> list[Taken]:
@@ -95,7 +93,7 @@ class StagedSftMixin:
         return (loss if self._weight == 1 else loss * self._weight), output
 
 
-_COMPLETED = (
+COMPLETED = (
     "use_remove_padding",
     "use_dynamic_bsz",
     "max_token_len_per_gpu",

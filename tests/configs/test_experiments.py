@@ -8,10 +8,13 @@ from omegaconf import OmegaConf
 from mifo_verl.compose import compose_config, config_folder
 from mifo_verl.config import build_config
 from mifo_verl.method.constraint import NoConstraint, StrictMask
-from mifo_verl.method.gate import MaxAccuracy
+from mifo_verl.method.gate import Hpt, MaxAccuracy, Now
 from mifo_verl.method.importance import AbsChange, RandomImportance
+from mifo_verl.method.mixing import Chord, Constant, NoMixing
+from mifo_verl.method.off_policy import NotTrained, Shaped
+from mifo_verl.method.prefix import NoPrefix, Whole
 from mifo_verl.method.schedule import Always, Never, SftThenRl, WhenFull
-from mifo_verl.method.sft_loss import Nll
+from mifo_verl.method.sft_loss import ChordPhi, Nll
 from mifo_verl.method.token_selection import AllTokens, RandomTokens, TopEntropy
 
 MODEL = "actor_rollout_ref.model.path=some/model"
@@ -47,8 +50,24 @@ METHODS = {
 }
 
 
+MIXED = {
+    "chord_mu": (Now(), Chord(0, 200, 0.9, 0.05), Nll(), NoPrefix(), NotTrained()),
+    "chord_phi": (Now(), Chord(0, 200, 0.1, 0.1), ChordPhi(), NoPrefix(), NotTrained()),
+    "hpt": (Hpt(0), Constant(1.0, 1.0, "question"), Nll(), NoPrefix(), NotTrained()),
+    "luffy": (MaxAccuracy("1/8"), NoMixing(), Nll(), Whole(1), Shaped(0.1)),
+}
+"""Methods that train on demonstrations in RL steps: gate, mixing, SFT loss, prefix and off-policy rule."""
+
+
 def test_the_methods_are_these_and_no_others():
-    assert names("method") == sorted(METHODS)
+    assert names("method") == sorted(METHODS | MIXED)
+
+
+@pytest.mark.parametrize("method", MIXED)
+def test_each_mixed_method_is_rl_in_every_step_with_parts_of_its_own(method):
+    for mifo in (mifo_of("experiment=quickstart", f"method={method}"), mifo_of(f"experiment={method}")):
+        assert (mifo.gate, mifo.mixing, mifo.sft_loss, mifo.prefix, mifo.off_policy) == MIXED[method]
+        assert (mifo.schedule, mifo.constraint) == (Never(), NoConstraint())
 
 
 @pytest.mark.parametrize("method", METHODS)

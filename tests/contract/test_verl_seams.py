@@ -199,3 +199,105 @@ def test_the_actors_that_the_watchdog_asks_are_where_it_looks():
     assert 'ray.get_actor("TransferQueueController", namespace="transfer_queue")' in inspect.getsource(interface)
     assert '"name": f"TransferQueueStorageUnit#{storage_unit_rank}"' in inspect.getsource(simple_storage_bootstrap)
     assert "__ray_call__" in inspect.getsource(inspect.getmodule(ActorHandle))
+
+
+def test_an_update_zeroes_gradients_before_its_passes_and_steps_once_behind_them():
+    from verl.workers.engine.base import BaseEngine
+    from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
+
+    source = inspect.getsource(BaseEngine.train_batch)
+    order = ["self.optimizer_zero_grad()", "self.forward_backward_batch(data", "self.optimizer_step()"]
+    assert [source.count(part) for part in order] == [1, 1, 1]
+    assert sorted(order, key=source.index) == order
+    assert parameters(FSDPEngineWithLMHead.forward_backward_batch) == ["data", "loss_function", "forward_only"]
+    assert "self.forward_step(micro_batch" in inspect.getsource(FSDPEngineWithLMHead.forward_backward_batch)
+
+
+def test_a_staged_batch_is_completed_with_what_a_training_worker_completes_a_batch_with():
+    from verl.workers.engine_workers import TrainingWorker
+
+    from mifo_verl.verl.staging import COMPLETED
+
+    source = inspect.getsource(TrainingWorker.train_batch)
+    injected = source[source.index("default_keys = dict(") : source.index("for key, val in default_keys")]
+    assert [line.split("=")[0].strip() for line in injected.splitlines() if "=" in line][1:] == list(COMPLETED)
+
+
+def test_extra_info_of_a_batch_arrives_on_the_ranks_as_data_without_tensors():
+    from verl.utils import transferqueue_utils
+
+    source = inspect.getsource(transferqueue_utils._async_meta_to_realdata)
+    assert (
+        "meta.extra_info" in source and "tu.assign_non_tensor_data(tensor_dict=tensordict, key=key, val=val)" in source
+    )
+
+
+def test_the_rl_loss_is_a_partial_that_its_worker_sets_while_the_model_is_built():
+    from verl.workers.engine_workers import ActorRolloutRefWorker
+
+    assert "self.loss_fn = partial(ppo_loss, config=actor_config)" in inspect.getsource(
+        ActorRolloutRefWorker.init_model
+    )
+
+
+def test_sequences_masked_out_leave_the_sum_and_keep_the_constants():
+    from verl.trainer.ppo.core_algos import agg_loss
+
+    loss, mask = torch.tensor([[1.0, 2.0], [4.0, 8.0]]), torch.tensor([[1, 1], [0, 0]])
+    constants = {"dp_size": 1, "batch_num_tokens": 4, "global_batch_size": 2, "loss_scale_factor": 8}
+    values = {
+        mode: agg_loss(loss, mask, mode, **constants).item()
+        for mode in ("token-mean", "seq-mean-token-sum", "seq-mean-token-sum-norm", "seq-mean-token-mean")
+    }
+    assert values == pytest.approx(
+        {"token-mean": 0.75, "seq-mean-token-sum": 1.5, "seq-mean-token-sum-norm": 0.1875, "seq-mean-token-mean": 0.75}
+    )
+
+
+def _advantages(mask_of_demonstration: list[int]) -> list[list[float]]:
+    import numpy as np
+    from verl import DataProto
+    from verl.trainer.ppo.v1.utils import compute_advantage_for_multi_trajectories
+
+    score = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    mask = torch.tensor([[1, 1, 1], mask_of_demonstration])
+    tensors = {"token_level_rewards": score, "response_mask": mask, "token_level_scores": score}
+    data = DataProto.from_dict(tensors=tensors, non_tensors={"uid": np.array(["q", "q"], dtype=object)})
+    data = compute_advantage_for_multi_trajectories(data, ["q_0_0", "q_1_0"], "grpo", norm_adv_by_std_in_grpo=False)
+    return data.batch["advantages"].tolist()
+
+
+def test_given_tokens_have_an_advantage_only_while_their_response_mask_is_1():
+    assert _advantages([1, 1, 1]) == [[-0.5] * 3, [0.5] * 3]
+    assert _advantages([0, 0, 0]) == [[-0.5] * 3, [0.0] * 3]
+
+
+def test_a_rollouts_columns_are_what_its_agent_loop_was_called_with():
+    from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopWorkerTQ
+
+    worker = AgentLoopWorkerTQ.__ray_metadata__.modified_class
+    source = inspect.getsource(worker._agent_loop_postprocess)
+    assert "field = output.as_dict()" in source and "field.update(kwargs)" in source
+    assert '_agent_loop_postprocess(output, trajectory["validate"], **kwargs)' in inspect.getsource(
+        worker._run_agent_loop
+    )
+
+
+def test_a_single_turn_asks_the_server_that_it_has_and_copies_what_it_says():
+    from verl.experimental.agent_loop.agent_loop import _agent_loop_registry
+    from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentLoop
+
+    from mifo_verl.verl.agent_loop import AGENT_NAME, PrefixAgentLoop
+
+    source = inspect.getsource(SingleTurnAgentLoop.run)
+    assert "await self.server_manager.generate(" in source and "extra_fields=output.extra_fields" in source
+    target = f"{PrefixAgentLoop.__module__}.{PrefixAgentLoop.__qualname__}"
+    assert _agent_loop_registry[AGENT_NAME] == {"_target_": target}
+
+
+def test_a_whole_number_a_row_passes_padding_unchanged():
+    from verl.trainer.ppo.padding_utils import construct_minimal_padding_template
+
+    names = ("prompts", "responses", "input_ids", "position_ids", "loss_mask", "response_mask", "rm_scores")
+    row, _ = construct_minimal_padding_template({name: torch.ones(4) for name in names} | {"mifo_prefix": 3}, {}, 0)
+    assert row["mifo_prefix"] == 3 and row["response_mask"].tolist() == [0]

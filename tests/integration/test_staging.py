@@ -43,10 +43,9 @@ def rl_loss_of(engine: Any) -> Any:
 
 
 def staged_batch(engine: Any, weight: float, number: int, denominator: int | None, rows: int, cut: Any) -> Any:
-    from mifo_verl.method.mixing import Weights
-    from mifo_verl.verl.staging import stage
+    from mifo_verl.verl.staging import weighted
 
-    return stage(batch_of(examples(number), engine, rows, **cut), Weights(1.0, weight), denominator)
+    return weighted(batch_of(examples(number), engine, rows, **cut), weight, denominator)
 
 
 def gradients_of(

@@ -1,0 +1,103 @@
+"""What an RL step trains on beside its rollouts or instead of them, by literal groups."""
+
+from fractions import Fraction
+
+from mifo_verl.loop.mixed import Given, cut, give, mix
+from mifo_verl.method.gate import Hpt, MaxAccuracy, Now
+from mifo_verl.method.mixing import Chord, Constant, NoMixing
+from mifo_verl.method.prefix import NoPrefix, Prefix, Random, Whole
+from mifo_verl.types import BufferEntry, Progress, PromptGroup, SftExample
+
+START = Progress(step=0, interval=1, rl_steps=0)
+GROUPS = {uid: PromptGroup(f"p{uid}", correct, 8, step=1) for uid, correct in (("b", 0), ("a", 0), ("c", 4))}
+
+
+def example(uid: str) -> SftExample:
+    return SftExample(f"p{uid}", (1, 2), (5, 6, 7, 8), "0" * 64)
+
+
+def test_hpt_trains_by_demonstration_on_the_questions_that_nobody_solves_and_takes_them_out_of_rl():
+    mixed = mix(Hpt(0), Constant(sft=1, rl=1, per="question"), START, GROUPS, example)
+    assert [entry.example.prompt_id for entry in mixed.entries] == ["pa", "pb"]
+    assert [entry.group for entry in mixed.entries] == [GROUPS["a"], GROUPS["b"]]
+    assert mixed.without_rl == {"a", "b"} and mixed.weights == (1, 1) and not mixed.is_rl
+
+
+def test_a_question_without_a_usable_demonstration_stays_in_rl():
+    mixed = mix(Hpt(0), Constant(), START, GROUPS, lambda uid: None if uid == "a" else example(uid))
+    assert mixed.without_rl == {"b"} and len(mixed.entries) == 1
+
+
+def test_chord_trains_on_every_question_beside_its_rollouts():
+    mixed = mix(Now(), Chord(peak=0.1, valley=0.1), START, GROUPS, example)
+    assert len(mixed.entries) == 3 and mixed.without_rl == frozenset() and mixed.weights == (0.9, 0.1)
+
+
+def test_the_neutral_settings_are_rl_and_look_up_no_demonstration():
+    asked = []
+    lookup = lambda uid: asked.append(uid)  # noqa: E731
+    for gate, mixing in (
+        (Now(), Chord(peak=0, valley=0)),
+        (Hpt(-1), Constant()),
+        (Hpt(1), Constant(sft=0)),
+        (MaxAccuracy(), NoMixing()),
+        (MaxAccuracy(1), Constant()),
+    ):
+        assert mix(gate, mixing, START, GROUPS, lookup).is_rl
+    assert asked == []
+
+
+def test_a_weight_of_rl_below_1_holds_without_a_demonstration_too():
+    assert not mix(Now(), Chord(peak=0.1, valley=0.1), START, {}, example).is_rl
+
+
+def entries(number: int) -> list[BufferEntry]:
+    return [BufferEntry(None, example(str(place))) for place in range(number)]
+
+
+def ids(part: list[BufferEntry]) -> list[str]:
+    return [entry.example.prompt_id for entry in part]
+
+
+def test_demonstrations_are_cut_evenly_over_the_updates_of_a_step_in_an_order_of_seed_and_step():
+    parts = cut(entries(7), num_updates=3, epochs=1, seed=0, step=5)
+    assert [len(part) for part in parts] == [3, 2, 2]
+    assert sorted(uid for part in parts for uid in ids(part)) == [f"p{place}" for place in range(7)]
+    assert cut(entries(7), 3, 1, seed=0, step=5) == parts
+    others = [cut(entries(7), 3, 1, seed=1, step=5), cut(entries(7), 3, 1, seed=0, step=6)]
+    assert all(other != parts for other in others)
+
+
+def test_every_epoch_trains_on_every_demonstration_once():
+    parts = cut(entries(3), num_updates=2, epochs=2, seed=0, step=1)
+    assert [len(part) for part in parts] == [2, 1, 2, 1]
+    assert sorted(ids(parts[0] + parts[1])) == sorted(ids(parts[2] + parts[3])) == ["p0", "p1", "p2"]
+
+
+def test_fewer_demonstrations_than_updates_are_one_each_and_none_is_no_part():
+    assert [len(part) for part in cut(entries(2), num_updates=4, epochs=1, seed=0, step=1)] == [1, 1]
+    assert cut([], num_updates=4, epochs=2, seed=0, step=1) == []
+
+
+def test_luffy_gives_a_question_its_demonstration_once_and_one_without_gets_none():
+    given = give(Whole(), example("a"), 4, START, seed=0, uid="a")
+    assert given == Given((1, 2), (5, 6, 7, 8), (0, 0, 0, 4)) and given.num_whole() == 1
+    without = give(Whole(), None, 4, START, seed=0, uid="a")
+    assert without == Given((), (), (0, 0, 0, 0)) and without.num_whole() == 0
+    assert give(NoPrefix(), example("a"), 2, START, seed=0, uid="a").num_tokens == (0, 0)
+
+
+def test_a_part_of_a_demonstration_is_rounded_down_and_asks_the_server_for_the_rest():
+    class Half(Prefix):
+        def __call__(self, session, n, progress, seed):
+            return Fraction(3, 8)
+
+    given = give(Half(), example("a"), 2, START, seed=0, uid="a")
+    assert given.num_tokens == (1, 1) and given.num_whole() == 0
+
+
+def test_a_random_share_is_drawn_by_seed_question_and_session():
+    long = SftExample("p", (1,), tuple(range(1000)), "0" * 64)
+    drawn = [give(Random(members=2), long, 4, START, seed, uid).num_tokens for seed in (0, 1) for uid in ("a", "b")]
+    assert len({tokens for pair in drawn for tokens in pair[2:]}) == 8 and all(pair[:2] == (0, 0) for pair in drawn)
+    assert give(Random(members=2), long, 4, START, 0, "a").num_tokens == drawn[0]
