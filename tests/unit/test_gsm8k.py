@@ -10,8 +10,9 @@ import pytest
 
 from mifo_verl.data.demonstrations import demonstration_of
 from mifo_verl.rewards.boxed import is_correct
+from mifo_verl.tools.prepare.recipe import INSTRUCTION, Row, Split, with_system
 from mifo_verl.tools.prepare.recipes.gsm8k import Gsm8k, demonstration_text
-from mifo_verl.tools.prepare.rows import INSTRUCTION, Dropped, Row, Split, with_system
+from mifo_verl.tools.prepare.sources import Dropped
 from tests.unit.conftest import SHARED
 
 SOLUTION = "Natalia sold 48/2 = <<48/2=24>>24 clips in May.\nShe sold 48+24 = <<48+24=72>>72 clips altogether."

@@ -139,6 +139,12 @@ def test_the_short_command_is_the_long_one(tmp_path: Path) -> None:
         ),
         (["own", "out=x", "train=x", "decontaminate=nowhere.jsonl"], "decontaminate=nowhere.jsonl must be a file"),
         (["own", "out=x", "train"], "train must be key=value"),
+        (["own", "out=x", "train=x", "val_share=2"], "val_share=2 must be a share between 0 and 1"),
+        (
+            ["own", "out=x", "train=x", "val=x", "val_share=0.1"],
+            "val_share=0.1 must be used with train and without val",
+        ),
+        (["own", "out=x", "train=x", "demonstrations=no"], "demonstrations=no must be required or optional"),
         (["deepmath", "out=x", "train=x", "trace=two"], "trace=two must be a whole number"),
     ],
 )
@@ -146,6 +152,36 @@ def test_what_a_user_can_fix_is_one_line_and_exit_code_2(arguments: list[str], m
     assert main(["prepare", *arguments]) == 2
     error = capsys.readouterr().err
     assert re.search(message, error) and error.count("\n") == 1
+
+
+def test_a_file_without_a_row_for_the_recipe_is_exit_code_2_and_nothing_is_written(tmp_path: Path, capsys: Any) -> None:
+    source = lines(tmp_path / "a.jsonl", {"problem": "q", "answer": "1"}, {"problem": "r", "answer": "2"})
+    assert main(["gsm8k", f"train={source}", f"out={tmp_path}"]) == 2
+    error = capsys.readouterr().err
+    assert re.search(
+        r"train=.* must have a row for the recipe gsm8k: of 2 records it dropped: no question \(2\); it reads GSM8K",
+        error,
+    )
+    assert not (tmp_path / "train.parquet").exists()
+
+
+def test_a_train_split_without_a_demonstration_is_exit_code_2_unless_none_is_needed(
+    tmp_path: Path, capsys: Any
+) -> None:
+    source = lines(tmp_path / "a.jsonl", {"problem": "q", "answer": "1"})
+    assert main(["math", f"train={source}", f"out={tmp_path}"]) == 2
+    assert "must have a demonstration: none of 1 rows has one" in capsys.readouterr().err
+    assert main(["math", f"train={source}", "demonstrations=optional", f"out={tmp_path}"]) == 0
+    assert main(["math", f"val={source}", f"out={tmp_path}"]) == 0
+
+
+def test_a_share_of_the_train_questions_becomes_validation(tmp_path: Path) -> None:
+    source = lines(tmp_path / "a.jsonl", *({"question": f"q{n}", "answer": n, "solution": "s"} for n in range(400)))
+    assert main(["own", f"train={source}", "val_share=0.25", f"out={tmp_path}"]) == 0
+    splits = {name: pq.read_table(tmp_path / f"{name}.parquet").to_pylist() for name in ("train", "validation")}
+    assert len(splits["train"]) + len(splits["validation"]) == 400 and 70 < len(splits["validation"]) < 130
+    assert not {row["prompt_id"] for row in splits["train"]} & {row["prompt_id"] for row in splits["validation"]}
+    assert {row["extra_info"]["split"] for row in splits["validation"]} == {"validation"}
 
 
 def test_summaries_are_of_whole_numbers() -> None:

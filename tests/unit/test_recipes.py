@@ -10,12 +10,12 @@ import pytest
 
 from mifo_verl.data.demonstrations import prompt_id_of
 from mifo_verl.rewards import gym, math
-from mifo_verl.tools.prepare.recipe import Recipe
+from mifo_verl.tools.prepare.recipe import INSTRUCTION, Recipe, Row, question_of
 from mifo_verl.tools.prepare.recipes import RECIPES
 from mifo_verl.tools.prepare.recipes.procedural import ReasoningGym, split_of
 from mifo_verl.tools.prepare.recipes.steps import arithmetic_steps, written_steps
 from mifo_verl.tools.prepare.recipes.traces import with_tags
-from mifo_verl.tools.prepare.rows import INSTRUCTION, Dropped, Row, question_of
+from mifo_verl.tools.prepare.sources import Dropped
 
 
 def made(recipe: Recipe, path: Path, *records: dict[str, Any]) -> list[Row | Dropped]:
@@ -159,9 +159,136 @@ def test_ones_own_columns_are_named_on_the_command_line(tmp_path: Path) -> None:
     assert good(rows)[1]["target"] is None
     assert reasons(rows) == ["no question"]
     assert question_of(good(rows)[0]) == "Wie viel, bitte?"
-    assert reasons(made(RECIPES["own"](), tmp_path / "a.jsonl", {"q": "1", "answer": "1"})) == ["no column question"]
+    lacking = made(RECIPES["own"](), tmp_path / "a.jsonl", {"q": "1", "answer": "1"}, {"question": "1", "answer": "1"})
+    assert reasons(lacking) == ["no column question"]
     plain = RECIPES["own"](instruction="none")  # type: ignore[call-arg]
     assert good(made(plain, tmp_path / "a.jsonl", {"question": "q", "answer": 1}))[0]["prompt"][0]["content"] == "q"
+
+
+def answers(rows: list[Row | Dropped]) -> list[str]:
+    return [row["reward_model"]["ground_truth"] for row in good(rows)]
+
+
+def target(row: Row) -> str | None:
+    return row["target"] and row["target"][0]["content"]
+
+
+def test_words_for_no_answer_are_dropped_and_whole_floats_are_integers(tmp_path: Path) -> None:
+    values = [
+        "proof",
+        "$\\text{Proof}$",
+        "Not provided",
+        "nan",
+        "inf",
+        "null",
+        "notfound",
+        None,
+        "",
+        7.0,
+        0.5,
+        "improof",
+    ]
+    rows = made(RECIPES["math"](), tmp_path / "a.jsonl", *({"problem": f"q{v}", "answer": v} for v in values))
+    assert answers(rows) == ["7", "0.5", "improof"]
+    assert reasons(rows)[0] == "no answer but the word proof" and reasons(rows)[-1] == "no answer"
+
+
+def test_openr1_220k_takes_the_first_generation_that_is_right_and_complete(tmp_path: Path) -> None:
+    record = {
+        "problem": "What is 3+4?",
+        "answer": "7",
+        "source": "olympiads",
+        "uuid": "u0",
+        "generations": ["wrong </think> 0", "cut", "add\n</think>\n\nSo \\boxed{7}."],
+        "correctness_math_verify": [False, True, True],
+        "correctness_llama": None,
+        "is_reasoning_complete": [True, False, True],
+    }
+    none = record | {"problem": "q", "uuid": "u1", "correctness_math_verify": [False] * 3}
+    rows = good(made(RECIPES["openr1_220k"](), tmp_path / "a.jsonl", record, none))
+    assert target(rows[0]) == "<think>\nadd\n</think>\n\nSo \\boxed{7}." and target(rows[1]) is None
+    assert [row["prompt_id"] for row in rows] == ["u0", "u1"] and rows[0]["data_source"] == "olympiads"
+
+
+def test_prime_takes_the_answer_out_of_its_json(tmp_path: Path) -> None:
+    record = {"problem_id": "p0", "prompt": "What is 3+4?", "verification_info": '{"ground_truth": "7"}'}
+    rows = made(RECIPES["prime"](), tmp_path / "a.jsonl", record, record | {"verification_info": "no json"})
+    assert answers(rows) == ["7"] and good(rows)[0]["prompt_id"] == "p0" and reasons(rows) == ["no answer"]
+
+
+@pytest.mark.parametrize("truth", ["7", '["7"]', 7])
+def test_verl_reads_the_files_of_dapo_and_skywork(tmp_path: Path, truth: Any) -> None:
+    record = {
+        "data_source": "math_dapo",
+        "prompt": [{"content": "What is 3+4?", "role": "user"}],
+        "ability": "MATH",
+        "reward_model": {"ground_truth": truth, "style": "rule-lighteval/MATH_v2"},
+        "extra_info": {"index": "9a"},
+    }
+    rows = made(RECIPES["verl"](), tmp_path / "a.jsonl", record)
+    assert answers(rows) == ["7"] and target(good(rows)[0]) is None and good(rows)[0]["data_source"] == "math_dapo"
+
+
+def test_math_reads_deepscaler_numina_and_big_math(tmp_path: Path) -> None:
+    deepscaler = {"problem": "a?", "answer": "7", "solution": ""}
+    numina = {
+        "problem": "b?",
+        "solution": "So $\\boxed{8}$.",
+        "answer": "8",
+        "source": "aops_forum",
+        "synthetic": False,
+    }
+    big_math = {"problem": "c?", "answer": "9", "source": "orca_math", "llama8b_solve_rate": 0.5}
+    rows = good(made(RECIPES["math"](), tmp_path / "a.jsonl", deepscaler, numina, big_math))
+    assert answers(list(rows)) == ["7", "8", "9"] and [target(row) is None for row in rows] == [True, False, True]
+
+
+CHAT = [{"role": "user", "content": "What is 3+4?"}, {"role": "assistant", "content": "So \\boxed{7}."}]
+SHAREGPT = [{"from": "human", "value": "What is 3+4?"}, {"from": "gpt", "value": "So \\boxed{7}."}]
+
+
+@pytest.mark.parametrize("messages", [CHAT, SHAREGPT])
+def test_own_reads_conversations(tmp_path: Path, messages: Any) -> None:
+    own = RECIPES["own"](question="messages", answer="box", instruction="none")  # type: ignore[call-arg]
+    earlier = [CHAT[0] | {"content": "Hello"}, CHAT[1] | {"content": "Yes?"}]
+    short, long = good(made(own, tmp_path / "a.jsonl", {"messages": messages}, {"messages": [*earlier, *messages]}))
+    assert short["prompt"] == CHAT[:1] and target(short) == "So \\boxed{7}." and answers([short, long]) == ["7", "7"]
+    assert long["prompt"] == [*earlier, CHAT[0]] and target(long) == target(short)
+    assert [row["prompt_id"] for row in (short, long)] == [
+        prompt_id_of(row | {"prompt_id": None}) for row in (short, long)
+    ]
+
+
+def test_own_reads_alpacas_layout(tmp_path: Path) -> None:
+    own = RECIPES["own"](question="instruction", answer="box", solution="output")  # type: ignore[call-arg]
+    record = {"instruction": "Add.", "input": "3 and 4", "output": "So \\boxed{7}."}
+    [row] = good(made(own, tmp_path / "a.jsonl", record))
+    assert row["prompt"][0]["content"] == f"Add.\n3 and 4\n{INSTRUCTION}"
+    assert (target(row), row["reward_model"]["ground_truth"]) == ("So \\boxed{7}.", "7")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"solution": "solutionn"},
+            r"^solution=solutionn must be a column .* the records have question, .*did you mean",
+        ),
+        ({"solution": "generations"}, "^solution=generations must be a column of texts or numbers, and it holds lists"),
+        ({"answer": "info"}, "^answer=info must be a column .* it holds JSON with the keys ground_truth"),
+        ({"answer": "solution"}, "^solution=solution must be another column than answer=solution"),
+    ],
+)
+def test_a_column_that_cannot_be_read_is_named(tmp_path: Path, settings: dict[str, str], message: str) -> None:
+    record = {
+        "question": "q",
+        "answer": "7",
+        "solution": "so",
+        "generations": ["a", "b"],
+        "info": '{"ground_truth": "7"}',
+    }
+    with pytest.raises(ValueError, match=message):
+        made(RECIPES["own"](**settings), tmp_path / "a.jsonl", record)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize(

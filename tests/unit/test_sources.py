@@ -9,8 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mifo_verl.tools.prepare.rows import Dropped
-from mifo_verl.tools.prepare.sources import read_records
+from mifo_verl.tools.prepare.sources import Dropped, read_records
 
 RECORDS = [{"question": 'a,\n"b" ü', "answer": "1"}, {"question": "c", "answer": "2"}]
 

@@ -13,8 +13,7 @@ from mifo_verl.data.demonstrations import prompt_id_of
 from mifo_verl.data.parquet import check_columns
 from mifo_verl.errors import nearest
 from mifo_verl.tools.evaluate.records import question_and_answer
-from mifo_verl.tools.prepare.rows import Dropped
-from mifo_verl.tools.prepare.sources import read_records
+from mifo_verl.tools.prepare.sources import Dropped, read_records
 
 SUFFIXES = (".jsonl.gz", ".jsonl", ".json", ".csv", ".parquet")
 

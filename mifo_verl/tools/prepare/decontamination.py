@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from mifo_verl.errors import require
-from mifo_verl.tools.prepare.rows import Dropped, text_of
-from mifo_verl.tools.prepare.sources import read_records
+from mifo_verl.tools.prepare.recipe import text_of
+from mifo_verl.tools.prepare.sources import Dropped, read_records
 
 NGRAM_WORDS = 13
 _WORD = re.compile(r"\w+")

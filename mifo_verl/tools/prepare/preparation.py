@@ -17,7 +17,8 @@ from mifo_verl.data.demonstrations import demonstration_of
 from mifo_verl.data.parquet import write_rows
 from mifo_verl.rewards.kinds import Scorer
 from mifo_verl.tools.prepare.decontamination import EvaluationSets
-from mifo_verl.tools.prepare.rows import Dropped, Row, question_of, with_system
+from mifo_verl.tools.prepare.recipe import Row, question_of, with_system
+from mifo_verl.tools.prepare.sources import Dropped
 
 _THREADS = 4
 Lengths = dict[str, int]
@@ -63,12 +64,28 @@ class Preparation:
     system: str | None = None
     sets: EvaluationSets | None = None
     count_tokens: Callable[[str], int] | None = None
+    needs_demonstrations: bool = False
 
-    def run(self, made: Iterable[Row | Dropped], path: Path, report: Report) -> Report:
-        """Write the rows to ``path`` and what became of them to ``<path without suffix>.report.json``."""
+    def run(self, made: Iterable[Row | Dropped], path: Path, report: Report, source: str, reads: str) -> Report:
+        """Write the rows to ``path`` and what became of them to ``<path without suffix>.report.json``.
+
+        Raises ValueError, and writes nothing, if there is no row, or no demonstration where one is needed. ``source``
+        is the setting that it names, ``reads`` what the recipe reads.
+        """
         bar = tqdm(made, desc=f"{report.recipe} {path.stem}", unit="record", delay=1, leave=False)
         kept = list(islice(self._kept(bar, report), self.max_rows))
+        became = ", ".join(f"{reason} ({count})" for reason, count in report.dropped.most_common(5)) or "nothing"
+        if not kept:
+            raise ValueError(
+                f"{source} must have a row for the recipe {report.recipe}: of {report.records} records it dropped: "
+                f"{became}; it reads {reads}"
+            )
         rows = self._verified(kept, report)
+        if self.needs_demonstrations and not report.demonstrations:
+            raise ValueError(
+                f"{source} must have a demonstration: none of {len(kept)} rows has one; {report.recipe} reads {reads} "
+                "For RL alone write demonstrations=optional"
+            )
         report.rows = len(rows)
         report.by_source.update(map(_source_of, rows))
         report.lengths = self._lengths(rows)

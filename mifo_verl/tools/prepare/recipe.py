@@ -1,12 +1,35 @@
-"""A recipe: from a source to rows. Each recipe is a frozen dataclass whose fields are its own settings."""
+"""A recipe: from a source to rows of verl's schema. Each is a frozen dataclass whose fields are its own settings."""
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from itertools import chain, islice
+from typing import Any, ClassVar, Literal
 
-from mifo_verl.tools.prepare.rows import Dropped, Row, Split
-from mifo_verl.tools.prepare.sources import read_records
+from mifo_verl.data.demonstrations import prompt_id_of
+from mifo_verl.errors import nearest, require
+from mifo_verl.tools.prepare.sources import Dropped, read_records
+
+Split = Literal["train", "validation"]
+Row = dict[str, Any]
+INSTRUCTION = "Reason step by step, and write the final answer in \\boxed{}."
+NO_ANSWER = (
+    "proof",
+    "not provided",
+    "notprovided",
+    "notfound",
+    "not found",
+    "nan",
+    "inf",
+    "-inf",
+    "null",
+    "n/a",
+    "unknown",
+)
+"""Words that data sets write in place of an answer."""
+_HEAD = 100
+"""Records that are looked at before the first row, for the columns that settings name."""
 
 
 @dataclass(frozen=True)
@@ -17,9 +40,16 @@ class Recipe(ABC):
     reward: ClassVar[str] = "math"
     """The kind of reward that verifies its demonstrations (``mifo_verl.rewards.kinds``)."""
     require_think: ClassVar[bool] = False
+    has_demonstrations: ClassVar[bool] = True
+    """Whether a training split without a demonstration is a mistake, unless ``demonstrations=optional``."""
     train: ClassVar[str] = ""
     """The source of the train split where the command line gives none; '' where it has to."""
     val: ClassVar[str] = ""
+
+    @classmethod
+    def says(cls) -> str:
+        """What the recipe reads, in one line: the first of its docstring."""
+        return (cls.__doc__ or "").strip().split("\n")[0]
 
     @abstractmethod
     def rows(self, split: Split, source: str) -> Iterator[Row | Dropped]:
@@ -38,11 +68,112 @@ class FileRecipe(Recipe):
     def row(self, record: dict[str, Any], split: Split, index: int) -> Row:
         """The row of a record. Raises Dropped."""
 
+    def columns(self) -> dict[str, str]:
+        """The columns that the settings name and that must hold texts or numbers, by setting."""
+        return {}
+
     def rows(self, split: Split, source: str) -> Iterator[Row | Dropped]:
         """A row, or the reason against it, for every record, in the order of the source."""
         setting, hub = ("train", self.hub_train) if split == "train" else ("val", self.hub_val)
-        for index, record in enumerate(read_records(setting, source, hub)):
+        records = read_records(setting, source, hub)
+        head = list(islice(records, _HEAD))
+        _check_columns(self.columns(), [record for record in head if not isinstance(record, Dropped)])
+        for index, record in enumerate(chain(head, records)):
             try:
                 yield record if isinstance(record, Dropped) else self.row(record, split, index)
             except Dropped as dropped:
                 yield dropped
+
+
+def _check_columns(named: dict[str, str], head: list[dict[str, Any]]) -> None:
+    """Raise ValueError if a column is in none of the first records, or holds lists or JSON."""
+    present = list(dict.fromkeys(column for record in head for column in record))
+    for setting, column in named.items() if head else ():
+        cure = f"the records have {', '.join(present)}{nearest(column, present)}"
+        require(column in present, setting, column, "a column of the records", cure)
+        value = next((record[column] for record in head if record.get(column) is not None), "")
+        inside = next(iter(value), None) if isinstance(value, list) else value
+        if setting == "question" and isinstance(value, list) and isinstance(inside, dict):
+            continue  # a conversation
+        kind = "lists" if isinstance(value, list) else "objects" if isinstance(value, dict) else _json_kind(value)
+        cure = "choose another one, or a recipe that reads this data set"
+        require(not kind, setting, column, f"a column of texts or numbers, and it holds {kind}", cure)
+
+
+def _json_kind(value: object) -> str:
+    """What a text holds if it is JSON and no plain text; else empty."""
+    try:
+        found = json.loads(value) if isinstance(value, str) and value.lstrip()[:1] in ("{", "[") else None
+    except ValueError:
+        return ""
+    return f"JSON with the keys {', '.join(found)}" if isinstance(found, dict) else ""
+
+
+def make_row(
+    source: str,
+    question: str,
+    answer: str,
+    solution: str | None,
+    split: Split,
+    index: int,
+    *,
+    prompt_id: str | None = None,
+    level: int | None = None,
+    instruction: str = INSTRUCTION,
+    ability: str = "math",
+    entry: str | None = None,
+) -> Row:
+    """The row. Without a ``prompt_id`` it is the hash of the prompt, which does not depend on the order of a file.
+
+    ``solution`` is the demonstration's whole text, or None. Raises Dropped without a question or an answer.
+    """
+    if not question.strip():
+        raise Dropped("no question")
+    if entry is None:
+        answer = answer_of(answer)
+    content = f"{question.strip()}\n{instruction}" if instruction else question.strip()
+    demonstration = [{"role": "assistant", "content": solution}] if solution and solution.strip() else None
+    row: Row = {
+        "data_source": source,
+        "prompt": [{"role": "user", "content": content}],
+        "target": demonstration,
+        "ability": ability,
+        "reward_model": {"style": "rule", "ground_truth": answer},
+        "extra_info": {"split": split, "index": index, "level": level, "entry": entry},
+    }
+    return row | {"prompt_id": prompt_id or prompt_id_of(row)}
+
+
+def with_system(row: Row, system: str | None) -> Row:
+    """The row with another system message; ``none`` takes it out, None leaves the prompt as it is."""
+    if system is None:
+        return row
+    others = [message for message in row["prompt"] if message["role"] != "system"]
+    return row | {"prompt": others if system == "none" else [{"role": "system", "content": system}, *others]}
+
+
+def question_of(row: Row) -> str:
+    """The last user message without our instruction."""
+    content = next((m["content"] for m in reversed(row["prompt"]) if m["role"] == "user"), "")
+    return str(content).removesuffix(f"\n{INSTRUCTION}")
+
+
+def text_of(record: dict[str, Any], *names: str) -> str:
+    """The first of these fields that holds a text or a number, as a text; '' where none does."""
+    for name in names:
+        value = record.get(name)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if isinstance(value, str | int | float) and not isinstance(value, bool) and str(value).strip():
+            return str(value)
+    return ""
+
+
+def answer_of(text: str) -> str:
+    """The answer, stripped. Raises Dropped if there is none, or only a word that stands for none, such as ``proof``."""
+    answer = text.strip()
+    if not answer:
+        raise Dropped("no answer")
+    if answer.strip("$.{}[]()\\").removeprefix("text{").casefold() in NO_ANSWER:
+        raise Dropped(f"no answer but the word {answer}")
+    return answer

@@ -14,7 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mifo_verl.errors import require
-from mifo_verl.tools.prepare.rows import Dropped
+
+
+class Dropped(Exception):
+    """A record that becomes no row, and why. Raised for one record, yielded by a recipe."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
 
 _FORMATS = (".jsonl", ".json", ".csv", ".parquet")
 _LONGEST_CELL = 1 << 26

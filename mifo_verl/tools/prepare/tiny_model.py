@@ -15,7 +15,14 @@ import torch
 from tokenizers import AddedToken, pre_tokenizers
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
-from transformers import PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen2Tokenizer,
+)
 
 from mifo_verl.rewards.boxed import is_correct
 from mifo_verl.tools.prepare.addition import column_addition, draw_pairs, question
@@ -112,6 +119,22 @@ def accuracy_by_source(
         for row, text in zip(chunk, texts, strict=True):
             correct.setdefault(row["data_source"], []).append(is_correct(text, row["reward_model"]["ground_truth"]))
     return {source: sum(answers) / len(answers) for source, answers in correct.items()}
+
+
+def make(folder: Path, num_steps: int, seed: int) -> None:
+    """Train the start model and save it."""
+    torch.set_num_threads(1)  # tensors this small gain nothing from a second core
+    tokenizer = build_tokenizer()
+    model = build_model(tokenizer, seed)
+    train(model, tokenizer, num_steps, seed)
+    save(model, tokenizer, folder)
+
+
+def saved_accuracy(folder: Path, rows: Sequence[dict[str, Any]], temperature: float) -> dict[str, float]:
+    """``accuracy_by_source`` of a saved model in float32."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return accuracy_by_source(model, tokenizer, rows, temperature)
 
 
 def save(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

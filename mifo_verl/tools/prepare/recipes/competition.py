@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mifo_verl.rewards.extract import last_boxed
-from mifo_verl.tools.prepare.recipe import FileRecipe
-from mifo_verl.tools.prepare.rows import Dropped, Row, Split, make_row, text_of
+from mifo_verl.tools.prepare.recipe import FileRecipe, Row, Split, make_row, text_of
+from mifo_verl.tools.prepare.sources import Dropped
 
 
 @dataclass(frozen=True)

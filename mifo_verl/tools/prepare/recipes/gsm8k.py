@@ -4,8 +4,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from mifo_verl.tools.prepare.recipe import FileRecipe
-from mifo_verl.tools.prepare.rows import Dropped, Row, Split, make_row, text_of
+from mifo_verl.tools.prepare.recipe import FileRecipe, Row, Split, make_row, text_of
+from mifo_verl.tools.prepare.sources import Dropped
 
 _MARK = re.compile(r"<<[^<>]*>>")
 _FINAL_LINE = re.compile(r"^[ \t]*####[ \t]*(.*?)[ \t]*$", re.MULTILINE)

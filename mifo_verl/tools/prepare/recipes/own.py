@@ -1,25 +1,35 @@
 """A file of one's own: which column is what stands on the command line."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
+from mifo_verl.data.demonstrations import prompt_id_of
 from mifo_verl.errors import require
-from mifo_verl.tools.prepare.recipe import FileRecipe
+from mifo_verl.rewards.extract import last_boxed
+from mifo_verl.tools.prepare.recipe import INSTRUCTION, FileRecipe, Row, Split, make_row, text_of
 from mifo_verl.tools.prepare.recipes.competition import bare
-from mifo_verl.tools.prepare.rows import INSTRUCTION, Dropped, Row, Split, make_row, text_of
+from mifo_verl.tools.prepare.sources import Dropped
+
+_ROLES = {"human": "user", "gpt": "assistant", "model": "assistant"}
 
 
 @dataclass(frozen=True)
 class Own(FileRecipe):
     """JSON lines, CSV or parquet of your own: question=, answer=, solution=, id=, level= name its columns.
 
-    The prompt's id is ``<source>/<id>``, so that two files with the same numbers can be trained on together.
+    The prompt's id is ``<source>/<id>``, so that two files with the same numbers can be trained on together. A question
+    that is a conversation (``messages``, or ShareGPT's ``conversations``) ends before its last answer, which is the
+    demonstration.
     """
 
     name = "own"
     question: str = "question"
     answer: str = "answer"
+    """box takes the last box of the solution."""
     solution: str = "solution"
+    """none for no demonstrations."""
+    context: str = "input"
+    """Stands below the question where a record has it, as in Alpaca's layout."""
     id: str = "id"
     level: str = "level"
     source: str = "own"
@@ -31,19 +41,40 @@ class Own(FileRecipe):
 
     def __post_init__(self) -> None:
         require(self.box in ("true", "false"), "box", self.box, "true or false", "leave it out for false")
+        for name in ("answer", "question"):
+            column = getattr(self, name)
+            rule = f"another column than {name}={column}: one column cannot be both"
+            require(self.solution != column, "solution", self.solution, rule, "write solution=none without any")
+
+    def columns(self) -> dict[str, str]:
+        """Question and answer, and what was named on the command line."""
+        named = {"question": self.question} | ({} if self.answer == "box" else {"answer": self.answer})
+        defaults = {field.name: field.default for field in fields(self)}
+        for name in ("solution", "context", "id", "level"):
+            column = getattr(self, name)
+            if column != defaults[name] and column != "none":
+                named[name] = column
+        return named
 
     def row(self, record: dict[str, Any], split: Split, index: int) -> Row:
         """The row. A record without the columns of question and answer is dropped, with their names."""
         for column in (self.question, self.answer):
-            if column not in record:
+            if column not in record and column != "box":
                 raise Dropped(f"no column {column}")
-        answer, solution = bare(text_of(record, self.answer)), text_of(record, self.solution)
+        solution = "" if self.solution == "none" else text_of(record, self.solution)
+        messages = _messages(record[self.question])
+        question = text_of(record, self.question)
+        if messages:
+            solution = solution or (messages.pop()["content"] if messages[-1]["role"] == "assistant" else "")
+            question = messages[-1]["content"] if messages else ""
+        question = "\n".join(filter(None, (question, text_of(record, self.context))))
+        answer = bare((last_boxed(solution) or "") if self.answer == "box" else text_of(record, self.answer))
         if solution and self.box == "true" and "\\boxed{" not in solution:
             solution = f"{solution.rstrip()}\nThe answer is \\boxed{{{answer}}}."
         level, number = text_of(record, self.level), text_of(record, self.id)
-        return make_row(
+        row = make_row(
             self.source,
-            text_of(record, self.question),
+            question,
             answer,
             solution or None,
             split,
@@ -52,3 +83,19 @@ class Own(FileRecipe):
             level=int(level) if level.isdecimal() else None,
             instruction="" if self.instruction == "none" else self.instruction,
         )
+        return row if len(messages) < 2 else _with_history(row, messages[:-1])
+
+
+def _messages(value: Any) -> list[dict[str, str]]:
+    """The messages of a conversation with roles user and assistant; empty if it is none."""
+    if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+        return []
+    named = [(one.get("role") or one.get("from"), one.get("content") or one.get("value")) for one in value]
+    return [{"role": _ROLES.get(str(role), str(role)), "content": str(text)} for role, text in named if role and text]
+
+
+def _with_history(row: Row, before: list[dict[str, str]]) -> Row:
+    """The row with what was said before its question; its id is the hash of all of it unless the record has one."""
+    longer = row | {"prompt": [*before, *row["prompt"]]}
+    own = row["prompt_id"] == prompt_id_of(row | {"prompt_id": None})
+    return longer | ({"prompt_id": prompt_id_of(longer | {"prompt_id": None})} if own else {})

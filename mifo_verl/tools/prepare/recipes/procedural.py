@@ -8,9 +8,9 @@ from typing import Any
 
 from mifo_verl.errors import nearest, require
 from mifo_verl.rewards.gym import read_entry
-from mifo_verl.tools.prepare.recipe import Recipe
+from mifo_verl.tools.prepare.recipe import Recipe, Row, Split, make_row
 from mifo_verl.tools.prepare.recipes.steps import written_steps
-from mifo_verl.tools.prepare.rows import Dropped, Row, Split, make_row
+from mifo_verl.tools.prepare.sources import Dropped
 
 INSTRUCTION = "Reason step by step, and write the final answer between <answer> and </answer>."
 NO_ORACLE = "any answer that the family's scorer accepts"
@@ -27,6 +27,7 @@ class ReasoningGym(Recipe):
 
     name = "reasoning_gym"
     reward = "reasoning_gym"
+    has_demonstrations = False
     family: str = ""
     levels: str = "default"
     """Levels of the family's curriculum, as 0,1,2; ``default`` takes the family's own settings."""

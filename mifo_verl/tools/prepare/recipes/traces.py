@@ -6,9 +6,9 @@ from typing import Any
 
 from mifo_verl.errors import require
 from mifo_verl.rewards.extract import THINK_END, last_boxed
-from mifo_verl.tools.prepare.recipe import FileRecipe
+from mifo_verl.tools.prepare.recipe import FileRecipe, Row, Split, make_row, text_of
 from mifo_verl.tools.prepare.recipes.competition import bare
-from mifo_verl.tools.prepare.rows import Dropped, Row, Split, make_row, text_of
+from mifo_verl.tools.prepare.sources import Dropped
 
 _LONGEST_ANSWER = 100
 
