@@ -12,24 +12,23 @@ from omegaconf import DictConfig, OmegaConf
 
 from mifo_verl.compose import ConfigError
 from mifo_verl.run.checkpoints import BrokenCheckpoint, CheckpointStore, verify
-from mifo_verl.run.flat import flat
+from mifo_verl.run.flat import PLACES, flat
 from mifo_verl.run.journal import CONFIG, require_lines
 from mifo_verl.verl.critic import has_critic
 
 FREE = frozenset(
     """
-    name run_dir env ray_kwargs prepare restarts hydra global_profiler
-    trainer.logger trainer.project_name trainer.experiment_name trainer.save_freq trainer.test_freq
-    trainer.val_before_train trainer.log_val_generations trainer.resume_mode trainer.resume_from_path
-    trainer.default_local_dir trainer.rollout_data_dir trainer.validation_data_dir trainer.nnodes
-    trainer.n_gpus_per_node data.on_bad_row data.val_files data.val_max_samples data.val_batch_size
-    mifo.budget mifo.checkpoint mifo.watchdog mifo.probe mifo.config_dirs
-    actor_rollout_ref.rollout.trace actor_rollout_ref.rollout.gpu_memory_utilization
+    env ray_kwargs prepare global_profiler
+    trainer.save_freq trainer.test_freq trainer.val_before_train trainer.log_val_generations
+    trainer.rollout_data_dir trainer.validation_data_dir trainer.nnodes trainer.n_gpus_per_node
+    data.on_bad_row data.val_files data.val_max_samples data.val_batch_size
+    mifo.budget mifo.checkpoint mifo.probe mifo.config_dirs
+    actor_rollout_ref.rollout.gpu_memory_utilization
     actor_rollout_ref.rollout.val_kwargs actor_rollout_ref.actor.ppo_max_token_len_per_gpu
     actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu actor_rollout_ref.actor.fsdp_config.param_offload
     actor_rollout_ref.actor.fsdp_config.optimizer_offload
     """.split()
-)
+).union(PLACES)
 """Settings that may differ on resume, and all below them: they say where and how fast, not what is trained. The number
 of ranks, which is nnodes x n_gpus_per_node, has to stay."""
 

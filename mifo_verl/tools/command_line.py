@@ -48,6 +48,13 @@ def read(kind: type[Settings], arguments: Sequence[str], renamed: Mapping[str, s
     return kind(**given)
 
 
+def take(kind: type[Settings], arguments: Sequence[str]) -> tuple[Settings, list[str]]:
+    """The dataclass of the arguments that name its fields, by ``read``, and all other arguments in their order."""
+    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    own = [argument for argument in arguments if "=" in argument and argument.partition("=")[0] in known]
+    return read(kind, own), [argument for argument in arguments if argument not in own]
+
+
 def _value(key: str, text: str, kind: Any) -> Any:
     if get_origin(kind) is tuple:
         words = [word.strip() for word in text.strip("[]").split(",")]

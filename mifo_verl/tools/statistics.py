@@ -129,16 +129,13 @@ def bootstrap(
 
 
 def paired_by_question(
-    first_Q: Sequence[Sequence[float]], second_Q: Sequence[Sequence[float]], level: float = LEVEL, seed: int = 0
+    pairs_Q: Sequence[Sequence[tuple[float, float]]], level: float = LEVEL, seed: int = 0
 ) -> Interval:
-    """The mean difference first - second of two models on the same questions, by ``bootstrap``.
+    """The mean difference of two models, first - second, on the same questions of each benchmark, by ``bootstrap``.
 
     Both models' values of a question are resampled together: what a question's difficulty does to both cancels out.
-    Raises ValueError if the questions are not as many.
     """
-    pairs = zip(first_Q, second_Q, strict=True)
-    differences = [[a - b for a, b in zip(a_Q, b_Q, strict=True)] for a_Q, b_Q in pairs]
-    return bootstrap(differences, level, seed, bounds=(-1.0, 1.0))
+    return bootstrap([[first - second for first, second in one] for one in pairs_Q], level, seed, bounds=(-1.0, 1.0))
 
 
 def _resampled_means(values_Q: Sequence[float], draws: int, seed: int) -> NDArray[np.float64]:

@@ -13,16 +13,14 @@ import pytest
 import yaml
 
 from mifo_verl.compose import ConfigError, compose_config, compose_seeds, config_folder
+from mifo_verl.tools.analyze.__main__ import main as analyze
 from mifo_verl.tools.prepare.tiny_model import START_MODEL
-from mifo_verl.tools.sweep import forgetting as forgetting_stages
 from mifo_verl.tools.sweep.__main__ import main
 from mifo_verl.tools.sweep.definition import Definition, Question, parse, read_definition
-from mifo_verl.tools.sweep.expand import expand
-from mifo_verl.tools.sweep.forgetting import forgetting as run_forgetting
-from mifo_verl.tools.sweep.forgetting import main as forgetting
-from mifo_verl.tools.sweep.plan import arm_label, plan
+from mifo_verl.tools.sweep.forgetting import forgetting
+from mifo_verl.tools.sweep.plan import arm_label, expand, plan
 from mifo_verl.tools.sweep.run import Runner
-from mifo_verl.tools.sweep.store import read_sweep, write_sweep
+from mifo_verl.tools.sweep.store import StoredSweep, read_sweep, write_sweep
 
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_train.py")))
 
@@ -125,8 +123,8 @@ def test_a_sweep_runs_skips_and_adds_and_ends_with_a_table(sweep_of, tmp_path, c
     assert code == 0
     assert started == [f"{arm}-seed{seed} disable" for arm in ("mifo", "rl_only") for seed in (0, 1, 2)]
     table = json.loads((tmp_path / "sweep/table.json").read_text())
-    held = table["arms"][0]["numbers"]["accuracy"]
-    assert table["arms"][0]["arm"] == "mifo" and held["by_seed"] == {"0": 0.6, "1": 0.61, "2": 0.62}
+    held = table["arms"]["mifo"]["accuracy"]
+    assert held["by_seed"] == {"0": 0.6, "1": 0.61, "2": 0.62}
     assert held["mean"] == pytest.approx(0.61) and table["missing"] == []
     assert {file.name for file in (tmp_path / "sweep").iterdir() if file.is_file()} == {
         "sweep.json", "table.json", "table.csv", "table.md", "report.html",
@@ -197,11 +195,11 @@ def test_a_signal_that_comes_while_a_run_is_being_started_reaches_it(tmp_path, m
         def __init__(self, *args, **kwargs):
             super().__init__(*args, **kwargs)
             started.append(self)
-            runner._on_signal(signal.SIGTERM, None)  # after the check, before the run is known
+            runner.stop(signal.SIGTERM)  # after the check, before the run is known
 
     monkeypatch.setattr(subprocess, "Popen", SlowToReturn)
-    assert runner._one(run) == (f"{run.name}: stopped", False)
-    assert started[0].returncode == -signal.SIGTERM and runner._running == {}
+    assert runner.run_one(run) == (f"{run.name}: stopped", False)
+    assert started[0].returncode == -signal.SIGTERM and runner.running == {}
 
 
 def test_no_signal_is_sent_to_the_number_of_a_process_that_has_ended(monkeypatch):
@@ -210,9 +208,9 @@ def test_no_signal_is_sent_to_the_number_of_a_process_that_has_ended(monkeypatch
     sent = []
     monkeypatch.setattr(os, "kill", lambda *to: sent.append(to))
     runner = Runner()
-    runner._running["ended"] = ended
-    runner._on_signal(signal.SIGTERM, None)
-    assert sent == [] and runner._signals == [signal.SIGTERM]
+    runner.running["ended"] = ended
+    runner.stop(signal.SIGTERM)
+    assert sent == []
 
 
 def test_a_later_call_without_questions_keeps_those_that_were_asked(tmp_path):
@@ -224,9 +222,10 @@ def test_a_later_call_without_questions_keeps_those_that_were_asked(tmp_path):
     more = Definition(arms={"a": ["method=mifo"]})
     write_sweep(tmp_path, more, "second", plan(more, ["experiment=quickstart", "seed=7"], tmp_path))
     held = read_sweep(tmp_path)
-    assert [run["name"] for run in held["runs"]] == ["a-seed0", "b-seed0", "a-seed7"]
-    assert (held["title"], held["baseline"], held["numbers"], held["command"]) == ("Mine", "b", ["gain"], "second")
-    assert held["questions"] == [{"ask": "Why?", "pairs": [["a", "b"]], "numbers": ["accuracy"], "late": False}]
+    assert [run.name for run in held.runs] == ["a-seed0", "b-seed0", "a-seed7"]
+    assert (held.title, held.baseline, held.numbers, held.command) == ("Mine", "b", ["gain"], "second")
+    assert held.questions == [Question("Why?", [("a", "b")], ["accuracy"], late=False)]
+    assert [one.ask for one in held.asked] == ["Against b", "Why?"]
 
 
 def _starts(folder: Path, name: str) -> None:
@@ -239,32 +238,30 @@ def test_what_is_asked_before_a_run_starts_replaces_and_what_is_asked_after_is_l
 
     runs = plan(Definition(arms=arms), ["experiment=quickstart"], tmp_path)
 
-    def ask(*questions: Question, **more) -> dict:
+    def ask(*questions: Question, **more) -> StoredSweep:
         write_sweep(tmp_path, Definition(arms=arms, questions=list(questions), **more), "x", runs)
         return read_sweep(tmp_path)
 
     first, second = Question("One?", [("a", "b")]), Question("Two?", [("b", "c")])
     ask(first)
     held = ask(second)
-    assert [one["ask"] for one in held["questions"]] == ["Two?"] and held["baseline"] == "a"
+    assert [one.ask for one in held.questions] == ["Two?"] and held.baseline == "a"
     _starts(tmp_path, "a-seed0")
     reworded = Question("In other words?", [("c", "b")])
     for _ in range(2):  # the same call again changes nothing
         held = ask(first, reworded)
-        assert [(one["ask"], one["late"]) for one in held["questions"]] == [("Two?", False), ("One?", True)]
+        assert [(one.ask, one.late) for one in held.questions] == [("Two?", False), ("One?", True)]
     held = ask(second, numbers=["gain"], baseline="b")
-    assert (held["numbers"], held["baseline"]) == (["accuracy"], "a")
-    assert held["questions"][2] == {
-        "ask": "Against b", "pairs": [["a", "b"], ["c", "b"]], "numbers": ["gain"], "late": True,
-    }  # fmt: skip
-    assert ask(second)["questions"] == held["questions"]
+    assert (held.numbers, held.baseline) == (["accuracy"], "a")
+    assert held.questions[2] == Question("Against b", [("a", "b"), ("c", "b")], ["gain"], late=True)
+    assert ask(second).questions == held.questions
 
 
 def test_runs_that_come_after_others_have_started_are_marked_as_added(tmp_path):
     def add(seeds: str) -> list[tuple[str, bool]]:
         asked = Definition(arms={"a": ["method=mifo"]})
         write_sweep(tmp_path, asked, "x", plan(asked, ["experiment=quickstart", f"seed={seeds}"], tmp_path))
-        return [(run["name"], run["added"]) for run in read_sweep(tmp_path)["runs"]]
+        return [(run.name, run.added) for run in read_sweep(tmp_path).runs]
 
     add("0")
     assert add("0,1") == [("a-seed0", False), ("a-seed1", False)]
@@ -315,7 +312,7 @@ def test_these_are_the_definitions():
 
 
 def test_an_unknown_key_of_a_definition_is_named(tmp_path):
-    with pytest.raises(ConfigError, match=r"arm must be one of .* \(did you mean arms\?\)"):
+    with pytest.raises(ConfigError, match=r"key=arm must be one of .* \(did you mean arms\?\)"):
         parse(yaml.safe_load("arm: {a: method=mifo}"), tmp_path / "x.yaml")
 
 
@@ -325,7 +322,7 @@ def test_an_unknown_key_of_a_definition_is_named(tmp_path):
         ("numbers: [acuracy]", r"numbers=acuracy must be one of accuracy, gain, .* \(did you mean accuracy\?\)"),
         ("questions: [{ask: Why, pairs: [], numbers: [accuracy, gain, sft/accuracy]}]", "must be one or two"),
         ("questions: [{ask: Why, pairs: [], numbers: []}]", "must be one or two"),
-        ("questions: [{ask: Why, pair: []}]", r"pair must be one of ask, pairs, numbers \(did you mean pairs\?\)"),
+        ("questions: [{ask: Why, pair: []}]", r"key=pair must be one of ask, pairs, numbers \(did you mean pairs\?\)"),
     ],
 )
 def test_what_answers_a_question_is_checked_when_it_is_asked(text, said, tmp_path):
@@ -354,25 +351,21 @@ def test_every_question_of_the_evidence_is_answered_by_one_number_and_those_on_c
 
 
 def test_forgetting_checks_both_stages_before_the_first(capsys):
-    assert forgetting(["rl_steps=0"]) == 2
-    assert forgetting(["mifo.sft.lr=-1", "seed=0"]) == 2
+    assert analyze(["forgetting", "rl_steps=0"]) == 2
+    assert analyze(["forgetting", "mifo.sft.lr=-1", "seed=0"]) == 2
     said = capsys.readouterr().err
     assert "rl_steps=0 must be a whole number" in said and "mifo.sft.lr=-1 must be a number above 0" in said
 
 
-def test_forgetting_goes_on_from_the_weights_after_rl_and_every_method_from_the_same(
-    sweep_of, tmp_path, monkeypatch, capsys
-):
+def test_forgetting_goes_on_from_the_weights_after_rl_and_every_method_from_the_same(sweep_of, tmp_path, capsys):
     merged = []
 
     def merge(checkpoint: Path, dtype: str) -> Path:
         merged.append((checkpoint.relative_to(tmp_path), dtype))
         return START_MODEL
 
-    monkeypatch.setattr(forgetting_stages, "merged_folder", merge)
-    monkeypatch.setattr(forgetting_stages, "check_arms", lambda _: None)  # another test's; `sweep` checks both stages
     given = [f"sweep_dir={tmp_path}/f", "seed=0,1", "rl_steps=4", "steps=2"]
-    assert forgetting([*given, "--plan"]) == 0
+    assert analyze(["forgetting", *given, "--plan"]) == 0
     planned = [line.split(":")[0].removeprefix(f"{tmp_path}/f/") for line in capsys.readouterr().out.splitlines()]
     methods = ("rl_only", "sft_only", "interleave", "mifo", "mifo_dagger")
     before = [f"rl-seed{seed}" for seed in (0, 1)]
@@ -381,7 +374,7 @@ def test_forgetting_goes_on_from_the_weights_after_rl_and_every_method_from_the_
     assert merged == [] and not (tmp_path / "f").exists()
     log = tmp_path / "started"
     log.write_text("")
-    assert run_forgetting(given, FAKE) == 0
+    assert forgetting(given, FAKE, merge) == 0
     assert [line.split()[0] for line in log.read_text().splitlines()] == before + after
     assert merged == [(Path(f"f/before/rl-seed{seed}/checkpoints/global_step_4"), "float32") for seed in (0, 1)]
     for name in after:
@@ -392,6 +385,5 @@ def test_forgetting_goes_on_from_the_weights_after_rl_and_every_method_from_the_
     first = yaml.safe_load((tmp_path / "f/before/rl-seed0/config.yaml").read_text())["trainer"]
     assert (first["total_training_steps"], first["save_freq"]) == (4, 4)
     plan_of_after = read_sweep(tmp_path / "f" / "after")
-    assert plan_of_after["baseline"] == "rl_only" and plan_of_after["command"].startswith(
-        "python -m mifo_verl.tools.analyze forg"
-    )
+    assert plan_of_after.baseline == "rl_only"
+    assert plan_of_after.command == f"mifo analyze forgetting {' '.join(given)}"

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 from mifo_verl.probes.parameters import layer_of
-from mifo_verl.tools.analyze.updates import update_norms
+from mifo_verl.tools.analyze.measures import update_norms
 from mifo_verl.tools.inspect.checkpoint import FreezeSettings, checkpoint_mask
 from mifo_verl.tools.inspect.sources import open_weights
 from tests.integration.engine_ranks import examples, full, make_engine, run_on_ranks, update

@@ -8,12 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mifo_verl.tools.analyze import prune as pruning
 from mifo_verl.tools.analyze.__main__ import main
-from mifo_verl.tools.analyze.overlap import support_overlap
+from mifo_verl.tools.analyze.measures import principal_angles, rotation, subspace, support_overlap, update_norms
 from mifo_verl.tools.analyze.prune import prune, write_pruned
-from mifo_verl.tools.analyze.subspace import principal_angles, rotation, subspace
-from mifo_verl.tools.analyze.updates import update_norms
 from mifo_verl.tools.inspect.sources import common_names, open_weights
 
 Q, UP, NORM = "model.layers.0.self_attn.q_proj.weight", "model.layers.1.mlp.up_proj.weight", "model.norm.weight"
@@ -123,10 +120,10 @@ def test_a_pruned_model_is_a_whole_hugging_face_folder(start: Path, end: Path, t
             assert torch.equal(tensor, prune(START[name], END[name], float(rate), name, 0, False))
 
 
-def test_a_model_larger_than_a_file_gets_an_index(start: Path, end: Path, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(pruning, "_FILE_BYTES", 24)
+def test_a_model_larger_than_a_file_gets_an_index(start: Path, end: Path, tmp_path: Path):
     weights = open_weights(str(start)), open_weights(str(end))
-    write_pruned(*weights, end, tmp_path / "out", rate=0.0, seed=0, rescale=False, dtype=torch.bfloat16)
+    how = {"rate": 0.0, "seed": 0, "rescale": False, "dtype": torch.bfloat16}
+    write_pruned(*weights, end, tmp_path / "out", **how, file_bytes=16)
     index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
     assert sorted(set(index["weight_map"].values())) == [f"model-0000{n}-of-00002.safetensors" for n in (1, 2)]
     assert index["metadata"]["total_size"] == 2 * (4 + 4 + 2)
@@ -185,21 +182,21 @@ def test_models_that_differ_are_refused_and_a_tied_head_is_none_of_it(start: Pat
             ["prun", "a", "b"],
             "prun must be one of updates, prune, subspace, overlap, sparsify, forgetting, sensitivity (did you mean prune?)",
         ),
-        (["updates", "START"], "updates takes 2 or more weights, not 1"),
+        (["updates", "START"], "weights=1 must be 2 or more for updates"),
         (["updates", "START", "nowhere"], "weights=nowhere must be a Hugging Face folder or a checkpoint"),
-        (["prune", "START", "START"], "out= must be a folder"),
+        (["prune", "START", "START"], "out= must be given"),
         (["prune", "START", "START", "out=x", "rates=1"], "rates=1 must be numbers in [0, 1)"),
         (["prune", "START", "START", "out=x", "samples=2"], "samples=2 must go with benchmarks="),
         (["prune", "START", "START", "out=x", "benchmarks=[x]", "samples=0"], "samples=0 must be a whole number"),
         (["prune", "START", "START", "out=x", "benchmarks=[gsm8]"], "benchmarks=gsm8 must be one of"),
         (["prune", "START", "START", "out=x", "seed=1.7"], "seed=1.7 must be a whole number; correct it"),
-        (["subspace", "START", "START", "rank=0"], "rank=0 must be at least 1"),
+        (["subspace", "START", "START", "rank=0"], "rank=0 must be a whole number of at least 1"),
         (["subspace", "START", "START", "rank=1.5"], "rank=1.5 must be a whole number; correct it"),
         (["subspace", "START", "START", "device=cudaa"], "device=cudaa must be a device that torch finds here"),
         (["subspace", "START", "START", "device=meta"], "device=meta must be a device that torch finds here"),
         (["updates", "START", "nowhere", "json=/nosuch/x.json"], "json=/nosuch/x.json must be a file that can be"),
         (["overlap", "START", "START", "START", "dtype=int8"], "dtype=int8 must be one of bfloat16, float16, float32"),
-        (["updates", "START", "START", "jsn=x"], "jsn must be one of json (did you mean json?)"),
+        (["updates", "START", "START", "jsn=x"], "jsn=x must be key=value, key one of json (did you mean json?)"),
     ],
 )
 def test_mistakes_are_named_in_one_line(start: Path, arguments: list[str], said: str, capsys):

@@ -6,7 +6,7 @@ import pytest
 
 from mifo_verl.tools.evaluate.__main__ import main
 from mifo_verl.tools.evaluate.compare import Compared, differences, read_models, sentence, warnings
-from mifo_verl.tools.evaluate.results import BenchmarkResult, QuestionResult, model_table
+from mifo_verl.tools.evaluate.results import QuestionResult, model_table
 from mifo_verl.tools.statistics import Interval, bootstrap
 
 SETTINGS = {"template": "qwen", "temperature": 0.6, "max_tokens": 64, "seed": 0}
@@ -16,11 +16,11 @@ def benchmark(name, corrects, num_samples=1, first=0):
     questions = [
         QuestionResult(f"q{first + n}", num_samples, c, {1: c / num_samples}, 10.0, 0) for n, c in enumerate(corrects)
     ]
-    return BenchmarkResult(name, tuple(questions))
+    return name, questions
 
 
 def model(name, *benchmarks, **settings):
-    return model_table(name, f"/{name}", name * 8, benchmarks, SETTINGS | settings)
+    return model_table(name, f"/{name}", name * 8, dict(benchmarks), SETTINGS | settings)
 
 
 def write(folder, *models):
@@ -91,7 +91,7 @@ def test_the_corrected_interval_is_that_of_a_level_divided_by_all_pairs_benchmar
 
 def test_questions_are_paired_by_their_id_and_not_by_their_place():
     first = benchmark("b", [1, 1, 0, 0])
-    second = BenchmarkResult("b", tuple(reversed(benchmark("b", [1, 1, 0, 0]).questions)))
+    second = ("b", list(reversed(benchmark("b", [1, 1, 0, 0])[1])))
     [difference] = differences([model("A", first), model("B", second)])
     assert (difference.paired.mean, difference.paired.high) == (0.0, pytest.approx(1 - 0.025**0.25))
 

@@ -6,12 +6,11 @@ import pytest
 
 from mifo_verl.rewards.verdict import Verdict
 from mifo_verl.tools.evaluate.results import (
-    BenchmarkResult,
     Generation,
     average,
-    benchmarks_of,
     model_table,
     question_result,
+    results_of,
 )
 from mifo_verl.tools.evaluate.run import generation_key
 from mifo_verl.tools.evaluate.settings import Settings
@@ -31,7 +30,7 @@ def result(name, *counts, num_samples=4):
         texts = made(*["\\boxed{1}"] * count, *["\\boxed{7}"] * (num_samples - count))
         verdicts = [RIGHT] * count + [WRONG] * (num_samples - count)
         questions.append(question_result(f"{name}-{number}", texts, verdicts, [1, 2, 4]))
-    return BenchmarkResult(name, tuple(questions))
+    return questions
 
 
 def test_correctness_is_the_rewards_correctness_and_not_its_score():
@@ -67,15 +66,15 @@ def test_lengths_and_cuts_are_of_all_responses():
     one = question_result("q", texts, [WRONG, WRONG], [1])
     assert (one.mean_tokens, one.num_truncated) == (2.0, 1)
     two = question_result("r", made("abcdefgh", "ij"), [WRONG, WRONG], [1])
-    both = BenchmarkResult("b", (one, two))
-    assert both.mean_tokens == pytest.approx((2 + 5) / 2)
-    assert both.truncated_share == 1 / 4
+    both = model_table("m", "/m", "0", {"b": [one, two]}, {})["benchmarks"]["b"]
+    assert both["mean_tokens"] == pytest.approx((2 + 5) / 2)
+    assert both["truncated_share"] == 1 / 4
 
 
 def test_a_benchmarks_metrics_are_means_over_its_questions():
     found = result("b", 0, 1, 4)
-    assert found.metrics == ["avg", "pass@1", "pass@2", "pass@4", "maj@2", "maj@4"]
-    means = {name: value["mean"] for name, value in model_table("m", "/m", "0", [found], {})["average"].items()}
+    assert found[0].metrics == ["avg", "pass@1", "pass@2", "pass@4", "maj@2", "maj@4"]
+    means = {name: value["mean"] for name, value in model_table("m", "/m", "0", {"b": found}, {})["average"].items()}
     assert means["avg"] == means["pass@1"] == pytest.approx((0 + 1 / 4 + 1) / 3)
     assert means["pass@2"] == pytest.approx((0 + 1 / 2 + 1) / 3)
     assert means["maj@4"] == pytest.approx((0 + 0 + 1) / 3)
@@ -94,8 +93,8 @@ def test_the_ks_are_powers_of_two_and_all_samples_where_none_are_asked_for(sampl
 
 def test_the_average_has_the_metrics_that_all_benchmarks_have():
     one = result("one", 2, 4)
-    other = BenchmarkResult("other", (question_result("o", made("\\boxed{1}"), [RIGHT], [1]),))
-    found = average([one, other])
+    other = [question_result("o", made("\\boxed{1}"), [RIGHT], [1])]
+    found = average({"one": one, "other": other})
     assert list(found) == ["avg", "pass@1"]
     assert found["avg"] == bootstrap([[0.5, 1.0], [1.0]])
     assert found["avg"].mean == pytest.approx((0.75 + 1.0) / 2)
@@ -103,9 +102,8 @@ def test_the_average_has_the_metrics_that_all_benchmarks_have():
 
 def test_results_read_from_json_give_the_same_numbers():
     found = result("b", 0, 1, 3, 4)
-    table = json.loads(json.dumps(model_table("m", "/m", "0" * 64, [found], {"seed": 0})))
-    again = benchmarks_of(table)["b"]
-    assert again == found
+    table = json.loads(json.dumps(model_table("m", "/m", "0" * 64, {"b": found}, {"seed": 0})))
+    assert results_of(table) == {"b": found}
     value = bootstrap([[0.0, 0.25, 0.75, 1.0]])
     assert table["benchmarks"]["b"]["metrics"]["avg"] == {"mean": 0.5, "low": value.low, "high": value.high}
 

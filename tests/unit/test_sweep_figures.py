@@ -2,7 +2,7 @@
 
 import pytest
 
-from mifo_verl.tools.sweep.definition import Question
+from mifo_verl.tools.sweep.definition import Question, against
 from mifo_verl.tools.sweep.figures import answers
 from mifo_verl.tools.sweep.table import make_table
 
@@ -16,7 +16,8 @@ ARMS = {
 
 
 def drawn(baseline="b", numbers=("accuracy",), questions=()):
-    return as_json(answers(make_table(ARMS, baseline, list(numbers), list(questions))))
+    first = [against(baseline, list(ARMS), list(numbers))] if baseline else []
+    return as_json(answers(make_table(ARMS, [*first, *questions])))
 
 
 def as_json(figures):
@@ -75,7 +76,7 @@ def test_a_table_without_a_question_draws_nothing():
 
 def test_a_pair_with_the_same_difference_for_every_seed_has_no_bar():
     arms = {"a": {"accuracy": {0: 0.5, 1: 0.75}}, "b": {"accuracy": {0: 0.25, 1: 0.5}}}
-    _, differences = as_json(answers(make_table(arms, "b", ["accuracy"], [])))
+    _, differences = as_json(answers(make_table(arms, [against("b", ["a", "b"], ["accuracy"])])))
     assert [bar["x"] for bar in differences["data"]] == [[25.0], [25.0]]
     assert [bar["error_x"]["array"] for bar in differences["data"]] == [[None], [None]]
     assert differences["note"].endswith("What has no bar claims nothing.")

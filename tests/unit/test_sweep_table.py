@@ -1,22 +1,32 @@
 """What a sweep's table and page say of arms compared, and what may be claimed."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
-from mifo_verl.tools.sweep.claims import claim
-from mifo_verl.tools.sweep.definition import Question
-from mifo_verl.tools.sweep.differences import compared, num_tests
-from mifo_verl.tools.sweep.page import to_markdown
-from mifo_verl.tools.sweep.show import print_table, to_csv
+from mifo_verl.tools.sweep.definition import Question, against, planned_tests
+from mifo_verl.tools.sweep.page import Origin, print_table, to_csv, to_markdown
 from mifo_verl.tools.sweep.table import make_table, traded
 
-FINISHED = {"missing": [], "planned": "arms a", "added": "", "code": {"0123": ["a-seed0"]}}
+ORIGIN = Origin("Title", "mifo sweep x", ["a-seed0"], [], "arms a", "", {"0123": ["a-seed0"]})
 """What `finish` knows beside the numbers."""
 
 
 def page(table, **more) -> str:
-    return to_markdown(table | FINISHED | more, "Title", "python -m mifo_verl.tools.sweep x")
+    return to_markdown(table, replace(ORIGIN, **more))
+
+
+def table_of(arms, baseline=None, questions=(), numbers=("accuracy",), planned=()):
+    """The table of arms that are compared with a baseline, then of what else was asked."""
+    first = [against(baseline, list(planned or arms), list(numbers))] if baseline else []
+    return make_table(arms, [*first, *questions])
+
+
+def compared(arms, *pairs):
+    """The differences of the pairs in accuracy, which is all that is asked."""
+    (answer,) = make_table(arms, [Question("", list(pairs))]).questions
+    return [one for one in answer.differences if one.number == "accuracy"]
 
 
 FLOPS = {0: 1e9, 1: 1e9, 2: 1e9}
@@ -28,8 +38,7 @@ ARMS = {
 
 
 def test_a_claim_says_what_it_rests_on():
-    question = Question("", [("mifo", "rl"), ("noisy", "rl")])
-    one, two = (claim(found) for found in compared(ARMS, question, 2)[:2])
+    one, two = (found.claim for found in compared(ARMS, ("mifo", "rl"), ("noisy", "rl")))
     # differences 10, 9, 11 points; half = 4.3027 / sqrt(3) = 2.48; at 97.5 % it is 6.2053 / sqrt(3) = 3.58
     assert one == (
         "mifo - rl: +10 points [+7.52, +12.5], 3 seeds: higher. A difference below 3.58 points could not have been "
@@ -40,6 +49,16 @@ def test_a_claim_says_what_it_rests_on():
         "no claim; the interval allows up to 1e+02 points in size. A difference below 140 points could not have been "
         "claimed."
     )
+
+
+def test_arms_are_paired_by_seed_and_not_by_the_rank_or_the_order_of_their_seeds():
+    # a has lost seed 0 and b seed 3; the common seeds 1 and 2 were kept in another order
+    arms = {"a": {"accuracy": {2: 0.40, 1: 0.90, 3: 0.50}}, "b": {"accuracy": {0: 0.10, 1: 0.80, 2: 0.20}}}
+    (one,) = compared(arms, ("a", "b"))
+    # by seed: 0.90 - 0.80 and 0.40 - 0.20: 15 points, half = 12.706 * 0.0707 / sqrt(2); by rank it would be 23.3 points
+    assert one.paired.mean == pytest.approx(0.15) and one.paired.num_values == 2
+    assert one.paired.half_width == pytest.approx(12.7062 * 0.05, rel=1e-4)
+    assert "+15 points" in one.claim and "2 seeds: no claim" in one.claim
 
 
 @pytest.mark.parametrize(
@@ -53,13 +72,13 @@ def test_a_claim_says_what_it_rests_on():
     ],
 )
 def test_a_claim_at_unequal_compute_says_so(flops, said):
-    arms = ARMS | {"rl": {"accuracy": ARMS["rl"]["accuracy"], "flops": flops}}
-    assert said in claim(compared(arms, Question("", [("mifo", "rl")]), 1)[0])
+    arms = ARMS | {"rl": {"accuracy": ARMS["rl"]["accuracy"]} | ({"flops": flops} if flops else {})}
+    assert said in compared(arms, ("mifo", "rl"))[0].claim
 
 
 def test_what_cannot_be_claimed_says_at_which_compute_too():
     arms = ARMS | {"rl": {"accuracy": ARMS["rl"]["accuracy"], "flops": {seed: 4e9 for seed in FLOPS}}}
-    assert "no claim at 0.25 times the compute; the" in claim(compared(arms, Question("", [("noisy", "rl")]), 1)[0])
+    assert "no claim at 0.25 times the compute; the" in compared(arms, ("noisy", "rl"))[0].claim
 
 
 NARROW = {"a": {"accuracy": {0: 0.05, 1: 0.06, 2: 0.09}, "flops": FLOPS}}
@@ -69,28 +88,29 @@ NARROW |= {"c": {"accuracy": {0: 0.0, 1: 0.001, 2: -0.001}}}
 
 
 def test_what_holds_only_read_alone_is_said_to():
-    first, _ = compared(NARROW, Question("", [("a", "b"), ("c", "b")]), 2)[:2]
+    first, _ = compared(NARROW, ("a", "b"), ("c", "b"))
     assert first.paired.excludes_zero() and not first.corrected.excludes_zero()
-    assert claim(first).endswith(
-        "higher, read alone; among the 2 tests of the plan no claim (Bonferroni). A difference below 7.46 points could "
-        "not have been claimed."
+    assert first.claim.endswith(
+        "higher, read alone; among all 2 tests no claim (Bonferroni). A difference below 7.46 points could not have been "
+        "claimed."
     )
 
 
 def test_the_same_difference_for_every_seed_is_no_claim():
     arms = {"a": {"accuracy": {0: 0.30, 1: 0.60, 2: 0.80}}, "b": {"accuracy": {0: 0.25, 1: 0.55, 2: 0.75}}}
-    assert "no interval can be made of: no claim" in claim(compared(arms, Question("", [("a", "b")]), 1)[0])
+    assert "no interval can be made of: no claim" in compared(arms, ("a", "b"))[0].claim
 
 
 def test_the_table_compares_every_arm_with_the_baseline_and_answers_the_questions():
-    table = make_table(ARMS, "rl", ["accuracy"], [Question("Why?", [("mifo", "noisy"), ("mifo", "gone")])])
-    told = [(one["first"], one["second"], one["number"]) for one in table["differences"]]
+    table = table_of(ARMS, "rl", [Question("Why?", [("mifo", "noisy"), ("mifo", "gone")])])
+    baseline, why = table.questions
+    told = [(one.first, one.second, one.number) for one in baseline.differences]
     assert told == [(arm, "rl", number) for number in ("accuracy", "flops") for arm in ("mifo", "noisy")]
-    answers = [(one["first"], one["second"], one["number"]) for one in table["questions"][0]["differences"]]
+    answers = [(one.first, one.second, one.number) for one in why.differences]
     assert answers == [("mifo", "noisy", "accuracy"), ("mifo", "noisy", "flops")]
-    assert table["questions"][0]["missing"] == [("mifo", "gone")]
+    assert why.missing == [("mifo", "gone")]
     assert "mifo - gone: no runs to compare yet." in page(table)
-    assert make_table(ARMS, False, ["accuracy"], [])["differences"] == []
+    assert table_of(ARMS).questions == []
 
 
 SOLVED = "sft/solved_accuracy"
@@ -110,32 +130,30 @@ def test_every_pair_and_number_of_the_plan_counts_once_whichever_way_round_and_w
         Question("One?", [("b", "a"), ("a", "b")], [SOLVED]),
         Question("Two?", [("a", "c"), ("b", "a")], [SOLVED]),
     )
-    assert num_tests([one, two, Question("Late?", [("c", "b")], late=True)]) == 2
-    table = make_table(PROBED, "b", ["accuracy"], [one, two])
-    told = [*table["differences"], *(one for question in table["questions"] for one in question["differences"])]
-    assert table["num_tests"] == 4 and {one["num_tests"] for one in told} == {4}  # accuracy: a - b, c - b
-    first = {"a": PROBED["a"]}
-    assert make_table(first, "b", ["accuracy"], [one, two], planned=["a", "b", "c"])["num_tests"] == 4
+    assert len(planned_tests([one, two, Question("Late?", [("c", "b")], late=True)])) == 2
+    table = table_of(PROBED, "b", [one, two])
+    assert table.num_tests == 4 and {one.num_tests for one in table.differences} == {4}  # accuracy: a - b, c - b
+    assert table_of({"a": PROBED["a"]}, "b", [one, two], planned=["a", "b", "c"]).num_tests == 4
 
 
 def test_two_numbers_of_one_pair_are_two_tests():
-    assert num_tests([Question("?", [("a", "b")], ["accuracy", SOLVED])]) == 2
+    assert len(planned_tests([Question("?", [("a", "b")], ["accuracy", SOLVED])])) == 2
 
 
 def test_one_page_says_one_thing_of_a_pair_and_a_number():
-    table = make_table(NARROW, "b", ["accuracy"], [Question("Alone?", [("a", "b")])])
-    against, answer = table["differences"][0], table["questions"][0]["differences"][0]
-    assert against["claim"] == answer["claim"] and "no claim (Bonferroni)" in answer["claim"]
+    first, second = table_of(NARROW, "b", [Question("Alone?", [("a", "b")])]).questions
+    assert first.differences[0].claim == second.differences[0].claim
+    assert "no claim (Bonferroni)" in first.differences[0].claim
 
 
 def test_only_numbers_named_before_the_runs_are_claimed_and_every_other_is_exploratory_once():
-    table = make_table(PROBED, "b", ["accuracy"], [Question("Cost?", [("a", "b")], [SOLVED])])
-    (question,) = table["questions"]
-    assert [(one["number"], one["is_primary"]) for one in question["differences"]] == [(SOLVED, True), ("gain", False)]
-    assert "3 seeds: higher at a compute" in question["differences"][0]["claim"]
-    assert question["differences"][1]["claim"].endswith("exploratory, no claim.")  # 10, 10 and 9 points
-    against = [(one["first"], one["number"]) for one in table["differences"] if not one["is_primary"]]
-    assert ("a", SOLVED) not in against and ("c", SOLVED) in against
+    table = table_of(PROBED, "b", [Question("Cost?", [("a", "b")], [SOLVED])])
+    baseline, question = table.questions
+    assert [(one.number, one.is_primary) for one in question.differences] == [(SOLVED, True), ("gain", False)]
+    assert "3 seeds: higher at a compute" in question.differences[0].claim
+    assert question.differences[1].claim.endswith("exploratory, no claim.")  # 10, 10 and 9 points
+    against_b = [(one.first, one.number) for one in baseline.differences if not one.is_primary]
+    assert ("a", SOLVED) not in against_b and ("c", SOLVED) in against_b
     text = page(table)
     assert "Answered by: SFT: solved_accuracy." in text and "m = 3 is the number of tests of the plan" in text
     assert "| c - b | SFT: solved_accuracy | +0.0100 |" in text  # 0, 4 and -1 points
@@ -145,21 +163,21 @@ def test_only_numbers_named_before_the_runs_are_claimed_and_every_other_is_explo
 def test_the_gain_and_what_does_not_scatter_are_not_counted_as_exploratory():
     arms = {arm: {"accuracy": {0: 0.4, 1: 0.5}, "gain": {0: 0.1, 1: value}} for arm, value in (("a", 0.9), ("b", 0.2))}
     arms["a"]["sft/accuracy"], arms["b"]["sft/accuracy"] = {0: 0.30, 1: 0.60}, {0: 0.25, 1: 0.55}
-    text = page(make_table(arms, "b", ["accuracy"], []))
+    text = page(table_of(arms, "b"))
     assert "xploratory:" not in text and "Exploratory differences" not in text
 
 
 def test_what_is_asked_after_the_runs_is_shown_and_never_claimed():
-    table = make_table(NARROW, False, ["accuracy"], [Question("Late?", [("a", "b")], late=True)])
-    (one,) = (one for one in table["questions"][0]["differences"] if one["number"] == "accuracy")
-    assert not one["is_primary"] and one["claim"].endswith("exploratory, no claim.") and table["num_tests"] == 0
+    table = table_of(NARROW, questions=[Question("Late?", [("a", "b")], late=True)])
+    (one,) = (one for one in table.differences if one.number == "accuracy")
+    assert not one.is_primary and one.claim.endswith("exploratory, no claim.") and table.num_tests == 0
     text = page(table)
     assert "## Late?\n\nAsked after the runs had started: exploratory, no claims." in text
     assert "| a - b | accuracy | +0.0667 |" in text and "higher." not in text
 
 
 def test_the_page_says_which_runs_are_missing_added_and_of_other_code(capsys):
-    table = make_table(ARMS, "rl", ["accuracy"], [])
+    table = table_of(ARMS, "rl")
     more = {"missing": ["rl-seed3", "rl-seed4"], "planned": "arms rl; seeds 0", "added": "seeds 3, 4"}
     text = page(table, **more)
     assert "Not finished: rl-seed3, rl-seed4." in text
@@ -171,19 +189,19 @@ def test_the_page_says_which_runs_are_missing_added_and_of_other_code(capsys):
         in text
     )
     assert "Not finished" not in text and "Added" not in text
-    print_table(table | more)
+    print_table(table, replace(ORIGIN, **more))
     assert "Not finished: rl-seed3, rl-seed4." in capsys.readouterr().out
 
 
 def test_a_cell_of_fewer_seeds_than_its_arm_says_so():
     arms = {"a": {"accuracy": {0: 0.5, 1: 0.5, 2: 0.5}, "sft/accuracy": {0: 0.5, 1: 0.5}, "flops": {2: 1e9}}}
-    lines = page(make_table(arms, False, ["accuracy"], []))
+    lines = page(table_of(arms))
     assert "| a | 3 | 0.5000 ± 0.0000 |" in lines and "| a | 3 | +0.5000 ± 0.0000 (n=2) |" in lines
     assert "| a | 3 | 1e+09 (n=1) |" in lines
 
 
 def test_csv_and_markdown_have_every_number_of_the_table():
-    table = make_table(ARMS, "rl", ["accuracy"], [Question("Why?", [("mifo", "noisy")])])
+    table = table_of(ARMS, "rl", [Question("Why?", [("mifo", "noisy")])])
     lines = to_csv(table).splitlines()
     assert lines[0] == "arm,number,num_seeds,mean,low,high,by_seed" and len(lines) == 1 + 6
     assert (
@@ -217,7 +235,7 @@ def test_the_page_tells_what_was_lost_as_positive_and_where_a_ratio_says_nothing
         "c": arm({0: -0.1}, {0: 0.2}),
     }
     arms |= {"d": arm({0: -1.0, 1: -2.0, 2: -3.0}, {0: 4.0, 1: 4.0, 2: 4.0})}
-    text = page(make_table(arms, False, ["accuracy"], []))
+    text = page(table_of(arms))
     assert "| a | 2 | 9.0 | 8.0 | +0.0500 | +0.2000 | +0.25 | unbounded |" in text  # 0.05 lost for 0.2 gained
     assert "| b | 1 | 9.0 | 8.0 | +0.1000 | -0.1000 | nothing was gained | – |" in text
     assert "| c | 1 | 9.0 | 8.0 | +0.1000 | +0.2000 | +0.50 | – |" in text
@@ -227,11 +245,11 @@ def test_the_page_tells_what_was_lost_as_positive_and_where_a_ratio_says_nothing
 def test_the_page_begins_with_how_many_of_the_planned_tests_say_something():
     # mifo - rl: 10 points, half 2.48, and 4.42 of 3 tests; noisy scatters by 39; rl - mifo is mifo - rl
     questions = [Question("Again?", [("rl", "mifo")]), Question("Noise?", [("mifo", "noisy")])]
-    told = page(make_table(ARMS, "rl", ["accuracy"], questions))
+    told = page(table_of(ARMS, "rl", questions))
     assert "**Of 3 planned tests 1 can be claimed, and 0 more read alone.**" in told
     # near - rl: -4, -6 and -5 points, half 2.48, and 14.1 of 30 tests, of which one has runs
     arms = {"near": {"accuracy": {0: 0.36, 1: 0.37, 2: 0.38}}, "rl": ARMS["rl"]}
     many = [Question("", [("near", "rl")], [f"accuracy/{number}" for number in range(29)])]
-    told = page(make_table(arms, "rl", ["accuracy"], many))
+    told = page(table_of(arms, "rl", many))
     assert "**Of 30 planned tests 0 can be claimed, and 1 more read alone.** 29 of them have no runs yet." in told
-    assert "planned tests" not in page(make_table(ARMS, False, ["accuracy"], []))
+    assert "planned tests" not in page(table_of(ARMS))

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from mifo_verl.tools.evaluate.report import AVERAGE, FORMAT, RESULTS
-from mifo_verl.tools.evaluate.results import AVG, BenchmarkResult, benchmarks_of
+from mifo_verl.tools.evaluate.results import AVG, Results, results_of
 from mifo_verl.tools.statistics import LEVEL, Difference, claim, corrected_level, num_draws, paired_by_question
 from mifo_verl.tools.tables import print_frame, say
 
@@ -18,6 +18,7 @@ FEW_QUESTIONS = 30
 """With fewer questions a percentile bootstrap interval is noticeably too narrow."""
 _FREE = ("seed", "limit")
 """The settings of an evaluation that two models may differ in and still be compared."""
+_Pairs = list[tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -95,37 +96,31 @@ def read_models(paths: Sequence[str]) -> list[dict[str, Any]]:
 def differences(models: Sequence[Mapping[str, Any]], metrics: Sequence[str] = (AVG,)) -> list[Compared]:
     """Every pair of models in every metric on every benchmark that both have, and on the average of those (of several).
 
-    Only questions that both have answered are compared. Benchmarks without a common question are left out. All that is
-    compared counts as one family of tests.
+    Only questions that both have answered are compared, by their ids. Benchmarks without a common question are left
+    out. All that is compared counts as one family of tests.
     """
-    read = [(model["name"], benchmarks_of(model)) for model in models]
-    found: list[tuple[str, str, str, str, list[tuple[list[float], list[float]]]]] = []
-    for (first, ours), (second, theirs) in combinations(read, 2):
+    found: list[tuple[str, str, str, str, list[_Pairs]]] = []
+    for first, second in combinations(models, 2):
         for metric in metrics:
-            pairs = _paired_values(ours, theirs, metric)
-            found += [(first, second, metric, name, [values]) for name, values in pairs.items()]
-            if len(pairs) > 1:
-                found.append((first, second, metric, AVERAGE, list(pairs.values())))
+            pairs = _paired_values(results_of(first), results_of(second), metric)
+            named = {name: [values] for name, values in pairs.items()}
+            named |= {AVERAGE: list(pairs.values())} if len(pairs) > 1 else {}
+            found += [(first["name"], second["name"], metric, name, values) for name, values in named.items()]
     made = []
-    for first, second, metric, name, pairs_of in found:
-        first_Q, second_Q = [pair[0] for pair in pairs_of], [pair[1] for pair in pairs_of]
-        alone, together = (paired_by_question(first_Q, second_Q, one) for one in (LEVEL, corrected_level(len(found))))
-        made.append(Compared(first, second, metric, alone, together, len(found), name))
+    for first_name, second_name, metric, benchmark, pairs_of in found:
+        alone, together = (paired_by_question(pairs_of, level) for level in (LEVEL, corrected_level(len(found))))
+        made.append(Compared(first_name, second_name, metric, alone, together, len(found), benchmark))
     return made
 
 
-def _paired_values(
-    ours: Mapping[str, BenchmarkResult], theirs: Mapping[str, BenchmarkResult], metric: str
-) -> dict[str, tuple[list[float], list[float]]]:
-    """By benchmark, the two models' values of the questions that both have, by the questions' ids."""
+def _paired_values(ours: Results, theirs: Results, metric: str) -> dict[str, _Pairs]:
+    """By benchmark, the two models' values of every question that both have."""
     found = {}
     for name in (name for name in ours if name in theirs):
-        if metric in ours[name].metrics and metric in theirs[name].metrics:
-            one, two = ({q.id: q.value(metric) for q in results[name].questions} for results in (ours, theirs))
-            common = [question for question in one if question in two]
-            if common:
-                found[name] = ([one[q] for q in common], [two[q] for q in common])
-    return found
+        if all(metric in results[name][0].metrics for results in (ours, theirs)):
+            other = {question.id: question.value(metric) for question in theirs[name]}
+            found[name] = [(one.value(metric), other[one.id]) for one in ours[name] if one.id in other]
+    return {name: pairs for name, pairs in found.items() if pairs}
 
 
 def sentence(one: Compared) -> str:
@@ -145,23 +140,18 @@ def warnings(models: Sequence[Mapping[str, Any]]) -> list[str]:
             found.append(f"{pair} were evaluated with {name}={ours.get(name)} and {name}={theirs.get(name)}.")
         if first["digest"] == second["digest"]:
             found.append(f"{pair} are the same model: what differs is chance or settings.")
-        a, b = benchmarks_of(first), benchmarks_of(second)
-        for name in dict.fromkeys([*a, *b]):
-            found += _benchmark_warnings(pair, name, a.get(name), b.get(name))
-    return found
-
-
-def _benchmark_warnings(
-    pair: str, name: str, ours: BenchmarkResult | None, theirs: BenchmarkResult | None
-) -> list[str]:
-    if ours is None or theirs is None:
-        return [f"{pair}: only one of them was evaluated on {name}; it is left out of the comparison."]
-    found, (a, b) = [], ({question.id for question in result.questions} for result in (ours, theirs))
-    if a != b:
-        found.append(
-            f"{pair} answered different questions of {name}: {len(a)} and {len(b)}, {len(a & b)} in common; only those "
-            "are compared."
-        )
-    if ours.num_samples != theirs.num_samples:
-        found.append(f"{pair} have {ours.num_samples} and {theirs.num_samples} samples a question of {name}.")
+        results = results_of(first), results_of(second)
+        for name in dict.fromkeys([*results[0], *results[1]]):
+            if not all(name in one for one in results):
+                found.append(f"{pair}: only one of them was evaluated on {name}; it is left out of the comparison.")
+                continue
+            a, b = ({question.id for question in one[name]} for one in results)
+            if a != b:
+                found.append(
+                    f"{pair} answered different questions of {name}: {len(a)} and {len(b)}, {len(a & b)} in common; only "
+                    "those are compared."
+                )
+            samples = [one[name][0].num_samples for one in results]
+            if samples[0] != samples[1]:
+                found.append(f"{pair} have {samples[0]} and {samples[1]} samples a question of {name}.")
     return found

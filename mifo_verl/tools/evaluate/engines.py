@@ -5,10 +5,12 @@ from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mifo_verl.errors import nearest
+from mifo_verl.errors import require_choice
 
 if TYPE_CHECKING:  # importing them means importing torch, and a mistake in the settings is told without
     from mifo_verl.cpu.generate import Completion, Request
+
+    OnEnd = Callable[[int, Completion], None]
 
 ENGINES = ("auto", "vllm", "transformers")
 
@@ -21,9 +23,7 @@ class Engine(Protocol):
     tokenizer: Any
     max_positions: int | None
 
-    def generate(
-        self, requests: "Sequence[Request]", needed: Set[int], on_end: "Callable[[int, Completion], None]"
-    ) -> None:
+    def generate(self, requests: "Sequence[Request]", needed: Set[int], on_end: "OnEnd") -> None:
         """Call ``on_end(place, completion)`` once for every needed place of ``requests``, as soon as it has ended.
 
         All requests are given, so that what is left after an interruption is computed as if there had been none.
@@ -32,9 +32,7 @@ class Engine(Protocol):
 
 def choose_engine(engine: str) -> str:
     """``vllm`` or ``transformers``. Raises ValueError on another name, and if vLLM is asked for and missing."""
-    if engine not in ENGINES:
-        near = nearest(engine, list(ENGINES))
-        raise ValueError(f"engine={engine} must be one of {', '.join(ENGINES)}{near}; correct it")
+    require_choice("engine", engine, ENGINES)
     installed = importlib.util.find_spec("vllm") is not None
     if engine == "vllm" and not installed:
         raise ValueError("engine=vllm must go with vLLM installed; pip install -e '.[gpu]', or use engine=transformers")
@@ -68,9 +66,7 @@ class TransformersEngine:
         ends = {self.tokenizer.eos_token_id, *(from_model if isinstance(from_model, list) else [from_model])}
         self._eos_token_ids = frozenset(ends - {None})
 
-    def generate(
-        self, requests: "Sequence[Request]", needed: Set[int], on_end: "Callable[[int, Completion], None]"
-    ) -> None:
+    def generate(self, requests: "Sequence[Request]", needed: Set[int], on_end: "OnEnd") -> None:
         """A batch of which one response is needed is computed whole: its rounding depends on who is in it."""
         from mifo_verl.cpu.generate import batches, generate_batch
 
@@ -104,9 +100,7 @@ class VllmEngine:
         self.tokenizer: Any = self._llm.get_tokenizer()
         self.max_positions: int | None = self._llm.llm_engine.model_config.max_model_len
 
-    def generate(
-        self, requests: "Sequence[Request]", needed: Set[int], on_end: "Callable[[int, Completion], None]"
-    ) -> None:
+    def generate(self, requests: "Sequence[Request]", needed: Set[int], on_end: "OnEnd") -> None:
         """All needed requests at once; vLLM orders them."""
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind

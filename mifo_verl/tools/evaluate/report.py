@@ -52,16 +52,22 @@ def cell(value: Mapping[str, Any]) -> str:
 def shown(frame: pd.DataFrame) -> pd.DataFrame:
     """Benchmark by benchmark, the models below one another. pass@1 is avg over again; of many ks the largest is shown."""
     found = _several(frame)
-    k = found.metric.str.extract(r"(?P<kind>\w+)@(?P<k>\d+)").astype({"k": "Float64"})
-    metrics = [AVG, *(found.metric[group.k.idxmax()] for _, group in k[k.k > 1].groupby("kind", sort=False))]
-    found = found.assign(cell=[cell(row) for row in found.to_dict("records")])
+    largest = {AVG: 1} | {kind: 1 for kind in ("pass", "maj")}
+    for kind, _, k in (metric.partition("@") for metric in found.metric.unique()):
+        largest[kind] = max(largest[kind], int(k or 1))
+    metrics = [AVG, *(f"{kind}@{k}" for kind, k in largest.items() if k > 1)]
     rows = []
     for (benchmark, model), own in found.groupby(["benchmark", "model"], sort=False):
-        first, cells = own.iloc[0], dict(zip(own.metric, own.cell, strict=True))
-        row = {"benchmark": benchmark, "model": model, "questions": first.questions, "samples": first.samples}
-        row |= {metric: cells.get(metric, "-") for metric in metrics}
-        rows.append(row | {"tokens": f"{first.mean_tokens:.0f}", "cut %": f"{100 * first.truncated:.1f}"})
-    return pd.DataFrame(rows).replace({"nan": ""}).astype(object).fillna("")
+        sizes = {"questions": "", "samples": ""}
+        lengths = {"tokens": "", "cut %": ""}
+        if benchmark != AVERAGE:
+            sizes = {name: str(own[name].iloc[0]) for name in sizes}
+            lengths = {"tokens": f"{own.mean_tokens.iloc[0]:.0f}", "cut %": f"{100 * own.truncated.iloc[0]:.1f}"}
+        cells = {row["metric"]: cell(row) for row in own.to_dict("records")}
+        rows.append(
+            {"benchmark": benchmark, "model": model} | sizes | {m: cells.get(m, "-") for m in metrics} | lengths
+        )
+    return pd.DataFrame(rows)
 
 
 def _several(frame: pd.DataFrame) -> pd.DataFrame:

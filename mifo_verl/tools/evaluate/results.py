@@ -16,9 +16,9 @@ from mifo_verl.rewards.verdict import Verdict
 from mifo_verl.tools.evaluate.estimators import CORRECT, majority_at_k, pass_at_k
 from mifo_verl.tools.statistics import Interval, bootstrap
 
-StopReason = Literal["completed", "length"]
 AVG = "avg"
 """The share of correct responses: avg@n with n samples a question."""
+StopReason = Literal["completed", "length"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,12 @@ class QuestionResult:
     mean_tokens: float
     num_truncated: int
 
+    @property
+    def metrics(self) -> list[str]:
+        """The names of its metrics, ``avg`` first; the same for all questions of a benchmark."""
+        ks = sorted(self.majority)
+        return [AVG, *(f"pass@{k}" for k in ks), *(f"maj@{k}" for k in ks if k > 1)]
+
     def value(self, metric: str) -> float:
         """The question's ``avg``, ``pass@<k>`` or ``maj@<k>``."""
         kind, _, k = metric.partition("@")
@@ -49,37 +55,8 @@ class QuestionResult:
         return pass_at_k(self.num_samples, self.num_correct, int(k)) if kind == "pass" else self.majority[int(k)]
 
 
-@dataclass(frozen=True)
-class BenchmarkResult:
-    """What one model did with one benchmark."""
-
-    name: str
-    questions: tuple[QuestionResult, ...]
-
-    @property
-    def num_samples(self) -> int:
-        """Responses a question, the same for all."""
-        return self.questions[0].num_samples
-
-    @property
-    def metrics(self) -> list[str]:
-        """The names of its metrics, ``avg`` first."""
-        ks = sorted(self.questions[0].majority)
-        return [AVG, *(f"pass@{k}" for k in ks), *(f"maj@{k}" for k in ks if k > 1)]
-
-    def values(self, metric: str) -> list[float]:
-        """The metric of every question, in order."""
-        return [question.value(metric) for question in self.questions]
-
-    @property
-    def mean_tokens(self) -> float:
-        """Mean length of a response in tokens."""
-        return fmean(question.mean_tokens for question in self.questions)
-
-    @property
-    def truncated_share(self) -> float:
-        """The share of responses that were cut at the most tokens allowed."""
-        return sum(question.num_truncated for question in self.questions) / (len(self.questions) * self.num_samples)
+Results = dict[str, list[QuestionResult]]
+"""What one model did: by benchmark, every question."""
 
 
 def question_result(
@@ -106,32 +83,35 @@ def _vote(text: str, verdict: Verdict) -> str | None:
     return None if found is None else f"wrong: {normalise(found)}"
 
 
-def average(benchmarks: Sequence[BenchmarkResult]) -> dict[str, Interval]:
+def average(results: Results) -> dict[str, Interval]:
     """The mean over benchmarks of each metric that all of them have; every benchmark weighs the same."""
-    shared = [metric for metric in benchmarks[0].metrics if all(metric in other.metrics for other in benchmarks)]
-    return {metric: bootstrap([result.values(metric) for result in benchmarks]) for metric in shared}
+    first, *others = ([*questions[0].metrics] for questions in results.values())
+    shared = [metric for metric in first if all(metric in other for other in others)]
+    return {metric: _interval(metric, *results.values()) for metric in shared}
 
 
-def model_table(
-    name: str, path: str, digest: str, benchmarks: Sequence[BenchmarkResult], settings: Mapping[str, Any]
-) -> dict[str, Any]:
+def _interval(metric: str, *benchmarks: Sequence[QuestionResult]) -> Interval:
+    return bootstrap([[question.value(metric) for question in questions] for questions in benchmarks])
+
+
+def model_table(name: str, path: str, digest: str, results: Results, settings: Mapping[str, Any]) -> dict[str, Any]:
     """A model's results as plain JSON values: every metric with its 95 % bootstrap interval over questions."""
     return {
         "name": name,
         "path": path,
         "digest": digest,
         "settings": dict(settings),
-        "average": {metric: _ends(value) for metric, value in average(benchmarks).items()},
+        "average": {metric: _ends(value) for metric, value in average(results).items()},
         "benchmarks": {
-            result.name: {
-                "num_questions": len(result.questions),
-                "num_samples": result.num_samples,
-                "metrics": {metric: _ends(bootstrap([result.values(metric)])) for metric in result.metrics},
-                "mean_tokens": result.mean_tokens,
-                "truncated_share": result.truncated_share,
-                "questions": [asdict(question) for question in result.questions],
+            benchmark: {
+                "num_questions": len(questions),
+                "num_samples": questions[0].num_samples,
+                "metrics": {metric: _ends(_interval(metric, questions)) for metric in questions[0].metrics},
+                "mean_tokens": fmean(one.mean_tokens for one in questions),
+                "truncated_share": sum(one.num_truncated for one in questions) / sum(q.num_samples for q in questions),
+                "questions": [asdict(one) for one in questions],
             }
-            for result in benchmarks
+            for benchmark, questions in results.items()
         },
     }
 
@@ -140,10 +120,7 @@ def _ends(value: Interval) -> dict[str, float | None]:
     return {"mean": value.mean, "low": value.low, "high": value.high}
 
 
-def benchmarks_of(table: Mapping[str, Any]) -> dict[str, BenchmarkResult]:
-    """The benchmarks of a model's results as read from JSON."""
-    kind = tuple[QuestionResult, ...]
-    return {
-        name: BenchmarkResult(name, msgspec.convert(values["questions"], kind, str_keys=True))
-        for name, values in table["benchmarks"].items()
-    }
+def results_of(table: Mapping[str, Any]) -> Results:
+    """A model's results as read from JSON."""
+    questions = {name: benchmark["questions"] for name, benchmark in table["benchmarks"].items()}
+    return msgspec.convert(questions, Results, str_keys=True)

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, fields
+from itertools import islice
 from typing import Any
 
 from tqdm import tqdm
@@ -16,7 +17,7 @@ from mifo_verl.rewards.verdict import Verdict
 from mifo_verl.tools.evaluate.engines import Engine, load_engine
 from mifo_verl.tools.evaluate.models import Model
 from mifo_verl.tools.evaluate.questions import Question, QuestionSet
-from mifo_verl.tools.evaluate.results import BenchmarkResult, Generation, QuestionResult, StopReason, question_result
+from mifo_verl.tools.evaluate.results import Generation, Results, StopReason, question_result
 from mifo_verl.tools.evaluate.settings import Settings
 from mifo_verl.tools.evaluate.templates import CHAT, messages_of, prompt_tokens
 from mifo_verl.tools.keyed_lines import KeyedLines
@@ -25,7 +26,7 @@ _SCORING_THREADS = 4
 _FIELDS = tuple(field.name for field in fields(Generation))
 
 
-def evaluate_model(model: Model, sets: Sequence[QuestionSet], settings: Settings) -> list[BenchmarkResult]:
+def evaluate_model(model: Model, sets: Sequence[QuestionSet], settings: Settings) -> Results:
     """The results of a model, benchmark by benchmark. The model is loaded even if nothing is left to generate: its
     tokenizer makes the prompts, which are part of a generation's key.
 
@@ -36,12 +37,12 @@ def evaluate_model(model: Model, sets: Sequence[QuestionSet], settings: Settings
     asked_of = [requests(engine.tokenizer, questions, settings) for questions in sets]
     for asked in asked_of:
         _check_room(asked, engine.max_positions, settings)
-    results: list[BenchmarkResult] = []
+    results: Results = {}
     for questions, asked in zip(sets, asked_of, strict=True):
         path = settings.out / "generations" / model.digest[:16] / f"{questions.name.replace('/', '_')}.jsonl"
         with KeyedLines(path, _FIELDS) as store:
             answered = generations(engine, model, questions, asked, settings, store)
-        results += judge(questions, answered, settings)
+        results |= judge(questions, answered, settings)
     return results
 
 
@@ -124,22 +125,20 @@ def generations(
     return [made[first : first + each] for first in range(0, len(made), each)]
 
 
-def judge(
-    questions: QuestionSet, answered: Sequence[Sequence[Generation]], settings: Settings
-) -> list[BenchmarkResult]:
+def judge(questions: QuestionSet, answered: Sequence[Sequence[Generation]], settings: Settings) -> Results:
     """The verdicts of the run's reward on every response, as results by benchmark, in the order of their first row."""
-    scorer, ks, each = settings.scorer(), settings.ks(questions.num_samples), questions.num_samples
+    scorer, ks = settings.scorer(), settings.ks(questions.num_samples)
 
     def score(pair: tuple[Question, Generation]) -> Verdict:
         one, made = pair
         return scorer(made.text, one.answer, {"data_source": one.benchmark, "extra_info": one.extra_info})
 
-    pairs = [(one, made) for one, group in zip(questions.questions, answered, strict=True) for made in group]
+    groups = list(zip(questions.questions, answered, strict=True))
+    pairs = [(one, made) for one, group in groups for made in group]
     with ThreadPoolExecutor(_SCORING_THREADS) as pool:
         scored = pool.map(score, pairs)
-        verdicts = list(tqdm(scored, total=len(pairs), desc=f"checking {questions.name}", leave=False, delay=1))
-    by_benchmark: dict[str, list[QuestionResult]] = defaultdict(list)
-    for place, (one, group) in enumerate(zip(questions.questions, answered, strict=True)):
-        judged = verdicts[place * each : (place + 1) * each]
-        by_benchmark[one.benchmark].append(question_result(one.id, group, judged, ks))
-    return [BenchmarkResult(name, tuple(results)) for name, results in by_benchmark.items()]
+        verdicts = iter(list(tqdm(scored, total=len(pairs), desc=f"checking {questions.name}", leave=False, delay=1)))
+    results: Results = defaultdict(list)
+    for one, group in groups:
+        results[one.benchmark].append(question_result(one.id, group, list(islice(verdicts, len(group))), ks))
+    return results

@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 from scipy.stats import t as student
 
+from mifo_verl.run.flat import settings_of
 from mifo_verl.tools.report.run import Run, distinct
 from mifo_verl.tools.statistics import LEVEL
-from mifo_verl.tools.sweep.identity import settings_of
 
 _DASHES = ("solid", "dash", "dot", "dashdot")
 _COLORS = ("#2563eb", "#ea580c", "#059669", "#9333ea", "#b45309", "#0891b2", "#be123c", "#4d7c0f", "#6b7280", "#c026d3")

@@ -1,82 +1,69 @@
 """What a sweep ends with: table.json, table.csv, table.md and report.html, from the records of its finished runs."""
 
 import json
+from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from mifo_verl.compose import ConfigError
 from mifo_verl.run.journal import replace_text
 from mifo_verl.run.versions import SOURCES
 from mifo_verl.tools.report.page import render
-from mifo_verl.tools.report.run import Run, load_all
-from mifo_verl.tools.sweep.definition import Question
-from mifo_verl.tools.sweep.differences import Values
+from mifo_verl.tools.report.run import load_all
 from mifo_verl.tools.sweep.figures import answers
-from mifo_verl.tools.sweep.identity import is_finished
-from mifo_verl.tools.sweep.numbers import ACCURACY, numbers_of
-from mifo_verl.tools.sweep.page import to_markdown
-from mifo_verl.tools.sweep.show import print_table, to_csv
-from mifo_verl.tools.sweep.store import read_sweep
-from mifo_verl.tools.sweep.table import make_table
+from mifo_verl.tools.sweep.numbers import numbers_of
+from mifo_verl.tools.sweep.page import Origin, print_table, to_csv, to_markdown
+from mifo_verl.tools.sweep.store import StoredRun, is_finished, read_sweep
+from mifo_verl.tools.sweep.table import Table, Values, make_table
 
 _DIGEST_SHOWN = 12
 
 
-def finish(sweep_dir: Path, out: Path | None = None) -> dict[str, Any]:
+def finish(sweep_dir: Path, out: Path | None = None) -> Table:
     """Write and print the table of what is finished; ``out`` is another place for the Markdown, which shows a
-    picture of the same name beside it. Returns the table.
+    picture of the same name beside it.
 
-    Raises ConfigError where the folder holds no sweep, or no run of it is finished.
+    Raises ConfigError if the folder holds no sweep, or no run of it is finished.
     """
-    plan = read_sweep(sweep_dir)
-    done = [run for run in plan["runs"] if is_finished(sweep_dir / run["name"])]
+    sweep = read_sweep(sweep_dir)
+    done = [run for run in sweep.runs if is_finished(sweep_dir / run.name)]
     if not done:
-        raise ConfigError(f"sweep_dir={sweep_dir} must hold a finished run; none of its {len(plan['runs'])} is")
-    runs = load_all([sweep_dir / run["name"] for run in done])
-    arms: dict[str, Values] = {}
-    for planned, run in zip(done, runs, strict=True):
+        raise ConfigError(f"sweep_dir={sweep_dir} must hold a finished run; none of its {len(sweep.runs)} is")
+    runs = load_all([sweep_dir / run.name for run in done])
+    arms: dict[str, Values] = defaultdict(lambda: defaultdict(dict))
+    code: dict[str, list[str]] = defaultdict(list)
+    for stored, run in zip(done, runs, strict=True):
         for number, value in numbers_of(run).items():
-            arms.setdefault(planned["arm"], {}).setdefault(number, {})[planned["seed"]] = value
-    questions = [
-        Question(one["ask"], [(a, b) for a, b in one["pairs"]], one.get("numbers", [ACCURACY]), one.get("late", False))
-        for one in plan["questions"]
-    ]
-    all_arms = list(dict.fromkeys(run["arm"] for run in plan["runs"]))
-    table = make_table(arms, plan["baseline"], plan.get("numbers", [ACCURACY]), questions, all_arms)
-    table |= {"runs": [run["name"] for run in done], "code": _by_code(done, runs)} | _planned(plan["runs"])
-    table["missing"] = [run["name"] for run in plan["runs"] if run not in done]
-    replace_text(sweep_dir / "table.json", json.dumps(table, indent=2) + "\n")
+            arms[stored.arm][number][stored.seed] = value
+        digests = [digest[:_DIGEST_SHOWN] for digest in run.versions.get(SOURCES, "not recorded").split(", ")]
+        code[", ".join(digests)].append(stored.name)  # a run resumed with other sources has several
+    table = make_table(arms, sweep.asked)
+    origin = Origin(
+        title=sweep.title,
+        command=sweep.command,
+        runs=[run.name for run in done],
+        missing=[run.name for run in sweep.runs if run not in done],
+        planned=_told([run for run in sweep.runs if not run.added], []),
+        added=_told([run for run in sweep.runs if run.added], [run for run in sweep.runs if not run.added]),
+        code=dict(code),
+    )
+    replace_text(sweep_dir / "table.json", json.dumps(asdict(table) | asdict(origin), indent=2) + "\n")
     replace_text(sweep_dir / "table.csv", to_csv(table))
     page = out or sweep_dir / "table.md"
     picture = page.with_suffix(".png")
-    shown = picture.name if picture.is_file() else None
-    replace_text(page, to_markdown(table, plan["title"], plan["command"], shown))
-    print_table(table)
+    replace_text(page, to_markdown(table, origin, picture.name if picture.is_file() else None))
+    print_table(table, origin)
     replace_text(sweep_dir / "report.html", render(runs, {"Answers": answers(table)}))
-    print(f"{len(done)} of {len(plan['runs'])} runs; table.json, table.csv and report.html are in {sweep_dir}")
+    print(f"{len(done)} of {len(sweep.runs)} runs; table.json, table.csv and report.html are in {sweep_dir}")
     return table
 
 
-def _by_code(done: Sequence[dict[str, Any]], runs: Sequence[Run]) -> dict[str, list[str]]:
-    """The names of the runs by the digests of their sources, shortened; a run resumed with others has several."""
-    found: dict[str, list[str]] = {}
-    for planned, run in zip(done, runs, strict=True):
-        digests = [digest[:_DIGEST_SHOWN] for digest in run.versions.get(SOURCES, "not recorded").split(", ")]
-        found.setdefault(", ".join(digests), []).append(planned["name"])
-    return found
-
-
-def _planned(runs: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """``planned``: arms and seeds asked for before a run had started; ``added``: those that came later."""
-    first, later = ([run for run in runs if run.get("added", False) is added] for added in (False, True))
-    names = {key: list(dict.fromkeys(run[key] for run in first)) for key in ("arm", "seed")}
-    new = {key: list(dict.fromkeys(run[key] for run in later if run[key] not in names[key])) for key in names}
-    told = {"planned": _words(names), "added": _words(new)}
-    if later and not told["added"]:  # of arms and seeds that other runs had already
-        told["added"] = ", ".join(run["name"] for run in later)
-    return told
-
-
-def _words(held: dict[str, list[Any]]) -> str:
-    return "; ".join(f"{key}s {', '.join(map(str, values))}" for key, values in held.items() if values)
+def _told(runs: Sequence[StoredRun], before: Sequence[StoredRun]) -> str:
+    """The arms and seeds of runs, without those that were there before; the runs' names if there is nothing new."""
+    told = []
+    for key in ("arm", "seed"):
+        known = {getattr(run, key) for run in before}
+        if new := list(dict.fromkeys(str(getattr(run, key)) for run in runs if getattr(run, key) not in known)):
+            told.append(f"{key}s {', '.join(new)}")
+    return "; ".join(told) or ", ".join(run.name for run in runs)

@@ -1,119 +1,138 @@
-"""A sweep's page: its tables and what can be claimed, as Markdown."""
+"""A sweep's table for people: on a terminal, as Markdown (``page.md.j2``), and as CSV."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from mifo_verl.tools.sweep.claims import is_share
-from mifo_verl.tools.sweep.show import claims, heading, is_explored, not_finished, parts, primaries, rows
-from mifo_verl.tools.sweep.statistics import Interval
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-_HOW_TO_READ = """Mean over the seeds ({seeds}) ± half of the 95 % interval (Student's t). Differences are paired by
-seed. A cell of fewer seeds than its arm has says how many (n=...).
+from mifo_verl.tools.sweep.numbers import ACCURACY
+from mifo_verl.tools.sweep.table import ArmDifference, Mean, Table, is_share
+from mifo_verl.tools.tables import MISSING, markdown, print_frame, say
 
-Every comparison names before the runs one or two numbers that answer it. A difference in these is called higher or
-lower where its 95 % interval leaves 0 out; what has 0 inside at 1 − 5 %/m (Bonferroni) is said to hold only read alone.
-m = {m} is the number of tests of the plan: distinct pairs of arms by the numbers named for them, whatever runs are
-finished. Half of the interval at that level is the smallest difference that could have been claimed. Where the arms'
-training FLOPs differ by more than 10 %, the claim says by how much. All other numbers, and what was asked after runs
-had started, are exploratory. Of these no claim is made, whatever their intervals: they say what to ask in the next runs
-(`docs/sweep.md`).
-"""
-_LATE = "Asked after the runs had started: exploratory, no claims.\n\n"
-_RATIOS = """Per solved prompt and per hard one; lost is positive. The interval of the ratio is Fieller's at 95 %, over
-the seeds, and unbounded where that of the gain holds 0. No claim is made of a ratio.
-"""
+_COSTS = ("flops", "rl_tokens", "generated_tokens", "sft_tokens", "loss_tokens", "rl_steps", "sft_phases", "seconds")
+_PHASES = ("sft/", "rl/")
 
 
-def to_markdown(table: Mapping[str, Any], title: str, command: str, picture: str | None = None) -> str:
+@dataclass(frozen=True)
+class Origin:
+    """Where a table comes from: what was asked for, which runs it is of and which are not there, by which code."""
+
+    title: str
+    command: str
+    runs: list[str]
+    missing: list[str]
+    planned: str
+    """Arms and seeds asked for before a run had started."""
+    added: str
+    """Those that came later."""
+    code: dict[str, list[str]]
+    """The runs by the digests of the package's sources."""
+
+
+def to_markdown(table: Table, origin: Origin, picture: str | None = None) -> str:
     """A page that is made anew by the same command; ``picture``: the name of a picture of the report beside it."""
-    seeds = sorted({int(s) for arm in table["arms"] for held in arm["numbers"].values() for s in held["by_seed"]})
-    page = [
-        f"# {title or 'A sweep'}\n",
-        f"Made by the command below from the records of the runs; nothing here is written by hand.\n\n"
-        f"```bash\n{command}\n```\n",
-        *_verdict(table),
-        *([f"![The answers, from the report of these runs]({picture})\n"] if picture else []),
-        _HOW_TO_READ.format(seeds=", ".join(map(str, seeds)), m=table["num_tests"]),
-        *_origin(table),
-    ]
-    for name, numbers in parts(table):
-        page.append(f"## {name}\n\n{_markdown(('arm', 'seeds', *map(heading, numbers)), rows(table, numbers))}")
-    if table["traded"]:
-        page.append(f"## What SFT lost on solved prompts and gained on hard ones\n\n{_RATIOS}\n{_traded(table)}")
-    if table["baseline"]:
-        page.append(f"## Against {table['baseline']}\n\n{_list(claims(table['differences']))}")
-    for question in table["questions"]:
-        missing = [f"{first} - {second}: no runs to compare yet." for first, second in question["missing"]]
-        named = f"{_LATE if question['late'] else ''}Answered by: {', '.join(map(heading, question['numbers']))}.\n\n"
-        page.append(f"## {question['ask']}\n\n{named}{_list([*claims(question['differences']), *missing])}")
-    if explored := _explored(table):
-        page.append(f"## Exploratory differences\n\nNo claims (see the top).\n\n{explored}")
-    return "\n".join(page)
-
-
-def _origin(table: Mapping[str, Any]) -> list[str]:
-    """Which runs are not there, which came later, and by which code they were made, a paragraph each."""
-    found = [f"{not_finished(table)}\n"] if table["missing"] else []
-    if table["added"]:
-        found.append(f"Planned first: {table['planned']}. Added after runs had started: {table['added']}.\n")
-    if len(table["code"]) > 1:
-        parts_of = "; ".join(f"`{code}`: {', '.join(names)}" for code, names in table["code"].items())
-        found.append(f"**Not all runs were made by the same code** (digest of the package's sources): {parts_of}.\n")
-    else:
-        found += [f"Code (digest of the package's sources): `{code}`.\n" for code in table["code"]]
-    return found
-
-
-def _verdict(table: Mapping[str, Any]) -> list[str]:
-    """How many of the planned tests say something, in one line; none where nothing was asked."""
-    tests = primaries(table)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"markdown": markdown, "heading": heading}
     alone, together = (
-        [one for one in tests if Interval(**one[level]).excludes_zero()] for level in ("paired", "corrected")
+        sum(getattr(one, level).excludes_zero() for one in table.primaries) for level in ("paired", "corrected")
     )
-    more = len(alone) - len(together)
-    missing = table["num_tests"] - len(tests)
-    but = f" {missing} of them have no runs yet." if missing else ""
-    said = (
-        f"**Of {table['num_tests']} planned tests {len(together)} can be claimed, and {more} more read alone.**{but}\n"
+    return environment.get_template("page.md.j2").render(
+        table=table,
+        origin=origin,
+        picture=picture,
+        seeds=sorted({seed for own in table.arms.values() for one in own.values() for seed in one.by_seed}),
+        together=together,
+        more=alone - together,
+        parts=means(table),
+        claims=claims,
+        explored=_explored(table),
     )
-    return [said] if tests else []
 
 
-def _explored(table: Mapping[str, Any]) -> str:
+def print_table(table: Table, origin: Origin) -> None:
+    """Means with intervals, then what can be claimed of what was asked."""
+    for title, frame in means(table):
+        print_frame(frame, title)
+    for one in table.questions:
+        for line in (one.ask, *(f"  {line}" for line in claims(one.differences))):
+            say(line)
+    if origin.missing:
+        say(f"Not finished: {', '.join(origin.missing)}.")
+
+
+def to_csv(table: Table) -> str:
+    """A line for every arm and number: mean, both ends, and the values of the seeds."""
+    rows = [
+        {"arm": arm, "number": number, "num_seeds": one.num_values, "mean": one.mean, "low": one.low, "high": one.high}
+        | {"by_seed": " ".join(f"{seed}:{value}" for seed, value in one.by_seed.items())}
+        for arm, own in table.arms.items()
+        for number, one in own.items()
+    ]
+    return pd.DataFrame(rows).to_csv(index=False, lineterminator="\n")
+
+
+def means(table: Table) -> list[tuple[str, pd.DataFrame]]:
+    """(title, cells) of every table of means: a row for every arm; a cell of fewer seeds than the arm's says so."""
+    known = dict.fromkeys(number for own in table.arms.values() for number in own)
+    titled = {
+        "Validation accuracy at the end": [ACCURACY, "gain", *sorted(n for n in known if n.startswith(f"{ACCURACY}/"))],
+        "What a phase changed, mean over the phases of a run": sorted(n for n in known if n.startswith(_PHASES)),
+        "What it cost": [number for number in _COSTS if number in known],
+    }
+    frames = []
+    for title, names in titled.items():
+        rows = []
+        for arm, own in table.arms.items():
+            seeds = max(one.num_values for one in own.values())
+            rows.append({"arm": arm, "seeds": str(seeds)} | {heading(n): _cell(own.get(n), n, seeds) for n in names})
+        frames += [(title, pd.DataFrame(rows))] if names else []
+    return frames
+
+
+def _cell(one: Mean | None, name: str, seeds: int) -> str:
+    if one is None:
+        return MISSING
+    signed = "+" if name.startswith(_PHASES) else ""
+    form = f"{signed}.4f" if signed or is_share(name) else ",.4g" if name.endswith("flops") else ",.1f"
+    half = "" if one.half_width is None else f" ± {one.half_width:{form.lstrip('+')}}"
+    return f"{one.mean:{form}}{half}" + ("" if one.num_values == seeds else f" (n={one.num_values})")
+
+
+def heading(name: str) -> str:
+    """``sft/accuracy`` is shown as 'SFT: accuracy'."""
+    phase, slash, probed = name.partition("/")
+    return f"{phase.upper()}: {probed}" if slash and phase in ("sft", "rl") else name.replace("_", " ")
+
+
+def claims(differences: Sequence[ArmDifference]) -> list[str]:
+    """The words on the primary numbers, and one line on all others."""
+    told = [one.claim for one in differences if one.is_primary]
+    others = [one.paired for one in differences if one.is_explored]
+    if others:
+        hits, chance = sum(one.excludes_zero() for one in others), 0.05 * len(others)
+        told.append(
+            f"exploratory: {len(others)} other differences, of which {hits} have an interval without 0, where "
+            f"{chance:.1f} would if nothing differed; none of them is a claim."
+        )
+    return told
+
+
+def _explored(table: Table) -> pd.DataFrame:
     """Every exploratory difference of the page once."""
-    found: dict[tuple[str, ...], list[str]] = {}
-    for one in [*table["differences"], *(one for question in table["questions"] for one in question["differences"])]:
-        if is_explored(one):
-            value, form = one["paired"], "+.4f" if is_share(one["number"]) else "+.4g"
-            ends = f"[{value['low']:{form}}, {value['high']:{form}}]"
-            pair = f"{one['first']} - {one['second']}"
-            cells = [pair, heading(one["number"]), f"{value['mean']:{form}}", ends, str(value["num_seeds"])]
-            found[one["number"], *sorted((one["first"], one["second"]))] = cells
-    return _markdown(("pair", "number", "difference", "95 % interval", "seeds"), found.values()) if found else ""
-
-
-def _traded(table: Mapping[str, Any]) -> str:
-    head = ("arm", "seeds", "solved asked", "hard asked", "lost on solved", "gained on hard", "lost / gained", "95 %")
-    found = []
-    for one in table["traded"]:
-        means = [f"{asked:.1f}" for asked in one["asked"]] + [f"{one['lost']:+.4f}", f"{one['gained']:+.4f}"]
-        found.append([one["arm"], str(one["num_seeds"]), *means, *_ratio(one)])
-    return _markdown(head, found)
-
-
-def _ratio(one: Mapping[str, Any]) -> tuple[str, str]:
-    """(ratio, its interval) of an arm."""
-    if one["ratio"] is None:
-        return "nothing was gained", "–"
-    ends = "unbounded" if one["low"] is None else f"[{one['low']:+.2f}, {one['high']:+.2f}]"
-    return f"{one['ratio']:+.2f}", ends if one["num_seeds"] > 1 else "–"
-
-
-def _markdown(head: Iterable[str], lines: Iterable[Sequence[str]]) -> str:
-    names = list(head)
-    cells = [names, ["---"] * len(names), *lines]
-    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in cells)
-
-
-def _list(lines: Sequence[str]) -> str:
-    return "".join(f"- {line}\n" for line in lines) or "Nothing to compare yet.\n"
+    found: dict[Any, dict[str, str]] = {}
+    for one in table.differences:
+        if one.is_explored:
+            value, form = one.paired, "+.4f" if is_share(one.number) else "+.4g"
+            row = {
+                "pair": f"{one.first} - {one.second}",
+                "number": heading(one.number),
+                "difference": f"{value.mean:{form}}",
+            }
+            row["95 % interval"] = f"[{value.low:{form}}, {value.high:{form}}]"
+            found[one.number, one.pair] = row | {"seeds": str(value.num_values)}
+    return pd.DataFrame(found.values())

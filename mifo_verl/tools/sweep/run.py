@@ -9,11 +9,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
-from mifo_verl.compose import ConfigError
-from mifo_verl.tools.sweep.identity import differences, is_finished
 from mifo_verl.tools.sweep.plan import PlannedRun
+from mifo_verl.tools.sweep.store import is_finished
 
 TRAIN = (sys.executable, "-m", "mifo_verl.train")
 LOGS = "logs"
@@ -21,40 +19,27 @@ STOPPED = 75
 """Exit code of a training that was asked to stop, and of a sweep that was."""
 
 
-def refuse_others(runs: Sequence[PlannedRun]) -> None:
-    """Raise ConfigError where a folder holds a run of other settings: it is neither skipped nor written over."""
-    errors = []
-    for run in runs:
-        differing = differences(run.folder, run.settings)
-        if differing:
-            errors.append(
-                f"{run.folder} holds a run of other settings: {differing}; set them back, choose another sweep_dir, or "
-                "move that folder away"
-            )
-    if errors:
-        raise ConfigError(*errors)
-
-
 class Runner:
     """Starts trainings, some at a time, and passes a signal on to them, so that each saves what it has."""
 
     def __init__(self, command: Sequence[str] = TRAIN, jobs: int = 1) -> None:
         self._command, self._jobs = command, jobs
-        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
+        """Trainings that have been started and not yet waited for, by the run's name."""
         self._signals: list[int] = []
         self._lock = threading.RLock()  # a signal may come while another one is handled
         self._seconds: list[float] = []
 
     def run(self, runs: Sequence[PlannedRun]) -> int:
-        """Run what is not finished. Returns 0, 1 where a run has failed, 75 where the sweep was asked to stop."""
+        """Run what is not finished. Returns 0, 1 if a run has failed, 75 if the sweep was asked to stop."""
         left = [run for run in runs if not is_finished(run.folder)]
         if len(left) < len(runs):
             print(f"{len(runs) - len(left)} of {len(runs)} runs are finished and skipped", flush=True)
-        before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, self.stop) for number in (signal.SIGINT, signal.SIGTERM)}
         failed: list[str] = []
         try:
             with ThreadPoolExecutor(self._jobs) as pool:
-                started = [pool.submit(self._one, run) for run in left]
+                started = [pool.submit(self.run_one, run) for run in left]
                 for number, done in enumerate(as_completed(started), start=1):
                     line, is_failed = done.result()
                     failed += [line] if is_failed else []
@@ -70,35 +55,44 @@ class Runner:
             print(f"error: {line}", file=sys.stderr)
         return 1 if failed else 0
 
-    def _one(self, run: PlannedRun) -> tuple[str, bool]:
+    def stop(self, number: int, frame: FrameType | None = None) -> None:
+        """Pass a signal on to every training, and start no more."""
+        with self._lock:
+            self._signals.append(number)
+            running = list(self.running.values())
+        for process in running:
+            process.send_signal(number)  # which leaves a process alone that has ended
+
+    def run_one(self, run: PlannedRun) -> tuple[str, bool]:
         """What became of one run, in words, and whether it failed."""
         if self._signals:
             return "", False
         log = run.folder.parent / LOGS / f"{run.name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         resumes = (run.folder / "checkpoints").is_dir()
-        overrides = [*run.overrides, *(["trainer.resume_mode=auto"] if resumes else [])]
         print(f"{run.name}: {'resumed' if resumes else 'started'}; log: {log}", flush=True)
         began = time.monotonic()
+        code = self._wait([*self._command, *run.overrides, *["trainer.resume_mode=auto"] * resumes], run.name, log)
+        if code == STOPPED or self._signals:
+            return f"{run.name}: stopped", False
+        if code or not is_finished(run.folder):
+            return f"{run.name}: failed with exit code {code}: {_last_line(log)} (log: {log})", True
+        self._seconds.append(time.monotonic() - began)
+        return f"{run.name}: finished in {self._seconds[-1]:.0f} s", False
+
+    def _wait(self, command: list[str], name: str, log: Path) -> int:
+        """The exit code of a training, which is told of every signal that comes from its start to its end."""
         with open(log, "ab") as out:
-            process = subprocess.Popen(
-                [*self._command, *overrides], stdout=out, stderr=subprocess.STDOUT, start_new_session=True
-            )
+            process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
             with self._lock:
-                self._running[run.name] = process
+                self.running[name] = process
                 missed = list(self._signals)  # what came while the process was being started
             for number in missed:
                 process.send_signal(number)
             code = process.wait()
         with self._lock:
-            del self._running[run.name]
-        seconds = time.monotonic() - began
-        if code == STOPPED or self._signals:
-            return f"{run.name}: stopped", False
-        if code or not is_finished(run.folder):
-            return f"{run.name}: failed with exit code {code}: {_last_line(log)} (log: {log})", True
-        self._seconds.append(seconds)
-        return f"{run.name}: finished in {seconds:.0f} s", False
+            del self.running[name]
+        return code
 
     def _eta(self, left: int) -> str:
         if not self._seconds or not left or self._signals:
@@ -106,15 +100,8 @@ class Runner:
         mean = sum(self._seconds) / len(self._seconds)
         return f"; {left} left, about {mean * left / self._jobs / 60:.0f} min"
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        with self._lock:
-            self._signals.append(number)
-            running = list(self._running.values())
-        for process in running:
-            process.send_signal(number)  # which leaves a process alone that has ended
-
 
 def _last_line(log: Path) -> str:
-    lines: list[Any] = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     told = [line for line in lines if line.startswith("error: ")]
-    return str((told or lines or ["no output"])[-1])[:300]
+    return (told or lines or ["no output"])[-1][:300]
