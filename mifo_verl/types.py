@@ -69,6 +69,17 @@ class SftExample:
     source: str = "dataset"
 
 
+class Rejection(Enum):
+    """Why a prompt has nothing to train on. The value is the word for logs and metrics."""
+
+    MISSING = "missing"
+    """The row has no demonstration."""
+    WRONG = "wrong"
+    """The demonstration's answer is not the ground truth."""
+    TOO_LONG = "too_long"
+    """The response does not fit; a demonstration is never cut."""
+
+
 @dataclass(frozen=True)
 class BufferEntry:
     """One hard prompt in the SFT buffer, with where it came from."""

@@ -3,25 +3,13 @@
 import hashlib
 import re
 from collections.abc import Callable, Sequence
-from enum import Enum
 
-from mifo_verl.types import Demonstration, SftExample
+from mifo_verl.types import Demonstration, Rejection, SftExample
 
 _OPENED = re.compile(r"<think>(\s*)\Z")
 _OPENING = re.compile(r"\s*<think>")
 _TAIL_TOKENS = 32
 """Enough for an opening tag and the blanks behind it, even where a token is one byte."""
-
-
-class Rejection(Enum):
-    """Why a prompt has nothing to train on. The value is the word for logs and metrics."""
-
-    MISSING = "missing"
-    """The row has no demonstration."""
-    WRONG = "wrong"
-    """The demonstration's answer is not the ground truth."""
-    TOO_LONG = "too_long"
-    """The response does not fit; a demonstration is never cut."""
 
 
 def build_example(

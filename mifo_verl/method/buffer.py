@@ -1,38 +1,40 @@
 """The buffer B of hard prompts with a verified demonstration (MIFO section 3, step 2)."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 from mifo_verl.types import BufferEntry
 
 
+@dataclass
 class DemonstrationBuffer:
     """At most one entry a prompt, oldest first. Each entry keeps its provenance: the rollouts that made it hard."""
 
-    def __init__(self) -> None:
-        self._entries: dict[str, BufferEntry] = {}
+    entries: dict[str, BufferEntry] = field(default_factory=dict)
+    """By prompt id."""
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self.entries)
 
     def __iter__(self) -> Iterator[BufferEntry]:
-        return iter(self._entries.values())
+        return iter(self.entries.values())
 
     def put(self, entry: BufferEntry) -> None:
         """Add a prompt as the newest entry. A prompt seen again replaces its old entry."""
         self.discard(entry.example.prompt_id)
-        self._entries[entry.example.prompt_id] = entry
+        self.entries[entry.example.prompt_id] = entry
 
     def discard(self, prompt_id: str) -> None:
         """Drop a prompt whose newest rollouts are no longer hard; nothing happens where it is absent."""
-        self._entries.pop(prompt_id, None)
+        self.entries.pop(prompt_id, None)
 
     def oldest(self, limit: int | None) -> list[BufferEntry]:
         """The oldest ``limit`` entries (all where None), which stay."""
-        return list(self._entries.values())[:limit]
+        return list(self.entries.values())[:limit]
 
     def take(self, limit: int | None) -> list[BufferEntry]:
         """Remove and return the oldest ``limit`` entries (all where None); the surplus stays for the next phase."""
         taken = self.oldest(limit)
         for entry in taken:
-            del self._entries[entry.example.prompt_id]
+            del self.entries[entry.example.prompt_id]
         return taken

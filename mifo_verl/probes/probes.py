@@ -5,88 +5,122 @@ asked under the streams of validation, whose draws depend on the prompt alone, a
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
 from mifo_verl.config import ProbeConfig
+from mifo_verl.loop.state import Accuracies, Answer, Before, LoopState
 from mifo_verl.method.policy_shift import reward_margin
-from mifo_verl.method.solved import SolvedPrompts
-from mifo_verl.probes.held_out import spread
+from mifo_verl.probes.held_out import HeldOut, Row, spread
 from mifo_verl.probes.step import RowSums
-from mifo_verl.probes.types import Accuracies, Asked, Before, HeldOut, Row
 from mifo_verl.types import BufferEntry
-from mifo_verl.verl.step_metrics import mean_by_source
 
 TokenIds = tuple[Sequence[int], Sequence[int]]
 """A prompt and a response."""
 SHIFT = ("kl_to_before", "policy_entropy_before", "policy_entropy_after", "reward_margin_before", "reward_margin_after")
 
 
+@dataclass(frozen=True)
+class Asked:
+    """The answers to a prompt; one that failed on the way counts as wrong and is not among them."""
+
+    source: str
+    num_rollouts: int
+    answers: list[Answer]
+
+    @property
+    def accuracy(self) -> float:
+        return sum(answer.is_correct for answer in self.answers) / self.num_rollouts
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How the policy in training is measured."""
+
+    forward: Callable[[list[TokenIds], bool], list[RowSums]]
+    """The sums by row of one forward pass over (prompt, response) tokens; with the shift since the phase's start."""
+    ask: Callable[[list[Row]], list[Asked]]
+    """The answers of the policy that the rollout servers hold."""
+    wake: Callable[[], None]
+    """Give the rollout servers the weights."""
+    sleep: Callable[[], None]
+    """Free the memory that the rollout servers hold."""
+
+
 class Probes:
-    """Measures. From one border to the next it remembers ``solved``, ``cross_entropy_start`` and what that cost.
+    """Measures at the borders of phases; what it has to remember from one to the next is in the loop's state."""
 
-    ``forward(rows, with_shift)`` gives the sums by row of one forward pass, ``ask(rows)`` the answers of the policy
-    that the rollout servers hold.
-    """
-
-    def __init__(
-        self,
-        settings: ProbeConfig,
-        held_out: HeldOut,
-        forward: Callable[[list[TokenIds], bool], list[RowSums]],
-        ask: Callable[[list[Row]], list[Asked]],
-    ) -> None:
+    def __init__(self, settings: ProbeConfig, held_out: HeldOut, policy: Policy, state: LoopState) -> None:
         self.settings = settings
-        self.solved = SolvedPrompts(settings.solved, settings.solved_accuracy)
-        self.cross_entropy_start: float | None = None
-        self.uncounted_tokens = 0
-        """Response tokens passed forward for the interval's start, until the record of its SFT phase counts them."""
         self._held_out = held_out
-        self._forward = forward
-        self._ask = ask
+        self._policy = policy
+        self._state = state
 
-    def is_start_missing(self, interval: int) -> bool:
+    def go_on(self, measured_on: str, say: Callable[[str, str], None]) -> None:
+        """Drop what was measured before a resume on other data or with other settings than ``measured_on`` is of."""
+        state = self._state
+        has_before = state.sft is not None and state.sft.before is not None
+        if state.measured_on != measured_on:
+            if has_before or state.cross_entropy_start is not None:
+                text = (
+                    "the probes measure on other data or settings than before the resume: what they measured there at "
+                )
+                say("probe", text + "the last border is dropped, and what needs it is null")
+            state.cross_entropy_start = None
+            if state.sft is not None:
+                state.sft.before = None
+        state.measured_on = measured_on
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the borders of this interval are measured."""
+        return self.settings.is_due(self._state.interval)
+
+    @property
+    def is_start_missing(self) -> bool:
         """Whether no border before this interval has given the cross-entropy that its RL phase starts from."""
-        measured = self.settings.is_due(interval) and bool(self._held_out.demonstrations)
-        return measured and self.cross_entropy_start is None
+        state, measured = self._state, self.is_due and bool(self._held_out.demonstrations)
+        return measured and state.rl_steps == 0 and state.cross_entropy_start is None
 
     def before_rl(self) -> None:
         """The cross-entropy at the start of an RL phase."""
-        self.cross_entropy_start, tokens = self._cross_entropy()
-        self.uncounted_tokens += tokens
+        self._state.cross_entropy_start, tokens = self._cross_entropy()
+        self._state.uncounted_tokens += tokens
 
     def before_sft(self, entries: Iterable[BufferEntry]) -> Before:
-        """The forward passes before an SFT phase on these entries, the oldest first."""
-        cross_entropy, tokens = self._cross_entropy()
-        hard = [entry.example.prompt_id for entry in entries if entry.group is not None]
-        before = Before(self.cross_entropy_start, cross_entropy, list(self.solved.ids), hard[: self.settings.hard])
-        tokens += self.uncounted_tokens
-        self.uncounted_tokens = 0
-        before.sizes = {"demonstrations": len(self._held_out.demonstrations), "forward_tokens": tokens}
-        return before
-
-    def ask_before(self, before: Before) -> None:
-        """The accuracies before the phase, and the rollouts that its policy is measured on.
+        """What is measured before an SFT phase on these entries, the oldest first.
 
         Solved and hard prompts are asked anew. They were chosen by how their rollouts came out, so that these rollouts
         overstate how right or wrong the policy is on them: any second sample would fall back to the mean, and a phase
         that changes nothing would seem to forget what is solved. Both samples here are drawn alike, after the choice.
         """
+        state = self._state
+        cross_entropy, tokens = self._cross_entropy()
+        hard = [entry.example.prompt_id for entry in entries if entry.group is not None]
+        before = Before(state.cross_entropy_start, cross_entropy, list(state.solved), hard[: self.settings.hard])
+        tokens += state.uncounted_tokens
+        state.uncounted_tokens = 0
+        before.sizes = {"demonstrations": len(self._held_out.demonstrations), "forward_tokens": tokens}
+        self._policy.wake()
         before.accuracies, held_out = self._accuracies(before)
+        self._policy.sleep()
         answered = [one.answers[0] for one in held_out if one.answers and one.answers[0].response_ids]
         before.rollouts = spread(answered, self.settings.rollouts)
         before.sizes["rollouts"] = len(before.rollouts)
+        return before
 
-    def after_sft(self, interval: int, before: Before | None) -> dict[str, Any]:
-        """The forward passes after a phase, as fields of its record; the next RL phase starts from them."""
-        self.cross_entropy_start, tokens = None, 0
-        if before is not None or self.settings.is_due(interval + 1):
-            self.cross_entropy_start, tokens = self._cross_entropy()
+    def after_sft(self, before: Before | None) -> dict[str, Any]:
+        """The forward passes after a phase, as fields of its record; the interval that has begun starts from them."""
+        state = self._state
+        state.cross_entropy_start, tokens = None, 0
+        if before is not None or self.is_due:
+            state.cross_entropy_start, tokens = self._cross_entropy()
         if before is None:
-            self.uncounted_tokens += tokens
+            state.uncounted_tokens += tokens
             return {}
         before.sizes["forward_tokens"] += tokens
-        found = {"cross_entropy_before": before.cross_entropy, "cross_entropy_after": self.cross_entropy_start}
+        found = {"cross_entropy_before": before.cross_entropy, "cross_entropy_after": state.cross_entropy_start}
         return found | self._shift(before)
 
     def ask_after(self, before: Before) -> dict[str, Any]:
@@ -101,7 +135,7 @@ class Probes:
     def _accuracies(self, before: Before) -> tuple[Accuracies, list[Asked]]:
         """The three sets asked in one go; the answers to the held-out prompts."""
         sets = [list(self._held_out.rows), self._training_rows(before.solved), self._training_rows(before.hard)]
-        asked = self._ask([row for rows in sets for row in rows])
+        asked = self._policy.ask([row for rows in sets for row in rows])
         sizes = before.sizes
         sizes |= dict(zip(("held_out", "solved", "hard"), map(len, sets), strict=True))
         generated = sum(len(answer.response_ids) for one in asked for answer in one.answers)
@@ -120,7 +154,7 @@ class Probes:
         examples = self._held_out.demonstrations
         if not examples:
             return None, 0
-        sums = self._forward([(one.prompt_ids, one.response_ids) for one in examples], False)
+        sums = self._policy.forward([(one.prompt_ids, one.response_ids) for one in examples], False)
         tokens = sum(row.tokens for row in sums)
         return -sum(row.log_probs for row in sums) / tokens, tokens
 
@@ -133,7 +167,7 @@ class Probes:
         """
         if not before.rollouts:
             return dict.fromkeys(SHIFT)
-        sums = self._forward([(one.prompt_ids, one.response_ids) for one in before.rollouts], True)
+        sums = self._policy.forward([(one.prompt_ids, one.response_ids) for one in before.rollouts], True)
         tokens = sum(row.tokens for row in sums)
         before.sizes["forward_tokens"] += 2 * tokens
         is_correct = [one.is_correct for one in before.rollouts]
@@ -149,3 +183,12 @@ class Probes:
 
 def _mean(asked: list[Asked]) -> float | None:
     return fmean(one.accuracy for one in asked) if asked else None
+
+
+def mean_by_source(accuracies: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """The mean accuracy of every data source, of (data source, accuracy) pairs, and their ``mean``; empty of none."""
+    found: dict[str, list[float]] = {}
+    for source, accuracy in accuracies:
+        found.setdefault(source, []).append(accuracy)
+    by_source = {source: fmean(found[source]) for source in sorted(found)}  # a sum depends on the order
+    return {**by_source, "mean": sum(by_source.values()) / len(by_source)} if by_source else {}

@@ -31,6 +31,14 @@ class RlCost:
         passes = FORWARD * self.forwards + TRAIN * self.trainings
         return self.num_weights * (FORWARD * generated_tokens + passes * trained_tokens)
 
+    def of_step(self, tokens: int, response_tokens: int, num_trained: int, num_discarded: int) -> tuple[int, int]:
+        """(response tokens generated, FLOPs) of a step whose ``num_trained`` rollouts have so many tokens.
+
+        Rollouts that were made and not trained on (DAPO's) count with the batch's mean length.
+        """
+        made = (num_trained + num_discarded) / num_trained if num_trained else 0.0
+        return round(response_tokens * made), self.flops(tokens, round(tokens * made))
+
 
 def sft_flops(num_weights: int, tokens: int) -> int:
     """Of one SFT update over so many tokens of prompts and demonstrations, in the loss or not."""

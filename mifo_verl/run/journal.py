@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mifo_verl.loop.events import Event, LedgerLine, StepEnded, UpdateMade, Validated
 from mifo_verl.probes import cost as probe_cost
 from mifo_verl.probes.coupling import coupling, mean_of
-from mifo_verl.types import BufferEntry
 
 METRICS = "metrics.jsonl"
 LEDGER = "ledger.jsonl"
@@ -70,6 +70,16 @@ class RunRecords:
                     f"({error.strerror}, errno {error.errno}); mount it with locks (Lustre: -o flock; NFS: with its "
                     "lock service), or choose another run_dir"
                 ) from None
+
+    def __call__(self, event: Event) -> None:
+        """Write an event of the run down."""
+        line = event.line()
+        if isinstance(event, StepEnded | UpdateMade):
+            self.metrics(line)
+        elif isinstance(event, LedgerLine):
+            self.ledger([line])
+        elif isinstance(event, Validated):
+            self.validation(event.step, event.accuracy)
 
     def metrics(self, line: dict[str, Any]) -> None:
         """Append one object for one step. What is not finite is written as null, and its keys are in ``nonfinite``.
@@ -161,22 +171,6 @@ def require_lines(folder: Path, step: int, expected: Mapping[str, int]) -> None:
                 f"{number}; put the file back, or go on from that checkpoint in another run_dir "
                 "(trainer.resume_mode=resume_path)"
             )
-
-
-def ledger_line(entry: BufferEntry, interval: int, step: int, kept_tokens: int) -> dict[str, Any]:
-    """One use of a demonstration, with where it came from (no counts where it came without rollouts)."""
-    group = entry.group
-    return {
-        "interval": interval,
-        "step": step,
-        "prompt_id": entry.example.prompt_id,
-        "num_correct": None if group is None else group.num_correct,
-        "num_rollouts": None if group is None else group.num_rollouts,
-        "demonstration_sha256": entry.example.demonstration_sha256,
-        "source": entry.example.source,
-        "response_tokens": len(entry.example.response_ids),
-        "kept_tokens": kept_tokens,
-    }
 
 
 def lines_sha256(lines: Iterable[dict[str, Any]]) -> str:

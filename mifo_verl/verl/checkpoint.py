@@ -1,15 +1,11 @@
-"""The interval state beside verl's checkpoint: ``global_step_N/mifo/`` (JSON and safetensors, no pickle).
+"""What every rank keeps of an interval, beside verl's checkpoint: ``global_step_N/mifo/`` (safetensors, no pickle).
 
-``controller.json`` holds the counts, the buffer with its provenance and, where a run was stopped inside an SFT phase,
-how far that phase is; each rank writes its own shards of theta_start, the importance history, the mask held and the SFT
-phase's own optimizer. It is read back for the same number of ranks only.
+Each rank writes its own shards of theta_start, the importance history, the mask held and the SFT phase's own optimizer.
+They are read back for the same number of ranks only.
 """
 
-import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -17,94 +13,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
-from mifo_verl.probes.tokens import TokenSummary
-from mifo_verl.probes.types import Before
-from mifo_verl.types import BufferEntry, PromptGroup, SftExample
 from mifo_verl.verl.interval import IntervalState
 from mifo_verl.verl.shards import ShardedModel
 
 FOLDER = "mifo"
 _INSPECTION = "inspection."
-
-
-@dataclass
-class SftProgress:
-    """An SFT phase on its way."""
-
-    entries: list[BufferEntry]
-    """What the phase trains on, in the order taken from the buffer."""
-    buffer_size: int
-    """What the buffer held when the phase began."""
-    mask: dict[str, Any] | None
-    rejected: dict[str, int]
-    before: Before | None = None
-    """What the probes measured before it; None where they did not."""
-    updates: list[dict[str, Any]] = field(default_factory=list)
-    """The records of the updates made so far."""
-    ledger: list[dict[str, Any]] = field(default_factory=list)
-    rl_line: dict[str, Any] | None = None
-    """The record of the RL step that filled the buffer, where it is not written yet."""
-    tokens: TokenSummary | None = None
-    """The tokens of the updates made so far, where they are inspected."""
-
-
-@dataclass
-class ControllerState:
-    """What the controller has to know again."""
-
-    interval: int
-    rl_steps: int
-    drawn: int
-    """Prompts drawn from the data set so far."""
-    elapsed_seconds: float
-    buffer: list[BufferEntry]
-    accuracy_start: dict[str, float]
-    sft: SftProgress | None = None
-    solved: list[str] = field(default_factory=list)
-    """Ids of the training prompts last seen solved."""
-    cross_entropy_start: float | None = None
-    """Of the held-out demonstrations at the start of the interval, where it was measured."""
-    kl_in_reward: float | None = None
-    """verl's coefficient of the KL penalty in the reward, which its adaptive controller moves at every step."""
-    measured_on: str = ""
-    """``measured_on`` of the probe data that these values were measured on."""
-    uncounted_tokens: int = 0
-    """Response tokens that probes have passed forward and no record counts yet."""
-
-    def as_origin(self, folder: Path, step: int) -> dict[str, Any]:
-        """What the records of another run that goes on from here follow: this step, interval and these hard prompts."""
-        held = [*self.buffer, *(self.sft.entries if self.sft is not None else [])]
-        groups = [entry.group for entry in held if entry.group is not None]
-        counts = [[group.prompt_id, group.num_correct, group.num_rollouts] for group in groups]
-        return {"checkpoint": str(folder), "step": step, "interval": self.interval, "prompts": counts}
-
-
-def save_controller(folder: Path, state: ControllerState) -> None:
-    """Write the controller's part."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tokens = None if state.sft is None else state.sft.tokens
-    plain = asdict(state if state.sft is None else replace(state, sft=replace(state.sft, tokens=None)))
-    if tokens is not None:
-        plain["sft"]["tokens"] = tokens.state()
-    (folder / "controller.json").write_text(json.dumps(plain) + "\n")
-
-
-def load_controller(folder: Path) -> ControllerState:
-    """Read the controller's part."""
-    state = json.loads((folder / "controller.json").read_text())
-    state["buffer"] = [_entry(entry) for entry in state["buffer"]]
-    if state["sft"] is not None:
-        sft = state["sft"]
-        before = None if sft["before"] is None else Before.of(sft["before"])
-        entries = [_entry(entry) for entry in sft["entries"]]
-        tokens = TokenSummary.restored(sft["tokens"]) if sft.get("tokens") else None
-        state["sft"] = SftProgress(**sft | {"entries": entries, "before": before, "tokens": tokens})
-    return ControllerState(**state)
-
-
-def _entry(entry: dict[str, Any]) -> BufferEntry:
-    example = entry["example"] | {key: tuple(entry["example"][key]) for key in ("prompt_ids", "response_ids")}
-    return BufferEntry(None if entry["group"] is None else PromptGroup(**entry["group"]), SftExample(**example))
 
 
 def save_shards(folder: Path, interval: IntervalState, separate: Optimizer | None, rank: int, ranks: int) -> None:

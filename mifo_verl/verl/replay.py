@@ -1,13 +1,20 @@
 """verl's replay buffer in an order that does not depend on which rollout finished first."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import transfer_queue as tq
+from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
+from mifo_verl.loop.loop import Rollout, Row
+from mifo_verl.run.watchdog import Watchdog
+from mifo_verl.verl.demonstrations import correctness
+
 POLL_SECONDS = 0.05
+NO_ROLLOUTS = "no_rollouts"
+"""The one key of the batch of a step that made no rollouts."""
 
 
 def key_order(key: str) -> tuple[str, int, int]:
@@ -28,15 +35,15 @@ class OrderedReplayBuffer(ReplayBuffer):
         built: ReplayBuffer,
         settle: bool,
         on_evict: Callable[[KVBatchMeta], None],
-        on_poll: Callable[[], None] = lambda: None,
-        stage: Callable[[], AbstractContextManager[None]] = nullcontext,
+        on_poll: Callable[[], None],
+        watchdog: Watchdog,
     ) -> None:
         self.__dict__.update(built.__dict__)
         self.poll_interval = POLL_SECONDS
         self._settle = settle
-        self._on_evict = on_evict
+        self.on_evict = on_evict
         self._on_poll = on_poll
-        self._stage = stage
+        self._watchdog = watchdog
         self.discarded_rollouts = 0
         """Training rollouts that were made and then filtered, or were surplus of a refill; the trainer sets it to 0."""
 
@@ -48,7 +55,7 @@ class OrderedReplayBuffer(ReplayBuffer):
 
     def sample(self, *args: Any, **kwargs: Any) -> Any:
         """verl's sample, which waits for the rollouts."""
-        with self._stage():
+        with self._watchdog.stage("rollout"):
             return super().sample(*args, **kwargs)
 
     def _terminal_eviction_reasons(self, global_steps: int, partition_id: str) -> tuple[set, set, set, Any]:
@@ -70,7 +77,7 @@ class OrderedReplayBuffer(ReplayBuffer):
         if filtered:
             trajectories = self.partitions[partition_id]
             keys = sorted((key for key in trajectories if key.split("_")[0] in filtered), key=key_order)
-            self._on_evict(KVBatchMeta(partition_id=partition_id, keys=keys, tags=[trajectories[key] for key in keys]))
+            self.on_evict(KVBatchMeta(partition_id=partition_id, keys=keys, tags=[trajectories[key] for key in keys]))
         return super()._evict_terminal_groups(global_steps, partition_id, eviction_reasons)
 
     def _clear_groups(self, partition_id: str, uids: set[str]) -> None:
@@ -91,3 +98,39 @@ class OrderedReplayBuffer(ReplayBuffer):
         batch = super()._materialize_batch(partition_id, selected_prompt_uids, partition_snapshot)
         batch.reorder(sorted(range(len(batch.keys)), key=lambda place: key_order(batch.keys[place])))
         return batch
+
+
+def rows_of(batch: TensorDict) -> list[Row]:
+    """The rows of a batch of prompts as plain dicts."""
+    columns = {key: list(batch[key]) for key in batch.keys() if isinstance(batch[key], list)}
+    return [{key: value[place] for key, value in columns.items()} for place in range(len(batch))]
+
+
+def rollouts_of(batch: KVBatchMeta) -> tuple[list[Rollout], dict[str, list[int]]]:
+    """Finished trajectories as the loop counts them, and the tokens of their prompts by uid."""
+    fields = ["prompts", "extra_fields"]
+    data: Any = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
+    rollouts: list[Rollout] = []
+    prompts: dict[str, list[int]] = {}
+    columns = (batch.keys, batch.tags, data["prompts"].unbind(), data["extra_fields"])
+    for key, tag, prompt, extra in zip(*columns, strict=True):
+        uid, session, index = key_order(key)
+        rollouts.append(Rollout(uid, session, index, correctness(extra), bool(tag.get("is_padding", False))))
+        if uid not in prompts or index == 0:  # a later output of a session has more in front of it
+            prompts[uid] = prompt.tolist()
+    return rollouts, prompts
+
+
+def without_rollouts(servers: Any) -> KVBatchMeta:
+    """What a step without rollouts hands to verl, which clears its batch from the queue and takes no empty one.
+
+    ``servers`` manages the rollout servers (verl's ``checkpoint_manager``): no rollout puts them to sleep.
+    """
+    servers.sleep_replicas()
+    tq.kv_put(key=NO_ROLLOUTS, partition_id="train", tag={"is_padding": True})
+    return KVBatchMeta(partition_id="train", keys=[NO_ROLLOUTS], tags=[{"is_padding": True}])
+
+
+def has_rollouts(batch: KVBatchMeta) -> bool:
+    """Whether the batch of a step is more than ``NO_ROLLOUTS``."""
+    return batch.keys != [NO_ROLLOUTS]

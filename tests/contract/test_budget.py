@@ -1,38 +1,39 @@
 """What the records say that a step has cost, and when the budget is spent, on the config of a run."""
 
-import json
-
 import pytest
 import torch
 from verl.trainer.ppo.utils import need_critic
 from verl.trainer.ppo.v1 import replay_buffer
 
 from mifo_verl.compose import compose_config
-from mifo_verl.run.budget import Spending
+from mifo_verl.config import WatchdogConfig
+from mifo_verl.loop.events import UpdateMade, Validated
+from mifo_verl.run.budget import Budget, rl_cost
+from mifo_verl.run.watchdog import Watchdog
 from mifo_verl.verl.critic import has_critic
 from mifo_verl.verl.replay import OrderedReplayBuffer
 
-STEP = {"discarded_rollouts": 0, "prompt_tokens": 40, "response_tokens": 60}
+
+def of_step(*overrides: str, discarded: int = 0) -> tuple[int, int]:
+    """(response tokens, FLOPs) of a step with 8 rollouts of 40 prompt and 60 response tokens in all; N = 1000."""
+    config = compose_config(["experiment=quickstart", *overrides]).node
+    return rl_cost(config, num_weights=1000).of_step(100, 60, 8, discarded)
 
 
-def spending(folder, limit=None, *overrides: str) -> Spending:
-    return Spending(compose_config(["experiment=quickstart", f"run_dir={folder}", *overrides]).node, 1000, limit)
-
-
-def test_a_step_of_the_quick_start_is_rollout_old_log_probs_and_update(tmp_path):
+def test_a_step_of_the_quick_start_is_rollout_old_log_probs_and_update():
     # 100 tokens x 1000 weights x (2 + 2 + 6)
-    assert spending(tmp_path).of_rl(STEP, 8) == {"generated_tokens": 60, "flops": 1_000_000}
+    assert of_step() == (60, 1_000_000)
 
 
-def test_a_reference_and_a_critic_are_counted(tmp_path):
+def test_a_reference_and_a_critic_are_counted():
     # a reference: 2 more a token; a critic: 2 for its values, 6 for its update
-    assert spending(tmp_path, None, "rl=grpo").of_rl(STEP, 8)["flops"] == 1_200_000
-    assert spending(tmp_path, None, "rl=ppo").of_rl(STEP, 8)["flops"] == 1_800_000
+    assert of_step("rl=grpo") == (60, 1_200_000)
+    assert of_step("rl=ppo") == (60, 1_800_000)
 
 
-def test_a_critic_that_is_switched_on_or_off_by_itself_is_counted_as_it_runs(tmp_path):
-    assert spending(tmp_path, None, "critic.enable=true").of_rl(STEP, 8)["flops"] == 1_800_000
-    assert spending(tmp_path, None, "rl=ppo", "critic.enable=false").of_rl(STEP, 8)["flops"] == 1_000_000
+def test_a_critic_that_is_switched_on_or_off_by_itself_is_counted_as_it_runs():
+    assert of_step("critic.enable=true") == (60, 1_800_000)
+    assert of_step("rl=ppo", "critic.enable=false") == (60, 1_000_000)
 
 
 @pytest.mark.filterwarnings("ignore:Disabled critic")
@@ -43,12 +44,9 @@ def test_a_run_has_a_critic_where_verl_says_that_it_needs_one(rl, enable):
     assert has_critic(config) is need_critic(config)
 
 
-def test_rollouts_that_were_not_trained_on_count_as_generated(tmp_path):
+def test_rollouts_that_were_not_trained_on_count_as_generated():
     # 16 made, 8 trained on: 200 tokens rolled out at 2, 100 at 8
-    assert spending(tmp_path).of_rl(STEP | {"discarded_rollouts": 8}, 8) == {
-        "generated_tokens": 120,
-        "flops": 1_200_000,
-    }
+    assert of_step(discarded=8) == (120, 1_200_000)
 
 
 class Queue:
@@ -77,19 +75,41 @@ def test_rollouts_that_dapo_filters_or_refills_too_many_of_are_counted_as_discar
         filter_groups_metric=replay_buffer.FILTER_GROUPS_REWARD_METRIC,
     )  # fmt: skip
     evicted = []
-    buffer = OrderedReplayBuffer(built, settle=True, on_evict=lambda batch: evicted.extend(batch.keys))
+    watchdog, polls = Watchdog(WatchdogConfig(), lambda *_: None), []
+    buffer = OrderedReplayBuffer(
+        built, True, lambda batch: evicted.extend(batch.keys), lambda: polls.append(watchdog.current().name), watchdog
+    )
     batch, _ = buffer.sample(global_steps=1, partition_id="train", batch_size=1)
+    watchdog.end()
+    assert set(polls) == {"rollout"}
     assert batch.keys == ["t1_0_0", "t1_1_0"] and evicted == ["t0_0_0", "t0_1_0"]
     assert buffer.discarded_rollouts == 2 + 2  # t0 is filtered, t2 is surplus
 
 
-def test_the_budget_is_spent_by_the_sum_of_all_records_those_before_a_resume_too(tmp_path):
-    line = {"flops": 40}
-    fresh = spending(tmp_path, 100.0)
-    (tmp_path / "metrics.jsonl").write_text(json.dumps(line) + "\n")
-    assert not fresh.is_over([line])
-    assert not fresh.is_over([line])
-    assert fresh.is_over([line])
-    (tmp_path / "metrics.jsonl").write_text((json.dumps(line) + "\n") * 3)
-    assert spending(tmp_path, 100.0).is_over([line])  # the file has this line already
-    assert not spending(tmp_path).is_over([line])
+def test_the_budget_is_spent_by_the_sum_of_all_records_those_before_a_resume_too():
+    budget = Budget(100.0, [{"flops": 40}, {"step": 3}])
+    assert not budget.is_spent
+    for event in (update_made(59), Validated(step=1, accuracy={})):
+        budget(event)
+    assert not budget.is_spent
+    budget(update_made(1))
+    assert budget.is_spent
+    assert not Budget(None, [{"flops": 1e30}]).is_spent
+
+
+def update_made(flops: int) -> UpdateMade:
+    counts = dict.fromkeys(("prompt_tokens", "response_tokens", "kept_tokens", "demonstrations", "buffer_size"), 1)
+    shares = dict.fromkeys(("entropy", "kept_share", "frozen_share", "loss", "grad_norm"), 0.5)
+    return UpdateMade(step=1, interval=1, update=1, ledger_sha256="", flops=flops, **counts, **shares)
+
+
+def test_the_buffer_names_the_first_prompts_whose_rollouts_are_awaited(monkeypatch):
+    monkeypatch.setattr(replay_buffer, "tq", Queue())
+    built = replay_buffer.ReplayBuffer("sync", None, None, "drop", {})
+    watchdog = Watchdog(WatchdogConfig(), lambda *_: None)
+    buffer = OrderedReplayBuffer(built, True, lambda _: None, lambda: None, watchdog)
+    watchdog.end()
+    buffer.pending_keys, buffer.running_keys = {"train": {"t5", "t1", "t2"}}, {"train": {"t0", "t3", "t4"}}
+    assert buffer.waiting_for() == "6 prompts: t0, t1, t2, t3, t4 and 1 more"
+    buffer.pending_keys = buffer.running_keys = {"train": set()}
+    assert buffer.waiting_for() == ""

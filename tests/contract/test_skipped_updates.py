@@ -8,12 +8,12 @@ from verl.trainer.ppo.v1.utils import MetricsAggregator
 from verl.utils.metric import reduce_metrics
 from verl.utils.py_functional import append_to_dict
 
-from mifo_verl.config import WatchdogConfig
+from mifo_verl.loop.events import UpdateMade
+from mifo_verl.loop.state import SftProgress
 from mifo_verl.run.watchdog import CannotGoOn
 from mifo_verl.verl.engine import MifoCriticEngine, MifoEngine
-from mifo_verl.verl.sft_phase import sft_metrics
-from mifo_verl.verl.skipped_updates import MAX_SKIPPED, SkippedUpdatesMixin
-from mifo_verl.verl.trainer import MifoTrainer
+from mifo_verl.verl.records import sft_metrics
+from mifo_verl.verl.skipped_updates import MAX_SKIPPED, SkippedUpdatesMixin, require_updates
 
 NAN, INF = math.nan, math.inf
 
@@ -78,23 +78,27 @@ def test_actor_and_critic_count():
 
 @pytest.mark.parametrize("part", ["actor", "critic", "mifo/sft"])
 def test_one_more_in_a_row_than_is_allowed_ends_the_run(part):
-    trainer = object.__new__(MifoTrainer)
-    trainer.mifo = type("Mifo", (), {"watchdog": WatchdogConfig(max_skipped_updates=3)})
-    trainer._require_updates({})
-    trainer._require_updates({f"{part}/{MAX_SKIPPED}": 3, "actor/grad_norm": NAN})
+    require_updates({}, 3)
+    require_updates({f"{part}/{MAX_SKIPPED}": 3, "actor/grad_norm": NAN}, 3)
     with pytest.raises(CannotGoOn, match="the gradients of 4 updates in a row were not finite"):
-        trainer._require_updates({f"{part}/{MAX_SKIPPED}": 4.0})
+        require_updates({f"{part}/{MAX_SKIPPED}": 4.0}, 3)
+
+
+def phase(*skipped: int, mask: dict | None = None) -> SftProgress:
+    counts = dict.fromkeys(("prompt_tokens", "kept_tokens", "demonstrations", "flops", "interval", "step"), 1)
+    numbers = {"entropy": 0.5, "loss": 1.0, "grad_norm": 1.0, "kept_share": 0.5, "frozen_share": 0.0, "buffer_size": 4}
+    made = [
+        UpdateMade(update=1, ledger_sha256="", skipped_updates=n, response_tokens=2, **counts, **numbers)
+        for n in skipped
+    ]
+    return SftProgress([], 4, mask, {}, updates=made)
 
 
 def test_an_sft_phase_reports_its_longest_row():
-    update = {"loss": 1.0, "grad_norm": 1.0, "kept_tokens": 1, "response_tokens": 2}
-    updates = [update | {"skipped": skipped} for skipped in (0, 1, 2, 0)] + [update]
-    report = {"updates": updates, "examples": 4, "interval": 1, "mask": None}
-    assert sft_metrics(report)[f"mifo/sft/{MAX_SKIPPED}"] == 2
+    assert sft_metrics(phase(0, 1, 2, 0, 0))[f"mifo/sft/{MAX_SKIPPED}"] == 2
 
 
 def test_a_phase_that_froze_nothing_has_no_threshold_for_the_trackers():
-    update = {"loss": 1.0, "grad_norm": 1.0, "kept_tokens": 1, "response_tokens": 2}
-    mask = {"frozen_share": 0.0, "threshold": None}
-    found = sft_metrics({"updates": [update], "examples": 4, "interval": 1, "mask": mask})
+    found = sft_metrics(phase(0, mask={"frozen_share": 0.0, "threshold": None}))
     assert found["mifo/sft/frozen_share"] == 0.0 and "mifo/sft/threshold" not in found
+    assert sft_metrics(phase(0, mask={"frozen_share": 0.5, "threshold": 0.25}))["mifo/sft/threshold"] == 0.25

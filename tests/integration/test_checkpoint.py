@@ -1,4 +1,4 @@
-"""The interval state survives a checkpoint: buffer with provenance, theta_start, history, separate optimizer."""
+"""What a rank keeps of an interval survives a checkpoint: theta_start, history, mask, separate optimizer."""
 
 from pathlib import Path
 from typing import Any
@@ -6,29 +6,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from mifo_verl.probes.tokens import TokenSummary
-from mifo_verl.probes.types import Accuracies, Answer, Before
-from mifo_verl.types import BufferEntry, PromptGroup, SftExample
-from mifo_verl.verl.checkpoint import ControllerState, SftProgress, load_controller, save_controller
 from tests.integration.engine_ranks import examples, full, make_engine, run_on_ranks, update
 
 SEPARATE = {"mifo.sft.optimizer": "separate", "mifo.sft.lr": 1e-3}
-
-
-def test_the_controller_s_state_comes_back_as_it_was(tmp_path):
-    hard = BufferEntry(PromptGroup("q2", 1, 8, 5), SftExample("q2", (1, 2), (3,), "a" * 64))
-    unrolled = BufferEntry(None, SftExample("q1", (4,), (5, 6), "b" * 64))
-    tokens = TokenSummary(num_examples=1, max_tokens=8)
-    tokens.add(unrolled.example, [0.25, 1.5], [False, True])
-    accuracies = Accuracies({"mean": 0.5}, 1.0, None)
-    before = Before(0.25, None, ["q3"], ["q2"], accuracies, [Answer([1], [2, 3], True)], {"forward_tokens": 7})
-    phase = SftProgress([unrolled, hard], 3, {"threshold": 1e-9}, {"wrong": 2}, before, [{"loss": 0.1}], [{}])
-    phase.tokens = tokens
-    for sft in (None, phase):
-        state = ControllerState(3, 2, 48, 12.5, [hard, unrolled], {"mean": 0.25}, sft, ["q3", "q4"], 0.75)
-        state.uncounted_tokens = 6
-        save_controller(tmp_path, state)
-        assert load_controller(tmp_path) == state
 
 
 def _state(engine: Any) -> list[list[torch.Tensor]]:

@@ -200,10 +200,10 @@ def test_a_stage_has_its_own_time_before_it_is_late(watched):
 
 
 def test_while_a_run_starts_it_says_what_ray_has_free():
-    from mifo_verl.verl.trainer import MifoTrainer
+    from mifo_verl.verl.watched import waiting_for
 
-    assert MifoTrainer._waiting_for(None, "start-up") == "what Ray has: 4 of 4 CPU, 0 of 0 GPU free"
-    assert MifoTrainer._waiting_for(None, "weight sync") == ""
+    assert waiting_for(None, "start-up") == "what Ray has: 4 of 4 CPU, 0 of 0 GPU free"
+    assert waiting_for(None, "weight sync") == ""
 
 
 @pytest.fixture

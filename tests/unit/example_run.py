@@ -11,13 +11,13 @@ import yaml
 
 from mifo_verl.data.demonstrations import demonstration_of, prompt_id_of
 from mifo_verl.data.parquet import write_rows
+from mifo_verl.loop.events import LedgerLine
+from mifo_verl.loop.tokens import TokenSummary
 from mifo_verl.probes.columns import COUNTS
-from mifo_verl.probes.tokens import TokenSummary
 from mifo_verl.run.journal import (
     CONFIG,
     RunRecords,
     finish_summary,
-    ledger_line,
     lines_sha256,
 )
 from mifo_verl.tools.ledger.audit import audit
@@ -211,7 +211,7 @@ class ExampleRun:
         entropy = [self.draw.random() ** 4 for _ in range(length)]
         keep = sorted(range(length), key=lambda place: -entropy[place])[: -(-length // 5)]
         sums.add(entry.example, entropy, [place in keep for place in range(length)])
-        return ledger_line(entry, self.interval, step, len(keep))
+        return LedgerLine.of(entry, self.interval, step, len(keep)).line()
 
     def mask(self) -> dict[str, Any]:
         def table(title: str, names: list[str]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mifo_verl.probes.tokens import EDGES, POSITIONS, TokenSummary
+from mifo_verl.loop.tokens import EDGES, POSITIONS, TokenSummary
 from mifo_verl.types import SftExample
 
 

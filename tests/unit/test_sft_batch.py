@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from mifo_verl.data.sft_batch import Rejection, build_example, continuation
+from mifo_verl.data.sft_batch import build_example, continuation
 from mifo_verl.tools.prepare.tiny_model import START_MODEL
-from mifo_verl.types import Demonstration, SftExample
+from mifo_verl.types import Demonstration, Rejection, SftExample
 
 END = 99
 ABC = Demonstration("q1", "abc", "7")

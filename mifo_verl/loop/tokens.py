@@ -2,8 +2,7 @@
 
 import bisect
 import statistics
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +15,6 @@ EDGES = tuple(10 ** (LOW_DECADE + step / PER_DECADE) for step in range((HIGH_DEC
 POSITIONS = 20
 """Bins of the position in the response, from its first to its last token."""
 _TOP = 30
-_COUNTERS = ("tokens", "kept")
 
 
 @dataclass
@@ -32,8 +30,10 @@ class TokenSummary:
     position: list[int] = field(default_factory=lambda: [0] * POSITIONS)
     position_kept: list[int] = field(default_factory=lambda: [0] * POSITIONS)
     thresholds: list[float] = field(default_factory=list)
-    tokens: Counter[int] = field(default_factory=Counter)
-    kept: Counter[int] = field(default_factory=Counter)
+    tokens: dict[int, int] = field(default_factory=dict)
+    """How often every token came."""
+    kept: dict[int, int] = field(default_factory=dict)
+    """How often it was kept."""
     examples: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, example: SftExample, entropy: Sequence[float], keep: Sequence[bool]) -> None:
@@ -44,11 +44,11 @@ class TokenSummary:
             where = place * POSITIONS // len(ids)
             self.entropy[bin_] += 1
             self.position[where] += 1
-            self.tokens[token] += 1
+            self.tokens[token] = self.tokens.get(token, 0) + 1
             if kept:
                 self.entropy_kept[bin_] += 1
                 self.position_kept[where] += 1
-                self.kept[token] += 1
+                self.kept[token] = self.kept.get(token, 0) + 1
         self.thresholds.append(min((value for value, kept in zip(entropy, keep, strict=True) if kept), default=0.0))
         if len(self.examples) < self.num_examples:
             self.examples.append(
@@ -61,15 +61,6 @@ class TokenSummary:
                     "num_tokens": len(ids),
                 }
             )
-
-    def state(self) -> dict[str, Any]:
-        """Everything counted so far, as JSON takes it; ``restored`` brings it back."""
-        return vars(self) | {name: sorted(getattr(self, name).items()) for name in _COUNTERS}
-
-    @classmethod
-    def restored(cls, state: Mapping[str, Any]) -> "TokenSummary":
-        """The summary whose state this is."""
-        return cls(**{**state, **{name: Counter(dict(state[name])) for name in _COUNTERS}})
 
     def table(self, decode: Callable[[int], str]) -> dict[str, Any]:
         """What the report reads. ``threshold`` is the smallest entropy kept of a demonstration, over demonstrations."""

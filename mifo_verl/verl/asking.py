@@ -13,12 +13,12 @@ from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.utils import tensordict_utils as tu
 from verl.utils.dataset.rl_dataset import collate_fn
 
+from mifo_verl.loop.loop import Row
+from mifo_verl.loop.state import Answer
 from mifo_verl.method.accuracy import count_correct
-from mifo_verl.probes.types import Answer, Asked, Row
-from mifo_verl.verl.hard_prompts import correctness
+from mifo_verl.probes.probes import Asked
+from mifo_verl.verl.demonstrations import TARGET, correctness
 from mifo_verl.verl.replay import key_order
-
-_DEMONSTRATION = ("target", "target_source")
 
 
 def ask(trainer: PPOTrainer, rows: Sequence[Row]) -> list[Asked]:
@@ -40,7 +40,7 @@ def ask(trainer: PPOTrainer, rows: Sequence[Row]) -> list[Asked]:
 
 
 def _submit(trainer: PPOTrainer, rows: Sequence[Row], uids: list[str]) -> KVBatchMeta:
-    columns = set.intersection(*map(set, rows)) - set(_DEMONSTRATION)  # training and validation rows may differ
+    columns = set.intersection(*map(set, rows)) - set(TARGET)  # training and validation rows may differ
     prompts = tu.get_tensordict(collate_fn([{key: row[key] for key in sorted(columns)} for row in rows]))
     tu.assign_non_tensor_stack(prompts, "uid", uids)
     tu.assign_non_tensor_data(prompts, "global_steps", trainer.global_steps)

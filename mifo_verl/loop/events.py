@@ -1,0 +1,157 @@
+"""What happens in a run, as records: the schema of its JSON-lines files, in the order of their fields.
+
+``StepEnded`` and ``UpdateMade`` are the lines of metrics.jsonl, ``LedgerLine`` of ledger.jsonl, ``Validated`` of
+validation.jsonl, ``Noted`` of events.jsonl. A field that is UNSET is not in the file.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from msgspec import UNSET, Meta, Struct, UnsetType, to_builtins
+
+from mifo_verl.types import BufferEntry
+
+
+class Record(Struct, frozen=True, kw_only=True):
+    """One line of a file."""
+
+    def line(self) -> dict[str, Any]:
+        """The record as JSON takes it."""
+        return to_builtins(self, str_keys=True)
+
+
+Accuracies = dict[str, float]
+"""Accuracy by data source, and their ``mean``."""
+
+
+class StepEnded(Record, frozen=True, kw_only=True):
+    """One RL step."""
+
+    step: Annotated[int, Meta(description="training step, from 1")]
+    phase: str = "rl"
+    interval: Annotated[int, Meta(description="interval that the step belongs to, from 1")]
+    update: int = 0
+    reward: Annotated[float | None, Meta(description="mean reward of the rollouts trained on")]
+    accuracy: Annotated[float | None, Meta(description="share of all rollouts that are correct, filtered ones too")]
+    entropy: Annotated[float | None, Meta(description="mean over the response tokens, nats")]
+    kl_to_start: Annotated[float | None, Meta(description="KL of the policy to the interval's start, mean over tokens")]
+    kl_tokens: Annotated[int | None, Meta(description="tokens that it was taken on")]
+    kept_share: None = None
+    frozen_share: float = 0.0
+    loss: float | None
+    grad_norm: float | None
+    response_length: Annotated[float | None, Meta(description="mean, tokens")]
+    rollouts: Annotated[int, Meta(description="rollouts counted for accuracy, those of filtered groups too")]
+    prompt_tokens: Annotated[int, Meta(description="of all rollouts trained on")]
+    response_tokens: Annotated[int, Meta(description="of all rollouts trained on")]
+    rejected_demonstrations: Annotated[dict[str, int], Meta(description="prompts not taken into the buffer, by reason")]
+    prompts: Annotated[list[list[Any]], Meta(description="prompt id, correct rollouts, rollouts (prompts.jsonl)")]
+    memory_gb: Annotated[dict[str, float | None], Meta(description="peaks, GiB (memory.jsonl)")]
+    seconds: Annotated[dict[str, float], Meta(description="by stage")]
+    discarded_rollouts: Annotated[int, Meta(description="made and not trained on: filtered, or surplus of a refill")]
+    generated_tokens: Annotated[int, Meta(description="response tokens of all rollouts made")]
+    flops: Annotated[int, Meta(description="compute of the step, estimated")]
+    buffer_size: Annotated[int, Meta(description="hard prompts in the buffer after the step")]
+    cross_entropy_before: Annotated[float | UnsetType | None, Meta(description="of held-out demonstrations")] = UNSET
+    cross_entropy_after: Annotated[float | UnsetType | None, Meta(description="when the RL phase ends here")] = UNSET
+    validation: Accuracies | None = None
+
+
+class UpdateMade(Record, frozen=True, kw_only=True):
+    """One update of an SFT phase; the last of a phase has what was measured of the whole phase."""
+
+    step: int
+    phase: str = "sft"
+    interval: int
+    update: Annotated[int, Meta(description="number in the phase, from 1")]
+    reward: None = None
+    accuracy: None = None
+    entropy: Annotated[float, Meta(description="mean over the response tokens, nats")]
+    kl_to_start: None = None
+    buffer_size: Annotated[int, Meta(description="hard prompts in the buffer when the phase began")]
+    kept_share: Annotated[float, Meta(description="response tokens in the loss, of all")]
+    frozen_share: Annotated[float, Meta(description="coordinates that the update may not move, of all")]
+    loss: float
+    grad_norm: float
+    demonstrations: int
+    prompt_tokens: int
+    response_tokens: int
+    kept_tokens: int
+    ledger_sha256: Annotated[str, Meta(description="digest of the update's ledger lines")]
+    skipped_updates: Annotated[int, Meta(description="skipped in a row up to this one: gradient not finite")] = 0
+    seconds: dict[str, float] = {}
+    mask: Annotated[dict[str, Any] | UnsetType | None, Meta(description="the phase's mask, over all ranks")] = UNSET
+    rejected_demonstrations: dict[str, int] | UnsetType = UNSET
+    frozen_drift: Annotated[float | UnsetType | None, Meta(description="largest change of a frozen value")] = UNSET
+    inspection: Annotated[dict[str, Any] | UnsetType, Meta(description="mask and tokens (inspection.jsonl)")] = UNSET
+    accuracy_before: Accuracies | UnsetType | None = UNSET
+    accuracy_after: Accuracies | UnsetType | None = UNSET
+    cross_entropy_before: float | UnsetType | None = UNSET
+    cross_entropy_after: float | UnsetType | None = UNSET
+    kl_to_before: float | UnsetType | None = UNSET
+    policy_entropy_before: float | UnsetType | None = UNSET
+    policy_entropy_after: float | UnsetType | None = UNSET
+    reward_margin_before: float | UnsetType | None = UNSET
+    reward_margin_after: float | UnsetType | None = UNSET
+    solved_accuracy_before: float | UnsetType | None = UNSET
+    solved_accuracy_after: float | UnsetType | None = UNSET
+    hard_accuracy_before: float | UnsetType | None = UNSET
+    hard_accuracy_after: float | UnsetType | None = UNSET
+    probe: Annotated[dict[str, int] | UnsetType, Meta(description="what the probes asked and passed forward")] = UNSET
+    flops: int
+
+
+class LedgerLine(Record, frozen=True, kw_only=True):
+    """One use of a demonstration, with where it came from."""
+
+    interval: int
+    step: int
+    prompt_id: str
+    num_correct: Annotated[int | None, Meta(description="of the rollouts that made the prompt hard; null without any")]
+    num_rollouts: int | None
+    demonstration_sha256: str
+    source: Annotated[str, Meta(description="the data set, or the model that wrote it")]
+    response_tokens: int
+    kept_tokens: Annotated[int, Meta(description="of them in the loss")]
+
+    @classmethod
+    def of(cls, entry: BufferEntry, interval: int, step: int, kept_tokens: int) -> "LedgerLine":
+        """The line of one use of an entry."""
+        group, example = entry.group, entry.example
+        return cls(
+            interval=interval,
+            step=step,
+            prompt_id=example.prompt_id,
+            num_correct=None if group is None else group.num_correct,
+            num_rollouts=None if group is None else group.num_rollouts,
+            demonstration_sha256=example.demonstration_sha256,
+            source=example.source,
+            response_tokens=len(example.response_ids),
+            kept_tokens=kept_tokens,
+        )
+
+
+class Validated(Record, frozen=True, kw_only=True):
+    """The validation after a step; step 0 is the start."""
+
+    step: int
+    accuracy: Accuracies
+
+
+class Noted(Record, frozen=True, kw_only=True):
+    """What a person should know: a checkpoint made, resumed, skipped or failed, a stage that is late."""
+
+    time: Annotated[float, Meta(description="seconds since 1970")]
+    kind: str
+    text: str
+
+
+Event = StepEnded | UpdateMade | LedgerLine | Validated | Noted
+
+FILES: Mapping[str, tuple[type[Record], ...]] = {
+    "metrics.jsonl": (StepEnded, UpdateMade),
+    "ledger.jsonl": (LedgerLine,),
+    "validation.jsonl": (Validated,),
+    "events.jsonl": (Noted,),
+}
+"""The records of every file."""

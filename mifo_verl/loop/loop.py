@@ -1,0 +1,200 @@
+"""The loop: which prompts are hard, which phase comes next, what an SFT phase trains on and in which order.
+
+rollouts -> groups -> gate -> buffer -> schedule -> SFT phase -> next interval. No torch, no verl.
+"""
+
+import logging
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mifo_verl.loop.state import Before, LoopState, SftProgress
+from mifo_verl.loop.tokens import TokenSummary
+from mifo_verl.method.accuracy import count_correct
+from mifo_verl.method.gate import Gate
+from mifo_verl.method.schedule import Schedule
+from mifo_verl.method.solved import SolvedPrompts
+from mifo_verl.types import BufferEntry, Phase, Progress, PromptGroup, Rejection, SftExample, Share, Use
+
+logger = logging.getLogger(__name__)
+
+Row = dict[str, Any]
+"""A row of the data set."""
+Build = Callable[[Row, Sequence[int]], SftExample | Rejection]
+"""The row's verified demonstration after these prompt tokens, or the reason why there is none."""
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One finished trajectory. An agent loop may put out several of a session; the last is the answer."""
+
+    uid: str
+    """Of the prompt drawn."""
+    session: int
+    index: int
+    """Place among the outputs of the session."""
+    correct: object
+    """What the reward said, not looked at yet: 0 or 1."""
+    is_padding: bool = False
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts and settings that the loop asks."""
+
+    gate: Gate
+    schedule: Schedule
+    num_rollouts: int
+    """N: rollouts of a prompt."""
+    seed: int
+    batch_size: int
+    """Demonstrations of an SFT update."""
+    passes: int
+    """Times that a phase trains on each of its demonstrations."""
+    limit: int | None
+    """Demonstrations that a phase takes out of the buffer; all of them if None."""
+    solved: int
+    """Ids of solved prompts that are remembered."""
+    solved_accuracy: Share
+
+
+class Loop:
+    """Moves a ``LoopState``; beside it, what it holds of the step that goes on is never saved."""
+
+    def __init__(self, parts: Parts, state: LoopState, build: Build) -> None:
+        self.state = state
+        self.groups: dict[str, PromptGroup] = {}
+        """The prompts of this step whose rollouts are counted, by uid."""
+        self.rejected: Counter[str] = Counter()
+        """Prompts of this step that could not be judged or have no usable demonstration, by reason."""
+        self.ended: SftProgress | None = None
+        """The SFT phase that has ended in this step."""
+        self._parts = parts
+        self._build = build
+        self._rows: dict[str, tuple[str, Row]] = {}
+        self._solved = SolvedPrompts(parts.solved, parts.solved_accuracy, state.solved)
+
+    # ------------------------------------------------------------------ a step
+
+    def begin_step(self) -> None:
+        """Forget the prompts of the step before."""
+        self._rows.clear()
+        self.groups.clear()
+        self.rejected.clear()
+        self.ended = None
+
+    def draw(self, rows: Iterable[tuple[str, Row]]) -> list[str]:
+        """The uids of prompts (id, row) that are drawn now; the same in every run."""
+        uids = []
+        for drawn in rows:
+            uids.append(f"t{self.state.drawn:010d}")
+            self._rows[uids[-1]] = drawn
+            self.state.drawn += 1
+        return uids
+
+    def count(self, rollouts: Iterable[Rollout], prompt_ids: Mapping[str, Sequence[int]]) -> None:
+        """Take finished rollouts in: acc(q), hard prompts into the buffer, solved ones noted (MIFO step 2).
+
+        ``prompt_ids`` are the tokens of every prompt as its rollouts had them, by uid. The newest accuracy of a prompt
+        decides. Raises ValueError if a correctness is neither 0 nor 1.
+        """
+        last: dict[tuple[str, int], Rollout] = {}
+        for rollout in rollouts:
+            key = rollout.uid, rollout.session
+            if not rollout.is_padding and (key not in last or last[key].index < rollout.index):
+                last[key] = rollout
+        counts = count_correct((rollout.uid, rollout.correct, False) for rollout in last.values())
+        for uid, (num_correct, num_rollouts) in counts.items():
+            prompt_id, row = self._rows[uid]
+            group = PromptGroup(prompt_id, num_correct, num_rollouts, self.state.step + 1)
+            self.groups[uid] = group
+            if num_rollouts < self._parts.num_rollouts:  # some have failed: what is left is no accuracy over N
+                self.rejected["incomplete"] += 1
+            else:
+                self._solved.see([group])
+                self._judge(group, row, prompt_ids[uid])
+
+    def _judge(self, group: PromptGroup, row: Row, prompt_ids: Sequence[int]) -> None:
+        if Use.SFT_LATER not in self._parts.gate(group):
+            self.state.buffer.discard(group.prompt_id)
+        elif (example := self._example(row, prompt_ids)) is not None:
+            self.state.buffer.put(BufferEntry(group, example))
+
+    def take_all(self, render: Callable[[Row], Sequence[int]]) -> None:
+        """Put every prompt drawn in this step into the buffer, without rollouts: SFT on the data set's own."""
+        for _, row in self._rows.values():
+            if (example := self._example(row, render(row))) is not None:
+                self.state.buffer.put(BufferEntry(None, example))
+
+    def _example(self, row: Row, prompt_ids: Sequence[int]) -> SftExample | None:
+        built = self._build(row, prompt_ids)
+        if isinstance(built, Rejection):
+            self.rejected[built.value] += 1
+            return None
+        return built
+
+    @property
+    def num_rollouts(self) -> int:
+        """Rollouts of this step that are counted."""
+        return sum(group.num_rollouts for group in self.groups.values())
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of them that are correct; None if there are none."""
+        right = sum(group.num_correct for group in self.groups.values())
+        return right / self.num_rollouts if self.groups else None
+
+    def next_phase(self) -> Phase:
+        """What the schedule says, asked before a step and after its RL updates."""
+        state = self.state
+        return self._parts.schedule(Progress(state.step, state.interval, state.rl_steps), len(state.buffer))
+
+    def rl_ended(self) -> None:
+        """An RL step of this interval is trained."""
+        self.state.rl_steps += 1
+
+    def end_step(self) -> None:
+        """A step is trained and recorded."""
+        self.state.step += 1
+
+    # ------------------------------------------------------------------ an SFT phase
+
+    def has_demonstrations(self) -> bool:
+        """Whether there is something to train on; a warning if there is not."""
+        if not len(self.state.buffer):
+            rejected = dict(sorted(self.rejected.items()))
+            logger.warning(f"step {self.state.step + 1}: no prompt has a usable demonstration {rejected}")
+        return bool(len(self.state.buffer))
+
+    def oldest(self) -> list[BufferEntry]:
+        """What a phase that begins now trains on."""
+        return self.state.buffer.oldest(self._parts.limit)
+
+    def begin_sft(self, mask: dict[str, Any] | None, before: Before | None, tokens: TokenSummary | None) -> None:
+        """Take out of the buffer what a phase trains on (MIFO step 6)."""
+        size = len(self.state.buffer)
+        entries = self.state.buffer.take(self._parts.limit)
+        rejected = dict(sorted(self.rejected.items()))
+        self.state.sft = SftProgress(entries, size, mask, rejected, before, tokens=tokens)
+
+    def batches(self) -> list[list[BufferEntry]]:
+        """The updates of the phase that goes on: every pass in an order of its own, fixed by seed and interval."""
+        assert self.state.sft is not None
+        return list(self._batches(self.state.sft.entries))
+
+    def _batches(self, entries: list[BufferEntry]) -> Iterator[list[BufferEntry]]:
+        size = self._parts.batch_size
+        for number in range(self._parts.passes):
+            order = entries[:]
+            random.Random(f"{self._parts.seed}/{self.state.interval}/{number}").shuffle(order)
+            yield from (order[start : start + size] for start in range(0, len(order), size))
+
+    def end_sft(self) -> SftProgress:
+        """The phase has ended, and with it the interval (MIFO step 7); the phase."""
+        assert self.state.sft is not None
+        self.ended, self.state.sft = self.state.sft, None
+        self.state.interval += 1
+        self.state.rl_steps = 0
+        return self.ended

@@ -1,0 +1,155 @@
+"""verl's metrics of an RL step as its record, an SFT phase's records as metrics for verl's trackers."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from statistics import fmean
+from typing import Any
+
+from msgspec import UNSET, structs
+from transfer_queue import KVBatchMeta
+
+from mifo_verl.loop.events import Event, StepEnded, Validated
+from mifo_verl.loop.loop import Loop
+from mifo_verl.loop.state import LoopState, SftProgress
+from mifo_verl.probes.probes import mean_by_source
+from mifo_verl.run.compute import RlCost
+from mifo_verl.verl.actor import Actor
+from mifo_verl.verl.skipped_updates import MAX_SKIPPED
+
+_STAGES = {
+    "gen": "rollout",
+    "old_log_prob": "old_log_prob",
+    "ref": "reference",
+    "values": "critic",
+    "update_critic": "critic_update",
+    "adv": "advantage",
+    "update_actor": "actor_update",
+    "kl_to_start": "kl_to_start",
+    "hard_prompts": "hard_prompts",
+    "update_weights": "weight_sync",
+    "testing": "validation",
+    "probe": "probe",
+    "save_checkpoint": "checkpoint",
+}
+"""verl's and our timers, and the stage that a record names them by."""
+
+_MEMORY = {
+    "device_allocated": "actor/perf/max_memory_allocated_gb",
+    "device_reserved": "actor/perf/max_memory_reserved_gb",
+    "host_used": "actor/perf/cpu_memory_used_gb",
+}
+"""What a record calls verl's memory metrics (GiB): peaks of the actor's device, and what is used of the host."""
+
+
+def rl_record(
+    metrics: Mapping[str, Any],
+    timing_raw: Mapping[str, float],
+    loop: Loop,
+    batch: KVBatchMeta,
+    cost: RlCost,
+    discarded_rollouts: int,
+) -> StepEnded:
+    """The record of the RL step that trained on a batch, before it is validated and saved."""
+    rows = sum(not tag.get("is_padding", False) for tag in batch.tags)
+    prompt, response = (
+        round((_number(metrics, f"{part}_length/mean") or 0.0) * rows) for part in ("prompt", "response")
+    )
+    generated, flops = cost.of_step(prompt + response, response, rows, discarded_rollouts)
+    phase = loop.ended or loop.state.sft  # the one that this step's rollouts have begun
+    before = None if phase is None else phase.before
+    kl_tokens = _number(metrics, "mifo/rl/kl_tokens")
+    return StepEnded(
+        step=loop.state.step + 1,
+        interval=loop.state.interval - (loop.ended is not None),
+        reward=_number(metrics, "critic/score/mean"),
+        accuracy=loop.accuracy,
+        entropy=_number(metrics, "mifo/rl/entropy"),
+        kl_to_start=_number(metrics, "mifo/rl/kl_to_start"),
+        kl_tokens=None if kl_tokens is None else int(kl_tokens),
+        loss=_number(metrics, "actor/loss"),
+        grad_norm=_number(metrics, "actor/grad_norm"),
+        response_length=_number(metrics, "response_length/mean"),
+        rollouts=loop.num_rollouts,
+        prompt_tokens=prompt,
+        response_tokens=response,
+        rejected_demonstrations=dict(sorted(loop.rejected.items())),
+        prompts=[[group.prompt_id, group.num_correct, group.num_rollouts] for group in loop.groups.values()],
+        memory_gb={name: _number(metrics, metric) for name, metric in _MEMORY.items()},
+        seconds={stage: timing_raw[timer] for timer, stage in _STAGES.items() if timer in timing_raw},
+        discarded_rollouts=discarded_rollouts,
+        generated_tokens=generated,
+        flops=flops,
+        buffer_size=len(loop.state.buffer) if phase is None else phase.buffer_size,
+        cross_entropy_before=UNSET if before is None else before.cross_entropy_start,
+        cross_entropy_after=UNSET if before is None else before.cross_entropy,
+    )
+
+
+def step_events(
+    rl: StepEnded | None,
+    loop: Loop,
+    timing_raw: Mapping[str, float],
+    metrics: dict[str, Any],
+    take_save_seconds: Callable[[], float],
+) -> list[Event]:
+    """What has happened in a step, in the order of its records, with what verl has measured of it.
+
+    ``rl`` is None if the step made no rollouts; if a process before this one was stopped inside the step's SFT phase,
+    the phase has brought the record along.
+    """
+    phase, events, accuracy = loop.ended, list[Event](), accuracy_by_source(metrics)
+    probe = {"probe": timing_raw["probe"]} if "probe" in timing_raw else {}
+    if rl is None and phase is not None and phase.rl_line is not None:
+        rl = phase.rl_line
+        probe = {"probe": rl.seconds.get("probe", 0.0) + timing_raw.get("probe", 0.0)}
+    if rl is not None:
+        seconds = rl.seconds | probe | {"checkpoint": take_save_seconds()}
+        metrics["mifo/rl/buffer_size"] = len(loop.state.buffer)
+        events.append(structs.replace(rl, seconds=seconds, validation=accuracy or None))
+    if phase is not None:
+        events += phase.timed_updates(timing_raw["sft"], probe if rl is None else {})
+        events += phase.ledger
+    if accuracy:
+        events.append(Validated(step=loop.state.step + 1, accuracy=accuracy))
+    return events
+
+
+def sft_metrics(phase: SftProgress) -> dict[str, float]:
+    """An SFT phase that has ended, as verl's trackers see it."""
+    updates, mask = phase.updates, phase.mask
+    metrics: dict[str, float] = {
+        "mifo/sft/loss": fmean(update.loss for update in updates),
+        "mifo/sft/grad_norm": fmean(update.grad_norm for update in updates),
+        f"mifo/sft/{MAX_SKIPPED}": max(update.skipped_updates for update in updates),
+        "mifo/sft/kept_share": sum(u.kept_tokens for u in updates) / sum(u.response_tokens for u in updates),
+        "mifo/sft/demonstrations": len(phase.entries),
+        "mifo/sft/interval": updates[0].interval,
+    }
+    if mask is not None:
+        metrics["mifo/sft/frozen_share"] = mask["frozen_share"]
+        if mask["threshold"] is not None:
+            metrics["mifo/sft/threshold"] = mask["threshold"]
+    return metrics
+
+
+def end_of_run(state: LoopState, accuracy: dict[str, float], actor: Actor, cost: RlCost) -> dict[str, Any]:
+    """What only the end of a run knows for its summary."""
+    shards = "".join(actor.weights_sha256())
+    return {
+        "accuracy_start": state.accuracy_start,
+        "accuracy_end": accuracy,
+        "weights_sha256": hashlib.sha256(shards.encode()).hexdigest(),
+        "num_weights": cost.num_weights,
+        "seconds_before": state.elapsed_seconds,
+    }
+
+
+def accuracy_by_source(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Validation accuracy of every data source among verl's metrics, and their mean; empty if none are there."""
+    start, mark = "val-core/", "/acc/mean@"
+    names = (name for name in metrics if name.startswith(start) and mark in name)
+    return mean_by_source((name.removeprefix(start).split(mark)[0], float(metrics[name])) for name in names)
+
+
+def _number(metrics: Mapping[str, Any], name: str) -> float | None:
+    return float(metrics[name]) if name in metrics else None

@@ -1,0 +1,61 @@
+"""What the watchdog watches of a trainer: every actor by name, and what a stage waits for."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+
+from mifo_verl.config import WatchdogConfig
+from mifo_verl.run.journal import RunRecords
+from mifo_verl.run.processes import free_resources
+from mifo_verl.run.stacks import write_stacks
+from mifo_verl.run.watchdog import START_SECONDS, Watchdog
+from mifo_verl.verl.saving import NotSaved, Stopped
+
+
+def watchdog_of(trainer: PPOTrainer, settings: WatchdogConfig, records: RunRecords) -> Watchdog:
+    """The watchdog of a trainer that starts."""
+    made = Watchdog(
+        settings, records.event, lambda stage: waiting_for(trainer, stage), lambda: write_stacks(records.folder)
+    )
+    made.begins("start-up", at_least=START_SECONDS)
+    return made
+
+
+@contextmanager
+def watched(trainer: PPOTrainer, watchdog: Watchdog) -> Iterator[None]:
+    """A training whose actors are all watched. Raises CannotGoOn if an error is what came of a lost one."""
+    watchdog.watch(actors_of(trainer))
+    try:
+        yield
+    except (Stopped, NotSaved):
+        raise
+    except Exception:
+        watchdog.require_alive()
+        raise
+    finally:
+        watchdog.end()  # what dies from here on was ended on purpose
+
+
+def actors_of(trainer: PPOTrainer) -> dict[str, Any]:
+    """Every actor that a run waits for, by the name that a person knows it by."""
+    servers = [server for replica in trainer.llm_server_manager.get_replicas() for server in replica.servers]
+    units = sorted(name for name in ray.util.list_named_actors() if name.startswith("TransferQueueStorageUnit"))
+    groups = {
+        "rank": trainer.actor_rollout_wg.workers,
+        "reward worker": trainer.reward_loop_manager.reward_loop_workers,
+        "agent loop worker": trainer.agent_loop_manager.agent_loop_workers,
+        "rollout server": servers,
+        "TransferQueue controller": [ray.get_actor("TransferQueueController", "transfer_queue")],
+        "TransferQueue storage": [ray.get_actor(name) for name in units],
+    }
+    return {f"{role} {number}": actor for role, group in groups.items() for number, actor in enumerate(group)}
+
+
+def waiting_for(trainer: PPOTrainer, stage: str) -> str:
+    """The prompts whose rollouts are not there yet; what Ray has to give while the run starts."""
+    if stage == "start-up":
+        return f"what Ray has: {free_resources()}"
+    return trainer.replay_buffer.waiting_for() if stage in ("rollout", "validation") else ""

@@ -1,0 +1,285 @@
+"""What the trainer does around verl's loop: stages, the SFT phase, records, the budget, validation, the end."""
+
+import json
+from typing import Any
+
+import pytest
+from transfer_queue import KVBatchMeta
+from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+
+from mifo_verl.run.journal import read_lines
+from mifo_verl.run.liveness import Lost
+from mifo_verl.run.watchdog import CannotGoOn
+from mifo_verl.types import BufferEntry, SftExample
+from mifo_verl.verl import replay
+from mifo_verl.verl.saving import Stopped
+from mifo_verl.verl.skipped_updates import MAX_SKIPPED
+from tests.contract.conftest import no_rollouts
+
+
+def stage_of(trainer: Any) -> str:
+    stage = trainer.watchdog.current()
+    return stage.name if stage else ""
+
+
+def fill(trainer: Any, *ids: str) -> None:
+    for name in ids:
+        trainer.loop.state.buffer.put(BufferEntry(None, SftExample(name, (1,), (2, 3), "ab")))
+
+
+def step(trainer: Any, **metrics: float) -> dict[str, Any]:
+    """One step of verl's loop; its metrics."""
+    trainer.global_steps += 1
+    trainer.timing_raw = {}
+    found: dict[str, Any] = {}
+    trainer.on_step_begin()
+    batch = trainer.step(found, trainer.timing_raw)
+    trainer.on_step_end()
+    trainer._compute_metrics(batch, found | metrics, trainer.timing_raw, global_steps=trainer.global_steps, epoch=0)
+    return found
+
+
+SFT_ALONE = ["method=sft_only", "mifo.sft.batch_size=2", "mifo.sft.optimizer=shared"]
+
+
+# ---------------------------------------------------------------------- stages
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "stage"),
+    [
+        ("on_init_end", (), "first weight sync"),
+        ("_compute_ref_log_prob", (None, {}), "reference log-probs"),
+        ("_compute_values", (None, {}), "values"),
+        ("_compute_old_log_prob", (None, {}), "log-probs"),
+        ("_update_critic", (None, {}), "critic update"),
+        ("_update_actor", (None, {}), "RL update"),
+        ("on_step_end", (), "weight sync"),
+        ("_validate", (), "validation"),
+    ],
+)
+def test_a_call_that_waits_for_workers_has_a_stage_of_its_own(make_trainer, monkeypatch, method, arguments, stage):
+    seen: list[str] = []
+
+    def noted(self: Any, *_: Any) -> dict[str, float]:
+        seen.append(stage_of(self))
+        return {}
+
+    monkeypatch.setattr(PPOTrainer if method == "_validate" else PPOTrainerSync, method, noted)
+    trainer = make_trainer("mifo.probe.kl_to_start=false")
+    seen.clear()
+    getattr(trainer, method)(*arguments)
+    assert seen == [stage]
+    assert stage_of(trainer) == "start-up"
+
+
+def test_in_an_sft_phase_the_mask_the_updates_and_the_sync_are_stages(make_trainer):
+    trainer, seen = make_trainer(*SFT_ALONE), {}
+    trainer.actor_rollout_wg.on_call = lambda name: seen.setdefault(name, stage_of(trainer))
+    fill(trainer, "q1")
+    step(trainer)
+    stages = {"begin_sft": "mask selection", "update_sft": "SFT phase", "end_sft": "SFT phase"}
+    assert {name: seen[name] for name in stages} == stages
+
+
+def test_the_rewards_of_demonstrations_on_the_controller_are_a_stage(make_trainer, monkeypatch):
+    trainer, seen = make_trainer(), []
+    monkeypatch.setattr(replay.tq, "kv_batch_get", lambda **_: seen.append(stage_of(trainer)) or EMPTY)
+    evict(trainer, KVBatchMeta(partition_id="train", keys=[], tags=[]))
+    assert seen == ["hard prompts"]
+
+
+EMPTY = {"prompts": type("Prompts", (), {"unbind": lambda self: []})(), "extra_fields": []}
+
+
+def evict(trainer: Any, batch: KVBatchMeta) -> None:
+    """What verl's replay buffer does with groups that a filter drops."""
+    trainer.replay_buffer.on_evict(batch)
+
+
+# ---------------------------------------------------------------------- an SFT phase
+
+
+def test_a_phase_writes_its_updates_and_its_ledger_and_begins_the_next_interval(make_trainer, tmp_path):
+    trainer = make_trainer(*SFT_ALONE)
+    fill(trainer, "q1", "q2", "q3")
+    step(trainer)
+    lines = read_lines(tmp_path / "metrics.jsonl")
+    assert [(line["step"], line["phase"], line["update"], line["demonstrations"]) for line in lines] == [
+        (1, "sft", 1, 2),
+        (1, "sft", 2, 1),
+    ]
+    # (1 prompt + 2 response tokens) x 6 x 1000 weights a demonstration
+    assert [line["flops"] for line in lines] == [36_000, 18_000]
+    assert "frozen_drift" not in lines[0] and lines[1]["frozen_drift"] is None
+    uses = read_lines(tmp_path / "ledger.jsonl")
+    assert sorted(use["prompt_id"] for use in uses) == ["q1", "q2", "q3"] and {use["kept_tokens"] for use in uses} == {
+        1
+    }
+    state, calls = trainer.loop.state, trainer.actor_rollout_wg.calls
+    assert (state.step, state.interval, len(state.buffer), state.sft) == (1, 2, 0, None)
+    assert calls.index("end_sft") < calls.index("begin_interval")
+
+
+def test_a_stop_inside_a_phase_ends_it_between_two_updates_and_the_next_process_makes_the_rest(make_trainer, tmp_path):
+    trainer = make_trainer(*SFT_ALONE, "mifo.sft.batch_size=1")
+    fill(trainer, "q1", "q2", "q3")
+    trainer.actor_rollout_wg.on_call = lambda name: name == "update_sft" and trainer.stopping.set()
+    with pytest.raises(Stopped):
+        step(trainer)
+    phase = trainer.loop.state.sft
+    assert len(phase.updates) == 1 and read_lines(tmp_path / "metrics.jsonl") == []
+    trainer.stopping.clear()
+    trainer.actor_rollout_wg.on_call, trainer.global_steps = (lambda name: None), 0
+    step(trainer)
+    assert [line["update"] for line in read_lines(tmp_path / "metrics.jsonl")] == [1, 2, 3]
+    assert trainer.actor_rollout_wg.calls.count("update_sft") == 3 and "enter_sft" in trainer.actor_rollout_wg.calls
+
+
+def test_an_update_that_comes_back_without_a_row_is_an_error(make_trainer):
+    trainer = make_trainer(*SFT_ALONE)
+    fill(trainer, "q1", "q2")
+    answer = trainer.actor_rollout_wg.answer_update_sft
+
+    def lose_a_row(data: Any) -> Any:
+        data["row"][0] = -1
+        return answer(data)
+
+    trainer.actor_rollout_wg.answer_update_sft = lose_a_row
+    with pytest.raises(RuntimeError, match="an SFT update of 2 demonstrations came back with rows"):
+        step(trainer)
+
+
+# ---------------------------------------------------------------------- the budget, skipped updates
+
+
+@pytest.mark.parametrize(("save_freq", "saved"), [(5, [True]), (-1, [])])
+def test_the_step_that_spends_the_budget_is_the_last_and_is_saved(make_trainer, monkeypatch, save_freq, saved):
+    trainer = make_trainer(*SFT_ALONE, "mifo.budget.flops=18001", f"trainer.save_freq={save_freq}")
+    made = []
+    monkeypatch.setattr(trainer.saver, "write", lambda *_: made.append(True))
+    fill(trainer, "q1")
+    step(trainer)
+    assert trainer.total_training_steps == 20 and made == []
+    fill(trainer, "q1")
+    step(trainer)
+    assert trainer.total_training_steps == 2 and made == saved
+
+
+@pytest.mark.parametrize(("spent", "last"), [(99, 20), (100, 0)])
+def test_a_run_that_goes_on_with_its_budget_spent_makes_no_further_step(
+    make_trainer, monkeypatch, tmp_path, spent, last
+):
+    monkeypatch.setattr("mifo_verl.run.journal.RunRecords.rewind", lambda *_: None)
+    (tmp_path / "metrics.jsonl").write_text(f'{{"step": 0, "flops": {spent}}}\n')
+    assert make_trainer("mifo.budget.flops=100").total_training_steps == last
+
+
+def test_too_many_skipped_updates_in_a_row_end_the_run_after_their_step_is_recorded(make_trainer, tmp_path):
+    trainer = make_trainer(*SFT_ALONE, "mifo.watchdog.max_skipped_updates=3")
+    fill(trainer, "q1")
+    step(trainer, **{f"critic/{MAX_SKIPPED}": 3})
+    fill(trainer, "q1")
+    with pytest.raises(CannotGoOn, match="the gradients of 4 updates in a row were not finite"):
+        step(trainer, **{f"critic/{MAX_SKIPPED}": 4.0})
+    assert [line["step"] for line in read_lines(tmp_path / "metrics.jsonl")] == [1, 2]
+
+
+# ---------------------------------------------------------------------- the start and the end
+
+
+def test_the_kl_coefficient_that_verl_adapts_is_part_of_the_state(make_trainer):
+    trainer = make_trainer("algorithm.use_kl_in_reward=true")
+    trainer.kl_ctrl_in_reward.value = 0.0123
+    trainer.on_step_begin()
+    assert trainer.loop.state.kl_in_reward == 0.0123
+    assert make_trainer().loop.state.kl_in_reward is None
+
+
+def test_a_validation_is_made_once_for_the_same_weights(make_trainer, monkeypatch):
+    made = []
+    monkeypatch.setattr(PPOTrainer, "_validate", lambda self: made.append(1) or {"val-core/a/acc/mean@1": 0.5})
+    monkeypatch.setattr(PPOTrainerSync, "_update_actor", lambda self, batch, metrics: batch)
+    trainer = make_trainer()
+    for _ in range(2):
+        trainer._validate()
+    assert made == [1]
+    trainer._update_actor(None, {})
+    trainer._validate()
+    assert made == [1, 1]
+
+
+@pytest.mark.parametrize("validates_start", [False, True])
+def test_the_end_is_validated_digested_and_written_while_it_is_watched(
+    make_trainer, monkeypatch, tmp_path, validates_start
+):
+    def fit(self: Any, _: Any) -> None:
+        if validates_start:
+            self._validate()
+        self._init_dump_executor()
+        self.loop.state.step, self._validation = 10, None
+        self.global_steps = 11  # verl's count after the tenth step
+        self._shutdown_dump_executor()
+
+    def validate(self: Any) -> dict[str, float]:
+        if self.global_steps:
+            self._dump_executor.submit(
+                int
+            ).result()  # it can write its answers though verl's loop has closed the writer
+        return {"val-core/a/acc/mean@1": self.global_steps / 100}
+
+    monkeypatch.setattr(PPOTrainer, "_validate", validate)
+    monkeypatch.setattr(PPOTrainerSync, "fit", fit)
+    trainer, seen = make_trainer(), []
+    trainer.actor_rollout_wg.on_call = lambda name: seen.append((name, stage_of(trainer)))
+    trainer.fit(None)
+    assert ("weights_sha256", "the end") in seen
+    start, end = {"a": 0.0, "mean": 0.0}, {"a": 0.11, "mean": 0.11}
+    lines = [{"step": 0, "accuracy": start}] * validates_start + [{"step": 10, "accuracy": end}]
+    assert read_lines(tmp_path / "validation.jsonl") == lines
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["accuracy_start"], summary["accuracy_end"]) == (start if validates_start else {}, end)
+    assert summary["num_weights"] == 1000
+
+
+def fit_ends(monkeypatch: Any, error: Exception) -> None:
+    def fit(self: Any, _: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(PPOTrainerSync, "fit", fit)
+
+
+def lose_an_actor(trainer: Any, monkeypatch: Any) -> None:
+    def require_alive() -> None:
+        raise CannotGoOn(str(Lost("rollout server 0 has died")))
+
+    monkeypatch.setattr(trainer.watchdog, "require_alive", require_alive)
+
+
+def test_an_error_that_comes_of_a_lost_actor_is_told_as_its_loss(make_trainer, monkeypatch):
+    fit_ends(monkeypatch, ValueError("Received an empty list as keys."))
+    with pytest.raises(ValueError, match="empty list"):
+        make_trainer().fit(None)
+    trainer = make_trainer()
+    lose_an_actor(trainer, monkeypatch)
+    with pytest.raises(CannotGoOn, match="rollout server 0 has died"):
+        trainer.fit(None)
+
+
+def test_a_run_that_was_asked_to_stop_has_lost_nobody(make_trainer, monkeypatch):
+    fit_ends(monkeypatch, Stopped())
+    trainer = make_trainer()
+    lose_an_actor(trainer, monkeypatch)
+    with pytest.raises(Stopped):
+        trainer.fit(None)
+
+
+def test_rollout_answers_are_dumped_only_of_a_step_that_made_some(make_trainer, monkeypatch):
+    dumped = []
+    monkeypatch.setattr(PPOTrainer, "_log_rollout_data", lambda self, *_: dumped.append(1))
+    trainer = make_trainer()
+    trainer._log_rollout_data(no_rollouts(), {}, "folder")
+    assert dumped == []
+    trainer._log_rollout_data(KVBatchMeta(partition_id="train", keys=["t0_0_0"], tags=[{}]), {}, "folder")
+    assert dumped == [1]

@@ -1,0 +1,209 @@
+"""The loop by hand: what counts, what joins the buffer and leaves it, which phase comes next, on what it trains."""
+
+from typing import Any
+
+import pytest
+
+from mifo_verl.loop.loop import Loop, Parts, Rollout
+from mifo_verl.loop.state import LoopState
+from mifo_verl.method.gate import AnyPrompt, MaxAccuracy
+from mifo_verl.method.schedule import Every, Never, WhenFull
+from mifo_verl.types import BufferEntry, Phase, PromptGroup, Rejection, SftExample
+
+PARTS = {
+    "gate": MaxAccuracy("1/8"),
+    "schedule": WhenFull(2),
+    "num_rollouts": 8,
+    "seed": 0,
+    "batch_size": 2,
+    "passes": 1,
+    "limit": None,
+    "solved": 4,
+    "solved_accuracy": 1,
+}
+
+
+def build(row: dict[str, Any], prompt_ids: Any) -> SftExample | Rejection:
+    """A demonstration for every row but those that say why there is none."""
+    if "rejected" in row:
+        return row["rejected"]
+    return SftExample(row["id"], tuple(prompt_ids), (7, 0), "ab")
+
+
+def loop_of(state: LoopState | None = None, **parts: Any) -> Loop:
+    return Loop(Parts(**(PARTS | parts)), state or LoopState(), build)
+
+
+def rollouts(uid: str, correct: list[Any], **more: Any) -> list[Rollout]:
+    return [Rollout(uid, session, 0, acc, **more) for session, acc in enumerate(correct)]
+
+
+def draw(loop: Loop, *ids: str, **row: Any) -> list[str]:
+    return loop.draw([(name, {"id": name} | row) for name in ids])
+
+
+def count(loop: Loop, **accs: list[Any]) -> None:
+    """Draw prompts by these names and count the correctness of their rollouts."""
+    uids = draw(loop, *accs)
+    counted = [rollout for uid, acc in zip(uids, accs.values(), strict=True) for rollout in rollouts(uid, acc)]
+    loop.count(counted, dict.fromkeys(uids, (5, 6, 7)))
+
+
+def held(loop: Loop) -> list[str]:
+    return [entry.example.prompt_id for entry in loop.state.buffer]
+
+
+def test_a_hard_prompt_joins_with_the_rollouts_own_prompt_tokens_and_its_provenance():
+    loop = loop_of(LoopState(step=3))
+    count(loop, easy=[1, 1, 0, 0, 0, 0, 0, 0], hard=[0, 0, 0, 0, 0, 0, 0, 1])
+    (entry,) = loop.state.buffer
+    assert entry == BufferEntry(PromptGroup("hard", 1, 8, step=4), SftExample("hard", (5, 6, 7), (7, 0), "ab"))
+    assert (loop.accuracy, loop.num_rollouts) == (3 / 16, 16)
+
+
+def test_uids_count_the_prompts_that_were_drawn_in_the_whole_run():
+    loop = loop_of(LoopState(drawn=41))
+    assert draw(loop, "a", "b") == ["t0000000041", "t0000000042"]
+    loop.begin_step()
+    assert draw(loop, "c") == ["t0000000043"] and loop.state.drawn == 44
+
+
+def test_padding_rollouts_do_not_count():
+    loop = loop_of()
+    (uid,) = draw(loop, "q")
+    padding = rollouts(uid, [0] * 8, is_padding=True)  # with them 2 of 16 would be hard
+    loop.count(rollouts(uid, [1, 1, 0, 0, 0, 0, 0, 0]) + padding, {uid: (5,)})
+    assert held(loop) == [] and loop.num_rollouts == 8
+
+
+def test_a_session_of_several_outputs_counts_once_and_its_last_output_decides():
+    loop = loop_of(num_rollouts=2)
+    (uid,) = draw(loop, "q")
+    outputs = [
+        Rollout(uid, 0, 1, 1),
+        Rollout(uid, 0, 0, 0),
+        Rollout(uid, 1, 0, 1),
+        Rollout(uid, 1, 2, 0),
+        Rollout(uid, 1, 1, 1),
+    ]
+    loop.count(outputs, {uid: (5,)})
+    assert loop.groups[uid] == PromptGroup("q", 1, 2, step=1)
+
+
+def test_a_group_that_lost_rollouts_is_counted_and_not_judged():
+    loop = loop_of()
+    count(loop, hard=[0], solved=[1], whole=[1] * 8)
+    assert held(loop) == [] and loop.rejected == {"incomplete": 2}
+    assert loop.state.solved == ["whole"]  # one right rollout of one does not solve a prompt
+    assert [group.num_rollouts for group in loop.groups.values()] == [1, 1, 8]
+
+
+def test_the_newest_accuracy_replaces_the_old_entry_or_takes_it_out():
+    loop = loop_of()
+    count(loop, q=[0] * 8)
+    loop.end_step()
+    count(loop, q=[1] + [0] * 7)
+    assert [(entry.group.num_correct, entry.group.step) for entry in loop.state.buffer] == [(1, 2)]
+    count(loop, q=[1] * 8)
+    assert held(loop) == []
+
+
+def test_groups_that_a_filter_drops_count_as_those_that_are_trained_on():
+    loop = loop_of()
+    loop.begin_step()
+    count(loop, dropped=[0] * 8)  # DAPO's: all rollouts agree
+    count(loop, kept=[1, 1, 0, 0, 0, 0, 0, 0])
+    assert held(loop) == ["dropped"] and loop.accuracy == 2 / 16
+    assert [group.prompt_id for group in loop.groups.values()] == ["dropped", "kept"]
+
+
+def test_a_prompt_without_a_usable_demonstration_is_counted_by_reason_and_never_joins():
+    loop = loop_of()
+    for reason in (Rejection.WRONG, Rejection.WRONG, Rejection.TOO_LONG):
+        (uid,) = draw(loop, "q", rejected=reason)
+        loop.count(rollouts(uid, [0] * 8), {uid: (5,)})
+    assert held(loop) == [] and loop.rejected == {"wrong": 2, "too_long": 1}
+    loop.begin_step()
+    assert loop.rejected == {} and loop.groups == {} and loop.accuracy is None
+
+
+def test_a_correctness_that_is_neither_0_nor_1_is_an_error():
+    with pytest.raises(ValueError, match=r"acc=0.5 of prompt t0000000000 must be 0 or 1"):
+        count(loop_of(), q=[0.5])
+
+
+def test_without_rollouts_every_prompt_drawn_joins_with_its_rendered_tokens():
+    loop = loop_of(gate=AnyPrompt())
+    draw(loop, "a", "b")
+    draw(loop, "c", rejected=Rejection.MISSING)
+    loop.take_all(lambda row: [ord(row["id"])])
+    assert list(loop.state.buffer) == [
+        BufferEntry(None, SftExample("a", (97,), (7, 0), "ab")),
+        BufferEntry(None, SftExample("b", (98,), (7, 0), "ab")),
+    ]
+    assert loop.rejected == {"missing": 1}
+
+
+# ---------------------------------------------------------------------- phases
+
+
+def filled(number: int, **parts: Any) -> Loop:
+    loop = loop_of(**parts)
+    count(loop, **{f"q{place}": [0] * 8 for place in range(number)})
+    return loop
+
+
+def test_sft_is_due_when_the_buffer_is_full_after_an_rl_step_of_this_interval():
+    loop = filled(2)
+    assert loop.next_phase() is Phase.RL  # what a phase has left over does not begin the next
+    loop.rl_ended()
+    assert loop.next_phase() is Phase.SFT
+
+
+def test_an_sft_phase_ends_the_interval_and_its_count_of_rl_steps():
+    loop = filled(1, schedule=Every(rl_steps=2))
+    loop.rl_ended()
+    loop.rl_ended()
+    assert loop.next_phase() is Phase.SFT
+    loop.begin_sft(None, None, None)
+    assert loop.state.sft is not None and loop.ended is None
+    phase = loop.end_sft()
+    assert loop.ended is phase and loop.state.sft is None
+    assert (loop.state.interval, loop.state.rl_steps) == (2, 0)
+    count(loop, again=[0] * 8)
+    loop.rl_ended()
+    assert loop.next_phase() is Phase.RL  # one RL step of the new interval, not three
+
+
+def test_a_phase_takes_the_oldest_up_to_its_limit_and_the_rest_stays():
+    loop = filled(3, limit=2)
+    assert [entry.example.prompt_id for entry in loop.oldest()] == ["q0", "q1"] and len(loop.state.buffer) == 3
+    loop.rejected["wrong"] = 1
+    loop.begin_sft({"frozen_share": 0.5}, None, None)
+    phase = loop.state.sft
+    assert [entry.example.prompt_id for entry in phase.entries] == ["q0", "q1"] and held(loop) == ["q2"]
+    assert (phase.buffer_size, phase.mask, phase.rejected) == (3, {"frozen_share": 0.5}, {"wrong": 1})
+
+
+def test_without_a_demonstration_no_phase_can_begin_and_it_is_said(caplog):
+    loop = filled(0, schedule=Never())
+    loop.rejected["missing"] = 3
+    assert not loop.has_demonstrations()
+    assert "step 1: no prompt has a usable demonstration {'missing': 3}" in caplog.text
+    assert filled(1).has_demonstrations()
+
+
+def order(number: int = 6, interval: int = 1, **parts: Any) -> list[list[str]]:
+    loop = filled(number, **parts)
+    loop.state.interval = interval
+    loop.begin_sft(None, None, None)
+    return [[entry.example.prompt_id for entry in batch] for batch in loop.batches()]
+
+
+def test_the_order_of_a_phase_depends_on_seed_interval_and_pass_and_on_nothing_else():
+    first = order()
+    assert first == order() == [["q0", "q1"], ["q3", "q4"], ["q5", "q2"]]
+    assert order(seed=1) != first != order(interval=2)
+    passes = order(passes=2)
+    assert passes[:3] == first != passes[3:]
+    assert sorted(name for batch in passes[3:] for name in batch) == ["q0", "q1", "q2", "q3", "q4", "q5"]
