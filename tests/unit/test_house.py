@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "compose": NOUNS | {"overrides"},
     "cpu": NOUNS | {"loop", "run"},
     "probes": NOUNS | {"method", "data", "loop", "config", "run", "verl"},
-    "run": NOUNS | {"config", "compose", "loop", "probes", "plugin", "tools", "verl"},
+    "run": NOUNS | {"config", "compose", "loop", "probes", "plugin", "verl"},
     "verl": NOUNS | {"plugin", "method", "loop", "config", "cpu", "data", "probes", "run"},
     "checks": NOUNS
     | {"method", "loop", "config", "compose", "overrides", "data", "probes", "rewards", "run", "tools", "verl"},
