@@ -46,5 +46,5 @@ def _registries() -> dict[str, Any]:
     from mifo_verl.method.sft_loss import SFT_LOSSES
     from mifo_verl.method.token_selection import TOKEN_SELECTORS
 
-    known = (GATES, SCHEDULES, TOKEN_SELECTORS, SFT_LOSSES, CONSTRAINTS, IMPORTANCES)
+    known: tuple[Any, ...] = (GATES, SCHEDULES, TOKEN_SELECTORS, SFT_LOSSES, CONSTRAINTS, IMPORTANCES)
     return {registry.group.removeprefix("mifo/"): registry for registry in known}

@@ -27,6 +27,15 @@ class Record(msgspec.Struct, kw_only=True):
     probe: dict[str, float] | None = None
 
 
+class Staged(msgspec.Struct):
+    """Demonstrations that were trained on in the updates of an RL step."""
+
+    demonstrations: int
+    response_tokens: int
+    kept_tokens: int
+    ledger_sha256: str
+
+
 class RlRecord(Record, kw_only=True, tag_field="phase", tag="rl"):
     """One RL step."""
 
@@ -35,6 +44,7 @@ class RlRecord(Record, kw_only=True, tag_field="phase", tag="rl"):
     accuracy: float | None
     response_length: float | None
     kl_tokens: float | None = None
+    staged: Staged | None = None
 
 
 class Mask(msgspec.Struct):

@@ -21,9 +21,10 @@ _CONFIG: Mapping[str, Any] = {
     "data.train_files": str | list[str],
     "actor_rollout_ref.rollout.n": int,
     "mifo.sft.passes": int,
-    "mifo.schedule.name": str,
+    "mifo.schedule": dict,
     "trainer": dict,
 }
+
 _RENAMED = {"prompt_selector": "gate", "freeze": "constraint"}
 """Groups of ``mifo`` by the names that older runs have for them."""
 
@@ -58,13 +59,26 @@ class RunFiles:
         return by_interval(self.ledger)
 
     @cached_property
+    def staged(self) -> list[Line]:
+        """The RL records of steps that trained on demonstrations in their updates.
+
+        Without the last one of a run without its end, if its ledger lines are not there yet.
+        """
+        found = [line for line in self.rl if line.get("staged")]
+        if found and self.summary is None and not any(line["step"] == found[-1]["step"] for line in self.ledger):
+            del found[-1]
+        return found
+
+    @cached_property
     def pending_interval(self) -> int | None:
         """The last SFT phase of a run without its end, if its records or its ledger lines are not there yet.
 
         RL in a later interval begins when both are written.
         """
-        last = max({*self.updates, *self.uses}, default=None)
-        if self.summary is not None or last is None or (last in self.updates and last in self.uses):
+        last = max({*self.updates, *self.uses}, default=0)
+        num_staged = sum(line["staged"]["demonstrations"] for line in self.staged if line["interval"] == last)
+        has_uses = len(self.uses.get(last, [])) > num_staged
+        if self.summary is not None or (last in self.updates) == has_uses:
             return None
         return None if any(line["interval"] > last for line in self.rl) else last
 
@@ -134,7 +148,12 @@ def read_config(path: Path) -> dict[str, Any]:
             f"{path} must be the resolved config of a training ({' '.join(str(error).split())}); "
             "put back the one that the training wrote"
         ) from None
-    return config | {"mifo": {_RENAMED.get(name, name): node for name, node in config["mifo"].items()}}
+    return with_new_names(config)
+
+
+def with_new_names(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with the groups of ``mifo`` by their names of now."""
+    return {**config, "mifo": {_RENAMED.get(name, name): node for name, node in config["mifo"].items()}}
 
 
 def lookup(table: Any, key: str) -> Any:

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from mifo_verl.run.journal import lines_sha256
 from mifo_verl.tools.ledger.__main__ import main
 from mifo_verl.tools.ledger.account import DataSet, account, count, find_files, hashes
 from mifo_verl.tools.ledger.audit import audit, audit_hashes, prompt_ids
 from mifo_verl.tools.records import LedgerLine
+from mifo_verl.tools.report.__main__ import main as report
 from mifo_verl.tools.run_files import read_run
 from tests.unit.example_run import ExampleRun, faults_after, lines_of, make_data, write_lines
 
@@ -310,3 +313,71 @@ def test_what_is_no_run_is_said_in_one_line(tmp_path: Path, capsys):
     assert main([str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith(f"error: run={tmp_path} must be the folder of a run")
     assert main([]) == 2
+
+
+def mixed(run: Path) -> list[dict[str, Any]]:
+    """The first four steps as RL steps, of which two have demonstrations of their own prompts in their updates."""
+    (run / "summary.json").unlink()
+    for name in ("prompts.jsonl", "metrics.jsonl", "validation.jsonl"):
+        write_lines(run / name, [one for one in lines_of(run / name) if one["step"] <= 4 and one.get("phase") != "sft"])
+    metrics = [one | {"interval": 1} for one in lines_of(run / "metrics.jsonl")]
+    prompts = [one | {"interval": 1} for one in lines_of(run / "prompts.jsonl")]
+    write_lines(run / "prompts.jsonl", prompts)
+    use, ledger = lines_of(run / "ledger.jsonl")[0], []
+    for place in (1, 3):
+        ids = [
+            [prompt_id, correct, rollouts] for prompt_id, correct, rollouts in prompts[place]["prompts"] if correct < 2
+        ]
+        names = ("prompt_id", "num_correct", "num_rollouts")
+        own = [use | {"interval": 1, "step": place + 1} | dict(zip(names, one, strict=True)) for one in ids]
+        sums = {name: sum(line[name] for line in own) for name in ("response_tokens", "kept_tokens")}
+        metrics[place]["staged"] = {"demonstrations": len(own), **sums, "ledger_sha256": lines_sha256(own)}
+        ledger += own
+    write_lines(run / "metrics.jsonl", metrics)
+    write_lines(run / "ledger.jsonl", ledger)
+    return ledger
+
+
+def test_demonstrations_in_the_updates_of_rl_are_held_against_the_record_of_their_step(run: Path):
+    ledger = mixed(run)
+    assert len({line["step"] for line in ledger}) == 2 and len(ledger) > 2
+    assert audit(read_run(run)) == [] and read_run(run).pending_interval is None
+    assert f"interval 1: {len(ledger) - 1} lines in the ledger, {len(ledger)} demonstrations in metrics" in changed(
+        run, lambda lines: lines.pop() and None
+    )
+    write_lines(run / "ledger.jsonl", [ledger[0] | {"source": "mine"}, *ledger[1:]])
+    count = sum(line["step"] == 2 for line in ledger)
+    assert audit(read_run(run)) == [
+        f"interval 1, step 2: the digest of its {count} ledger lines is not that of metrics"
+    ]
+
+
+def test_a_run_that_was_killed_between_a_mixed_step_and_its_lines_has_no_fault(run: Path):
+    ledger = mixed(run)
+    write_lines(run / "ledger.jsonl", [line for line in ledger if line["step"] < 4])
+    assert audit(read_run(run)) == []
+
+
+@pytest.mark.parametrize(
+    ("group", "node"),
+    [
+        ("token_selector", {"name": "mine", "ratio": 3}),
+        ("gate", {"_target_": "nosuch.package.Gate"}),
+        ("schedule", {"name": "when_moon_is_full"}),
+        ("mine", {"name": "a", "of": {"name": "b"}}),
+    ],
+)
+def test_a_part_that_nobody_here_knows_breaks_nothing_and_promises_nothing(run: Path, group: str, node: dict[str, Any]):
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["mifo"][group] = node
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    assert main([str(run)]) == 0
+    assert report([str(run)]) == 0
+
+
+def test_a_run_with_the_names_of_an_older_version_is_verified_by_them(run: Path):
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    mifo = config["mifo"]
+    mifo["prompt_selector"], mifo["freeze"] = mifo.pop("gate") | {"max_accuracy": 0}, mifo.pop("constraint")
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    assert any("of 8 correct is not hard" in fault for fault in audit(read_run(run)))

@@ -17,7 +17,7 @@ from typing import Any
 from mifo_verl.run.journal import lines_sha256, totals
 from mifo_verl.tools.parts import part_of
 from mifo_verl.tools.records import Line
-from mifo_verl.tools.run_files import RunFiles
+from mifo_verl.tools.run_files import RunFiles, by_interval
 
 _YOUNGER = {"ledger_sha256", "prompt_tokens"}
 """Fields that no version wrote into its records before it wrote ``prompts.jsonl``."""
@@ -27,7 +27,7 @@ def audit(run: RunFiles) -> list[str]:
     """Every fault found, in words; empty if all files agree. If a line cannot be used, that alone is found."""
     if run.unreadable:
         return run.unreadable
-    parts = (_gaps, _against_updates, _uses, _single_lines, _prompts, _validations, _summary)
+    parts = (_gaps, _against_updates, _single_lines, _prompts, _validations, _summary)
     return [fault for part in parts for fault in part(run)]
 
 
@@ -117,18 +117,30 @@ def _gaps(run: RunFiles) -> Iterator[str]:
 
 
 def _against_updates(run: RunFiles) -> Iterator[str]:
-    """The lines of each interval, cut as its updates were, must give the updates' counts, sums and digests."""
-    for interval in sorted({*run.uses, *run.updates} - {run.pending_interval}):
-        own, updates = run.uses.get(interval, []), run.updates.get(interval, [])
+    """The lines of each interval, cut as its updates were, must give the updates' counts, sums and digests.
+
+    The demonstrations of an RL step's updates count as one update of it.
+    """
+    passes = run.config["mifo"]["sft"]["passes"]
+    staged = by_interval(run.staged)
+    for interval in sorted({*run.uses, *run.updates, *staged} - {run.pending_interval}):
+        own = run.uses.get(interval, [])
+        updates = [line | line["staged"] for line in staged.get(interval, [])] + run.updates.get(interval, [])
+        updates.sort(key=lambda update: (update["step"], update["update"]))
         counted = sum(update["demonstrations"] for update in updates)
         if len(own) != counted:
             yield f"interval {interval}: {len(own)} lines in the ledger, {counted} demonstrations in metrics"
             continue
-        start = 0
+        start, of_phase = 0, Counter[str]()
         for update in updates:
             part = own[start : start + update["demonstrations"]]
             start += update["demonstrations"]
-            yield from _update(update, part, f"interval {interval}, update {update['update']}")
+            of_phase.update(line["prompt_id"] for line in part if update["update"])
+            where = f"step {update['step']}" if not update["update"] else f"update {update['update']}"
+            yield from _update(update, part, f"interval {interval}, {where}")
+        for prompt_id, uses in of_phase.items():
+            if uses != passes:
+                yield f"interval {interval}: prompt {prompt_id} is used {uses} times in {passes} passes"
 
 
 def _update(update: Line, lines: list[Line], where: str) -> Iterator[str]:
@@ -142,19 +154,10 @@ def _update(update: Line, lines: list[Line], where: str) -> Iterator[str]:
         yield f"{where}: the digest of its {len(lines)} ledger lines is not that of metrics"
 
 
-def _uses(run: RunFiles) -> Iterator[str]:
-    """In a phase, every prompt is used once a pass."""
-    passes = run.config["mifo"]["sft"]["passes"]
-    for interval, lines in run.uses.items():
-        for prompt_id, uses in Counter(line["prompt_id"] for line in lines).items():
-            if uses != passes:
-                yield f"interval {interval}: prompt {prompt_id} is used {uses} times in {passes} passes"
-
-
 def _single_lines(run: RunFiles) -> Iterator[str]:
     """What the settings say of a single line: the tokens kept, and the accuracy that made a prompt hard."""
     selector, gate = part_of(run.config, "token_selector"), part_of(run.config, "gate")
-    n = run.config["actor_rollout_ref"]["rollout"]["n"]
+    few, n = _whole(run)
     for number, line in enumerate(run.ledger, start=1):
         tokens, kept, correct, rollouts = (
             line[name] for name in ("response_tokens", "kept_tokens", "num_correct", "num_rollouts")
@@ -165,10 +168,16 @@ def _single_lines(run: RunFiles) -> Iterator[str]:
         if rollouts is None or correct is None:
             if rollouts is not correct:
                 yield f"ledger line {number}: one of num_correct and num_rollouts is null"
-        elif rollouts != n or not 0 <= correct <= n:
+        elif not few <= rollouts <= n or not 0 <= correct <= rollouts:
             yield f"ledger line {number}: {correct} of {rollouts} rollouts, and N is {n}"
         elif gate is not None and not gate.accepts(correct, rollouts):
             yield f"ledger line {number}: {correct} of {rollouts} correct is not hard"
+
+
+def _whole(run: RunFiles) -> tuple[int, int]:
+    """Rollouts of a question, the fewest and the most: its demonstration may take the place of some."""
+    n: int = run.config["actor_rollout_ref"]["rollout"]["n"]
+    return n - getattr(part_of(run.config, "prefix"), "members", 0), n
 
 
 def _prompts(run: RunFiles) -> Iterator[str]:
@@ -203,7 +212,7 @@ def _against_record(where: str, line: Line, record: Line) -> Iterator[str]:
 
 def _newest(run: RunFiles, prompts: list[Line]) -> Iterator[str]:
     """The newest whole rollouts of a prompt, up to its use, must be those that the ledger names."""
-    whole = run.config["actor_rollout_ref"]["rollout"]["n"]
+    whole, _ = _whole(run)
     newest: dict[str, list[int]] = {prompt[0]: prompt[1:] for prompt in (run.origin or {"prompts": []})["prompts"]}
     steps = iter(sorted(prompts, key=lambda line: line["step"]))
     ahead = next(steps, None)

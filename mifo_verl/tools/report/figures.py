@@ -1,5 +1,6 @@
 """The figures of how runs went: phases, accuracy, buffer, what each phase cost the other, seconds, memory, losses."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,14 +26,20 @@ class Figure:
     title: str
     note: str
     plotly: go.Figure
+    marks: Sequence[dict[str, Any]] = ()
+    """Shapes beside the figure's own: Plotly's classes take 0.4 ms for each of thousands."""
     wide: bool = False
 
 
-def card(title: str, note: str, figure: go.Figure, x: str, y: str, wide: bool = False, **layout: Any) -> Figure:
-    """A figure with titled axes; ``layout`` goes over the page's own, which has the fonts and the margins."""
+def card(title: str, note: str, figure: go.Figure, x: str, y: str, **layout: Any) -> Figure:
+    """A figure with titled axes; ``layout`` goes over the page's own, which has the fonts and the margins.
+
+    In it are also ``marks`` and ``wide`` of the card.
+    """
+    own = {name: layout.pop(name) for name in ("marks", "wide") if name in layout}
     figure.layout.template, figure.layout.margin = None, None
     figure.update_layout({"legend_title_text": "", "xaxis_title": x, "yaxis_title": y} | layout)
-    return Figure(title, note, figure, wide)
+    return Figure(title, note, figure, **own)
 
 
 def lines(data: pd.DataFrame, x: str, y: Any, colors: dict[str, str], **look: Any) -> go.Figure:
@@ -84,7 +91,7 @@ def accuracy(run: Run) -> Figure:
             name="validation", x=list(points), y=list(points.values()), mode="lines+markers", line_color=INK
         )
     figure.add_scatter(name="SFT phase", x=[None], y=[None], mode="lines", line_color=SFT_ORANGE)
-    return card("Accuracy and reward", note, figure, "step", "share correct", shapes=_sft_marks(run))
+    return card("Accuracy and reward", note, figure, "step", "share correct", marks=_sft_marks(run))
 
 
 def buffer(run: Run) -> Figure:
@@ -175,7 +182,7 @@ def losses(run: Run) -> list[Figure]:
     for name, title, y in (("loss", "SFT loss", "loss"), ("grad_norm", "SFT gradient norm", "norm after the mask")):
         figure = px.line(table, x="place", y=name, markers=True, hover_data=["interval", "update"], render_mode="svg")
         figure.update_traces(line_color=SFT_ORANGE)
-        made.append(card(title, "Grey lines: a new interval.", figure, "SFT update", y, shapes=shapes))
+        made.append(card(title, "Grey lines: a new interval.", figure, "SFT update", y, marks=shapes))
     return made if run.sft else []
 
 
@@ -194,7 +201,7 @@ def curves(groups: list[Group], name: str, title: str, note: str, y: str) -> Fig
     """One number of the RL records by step: the mean of every group with its band, SFT phases marked for one run."""
     figure = _with_bands([(group, curve(group, name)) for group in groups])
     alone = groups[0].runs[0] if len(groups) == 1 and len(groups[0].runs) == 1 else None
-    marks: dict[str, Any] = {"showlegend": alone is None, "shapes": _sft_marks(alone) if alone else []}
+    marks = {"showlegend": alone is None, "marks": _sft_marks(alone) if alone else []}
     return card(title, note, figure, "step", y, **marks) if figure.data else None
 
 

@@ -18,12 +18,12 @@ _TICKS = [0.0001, 0.001, 0.01, 0.1, 1, 10]
 
 def mask_figures(run: Run) -> list[Figure]:
     """Every figure that the inspected intervals of a run allow."""
-    layers = run.masks("layer")
+    layers = run.layers
     if layers.empty:
         return []
     made = [_norms(layers), _visible(layers)]
     if layers["frozen"].any():
-        made = [_heat_map(layers, "layer"), _heat_map(run.masks("kind"), "kind"), _overlap(layers), *made]
+        made = [_heat_map(layers, "layer"), _heat_map(run.kinds, "kind"), _overlap(layers), *made]
     return made
 
 
@@ -156,7 +156,7 @@ def _position(tables: list[dict[str, Any]]) -> Figure:
     figure.update_traces(name="kept", showlegend=True)
     dashed = {"color": GREY, "dash": "dash"}
     figure.add_scatter(name=f"all positions: {mean:.1%}", x=[0, 1], y=[mean, mean], mode="lines", line=dashed)
-    axes: dict[str, Any] = {"yaxis_tickformat": ".0%", "xaxis_tickformat": ".0%", "bargap": 0.1, "height": 360}
+    axes = {"yaxis_tickformat": ".0%", "xaxis_tickformat": ".0%", "bargap": 0.1, "height": 360}
     return card("Kept, by position in the response", "", figure, "position (start to end)", "share kept", **axes)
 
 

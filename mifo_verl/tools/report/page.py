@@ -90,6 +90,7 @@ class _Cards:
             if one is None:
                 continue
             layout = one.plotly.layout.to_plotly_json()
+            layout["shapes"] = [*layout.get("shapes", []), *one.marks]
             cards.append(
                 {"title": one.title, "note": one.note, "wide": one.wide, "height": layout.get("height", 300)}
                 | {"number": len(self.figures)}
@@ -256,7 +257,7 @@ def _data(run: Run, n: dict[str, Number]) -> Iterable[Row]:
 
 def _kinds(run: Run) -> list[tuple[str, float]]:
     """The share frozen of every kind of matrix, over all phases, the least first; none if nothing was frozen."""
-    masks = run.masks("kind")
+    masks = run.kinds
     if masks.empty or not masks["frozen"].any():
         return []
     sums = masks.groupby("kind", sort=False)[["frozen", "coordinates"]].sum()

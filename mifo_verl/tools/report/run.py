@@ -109,10 +109,22 @@ class Run:
         ]
         return pd.DataFrame(rows, columns=["step", "phase", "stage", "seconds", "block"])
 
-    def masks(self, by: str) -> pd.DataFrame:
-        """The inspected masks and updates, one row for an interval and a group of ``by``, ``layer`` or ``kind``."""
+    @cached_property
+    def layers(self) -> pd.DataFrame:
+        """The inspected masks and updates, one row an interval and layer."""
+        return self._masks("layer")
+
+    @cached_property
+    def kinds(self) -> pd.DataFrame:
+        """The same, one row an interval and kind of matrix."""
+        return self._masks("kind")
+
+    def _masks(self, by: str) -> pd.DataFrame:
         tables = [(line["interval"], line["mask"][f"by_{by}"]) for line in self.inspection if line["mask"]]
-        return pd.concat([pd.DataFrame(table).assign(interval=at) for at, table in tables] or [pd.DataFrame()])
+        columns: dict[str, list[Any]] = {"interval": [at for at, table in tables for _ in table[by]]}
+        for name in dict.fromkeys(name for _, table in tables for name in table):
+            columns[name] = [value for _, table in tables for value in table.get(name, [None] * len(table[by]))]
+        return pd.DataFrame(columns)
 
     @cached_property
     def tokens(self) -> list[tuple[int, Line]]:
