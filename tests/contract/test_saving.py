@@ -3,7 +3,6 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,8 +19,8 @@ from mifo_verl.run.checkpoints import LATEST, CheckpointStore
 from mifo_verl.run.journal import CONFIG, EVENTS, ORIGIN, VALIDATION, RunRecords, read_lines
 from mifo_verl.tools.prepare.addition import rows
 from mifo_verl.verl.actor import Actor
-from mifo_verl.verl.checkpoint import save_shards
 from mifo_verl.verl.saving import NotSaved, Saver, Stopped
+from mifo_verl.verl.shards import save_shards
 
 ENGINE = ("model", "optim", "extra_state")
 
@@ -122,11 +121,9 @@ def stop_in_the_rollouts(run: Run, state: LoopState) -> Path | None:
 
 
 def test_a_shard_that_the_disk_refuses_is_an_os_error_with_the_file_s_name(tmp_path):
-    weights = [torch.zeros(4)]
-    interval = SimpleNamespace(start=weights, history=None, frozen=None, updates=0, inspection_state=dict)
     (tmp_path / "rank_0_of_1.safetensors").mkdir()  # a folder is no file to write
     with pytest.raises(OSError, match=r"rank_0_of_1\.safetensors could not be written: .*directory"):
-        save_shards(tmp_path, interval, None, rank=0, ranks=1)
+        save_shards(tmp_path, {"start.0": torch.zeros(4)}, None, None, rank=0, ranks=1)
 
 
 def test_a_checkpoint_holds_the_state_verl_s_files_and_the_place_in_the_data(make):
