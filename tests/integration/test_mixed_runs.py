@@ -101,6 +101,7 @@ def test_a_run_that_goes_on_from_its_middle_ends_as_the_one_that_was_never_stopp
     again = tmp_path / "again"
     shutil.copytree(folder, again)
     shutil.rmtree(again / "checkpoints" / "global_step_4")
+    (again / "summary.json").unlink()
     resumed = train(again, *SMALL, *ALL, "trainer.total_training_steps=4", "trainer.resume_mode=auto")
     assert resumed["summary"]["weights_sha256"] == run["summary"]["weights_sha256"]
     assert without_times(resumed) == without_times(run) and resumed["ledger"] == run["ledger"]
