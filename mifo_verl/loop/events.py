@@ -24,6 +24,18 @@ Accuracies = dict[str, float]
 """Accuracy by data source, and their ``mean``."""
 
 
+class Staged(Record, frozen=True, kw_only=True):
+    """The demonstrations in the updates of one RL step (mifo/mixing)."""
+
+    demonstrations: Annotated[int, Meta(description="uses, each epoch of the step counted")]
+    without_rl: Annotated[int, Meta(description="questions whose rollouts left the updates")]
+    prompt_tokens: int
+    response_tokens: int
+    kept_tokens: Annotated[int, Meta(description="response tokens in the loss")]
+    loss: Annotated[float, Meta(description="mean over the updates that had some, not weighted")]
+    ledger_sha256: Annotated[str, Meta(description="digest of the step's ledger lines")]
+
+
 class StepEnded(Record, frozen=True, kw_only=True):
     """One RL step."""
 
@@ -54,6 +66,10 @@ class StepEnded(Record, frozen=True, kw_only=True):
     buffer_size: Annotated[int, Meta(description="hard prompts in the buffer after the step")]
     cross_entropy_before: Annotated[float | UnsetType | None, Meta(description="of held-out demonstrations")] = UNSET
     cross_entropy_after: Annotated[float | UnsetType | None, Meta(description="when the RL phase ends here")] = UNSET
+    members: Annotated[int | UnsetType, Meta(description="rollouts that begin with given tokens (mifo/prefix)")] = UNSET
+    prefix_tokens: Annotated[int | UnsetType, Meta(description="their given tokens, among response_tokens")] = UNSET
+    mixing: Annotated[dict[str, float] | UnsetType, Meta(description="weights of the two losses, if not RL's")] = UNSET
+    staged: Annotated[Staged | UnsetType, Meta(description="demonstrations in the step's updates")] = UNSET
     validation: Accuracies | None = None
 
 

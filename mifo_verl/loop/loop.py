@@ -7,13 +7,17 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from mifo_verl.loop.events import LedgerLine
+from mifo_verl.loop.mixed import Given, Mixed, Trained, give, mix
 from mifo_verl.loop.state import Before, LoopState, SftProgress
 from mifo_verl.loop.tokens import TokenSummary
 from mifo_verl.method.accuracy import count_correct
 from mifo_verl.method.gate import Gate
+from mifo_verl.method.mixing import Mixing, NoMixing
+from mifo_verl.method.prefix import NoPrefix, Prefix
 from mifo_verl.method.schedule import Schedule
 from mifo_verl.method.solved import SolvedPrompts
 from mifo_verl.types import BufferEntry, Phase, Progress, PromptGroup, Rejection, SftExample, Share, Use
@@ -38,6 +42,8 @@ class Rollout:
     correct: object
     """What the reward said, not looked at yet: 0 or 1."""
     is_padding: bool = False
+    prefix_tokens: int = 0
+    """Tokens of a demonstration that it begins with: above 0 it is a member of the group, and no rollout to count."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,8 @@ class Parts:
     solved: int
     """Ids of solved prompts that are remembered."""
     solved_accuracy: Share
+    mixing: Mixing = field(default_factory=NoMixing)
+    prefix: Prefix = field(default_factory=NoPrefix)
 
 
 class Loop:
@@ -71,6 +79,13 @@ class Loop:
         """Prompts of this step that could not be judged or have no usable demonstration, by reason."""
         self.ended: SftProgress | None = None
         """The SFT phase that has ended in this step."""
+        self.members: dict[tuple[str, int], int] = {}
+        """Sessions of this step that begin with given tokens, by uid and number, and how many they begin with."""
+        self.mixed: Mixed | None = None
+        """The demonstrations in this step's RL updates; None before them."""
+        self.trained: Trained | None = None
+        """What came of those; None if there were none."""
+        self._now: dict[str, tuple[PromptGroup, Row, Sequence[int]]] = {}
         self._parts = parts
         self._build = build
         self._rows: dict[str, tuple[str, Row]] = {}
@@ -83,7 +98,9 @@ class Loop:
         self._rows.clear()
         self.groups.clear()
         self.rejected.clear()
-        self.ended = None
+        self.ended = self.mixed = self.trained = None
+        self.members.clear()
+        self._now.clear()
 
     def draw(self, rows: Iterable[tuple[str, Row]]) -> list[str]:
         """The uids of prompts (id, row) that are drawn now; the same in every run."""
@@ -93,6 +110,19 @@ class Loop:
             self._rows[uids[-1]] = drawn
             self.state.drawn += 1
         return uids
+
+    def plan(self, uids: Iterable[str], render: Callable[[Row], Sequence[int]]) -> list[Given] | None:
+        """What the rollouts of prompts just drawn begin with; None in a run where no rollout begins with anything."""
+        parts = self._parts
+        if not parts.prefix.members:
+            return None
+        given = []
+        for uid in uids:
+            _, row = self._rows[uid]
+            built = self._build(row, render(row))
+            example = None if isinstance(built, Rejection) else built
+            given.append(give(parts.prefix, example, parts.num_rollouts, self._progress, parts.seed, uid))
+        return given
 
     def count(self, rollouts: Iterable[Rollout], prompt_ids: Mapping[str, Sequence[int]]) -> None:
         """Take finished rollouts in: acc(q), hard prompts into the buffer, solved ones noted (MIFO step 2).
@@ -105,19 +135,26 @@ class Loop:
             key = rollout.uid, rollout.session
             if not rollout.is_padding and (key not in last or last[key].index < rollout.index):
                 last[key] = rollout
-        counts = count_correct((rollout.uid, rollout.correct, False) for rollout in last.values())
+        self.members |= {key: rollout.prefix_tokens for key, rollout in last.items() if rollout.prefix_tokens}
+        members = Counter(uid for uid, _ in self.members)
+        counts = count_correct((r.uid, r.correct, False) for r in last.values() if not r.prefix_tokens)
         for uid, (num_correct, num_rollouts) in counts.items():
             prompt_id, row = self._rows[uid]
             group = PromptGroup(prompt_id, num_correct, num_rollouts, self.state.step + 1)
             self.groups[uid] = group
-            if num_rollouts < self._parts.num_rollouts:  # some have failed: what is left is no accuracy over N
+            if (
+                num_rollouts + members[uid] < self._parts.num_rollouts
+            ):  # some have failed: what is left is no accuracy over N
                 self.rejected["incomplete"] += 1
             else:
                 self._solved.see([group])
-                self._judge(group, row, prompt_ids[uid])
+                self._judge(uid, group, row, prompt_ids[uid])
 
-    def _judge(self, group: PromptGroup, row: Row, prompt_ids: Sequence[int]) -> None:
-        if Use.SFT_LATER not in self._parts.gate(group):
+    def _judge(self, uid: str, group: PromptGroup, row: Row, prompt_ids: Sequence[int]) -> None:
+        use = self._parts.gate(group)
+        if Use.SFT_NOW in use:
+            self._now[uid] = group, row, prompt_ids
+        if Use.SFT_LATER not in use:
             self.state.buffer.discard(group.prompt_id)
         elif (example := self._example(row, prompt_ids)) is not None:
             self.state.buffer.put(BufferEntry(group, example))
@@ -135,6 +172,21 @@ class Loop:
             return None
         return built
 
+    def mix(self, uids: Iterable[str]) -> Mixed:
+        """The demonstrations in the RL updates of this step, which train on the rollouts of these prompts."""
+        groups = {uid: self._now[uid][0] for uid in uids if uid in self._now}
+        parts = self._parts
+        self.mixed = mix(
+            parts.gate, parts.mixing, self._progress, groups, lambda uid: self._example(*self._now[uid][1:])
+        )
+        return self.mixed
+
+    @property
+    def ledger(self) -> list[LedgerLine]:
+        """The uses of demonstrations in this step's RL updates."""
+        uses = [] if self.trained is None else self.trained.uses
+        return [LedgerLine.of(entry, self.state.interval, self.state.step + 1, kept) for entry, kept in uses]
+
     @property
     def num_rollouts(self) -> int:
         """Rollouts of this step that are counted."""
@@ -148,8 +200,11 @@ class Loop:
 
     def next_phase(self) -> Phase:
         """What the schedule says, asked before a step and after its RL updates."""
-        state = self.state
-        return self._parts.schedule(Progress(state.step, state.interval, state.rl_steps), len(state.buffer))
+        return self._parts.schedule(self._progress, len(self.state.buffer))
+
+    @property
+    def _progress(self) -> Progress:
+        return Progress(self.state.step, self.state.interval, self.state.rl_steps)
 
     def rl_ended(self) -> None:
         """An RL step of this interval is trained."""

@@ -20,11 +20,23 @@ class Mixed:
     """What counts in this step's updates, in the order of their questions."""
     without_rl: frozenset[str]
     """Uids of the questions whose rollouts leave the updates."""
+    per_question: bool
+    """Whether the SFT loss is a mean over the questions of an update, else over its demonstrations."""
 
     @property
     def is_rl(self) -> bool:
         """Whether the updates of this step are RL's, as if nothing were mixed."""
         return self.weights.rl == 1 and not self.entries
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of the demonstrations of one step."""
+
+    loss: float
+    """Mean over the updates that had some, not weighted."""
+    uses: list[tuple[BufferEntry, int]]
+    """Each use, in order, and how many of its tokens were kept."""
 
 
 def mix(
@@ -47,7 +59,7 @@ def mix(
             entries.append(BufferEntry(group, found))
             if Use.RL not in use:
                 without_rl.add(uid)
-    return Mixed(weights, entries, frozenset(without_rl))
+    return Mixed(weights, entries, frozenset(without_rl), mixing.per == "question")
 
 
 def cut(entries: list[BufferEntry], num_updates: int, epochs: int, seed: int, step: int) -> list[list[BufferEntry]]:

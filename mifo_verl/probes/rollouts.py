@@ -3,22 +3,34 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 import transfer_queue as tq
 from omegaconf import DictConfig
+from torch import Tensor
 from transfer_queue import KVBatchMeta
+from verl.utils import tensordict_utils as tu
 from verl.utils.debug import marked_timer
 from verl.workers.utils.padding import response_from_nested
 
 from mifo_verl.config import ProbeConfig
 from mifo_verl.probes.held_out import spread
+from mifo_verl.verl.rl_loss import PREFIX
 
 
 def mean_over_tokens(batch: KVBatchMeta, field: str) -> float:
-    """The mean of a field over all response tokens of a batch."""
-    fields = [field, "response_mask"]
+    """The mean of a field over all sampled tokens of a batch."""
+    fields = [field, "response_mask", PREFIX]
     data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
-    mask = data["response_mask"].to_padded_tensor(0).bool()
-    return float(data[field].to_padded_tensor(0.0)[mask].double().mean())
+    return float(data[field].to_padded_tensor(0.0)[sampled(data)].double().mean())
+
+
+def sampled(data: Any) -> Tensor:
+    """Mask (B, T) of the response tokens that the policy has sampled: all of them but those that were given to it."""
+    mask_BT = data["response_mask"].to_padded_tensor(0).bool()
+    if PREFIX not in data.keys():
+        return mask_BT
+    prefix_B = torch.as_tensor(list(tu.get(data, PREFIX)))
+    return mask_BT & (torch.arange(mask_BT.shape[1]) >= prefix_B[:, None])
 
 
 class RolloutProbe:
@@ -57,11 +69,10 @@ class RolloutProbe:
         extra = {"calculate_entropy": False, "compute_loss": False, "temperature": self._temperature}
         batch.extra_info.update(extra)
         self._actor.compute_start_log_prob(batch)
-        fields = ["log_probs", "old_log_probs", "response_mask"]
+        fields = ["log_probs", "old_log_probs", "response_mask", PREFIX]
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
-        mask = data["response_mask"].to_padded_tensor(0).bool()
         start = response_from_nested(data["log_probs"], data["response_mask"]).to_padded_tensor(0.0)
-        log_ratio = (start - data["old_log_probs"].to_padded_tensor(0.0))[mask].double()
+        log_ratio = (start - data["old_log_probs"].to_padded_tensor(0.0))[sampled(data)].double()
         kl = float((log_ratio.exp() - 1 - log_ratio).mean()) if log_ratio.numel() else 0.0
         return kl, log_ratio.numel()
 

@@ -60,6 +60,8 @@ def assemble(
         limit=mifo.sft_limit,
         solved=mifo.probe.solved,
         solved_accuracy=mifo.probe.solved_accuracy,
+        mixing=mifo.mixing,
+        prefix=mifo.prefix,
     )
     loop = Loop(parts, state, demonstrations.build)
 

@@ -8,11 +8,12 @@ from typing import Any
 from msgspec import UNSET, structs
 from transfer_queue import KVBatchMeta
 
-from mifo_verl.loop.events import Event, StepEnded, Validated
+from mifo_verl.loop.events import Event, Staged, StepEnded, Validated
 from mifo_verl.loop.loop import Loop
 from mifo_verl.loop.state import LoopState, SftProgress
 from mifo_verl.probes.probes import mean_by_source
-from mifo_verl.run.compute import RlCost
+from mifo_verl.run.compute import RlCost, sft_flops
+from mifo_verl.run.journal import lines_sha256
 from mifo_verl.verl.actor import Actor
 from mifo_verl.verl.skipped_updates import MAX_SKIPPED
 
@@ -55,6 +56,9 @@ def rl_record(
         round((_number(metrics, f"{part}_length/mean") or 0.0) * rows) for part in ("prompt", "response")
     )
     generated, flops = cost.of_step(prompt + response, response, rows, discarded_rollouts)
+    given, staged, mixed = sum(loop.members.values()), staged_of(loop), loop.mixed
+    if staged is not None:
+        flops += sft_flops(cost.num_weights, staged.prompt_tokens + staged.response_tokens)
     phase = loop.ended or loop.state.sft  # the one that this step's rollouts have begun
     before = None if phase is None else phase.before
     kl_tokens = _number(metrics, "mifo/rl/kl_tokens")
@@ -77,11 +81,31 @@ def rl_record(
         memory_gb={name: _number(metrics, metric) for name, metric in _MEMORY.items()},
         seconds={stage: timing_raw[timer] for timer, stage in _STAGES.items() if timer in timing_raw},
         discarded_rollouts=discarded_rollouts,
-        generated_tokens=generated,
+        generated_tokens=generated - given,
         flops=flops,
         buffer_size=len(loop.state.buffer) if phase is None else phase.buffer_size,
         cross_entropy_before=UNSET if before is None else before.cross_entropy_start,
         cross_entropy_after=UNSET if before is None else before.cross_entropy,
+        members=len(loop.members) if loop.members else UNSET,
+        prefix_tokens=given if loop.members else UNSET,
+        mixing=UNSET if mixed is None or mixed.is_rl else mixed.weights._asdict(),
+        staged=UNSET if staged is None else staged,
+    )
+
+
+def staged_of(loop: Loop) -> Staged | None:
+    """The demonstrations in the updates of this step; None if there were none."""
+    if loop.mixed is None or loop.trained is None:
+        return None
+    examples = [entry.example for entry, _ in loop.trained.uses]
+    return Staged(
+        demonstrations=len(examples),
+        without_rl=len(loop.mixed.without_rl),
+        prompt_tokens=sum(len(example.prompt_ids) for example in examples),
+        response_tokens=sum(len(example.response_ids) for example in examples),
+        kept_tokens=sum(kept for _, kept in loop.trained.uses),
+        loss=loop.trained.loss,
+        ledger_sha256=lines_sha256(line.line() for line in loop.ledger),
     )
 
 
@@ -106,6 +130,7 @@ def step_events(
         seconds = rl.seconds | probe | {"checkpoint": take_save_seconds()}
         metrics["mifo/rl/buffer_size"] = len(loop.state.buffer)
         events.append(structs.replace(rl, seconds=seconds, validation=accuracy or None))
+        events += loop.ledger
     if phase is not None:
         events += phase.timed_updates(timing_raw["sft"], probe if rl is None else {})
         events += phase.ledger

@@ -11,6 +11,7 @@ from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 from mifo_verl.loop.loop import Rollout, Row
 from mifo_verl.run.watchdog import Watchdog
 from mifo_verl.verl.demonstrations import correctness
+from mifo_verl.verl.rl_loss import PREFIX
 
 POLL_SECONDS = 0.05
 NO_ROLLOUTS = "no_rollouts"
@@ -115,7 +116,8 @@ def rollouts_of(batch: KVBatchMeta) -> tuple[list[Rollout], dict[str, list[int]]
     columns = (batch.keys, batch.tags, data["prompts"].unbind(), data["extra_fields"])
     for key, tag, prompt, extra in zip(*columns, strict=True):
         uid, session, index = key_order(key)
-        rollouts.append(Rollout(uid, session, index, correctness(extra), bool(tag.get("is_padding", False))))
+        is_padding, prefix = bool(tag.get("is_padding", False)), int(extra.get(PREFIX, 0))
+        rollouts.append(Rollout(uid, session, index, correctness(extra), is_padding, prefix))
         if uid not in prompts or index == 0:  # a later output of a session has more in front of it
             prompts[uid] = prompt.tolist()
     return rollouts, prompts

@@ -28,8 +28,10 @@ from mifo_verl.run.journal import RunRecords
 from mifo_verl.run.watchdog import START_SECONDS, timed
 from mifo_verl.types import Phase
 from mifo_verl.verl.actor import Actor
+from mifo_verl.verl.agent_loop import GIVEN
 from mifo_verl.verl.build import assemble
 from mifo_verl.verl.demonstrations import TARGET
+from mifo_verl.verl.mixed import mixed_updates
 from mifo_verl.verl.records import accuracy_by_source, end_of_run, rl_record, sft_metrics, step_events
 from mifo_verl.verl.replay import OrderedReplayBuffer, has_rollouts, rollouts_of, rows_of, without_rollouts
 from mifo_verl.verl.saving import Saver, Stopped
@@ -174,6 +176,8 @@ class MifoTrainer(PPOTrainerSync):
         uids = self.loop.draw((prompt_id_of(row), row) for row in rows_of(batch))
         batch = batch.exclude(*({"uid", *TARGET} & set(batch.keys())))
         tu.assign_non_tensor_stack(batch, "uid", uids)
+        if (given := self.loop.plan(uids, self.demonstrations.render)) is not None:
+            tu.assign_non_tensor_stack(batch, GIVEN, given)
         return batch
 
     def _on_poll(self) -> None:
@@ -211,7 +215,8 @@ class MifoTrainer(PPOTrainerSync):
     def _update_actor(self, batch: KVBatchMeta, metrics: Metrics) -> KVBatchMeta:
         self.saver.weights_change(self.loop.state)
         self._validation = None
-        return super()._update_actor(batch, metrics)
+        with mixed_updates(self.actor, batch, self.loop, self.config):
+            return super()._update_actor(batch, metrics)
 
     # ------------------------------------------------------------------ the SFT phase
 

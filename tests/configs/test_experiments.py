@@ -53,7 +53,7 @@ METHODS = {
 MIXED = {
     "chord_mu": (Now(), Chord(0, 200, 0.9, 0.05), Nll(), NoPrefix(), NotTrained()),
     "chord_phi": (Now(), Chord(0, 200, 0.1, 0.1), ChordPhi(), NoPrefix(), NotTrained()),
-    "hpt": (Hpt(0), Constant(1.0, 1.0, "question"), Nll(), NoPrefix(), NotTrained()),
+    "hpt": (Hpt("0/8"), Constant(1.0, 1.0, "question"), Nll(), NoPrefix(), NotTrained()),
     "luffy": (MaxAccuracy("1/8"), NoMixing(), Nll(), Whole(1), Shaped(0.1)),
 }
 """Methods that train on demonstrations in RL steps: gate, mixing, SFT loss, prefix and off-policy rule."""

@@ -92,3 +92,11 @@ def test_without_a_start_on_every_rank_no_kl_is_taken_until_the_next_interval_an
     made.has_start = True
     made.measure(batch("a"), metrics, {})
     assert "mifo/rl/kl_to_start" in metrics
+
+
+def test_tokens_that_were_given_and_not_sampled_are_left_out():
+    rollouts.tq.data["mifo_prefix"] = torch.tensor([1, 0])
+    metrics = {"actor/entropy": 1.0}
+    probe(Ranks(True), []).measure(batch("a", "b"), metrics, {})
+    assert metrics["mifo/rl/entropy"] == pytest.approx(0.5)  # 1.0 and 0.0
+    assert metrics["mifo/rl/kl_to_start"] == pytest.approx(0.36787944 / 2) and metrics["mifo/rl/kl_tokens"] == 2

@@ -5,8 +5,11 @@ from typing import Any
 import pytest
 
 from mifo_verl.loop.loop import Loop, Parts, Rollout
+from mifo_verl.loop.mixed import Given, Trained
 from mifo_verl.loop.state import LoopState
-from mifo_verl.method.gate import AnyPrompt, MaxAccuracy
+from mifo_verl.method.gate import AnyPrompt, Hpt, MaxAccuracy, Now
+from mifo_verl.method.mixing import Chord, Constant
+from mifo_verl.method.prefix import Whole
 from mifo_verl.method.schedule import Every, Never, WhenFull
 from mifo_verl.types import BufferEntry, Phase, PromptGroup, Rejection, SftExample
 
@@ -207,3 +210,76 @@ def test_the_order_of_a_phase_depends_on_seed_interval_and_pass_and_on_nothing_e
     passes = order(passes=2)
     assert passes[:3] == first != passes[3:]
     assert sorted(name for batch in passes[3:] for name in batch) == ["q0", "q1", "q2", "q3", "q4", "q5"]
+
+
+def drawn(loop: Loop, *rows: dict[str, Any]) -> list[str]:
+    loop.begin_step()
+    return loop.draw((row["id"], row) for row in rows)
+
+
+def test_rollouts_that_begin_with_given_tokens_are_members_of_their_group_and_count_in_no_accuracy():
+    loop = loop_of(num_rollouts=4)
+    a, b = drawn(loop, {"id": "a"}, {"id": "b"})
+    member = [Rollout(a, 3, 0, 1, prefix_tokens=5)]
+    loop.count([*rollouts(a, [0, 0, 0]), *member, *rollouts(b, [1, 0, 0])], {a: [1], b: [2]})
+    assert loop.groups[a] == PromptGroup("a", 0, 3, 1) and len(loop.state.buffer) == 1
+    assert loop.rejected["incomplete"] == 1  # of b a rollout is missing, and no member stands for it
+    assert (loop.accuracy, loop.num_rollouts, loop.members) == (1 / 6, 6, {(a, 3): 5})
+    loop.begin_step()
+    assert loop.members == {}
+
+
+def test_a_plan_gives_a_question_what_its_rollouts_begin_with_unless_it_has_no_usable_demonstration():
+    loop = loop_of(num_rollouts=3, prefix=Whole())
+    uids = drawn(loop, {"id": "a"}, {"id": "b", "rejected": Rejection.WRONG})
+    given = loop.plan(uids, render=lambda row: [1, 2])
+    assert given == [Given((1, 2), (7, 0), (0, 0, 2)), Given((), (), (0, 0, 0))]
+    assert loop.rejected == {}
+    assert loop_of().plan(uids, render=lambda row: [1]) is None
+
+
+def hpt_step(**parts: Any) -> tuple[Loop, list[str]]:
+    """Four questions: solved by none, by one, without a demonstration, and one whose rollouts have failed."""
+    loop = loop_of(**({"num_rollouts": 2, "gate": Hpt(0), "schedule": Never(), "mixing": Constant(1, 1)} | parts))
+    uids = drawn(loop, {"id": "a"}, {"id": "b"}, {"id": "c", "rejected": Rejection.MISSING}, {"id": "d"})
+    counted = [
+        *rollouts(uids[0], [0, 0]),
+        *rollouts(uids[1], [0, 1]),
+        *rollouts(uids[2], [0, 0]),
+        *rollouts(uids[3], [0]),
+    ]
+    loop.count(counted, {uid: [place] for place, uid in enumerate(uids)})
+    return loop, uids
+
+
+def test_the_gate_has_demonstrations_of_whole_groups_trained_on_now_and_the_buffer_stays_empty():
+    loop, uids = hpt_step()
+    mixed = loop.mix(uids)
+    assert [(entry.group.prompt_id, entry.example.prompt_ids) for entry in mixed.entries] == [("a", (0,))]
+    assert mixed.without_rl == {uids[0]} and loop.mixed is mixed and len(loop.state.buffer) == 0
+    assert loop.rejected == {"incomplete": 1, "missing": 1}
+
+
+def test_a_question_that_is_not_in_the_update_is_not_mixed_into_it():
+    loop, uids = hpt_step()
+    assert loop.mix(uids[1:]).is_rl
+
+
+def test_demonstrations_in_an_rl_step_are_ledger_lines_of_its_interval_and_step():
+    loop, uids = hpt_step()
+    (entry,) = loop.mix(uids).entries
+    assert loop.ledger == []
+    loop.trained = Trained(0.5, [(entry, 2)])
+    (line,) = loop.ledger
+    assert (line.interval, line.step, line.prompt_id, line.num_correct, line.num_rollouts) == (1, 1, "a", 0, 2)
+    assert (line.response_tokens, line.kept_tokens) == (2, 2)
+    loop.begin_step()
+    assert loop.ledger == [] and loop.mixed is None
+
+
+def test_the_weights_of_a_step_are_those_of_the_steps_finished():
+    loop, uids = hpt_step(gate=Now(), mixing=Chord(warmup=4, decay=4, peak=1, valley=0))
+    assert loop.mix(uids).weights == (1, 0)
+    for _ in range(2):
+        loop.end_step()
+    assert loop.mix(uids).weights == (0.5, 0.5)

@@ -20,7 +20,7 @@ def test_hpt_trains_by_demonstration_on_the_questions_that_nobody_solves_and_tak
     mixed = mix(Hpt(0), Constant(sft=1, rl=1, per="question"), START, GROUPS, example)
     assert [entry.example.prompt_id for entry in mixed.entries] == ["pa", "pb"]
     assert [entry.group for entry in mixed.entries] == [GROUPS["a"], GROUPS["b"]]
-    assert mixed.without_rl == {"a", "b"} and mixed.weights == (1, 1) and not mixed.is_rl
+    assert mixed.without_rl == {"a", "b"} and mixed.weights == (1, 1) and not mixed.is_rl and mixed.per_question
 
 
 def test_a_question_without_a_usable_demonstration_stays_in_rl():
@@ -31,6 +31,7 @@ def test_a_question_without_a_usable_demonstration_stays_in_rl():
 def test_chord_trains_on_every_question_beside_its_rollouts():
     mixed = mix(Now(), Chord(peak=0.1, valley=0.1), START, GROUPS, example)
     assert len(mixed.entries) == 3 and mixed.without_rl == frozenset() and mixed.weights == (0.9, 0.1)
+    assert not mixed.per_question
 
 
 def test_the_neutral_settings_are_rl_and_look_up_no_demonstration():

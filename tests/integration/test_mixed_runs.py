@@ -1,0 +1,107 @@
+"""Runs with demonstrations in RL updates, on Ray: neutral parts change no bit, live ones train and go on."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.integration.test_run import REPOSITORY, train
+
+SMALL = [
+    "actor_rollout_ref.actor.ppo_mini_batch_size=4",
+    "actor_rollout_ref.rollout.n=4",
+    "mifo.probe.kl_to_start=false",
+    "trainer.val_before_train=false",
+    "trainer.test_freq=-1",
+]
+NEUTRAL = [
+    "mifo/gate=hpt",
+    "mifo.gate.threshold=-1",
+    "mifo/mixing=constant",
+    "mifo.mixing.per=question",
+    "mifo/prefix=whole",
+    "mifo/off_policy=shaped",
+]
+ALL = [
+    "method=luffy",
+    "mifo/gate=hpt",
+    "mifo.gate.threshold=1/4",
+    "mifo/mixing=chord",
+    "mifo.mixing.per=question",
+    "mifo/sft_loss=chord_phi",
+    "mifo/token_selector=all",
+    "trainer.save_freq=2",
+]
+"""LUFFY's member, HPT's gate and CHORD's weights at once."""
+
+
+def without_times(run: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in run["metrics"]]
+
+
+@pytest.fixture(scope="module")
+def no_demonstrations(tmp_path_factory) -> str:
+    """The training data without its demonstrations."""
+    table = pq.read_table(REPOSITORY / "data" / "addition" / "train.parquet")
+    place = table.schema.get_field_index("target")
+    table = table.set_column(place, "target", pa.nulls(table.num_rows, table.schema.field("target").type))
+    file = tmp_path_factory.mktemp("data") / "train.parquet"
+    pq.write_table(table, file)
+    return f"data.train_files=[{file}]"
+
+
+def test_neutral_parts_all_at_once_have_the_weights_of_rl_alone(tmp_path, no_demonstrations):
+    steps = ["trainer.total_training_steps=2", "trainer.save_freq=-1", "method=rl_only", no_demonstrations]
+    rl = train(tmp_path / "rl", *SMALL, *steps)
+    neutral = train(tmp_path / "neutral", *SMALL, *steps, *NEUTRAL)
+    assert neutral["summary"]["weights_sha256"] == rl["summary"]["weights_sha256"]
+    assert neutral["ledger"] == []
+    same = ("reward", "accuracy", "entropy", "loss", "grad_norm", "rollouts", "generated_tokens")
+    assert [[line[key] for key in same] for line in neutral["metrics"]] == [
+        [line[key] for key in same] for line in rl["metrics"]
+    ]
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("mixed") / "whole"
+    return folder, train(folder, *SMALL, *ALL, "trainer.total_training_steps=4")
+
+
+def test_luffys_member_is_trained_on_and_counts_in_no_accuracy(mixed):
+    _, run = mixed
+    for line in run["metrics"]:
+        assert line["members"] == 8 and line["rollouts"] == 24  # 8 questions, 3 rollouts of their own each
+        assert all(count == 3 for _, _, count in line["prompts"])
+        assert 0 < line["prefix_tokens"] < line["response_tokens"]
+
+
+def test_hpts_questions_are_trained_on_by_demonstration_with_chords_weights(mixed):
+    _, run = mixed
+    staged = 0
+    for line in run["metrics"]:
+        gated = [prompt for prompt, correct, count in line["prompts"] if correct * 4 <= count]
+        uses = [use for use in run["ledger"] if use["step"] == line["step"]]
+        assert sorted(use["prompt_id"] for use in uses) == sorted(gated)
+        if uses:
+            staged += len(uses)
+            assert line["staged"]["demonstrations"] == line["staged"]["without_rl"] == len(uses)
+            for key in ("response_tokens", "kept_tokens"):
+                assert line["staged"][key] == sum(use[key] for use in uses)
+            assert line["mixing"]["rl"] + line["mixing"]["sft"] == pytest.approx(1) and line["staged"]["loss"] > 0
+    assert staged > 0
+    assert run["metrics"][0]["mixing"] == {"rl": pytest.approx(0.1), "sft": 0.9}
+
+
+def test_a_run_that_goes_on_from_its_middle_ends_as_the_one_that_was_never_stopped(mixed, tmp_path):
+    folder, run = mixed
+    again = tmp_path / "again"
+    shutil.copytree(folder, again)
+    shutil.rmtree(again / "checkpoints" / "global_step_4")
+    (again / "summary.json").unlink()
+    resumed = train(again, *SMALL, *ALL, "trainer.total_training_steps=4", "trainer.resume_mode=auto")
+    assert resumed["summary"]["weights_sha256"] == run["summary"]["weights_sha256"]
+    assert without_times(resumed) == without_times(run) and resumed["ledger"] == run["ledger"]
