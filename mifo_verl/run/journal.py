@@ -217,7 +217,10 @@ def finish_summary(folder: Path, total_seconds: float) -> dict[str, Any]:
 def totals(lines: Sequence[dict[str, Any]], uses: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """What the records and the lines of the ledger give of a summary."""
     rl, sft = ([line for line in lines if line["phase"] == phase] for phase in ("rl", "sft"))
-    phases = [_phase(line, sft) for line in sft if "accuracy_before" in line]
+    updates: dict[int, list[dict[str, Any]]] = {}
+    for line in sft:
+        updates.setdefault(line["interval"], []).append(line)
+    phases = [_phase(line, updates[line["interval"]]) for line in sft if "accuracy_before" in line]
     used = [use["demonstration_sha256"] for use in uses]
     stages = [step_seconds(line).get(stage, 0.0) for line in rl for stage in RL_STAGES]
     return {
@@ -253,9 +256,8 @@ def replace_text(path: Path, text: str) -> None:
     os.replace(new, path)
 
 
-def _phase(last: dict[str, Any], sft: list[dict[str, Any]]) -> dict[str, Any]:
+def _phase(last: dict[str, Any], updates: list[dict[str, Any]]) -> dict[str, Any]:
     """One SFT phase as a row of the table, from its last record and all records of the interval."""
-    updates = [line for line in sft if line["interval"] == last["interval"]]
     return {
         "interval": last["interval"],
         "step": last["step"],

@@ -3,13 +3,14 @@
 import functools
 import json
 import operator
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from mifo_verl.run.journal import lines_sha256
+from mifo_verl.run.journal import lines_sha256, totals
 from mifo_verl.tools.ledger.__main__ import main
 from mifo_verl.tools.ledger.account import DataSet, account, count, find_files, hashes
 from mifo_verl.tools.ledger.audit import audit, audit_hashes, prompt_ids
@@ -313,6 +314,20 @@ def test_what_is_no_run_is_said_in_one_line(tmp_path: Path, capsys):
     assert main([str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith(f"error: run={tmp_path} must be the folder of a run")
     assert main([]) == 2
+
+
+def test_the_table_of_the_phases_does_not_grow_with_the_square_of_the_run():
+    def seconds(phases: int) -> float:
+        counts = {"frozen_share": 0.5, "kept_tokens": 1, "response_tokens": 5, "demonstrations": 1}
+        lines = [
+            {"phase": "sft", "step": at, "interval": at, "seconds": {"sft": 0.5}, "accuracy_before": None} | counts
+            for at in range(1, phases + 1)
+        ]
+        start = time.process_time()
+        assert len(totals(lines, [])["sft_phases"]) == phases
+        return time.process_time() - start
+
+    assert seconds(8000) < 32 * seconds(1000)  # 8 times if it is linear, 64 times if it is not
 
 
 def mixed(run: Path) -> list[dict[str, Any]]:

@@ -249,6 +249,21 @@ def test_the_figures_hold_the_numbers_of_the_records(run: Path, html: str):
     assert sum(entropy[1]["y"]) == sum(line["kept_tokens"] for line in sft)
 
 
+def test_what_mixed_methods_record_is_drawn_and_nothing_of_it_without_them(tmp_path: Path, data: Path, html: str):
+    run = ExampleRun(tmp_path / "mixed", data).run(3)
+    lines = [line for line in lines_of(run / "metrics.jsonl") if line["phase"] == "rl"]
+    for line in lines:
+        line |= {"members": 4, "prefix_tokens": 10 * line["step"], "mixing": {"rl": 0.5, "sft": line["step"] / 10}}
+    write_lines(run / "metrics.jsonl", lines)
+    mixed = render(load_all([run]))
+    assert figure_named(mixed, "Tokens given")["data"][0]["y"] == [10, 20, 30]
+    assert figure_named(mixed, "Members from demonstrations")["data"][0]["y"] == [4, 4, 4]
+    weights = {trace["name"]: trace["y"] for trace in figure_named(mixed, "Weights of the losses")["data"]}
+    assert weights == {"rl": [0.5, 0.5, 0.5], "sft": [0.1, 0.2, 0.3]}
+    for title in ("Tokens given", "Members from demonstrations", "Weights of the losses"):
+        assert title in mixed and title not in html
+
+
 def test_the_stages_add_up_to_the_seconds_of_the_records_without_the_kl_twice(run: Path, html: str):
     figure = figure_named(html, "Seconds by stage")
     by_stage = {bar["name"].rsplit(" ", 2)[0]: sum(bar["y"]) for bar in figure["data"]}

@@ -188,7 +188,7 @@ def losses(run: Run) -> list[Figure]:
 
 def mixing(run: Run) -> Figure | None:
     """The weights of the losses of an update by step; None if the run mixed none."""
-    rows = [{"step": line["step"]} | line["mix"] for line in run.rl if isinstance(line.get("mix"), dict)]
+    rows = [{"step": line["step"]} | line["mixing"] for line in run.rl if isinstance(line.get("mixing"), dict)]
     table = pd.DataFrame(rows)
     names = [name for name in table.columns if name != "step" and pd.api.types.is_numeric_dtype(table[name])]
     if not names:
