@@ -1,7 +1,7 @@
 """Intervals over seeds (Student's t) and over questions (bootstrap), paired differences, and what may be claimed of them.
 
 Seeds get no bootstrap: five values have 126 different resamples, and the percentile interval of so few is too narrow by
-a factor of sqrt(4/5) * 1.96 / 2.776 = 0.63. The t interval is exact where the values are normal, and a run's accuracy
+a factor of sqrt(4/5) * 1.96 / 2.776 = 0.63. The t interval is exact if the values are normal, and a run's accuracy
 over hundreds of prompts is a mean already.
 
 Shapes: Q questions of a benchmark, D bootstrap draws.
@@ -21,7 +21,7 @@ from mifo_verl.probes.coupling import ROUNDING
 LEVEL = 0.95
 DRAWS, TAIL_DRAWS = 10_000, 100
 """The fewest bootstrap draws, and the fewest that lie beyond each end of an interval."""
-_CHUNK = 20_000_000
+CHUNK = 20_000_000
 """Counts held in memory at a time."""
 
 
@@ -65,13 +65,12 @@ def t_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
     return Interval(mean, mean - half, mean + half, number)
 
 
-def paired_by_seed(first: Mapping[int, float], second: Mapping[int, float], level: float = LEVEL) -> Interval | None:
-    """first - second over the seeds that both have; None if they share none.
+def paired_by_seed(first: Mapping[int, float], second: Mapping[int, float], level: float = LEVEL) -> Interval:
+    """first - second over the seeds that both have. Raises ValueError if they share none.
 
     What a seed does to both (its data, its first rollouts) cancels out.
     """
-    seeds = sorted(first.keys() & second.keys())
-    return t_interval([first[seed] - second[seed] for seed in seeds], level) if seeds else None
+    return t_interval([first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())], level)
 
 
 def fieller(tops: Sequence[float], bottoms: Sequence[float], level: float = LEVEL) -> tuple[float, float] | None:
@@ -145,7 +144,7 @@ def _resampled_means(values_Q: Sequence[float], draws: int, seed: int) -> NDArra
     cost that grows with the distinct values and not with the questions.
     """
     values, counts = np.unique(np.asarray(values_Q, dtype=np.float64), return_counts=True)
-    generator, number, step = np.random.Generator(np.random.Philox(seed)), len(values_Q), _CHUNK // len(values) + 1
+    generator, number, step = np.random.Generator(np.random.Philox(seed)), len(values_Q), CHUNK // len(values) + 1
     parts = (
         generator.multinomial(number, counts / number, min(step, draws - first)) for first in range(0, draws, step)
     )

@@ -10,8 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mifo_verl.data.parquet import write_rows
-from mifo_verl.tools.evaluate.questions import BENCHMARKS, known_benchmark, load_set
-from mifo_verl.tools.evaluate.records import question_and_answer
+from mifo_verl.tools.evaluate.questions import BENCHMARKS, known_benchmark, load_set, question_and_answer
 from mifo_verl.tools.prepare import addition
 
 SHARED = Path(os.environ.get("MIFO_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data")

@@ -63,7 +63,8 @@ def test_a_pair_cancels_what_the_seed_does_to_both_and_needs_common_seeds():
     # differences 1, 2, 3: mean 2, deviation 1
     assert (found.mean, found.num_values) == (2.0, 3)
     assert found.low == pytest.approx(2 - T[0.95] / math.sqrt(3))
-    assert paired_by_seed({0: 1.0}, {1: 1.0}) is None
+    with pytest.raises(ValueError, match="values=0 must be at least 1"):
+        paired_by_seed({0: 1.0}, {1: 1.0})
 
 
 def test_values_are_paired_by_their_seed_and_not_by_their_rank_or_place():
@@ -182,7 +183,7 @@ def test_the_same_seed_gives_the_same_interval_whatever_is_drawn_at_a_time(monke
     values = [number**0.5 for number in range(20)]
     whole = bootstrap([values], seed=3)
     assert whole == bootstrap([values], seed=3) != bootstrap([values], seed=4)
-    monkeypatch.setattr(statistics, "_CHUNK", 20 * 999)  # pieces of 1000 draws
+    monkeypatch.setattr(statistics, "CHUNK", 20 * 999)  # pieces of 1000 draws
     assert bootstrap([values], seed=3) == whole
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from mifo_verl.tools.sweep.definition import Question, against
-from mifo_verl.tools.sweep.figures import answers
+from mifo_verl.tools.sweep.page import answers
 from mifo_verl.tools.sweep.table import make_table
 
 T = {0.95: 4.30265, 0.975: 6.20535}

@@ -1,1 +1,1 @@
-"""The paper's analyses that need checkpoints alone, tensor by tensor: ``python -m mifo_verl.tools.analyze``."""
+"""The paper's analyses that need checkpoints alone, tensor by tensor: ``mifo analyze``."""

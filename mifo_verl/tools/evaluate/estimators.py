@@ -18,7 +18,7 @@ def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
     """The share of subsets of k responses with a correct one: 1 - C(n-c, k) / C(n, k).
 
     Source: Chen et al. 2021 (arXiv 2107.03374), equation 1. Exact up to the last rounding to a float. Raises ValueError
-    where not 1 <= k <= n or not 0 <= c <= n.
+    if not 1 <= k <= n or not 0 <= c <= n.
     """
     _require_sizes(num_samples, k)
     require(0 <= num_correct <= num_samples, "num_correct", num_correct, f"in [0, {num_samples}]", "count again")
@@ -30,7 +30,7 @@ def majority_at_k(votes: Sequence[str | None], k: int) -> float:
 
     ``votes`` holds one answer a response: ``CORRECT``, the wrong answer's text, or None, which is no vote. A tie is
     drawn by lot: t answers on top count 1/t each. A subset without any vote is wrong. Exact up to the last rounding.
-    maj@k is the self-consistency of Wang et al. 2023 (arXiv 2203.11171). Raises ValueError where not 1 <= k <= n.
+    maj@k is the self-consistency of Wang et al. 2023 (arXiv 2203.11171). Raises ValueError if not 1 <= k <= n.
     """
     _require_sizes(len(votes), k)
     counts = Counter(votes)

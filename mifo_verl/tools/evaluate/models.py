@@ -26,7 +26,7 @@ class Model:
 def find_model(model: str, dtype: str) -> Model:
     """The model of a path or hub name; a checkpoint is converted first, once, to a folder beside it.
 
-    ``runs/<name>`` stands for its newest checkpoint. Raises ValueError where nothing like a model is there.
+    ``runs/<name>`` stands for its newest checkpoint. Raises ValueError if nothing like a model is there.
     """
     path = Path(model).expanduser()
     if (path / "config.json").is_file():
@@ -58,7 +58,7 @@ def digest_of(folder: Path) -> str:
 def _checkpoint(path: Path) -> Path | None:
     """The folder global_step_<n> that the path means; of a run, its newest that is whole.
 
-    Raises ValueError where files of it are not those that were saved.
+    Raises ValueError if files of it are not those that were saved.
     """
     if path.name == "actor":
         path = path.parent

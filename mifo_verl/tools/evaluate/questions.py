@@ -1,9 +1,12 @@
 """Questions with their answers, from a file or from the hub, in the file's order."""
 
+import hashlib
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pyarrow as pa
@@ -12,9 +15,12 @@ import pyarrow.parquet as pq
 from mifo_verl.data.demonstrations import prompt_id_of
 from mifo_verl.data.parquet import check_columns
 from mifo_verl.errors import nearest
-from mifo_verl.tools.evaluate.records import question_and_answer
 from mifo_verl.tools.prepare.sources import Dropped, read_records
 
+_QUESTION = ("question", "problem", "Question")
+_ANSWER = ("answer", "final_answer", "answerKey", "Correct Answer", "ground_truth")
+_FINAL_LINE = re.compile(r"^[ \t]*####[ \t]*(.*?)[ \t]*$", re.MULTILINE)
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 SUFFIXES = (".jsonl.gz", ".jsonl", ".json", ".csv", ".parquet")
 
 
@@ -155,7 +161,7 @@ def _from_parquet(path: Path, benchmark: Benchmark | None) -> Iterator[Question]
 
 
 def _columns(path: Path) -> list[str]:
-    """The columns of a parquet file. Raises ValueError where it is none."""
+    """The columns of a parquet file. Raises ValueError if it is none."""
     try:
         return list(pq.read_schema(path).names)
     except pa.ArrowException as error:
@@ -171,3 +177,55 @@ def _distinct(questions: Iterable[Question]) -> list[Question]:
         seen[key] += 1
         distinct.append(question if seen[key] == 1 else replace(question, id=f"{question.id}#{seen[key]}"))
     return distinct
+
+
+def question_and_answer(record: Mapping[str, Any], where: str) -> tuple[str, str]:
+    """The text to ask and the answer to expect; of a multiple-choice record the choices follow, A to Z, and the answer
+    is a letter.
+
+    Choices are ``choices`` or ``options`` (a list, or ARC's texts with labels), or GPQA's one correct and three
+    incorrect answers, put in an order that the question's own hash decides. GSM8K's answer is what follows ``####``.
+    Raises ValueError, naming ``where``, without a question or an answer.
+    """
+    question = _first(record, _QUESTION)
+    answer = _first(record, _ANSWER)
+    if isinstance(answer, Sequence) and not isinstance(answer, str):
+        answer = ", ".join(map(str, answer))  # OlympiadBench lists its answers
+    if not isinstance(question, str) or not question.strip():
+        raise ValueError(f"benchmarks: {where} must have a text in one of {', '.join(_QUESTION)}; correct the file")
+    if isinstance(answer, bool) or not isinstance(answer, str | int | float) or not str(answer).strip():
+        raise ValueError(f"benchmarks: {where} must have a value in one of {', '.join(_ANSWER)}; correct the file")
+    text, wanted = question.strip(), str(answer).strip()
+    choices, letter = _choices(record, text, wanted)
+    if choices:
+        listed = "\n".join(f"{mark}. {choice}" for mark, choice in zip(_LETTERS, choices, strict=False))
+        return f"{text}\n\n{listed}", letter
+    final = _FINAL_LINE.findall(wanted)
+    return text, (final[-1].replace(",", "") if final else _bare(wanted))
+
+
+def _choices(record: Mapping[str, Any], question: str, answer: str) -> tuple[list[str], str]:
+    """The choices in order and the letter of the right one; no choices if the question is free-form."""
+    if "Incorrect Answer 1" in record:
+        choices = [answer, *(str(record[f"Incorrect Answer {number}"]).strip() for number in (1, 2, 3))]
+        order = list(range(4))
+        Random(hashlib.sha256(question.encode()).hexdigest()).shuffle(order)
+        return [choices[place] for place in order], _LETTERS[order.index(0)]
+    given = record.get("choices") or record.get("options")
+    if not given:
+        return [], answer
+    if isinstance(given, Mapping):
+        texts, labels = list(given["text"]), [str(label) for label in given["label"]]
+        return texts, _LETTERS[labels.index(answer)] if answer in labels else answer
+    texts = [str(choice) for choice in given]
+    return texts, answer if len(answer) == 1 and answer in _LETTERS[: len(texts)] else _LETTERS[texts.index(answer)]
+
+
+def _bare(answer: str) -> str:
+    """The answer without one pair of dollars around it."""
+    inside = answer[1:-1]
+    return inside.strip() if answer == f"${inside}$" and inside and "$" not in inside else answer
+
+
+def _first(record: Mapping[str, Any], names: Sequence[str]) -> Any:
+    return next((record[name] for name in names if record.get(name) is not None), None)

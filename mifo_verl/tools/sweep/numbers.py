@@ -31,7 +31,7 @@ def numbers_of(run: Run) -> dict[str, float]:
 
 
 def compute_of(rl: list[dict[str, Any]], sft: list[dict[str, Any]]) -> dict[str, float]:
-    """Tokens and FLOPs of a run's records; none of them where a record is of a version that did not count."""
+    """Tokens and FLOPs of a run's records; none of them if a record is of a version that did not count."""
     if any("flops" not in line for line in rl + sft):
         return {}
     return {

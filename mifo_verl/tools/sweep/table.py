@@ -115,19 +115,13 @@ def _seeds(arms: Mapping[str, Values], pair: tuple[str, str], number: str) -> se
 def _compared(arms: Mapping[str, Values], question: Question, num_tests: int) -> list[ArmDifference]:
     """The differences of a question's pairs, number by number, the primary ones first."""
     known = dict.fromkeys(number for arm in arms.values() for number in arm)
-    numbers = [
-        *(one for one in question.numbers if one in known),
-        *(one for one in known if one not in question.numbers),
-    ]
     found = []
-    for number in numbers:
+    for number in sorted(known, key=lambda one: question.numbers.index(one) if one in question.numbers else len(known)):
         is_primary = number in question.numbers and not question.late
         for pair in (pair for pair in question.pairs if _seeds(arms, pair, number)):
             first, second = (arms[arm] for arm in pair)
-            alone, together = (
-                paired_by_seed(first[number], second[number], level) for level in (LEVEL, corrected_level(num_tests))
-            )
-            assert alone is not None and together is not None
+            levels = LEVEL, corrected_level(num_tests)
+            alone, together = (paired_by_seed(first[number], second[number], level) for level in levels)
             ratio = _compute_ratio(first, second, _seeds(arms, pair, number))
             one = ArmDifference(*pair, number, alone, together, num_tests, is_primary, ratio)
             found.append(replace(one, claim=_claim(one)))
