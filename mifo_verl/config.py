@@ -13,6 +13,7 @@ from mifo_verl.method.gate import GATES, Gate
 from mifo_verl.method.importance import IMPORTANCES, Importance
 from mifo_verl.method.mixing import MIXINGS, Mixing, NoMixing
 from mifo_verl.method.off_policy import OFF_POLICIES, NotTrained, OffPolicy
+from mifo_verl.method.part import Part
 from mifo_verl.method.prefix import PREFIXES, NoPrefix, Prefix
 from mifo_verl.method.registry import Registry
 from mifo_verl.method.schedule import SCHEDULES, Schedule
@@ -37,6 +38,8 @@ class SftConfig:
     """The AdamW of the RL phase, a second one that persists, or a new one every interval."""
     surplus: Literal["use", "keep"] = "use"
     """Whether what the buffer holds over S is used in this SFT phase or kept for the next one."""
+    normalise: Literal["sequence", "token"] = "sequence"
+    """Whether an update's loss is the mean over its sequences, each a mean over its tokens, or over all its tokens."""
 
     def __post_init__(self) -> None:
         require_positive("lr", self.lr, "the paper's value is 1e-6")
@@ -45,6 +48,7 @@ class SftConfig:
         require_positive("clip_grad", self.clip_grad, "use a large number to switch clipping off")
         _require_choice("optimizer", self.optimizer, ("shared", "separate", "fresh"))
         _require_choice("surplus", self.surplus, ("use", "keep"))
+        _require_choice("normalise", self.normalise, ("sequence", "token"))
 
 
 @dataclass(frozen=True)
@@ -163,30 +167,6 @@ class WatchdogConfig:
 
 
 @dataclass(frozen=True)
-class SparsifyConfig:
-    """Random gradient masks, for the analysis of what RL and SFT can lose (``mifo.sparsify``)."""
-
-    rate: float = 0.0
-    """The share of the gradient's coordinates that is dropped, drawn anew in every update; 0 draws nothing."""
-    phase: Literal["both", "rl", "sft"] = "both"
-    """Whose updates lose it."""
-    seed: int = 0
-    """What is drawn."""
-
-    def __post_init__(self) -> None:
-        number = isinstance(self.rate, int | float) and not isinstance(self.rate, bool)
-        rule, cure = "a number in [0, 1)", "1 would drop every gradient; 0 drops none"
-        require(number and 0 <= self.rate < 1, "rate", self.rate, rule, cure)
-        _require_choice("phase", self.phase, ("both", "rl", "sft"))
-        whole = isinstance(self.seed, int) and not isinstance(self.seed, bool)
-        require(whole, "seed", self.seed, "a whole number", "the run's seed is the default")
-
-    def drops(self, phase: Literal["rl", "sft"]) -> bool:
-        """Whether the updates of this phase lose gradients."""
-        return self.rate > 0 and self.phase in ("both", phase)
-
-
-@dataclass(frozen=True)
 class BudgetConfig:
     """The compute that a run may spend on training (``mifo.budget``); ``mifo_verl/compute.py`` says how it counts."""
 
@@ -213,17 +193,31 @@ class MifoConfig:
     inspect: InspectConfig
     checkpoint: CheckpointConfig
     watchdog: WatchdogConfig
-    sparsify: SparsifyConfig
     budget: BudgetConfig
     prefix: Prefix = field(default_factory=NoPrefix)
     off_policy: OffPolicy = field(default_factory=NotTrained)
     mixing: Mixing = field(default_factory=NoMixing)
 
     @property
+    def parts(self) -> list[Part]:
+        """Every part of the method."""
+        return [getattr(self, key) for key in _REGISTRIES]
+
+    @property
     def keeps_start(self) -> bool:
-        """Whether an interval's start is kept: for the mask, for what is measured of SFT phases, for the KL of RL."""
-        of_sft = "start" in self.constraint.needs or self.inspect.mask or self.probe.shifts
+        """Whether an interval's start is kept: for a part, for the inspection of RL's update, for the KL of RL."""
+        of_sft = self.inspect.mask or any("start" in part.needs for part in self.parts)
         return self.probe.kl_to_start or (of_sft and self.schedule.has_sft_phases)
+
+    @property
+    def keeps_before_sft(self) -> bool:
+        """Whether the weights before an SFT phase are kept, on the host: to inspect or to measure what it changed."""
+        return self.schedule.has_sft_phases and (self.inspect.mask or self.probe.shifts)
+
+    @property
+    def token_facts(self) -> list[str]:
+        """What an SFT update takes of every token: what the parts need, and the entropy, which is always recorded."""
+        return sorted({"entropy"} | self.token_selector.needs | self.sft_loss.needs)
 
     @property
     def sft_limit(self) -> int | None:
@@ -248,11 +242,14 @@ _SECTIONS: dict[str, type] = {
     "inspect": InspectConfig,
     "checkpoint": CheckpointConfig,
     "watchdog": WatchdogConfig,
-    "sparsify": SparsifyConfig,
     "budget": BudgetConfig,
 }
-RENAMED = {"freeze": "constraint", "prompt_selector": "gate"}
-"""Groups and nodes of earlier versions."""
+RENAMED = {
+    "freeze": "called mifo.constraint, as the group mifo/freeze is mifo/constraint",
+    "prompt_selector": "called mifo.gate, as the group mifo/prompt_selector is mifo/gate",
+    "sparsify": "chosen by mifo/constraint=sparsify, whose settings are mifo.constraint.rate, phase and seed",
+}
+"""Nodes of earlier versions, and what they are now."""
 _KNOWN = [*_REGISTRIES, *_SECTIONS]
 _NEUTRAL = ("prefix", "off_policy", "mixing")
 """Groups that a run written before them does not have."""
@@ -275,8 +272,7 @@ def config_errors(node: Mapping[str, Any]) -> list[str]:
     errors = []
     for key in node:
         if key in RENAMED:
-            new = RENAMED[key]
-            errors.append(f"mifo.{key} must be called mifo.{new}, as its group mifo/{key} is mifo/{new}; rename it")
+            errors.append(f"mifo.{key} must be {RENAMED[key]}; rename it")
         elif key not in _KNOWN:
             nearby = nearest(str(key), _KNOWN)
             errors.append(f"mifo.{key} must be one of {', '.join(_KNOWN)}{nearby}; remove it")

@@ -1,25 +1,105 @@
-"""gradient <- (1 - M) * gradient, and weights that really hold still (MIFO section 3, step 6).
+"""What holds RL's knowledge while SFT trains? gradient <- (1 - M) * gradient, and weights that really hold still.
 
-A zero gradient does not hold a weight still under AdamW: old moments and decoupled weight decay still move it.
-``gradient`` is the paper's text and zeroes the gradient alone. ``strict`` also puts the frozen coordinates' weights
-and optimizer moments back after every update, so that both are bit-identical after the SFT phase.
+MIFO section 3, steps 3 to 6. A zero gradient does not hold a weight still under AdamW: old moments and decoupled weight
+decay still move it. ``gradient`` is the paper's text and zeroes the gradient alone. ``strict`` also puts the frozen
+coordinates' weights and optimizer moments back after every update, so that both are bit-identical after the SFT phase.
+
+A constraint is settings; ``attach`` gives the object that is at work on one rank's shards. Shapes: N coordinates of one
+tensor's shard.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
-from mifo_verl.errors import exact_share, require
+from mifo_verl.errors import exact_share, require, require_choice
+from mifo_verl.method.coordinates import ShardRange
+from mifo_verl.method.importance import Importance, accumulate_, forget_unselected_
 from mifo_verl.method.part import Part
 from mifo_verl.method.registry import Registry
-from mifo_verl.types import Cost, Problem, RunFacts, Share
+from mifo_verl.method.top_share import Selection, Shards, select_top_share, select_top_share_per_tensor
+from mifo_verl.types import Cost, Phase, Problem, RunFacts, Share
+
+
+class Model(Protocol):
+    """This rank's part of the trainable parameters: flat local views, one a parameter, always in the same order."""
+
+    slices: list[ShardRange]
+
+    @property
+    def shards(self) -> Shards: ...
+
+    def weights(self) -> list[Tensor]: ...
+
+    def gradients(self) -> list[Tensor | None]: ...
+
+    def optimizer_state(self, optimizer: Optimizer) -> Iterator[tuple[int, str, Tensor]]:
+        """(parameter's number, name, flat view) of every state that has one value a coordinate."""
+        ...
+
+
+@dataclass(frozen=True)
+class MaskReport:
+    """The mask of one SFT phase, over all ranks."""
+
+    frozen_share: float
+    positive_share: float
+    """Share of the coordinates whose importance is above 0."""
+    threshold: float | None
+    """The smallest importance that is frozen; None if nothing is."""
+    num_frozen: int
+    num_coordinates: int
+
+
+Observer = Callable[[Sequence[Tensor], Sequence[Tensor]], None]
+"""Is shown (masks, importance) of this rank's tensors when they are selected, and keeps neither."""
+
+
+class ActiveConstraint:
+    """A constraint at work on one rank's shards. All ranks call in the same order. This base holds nothing."""
+
+    def begin(self) -> None:
+        """An interval begins: its RL phase comes first."""
+
+    def select(self, start: Sequence[Tensor] | None, interval: int, observe: Observer | None) -> MaskReport | None:
+        """The RL phase has ended, ``start`` is theta_start if the part needs it: decide what is held."""
+        return None
+
+    def enter(self, optimizer: Optimizer) -> None:
+        """SFT updates by this optimizer follow, at the begin of the phase or after a resume inside it."""
+
+    def before_update(self, phase: Phase) -> None:
+        """The gradients are whole, and the clip norm is not taken yet."""
+
+    def after_update(self, phase: Phase, optimizer: Optimizer) -> None:
+        """The optimizer has made its step."""
+
+    def release(self, optimizer: Optimizer) -> float | None:
+        """The SFT phase has ended. The largest drift of what was held; None if nothing was."""
+        return None
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint has to keep."""
+        return {}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a checkpoint's state, on the device of the weights; what it has no key for is empty."""
 
 
 class Constraint(Part):
     """What an SFT phase may not change."""
+
+    def attach(self, model: Model, importance: Importance) -> ActiveConstraint:
+        """The constraint at work on a model's shards."""
+        return ActiveConstraint()
+
+    def choose(self, importance: Sequence[Tensor], shards: Shards | None = None) -> Selection | None:
+        """The mask of these importances, one flat tensor a parameter; None if the constraint has no mask."""
+        return None
 
 
 CONSTRAINTS: Registry[Constraint] = Registry("mifo/constraint", Constraint)
@@ -51,13 +131,7 @@ class GradientMask(Constraint):
         require(share > 0, "share", self.share, "in (0, 1]", "use mifo/constraint=none to freeze nothing")
         history = exact_share("history", self.history)
         require(history < 1, "history", self.history, "in [0, 1)", "1 would never remember any change")
-        require(
-            self.scope in ("global", "per_tensor"),
-            "scope",
-            self.scope,
-            "global or per_tensor",
-            "global is the paper's rule",
-        )
+        require_choice("scope", self.scope, ("global", "per_tensor"), "global is the paper's rule")
 
     @property
     def needs(self) -> frozenset[str]:
@@ -68,6 +142,13 @@ class GradientMask(Constraint):
             setting = "actor_rollout_ref.actor.fsdp_config.model_dtype"
             rule = "fp32, because importance is taken from float32 master weights (bf16 hides most RL updates)"
             yield Problem(setting, facts.weights_dtype, rule, f"use {setting}=fp32, or mifo/constraint=none")
+
+    def attach(self, model: Model, importance: Importance) -> "ActiveMask":
+        return ActiveMask(self, importance, model, holds_values=False)
+
+    def choose(self, importance: Sequence[Tensor], shards: Shards | None = None) -> Selection:
+        rule = select_top_share if self.scope == "global" else select_top_share_per_tensor
+        return rule(importance, self.share, shards)
 
     def costs(self, facts: RunFacts) -> Iterable[Cost]:
         if facts.has_sft_phases:
@@ -84,6 +165,16 @@ class GradientMask(Constraint):
 @dataclass(frozen=True)
 class StrictMask(GradientMask):
     """Frozen coordinates and their optimizer moments are bit-identical after the SFT phase."""
+
+    def attach(self, model: Model, importance: Importance) -> "ActiveMask":
+        return ActiveMask(self, importance, model, holds_values=True)
+
+    def problems(self, facts: RunFacts) -> Iterable[Problem]:
+        yield from super().problems(facts)
+        if any(bits in facts.optimizer.lower() for bits in ("8bit", "4bit", "fp8")):
+            setting = "actor_rollout_ref.actor.optim.optimizer"
+            rule = "an optimizer with moments of at least 16 bits, because those of frozen coordinates are put back"
+            yield Problem(setting, facts.optimizer, rule, "use AdamW, or mifo/constraint=gradient")
 
     def costs(self, facts: RunFacts) -> Iterable[Cost]:
         yield from super().costs(facts)
@@ -127,3 +218,111 @@ class HeldStill:
             if values.numel()
         ]
         return float(torch.stack(changes).max()) if changes else 0.0
+
+
+class ActiveMask(ActiveConstraint):
+    """The top share of the coordinates by importance, frozen in the SFT phase; the history of their importance."""
+
+    def __init__(self, rule: GradientMask, importance: Importance, model: Model, holds_values: bool) -> None:
+        self._rule = rule
+        self._importance = importance
+        self._model = model
+        self._holds_values = holds_values
+        self.history: list[Tensor] | None = None
+        """C of the last interval; None if alpha is 0."""
+        self.frozen: list[Tensor] | None = None
+        """M while an SFT phase runs; True where a coordinate is frozen."""
+        self._held: HeldStill | None = None
+        self._held_keys: list[tuple[int, str]] = []
+
+    @torch.no_grad()
+    def select(self, start: Sequence[Tensor] | None, interval: int, observe: Observer | None) -> MaskReport:
+        """Steps 3 to 5: update magnitude, importance, mask, and what is remembered. Collective.
+
+        Raises, on every rank, FloatingPointError if a weight of any rank is not finite, ValueError if nothing is left
+        to train.
+        """
+        if start is None:
+            raise RuntimeError("the interval has no start; begin() comes before select()")
+        scores = self._scores(start, interval)
+        self._require_finite(scores)
+        selection = self._rule.choose(scores, self._model.shards)
+        if observe is not None:
+            observe(selection.frozen, scores)
+        for score_N, frozen_N in zip(scores, selection.frozen, strict=True):
+            forget_unselected_(score_N, frozen_N)
+        if selection.num_frozen == selection.num_coordinates:
+            raise ValueError(
+                f"mifo.constraint.share={self._rule.share} must leave something to train, and it froze all "
+                f"{selection.num_coordinates} coordinates; lower it"
+            )
+        self.history = scores if "history" in self._rule.needs else None
+        self.frozen = selection.frozen
+        return MaskReport(
+            frozen_share=selection.num_frozen / selection.num_coordinates,
+            positive_share=selection.num_positive / selection.num_coordinates,
+            threshold=selection.threshold if selection.num_frozen else None,
+            num_frozen=selection.num_frozen,
+            num_coordinates=selection.num_coordinates,
+        )
+
+    def enter(self, optimizer: Optimizer) -> None:
+        if self.frozen is None:
+            raise RuntimeError("nothing is selected; select() comes before enter()")
+        if self._holds_values:
+            # an optimizer state that does not exist yet starts at 0, and a zero gradient leaves it there
+            coordinates = self._coordinates(optimizer)
+            self._held_keys = list(coordinates)
+            self._held = HeldStill(list(coordinates.values()), [self.frozen[number] for number, _ in coordinates])
+
+    def before_update(self, phase: Phase) -> None:
+        if phase is Phase.SFT and self.frozen is not None:
+            mask_gradients_(self._model.gradients(), self.frozen)
+
+    def after_update(self, phase: Phase, optimizer: Optimizer) -> None:
+        if phase is Phase.SFT and self._held is not None:
+            self._held.put_back_(self._held_now(optimizer))
+
+    def release(self, optimizer: Optimizer) -> float | None:
+        drift = None if self._held is None else self._held.drift(self._held_now(optimizer))
+        self.frozen = self._held = None
+        return drift
+
+    def state(self) -> dict[str, Tensor]:
+        parts = {"history": self.history, "frozen": self.frozen}
+        return {f"{part}.{number}": tensor for part, held in parts.items() for number, tensor in enumerate(held or [])}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        numbers = range(len(self._model.slices))
+        held = {part: [state[f"{part}.{number}"] for number in numbers if f"{part}.0" in state] for part in _PARTS}
+        self.history, self.frozen = (held[part] or None for part in _PARTS)
+
+    def _scores(self, start: Sequence[Tensor], interval: int) -> list[Tensor]:
+        """C~ of every tensor."""
+        alpha = float(exact_share("history", self._rule.history))
+        history = self.history or [torch.zeros_like(start_N, dtype=torch.float32) for start_N in start]
+        ends = self._model.weights()
+        for old_N, start_N, end_N, where in zip(history, start, ends, self._model.slices, strict=True):
+            accumulate_(old_N, self._importance(start_N, end_N.to(start_N.device), where, interval), alpha)
+        return history
+
+    def _require_finite(self, scores: Sequence[Tensor]) -> None:
+        broken = torch.stack([(~score_N.isfinite()).sum() for score_N in scores]).sum()
+        count = int(self._model.shards.sum(broken.reshape(1)))
+        if count:
+            raise FloatingPointError(
+                f"the importance of {count} coordinates is not finite, so weights are NaN or infinite; resume from "
+                "a checkpoint before, with a lower learning rate"
+            )
+
+    def _coordinates(self, optimizer: Optimizer) -> dict[tuple[int, str], Tensor]:
+        """Flat views of everything that has one value a coordinate: the weights and the optimizer's moments."""
+        weights = {(number, "weight"): weight for number, weight in enumerate(self._model.weights())}
+        return weights | {(number, name): state for number, name, state in self._model.optimizer_state(optimizer)}
+
+    def _held_now(self, optimizer: Optimizer) -> list[Tensor]:
+        coordinates = self._coordinates(optimizer)
+        return [coordinates[key] for key in self._held_keys]
+
+
+_PARTS = ("history", "frozen")

@@ -5,8 +5,10 @@ from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
+from pkgutil import iter_modules
 from typing import Generic, TypeVar
 
+from mifo_verl import method
 from mifo_verl.errors import nearest
 from mifo_verl.method.part import Part
 
@@ -19,8 +21,15 @@ Member = TypeVar("Member", bound=Part)
 
 
 @cache
+def load_own_parts() -> None:
+    """Let every file of this folder register its parts, once."""
+    for module in iter_modules(method.__path__):
+        import_module(f"{method.__name__}.{module.name}")
+
+
+@cache
 def load_outside_parts() -> None:
-    """Let every installed package that has parts register them; a second call does nothing.
+    """Let every installed package that has parts register them, once.
 
     Raises RuntimeError, naming the package, if one of them fails.
     """
@@ -63,6 +72,7 @@ class Registry(Generic[Member]):
 
     def names(self) -> list[str]:
         """The names registered, sorted, those of other packages among them."""
+        load_own_parts()
         load_outside_parts()
         return sorted(self._members)
 

@@ -3,7 +3,7 @@
 The sum is divided by all |s| response tokens, not by the number kept. Shapes: B sequences, T response positions.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,8 @@ from torch import Tensor
 
 from mifo_verl.method.part import Part
 from mifo_verl.method.registry import Registry
+from mifo_verl.method.token_facts import unknown_facts
+from mifo_verl.types import Problem, RunFacts
 
 
 class SftLoss(Part):
@@ -24,6 +26,9 @@ class SftLoss(Part):
         self, log_prob_BT: Tensor, keep_BT: Tensor, response_mask_BT: Tensor, facts: Mapping[str, Tensor]
     ) -> Tensor:
         raise NotImplementedError
+
+    def problems(self, facts: RunFacts) -> Iterable[Problem]:
+        return unknown_facts(self)
 
 
 SFT_LOSSES: Registry[SftLoss] = Registry("mifo/sft_loss", SftLoss)

@@ -4,7 +4,7 @@ Shapes: B sequences, T response positions.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,8 @@ from torch import Tensor
 from mifo_verl.errors import exact_share, require
 from mifo_verl.method.part import Part
 from mifo_verl.method.registry import Registry
-from mifo_verl.types import Share
+from mifo_verl.method.token_facts import unknown_facts
+from mifo_verl.types import Problem, RunFacts, Share
 
 
 class TokenSelector(Part):
@@ -25,6 +26,9 @@ class TokenSelector(Part):
 
     def __call__(self, facts: Mapping[str, Tensor], response_mask_BT: Tensor, seed_B: Tensor) -> Tensor:
         raise NotImplementedError
+
+    def problems(self, facts: RunFacts) -> Iterable[Problem]:
+        return unknown_facts(self)
 
     def kept_tokens(self, num_response_tokens: int) -> int | None:
         """Tokens kept of a response of this length, which a ledger promises; None if that depends on the response."""

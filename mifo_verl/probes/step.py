@@ -14,7 +14,7 @@ from verl.utils import tensordict_utils as tu
 from verl.workers.utils.padding import no_padding_2_padding
 
 from mifo_verl.types import SftExample
-from mifo_verl.verl.engine import POLICY_SHIFT, SELECTION_ENTROPY
+from mifo_verl.verl.engine import POLICY_SHIFT, TOKEN_FACTS
 from mifo_verl.verl.sft_step import ROWS, BatchCut, rows_of, sft_batch
 
 COLUMNS = ("log_probs", "entropy", "start_log_probs", "start_entropy", "kl")
@@ -37,7 +37,7 @@ def probe_batch(rows: Sequence[tuple[Sequence[int], Sequence[int]]], cut: BatchC
     """The batch of (prompt, response) token ids, cut over the ranks as an SFT update is."""
     examples = [SftExample("", tuple(prompt), tuple(response), "") for prompt, response in rows]
     data = sft_batch(examples, [0] * len(examples), cut)
-    tu.assign_non_tensor(data, **{SELECTION_ENTROPY: with_shift, POLICY_SHIFT: with_shift})
+    tu.assign_non_tensor(data, **{TOKEN_FACTS: with_shift, POLICY_SHIFT: with_shift})
     return data
 
 

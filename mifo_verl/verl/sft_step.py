@@ -1,7 +1,8 @@
 """One SFT update on verl's engine: the batch that goes out, and the loss that runs on every rank.
 
-The loss is the mean over the sequences of the update, over all ranks and micro-batches: a rank's share is divided by
-the global number of sequences and multiplied by the number of data-parallel ranks, because FSDP averages gradients.
+The loss is the mean over the sequences of the update (or over its tokens: ``mifo.sft.normalise``), over all ranks and
+micro-batches: a rank's share is divided by the global number of sequences and multiplied by the number of data-parallel
+ranks, because FSDP averages gradients.
 """
 
 from collections.abc import Sequence
@@ -20,10 +21,12 @@ from verl.workers.utils.padding import no_padding_2_padding
 from mifo_verl.config import MifoConfig
 from mifo_verl.run.faults import reach
 from mifo_verl.types import SftExample
-from mifo_verl.verl.engine import SELECTION_ENTROPY
+from mifo_verl.verl.engine import TOKEN_FACTS
 
 ROWS = "mifo_rows"
 """Metric of a batch: (row, tokens kept, sum of the entropy) of every real sequence."""
+TOKENS_A_SEQUENCE = "mifo_tokens_a_sequence"
+"""Non-tensor datum of a batch: response tokens of the whole update, over all ranks, a sequence."""
 TOKENS = "mifo_tokens"
 """Metric of a batch with ``mifo.inspect.tokens``: (row, entropies, flags kept) of every real sequence, as arrays."""
 
@@ -78,7 +81,8 @@ def sft_batch(examples: Sequence[SftExample], seeds: Sequence[int], cut: BatchCu
             "global_batch_size": len(examples),
             "pad_mode": "no_padding",
             "pad_token_id": cut.pad_token_id,
-            SELECTION_ENTROPY: True,
+            TOKEN_FACTS: True,
+            TOKENS_A_SEQUENCE: sum(len(example.response_ids) for example in examples) / len(examples),
         },
     )
     tu.assign_non_tensor(batch, global_token_num=NonTensorData(lengths))
@@ -101,11 +105,15 @@ class SftLossOfBatch:
         """(this micro-batch's share of the loss, metrics of its rows)."""
         reach("sft_forward")
         log_prob_BT = no_padding_2_padding(model_output["log_probs"], data)
-        entropy_BT = no_padding_2_padding(model_output["entropy"], data)
+        facts = {name: no_padding_2_padding(model_output[name], data) for name in self._mifo.token_facts}
+        entropy_BT = facts["entropy"]
         response_mask_BT = data["loss_mask"].to_padded_tensor(0).bool()
-        facts = {"entropy": entropy_BT}
-        keep_BT = self._mifo.token_selector(facts, response_mask_BT, data["seed"])
-        loss_B = self._mifo.sft_loss(log_prob_BT, keep_BT, response_mask_BT, facts)
+        selector, sft_loss = self._mifo.token_selector, self._mifo.sft_loss
+        keep_BT = selector({name: facts[name] for name in selector.needs}, response_mask_BT, data["seed"])
+        needed = {name: facts[name] for name in sft_loss.needs}
+        loss_B = sft_loss(log_prob_BT, keep_BT, response_mask_BT, needed)
+        if self._mifo.sft.normalise == "token":
+            loss_B = loss_B * response_mask_BT.sum(dim=1) / data[TOKENS_A_SEQUENCE]
         loss = loss_B.sum() / data["global_batch_size"] * data["dp_size"]
         metrics: dict[str, Any] = {ROWS: _rows(data["row"], keep_BT, entropy_BT * response_mask_BT)}
         if self._mifo.inspect.tokens:

@@ -5,11 +5,14 @@ are split by rows. Replicas (HSDP) hold the same coordinates, so only the shard 
 module keeps gathered copies of weights that are swapped, and its parameters have the size of a rank's slice.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule
@@ -71,10 +74,21 @@ class ShardedModel:
         return [None if parameter.grad is None else _flat(parameter.grad) for parameter in self.parameters]
 
     def optimizer_state(self, optimizer: Optimizer) -> Iterator[tuple[int, str, Tensor]]:
-        """(parameter's number, name, flat view) of every optimizer state that has one value a coordinate."""
+        """(parameter's number, name, flat view) of every optimizer state that has one value a coordinate.
+
+        Raises ValueError if a state has less than 16 bits a value: such values share scales and cannot be put back.
+        """
         for number, parameter in enumerate(self.parameters):
             for name, value in sorted(optimizer.state.get(parameter, {}).items()):
-                if isinstance(value, Tensor) and value.shape == parameter.shape:
+                if not isinstance(value, Tensor) or not value.ndim:
+                    continue
+                local = value.to_local() if isinstance(value, DTensor) else value
+                if local.element_size() < 2 or type(local) is not Tensor:
+                    raise ValueError(
+                        f"actor_rollout_ref.actor.optim.optimizer={type(optimizer).__name__} must keep its moments in "
+                        f"at least 16 bits, and {name} is {type(local).__name__} of {local.dtype}; use AdamW"
+                    )
+                if value.shape == parameter.shape:
                     yield number, name, _flat(value)
 
     def num_weights(self) -> int:
@@ -103,3 +117,67 @@ class ShardedModel:
         for target, source in zip(self.weights(), weights, strict=True):
             target.copy_(source)
         self.reshard()
+
+
+def save_shards(
+    folder: Path, state: dict[str, Tensor], model: ShardedModel, separate: Optimizer | None, rank: int, ranks: int
+) -> None:
+    """Write this rank's part; ``separate`` is the SFT phase's optimizer if it is not the RL phase's.
+
+    Raises OSError if the disk refuses it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if separate is not None:
+        state = state | {f"optimizer.{number}.{name}": value for number, name, value in _states(model, separate)}
+    file = rank_file(folder, rank, ranks)
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, file)
+    except SafetensorError as error:  # no OSError, whatever the disk has said
+        raise OSError(f"{file} could not be written: {error}") from None
+
+
+def load_shards(
+    folder: Path, model: ShardedModel, separate: Optimizer | None, rank: int, ranks: int
+) -> dict[str, Tensor]:
+    """This rank's part, on the host; what is the optimizer's goes into ``separate``.
+
+    Raises ValueError if the checkpoint is of another number of ranks.
+    """
+    file = rank_file(folder, rank, ranks)
+    if not file.exists():
+        raise ValueError(f"{file} does not exist: the checkpoint is of another number of ranks than {ranks}")
+    saved: dict[str, Tensor] = load_file(file)
+    if separate is not None:
+        for number, parameter in enumerate(model.parameters):
+            restore_(separate, parameter, {k.split(".")[2]: v for k, v in saved.items() if _is_of(k, number)})
+    return saved
+
+
+def _states(model: ShardedModel, optimizer: Optimizer) -> Iterable[tuple[int, str, Tensor]]:
+    """The states of every parameter, those with one value a coordinate and the step count."""
+    yield from model.optimizer_state(optimizer)
+    for number, parameter in enumerate(model.parameters):
+        if "step" in optimizer.state.get(parameter, {}):
+            yield number, "step", torch.as_tensor(optimizer.state[parameter]["step"]).reshape(1)
+
+
+def restore_(optimizer: Optimizer, parameter: Tensor, states: dict[str, Tensor]) -> None:
+    """Give an optimizer the states of one parameter; a step count on the device if its kernel reads it there."""
+    for name, value in states.items():
+        if name == "step":
+            on_device = any(group.get("fused") or group.get("capturable") for group in optimizer.param_groups)
+            device = parameter.device if on_device else value.device
+            optimizer.state[parameter]["step"] = value.reshape(()).to(device, copy=True)
+            continue
+        state = optimizer.state[parameter].setdefault(name, torch.zeros_like(parameter))
+        local = state.to_local() if hasattr(state, "to_local") else state
+        local.view(-1).copy_(value)
+
+
+def _is_of(name: str, number: int) -> bool:
+    return name.startswith(f"optimizer.{number}.")
+
+
+def rank_file(folder: Path, rank: int, ranks: int) -> Path:
+    """Where one rank's part of an interval lies in a checkpoint's folder of ours."""
+    return folder / f"rank_{rank}_of_{ranks}.safetensors"

@@ -69,9 +69,9 @@ class MifoWorker(ActorRolloutRefWorker):
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def begin_interval(self) -> None:
-        """theta_start = theta."""
+        """theta_start = theta, if something needs it."""
         self._settle()
-        self._engine.begin_interval()
+        self._engine.interval.begin()
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def has_start(self) -> bool:

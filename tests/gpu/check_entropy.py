@@ -4,7 +4,7 @@ import torch
 from measure import Row, copy_seconds, median_seconds, peak_bytes
 from torch import Tensor
 
-from mifo_verl.method.token_entropy import token_entropy
+from mifo_verl.method.token_facts import token_entropy
 from mifo_verl.method.token_selection import keep_top
 
 

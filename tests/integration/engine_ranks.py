@@ -40,7 +40,7 @@ def _quickstart() -> Any:
     return compose_config(["experiment=quickstart"]).node
 
 
-def make_engine(settings: dict[str, Any]) -> Any:
+def make_engine(settings: dict[str, Any], rl_steps: int = 100) -> Any:
     """The quick start's actor engine, configured for SFT phases; ``settings`` are dotted keys and their values."""
     from omegaconf import OmegaConf
     from verl.utils.config import omega_conf_to_dataclass
@@ -55,7 +55,7 @@ def make_engine(settings: dict[str, Any]) -> Any:
         OmegaConf.update(config, key, value, merge=False, force_add=True)
     actor = omega_conf_to_dataclass(config.actor_rollout_ref.actor)
     model = omega_conf_to_dataclass(config.actor_rollout_ref.model)
-    actor.optim.total_training_steps = 100
+    actor.optim.total_training_steps = rl_steps
     engine = EngineRegistry.new(
         model_type="language_model",
         backend="fsdp2",

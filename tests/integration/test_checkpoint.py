@@ -12,13 +12,13 @@ SEPARATE = {"mifo.sft.optimizer": "separate", "mifo.sft.lr": 1e-3}
 
 
 def _state(engine: Any) -> list[list[torch.Tensor]]:
-    states = [state for _, _, state in engine.interval.model.optimizer_state(engine._separate)]
-    return [full(engine.interval.start), full(engine.interval.history), full(states)]
+    states = [state for _, _, state in engine.interval.model.optimizer_state(engine._sft_optimizer)]
+    return [full(engine.interval.start), full(engine.interval.constraint.history), full(states)]
 
 
 def _save_and_load(folder: str) -> dict[str, Any]:
     engine = make_engine(SEPARATE)
-    engine.begin_interval()
+    engine.interval.begin()
     update(engine, examples(4))
     engine.begin_sft(interval=1)
     update(engine, examples(4))
@@ -35,7 +35,7 @@ def _save_and_load(folder: str) -> dict[str, Any]:
             other.load_interval(Path(folder))
         except ValueError as refusal:
             error = str(refusal)
-    steps = {float(state["step"]) for state in other._separate.state.values()}
+    steps = {float(state["step"]) for state in other._sft_optimizer.state.values()}
     return {"saved": saved, "loaded": loaded, "error": error, "steps": steps}
 
 
@@ -54,7 +54,7 @@ def _start_across_resumes(folder: str) -> list[bool]:
     off: dict[str, Any] = {"mifo.constraint": {"name": "none"}, "mifo.inspect.mask": False, "mifo.probe.rollouts": 0}
     measured, unmeasured = off | {"mifo.probe.kl_to_start": True}, off | {"mifo.probe.kl_to_start": False}
     engine = make_engine(measured)
-    engine.begin_interval()
+    engine.interval.begin()
     engine.save_interval(Path(folder))
     found = []
     for settings in (unmeasured, measured):
@@ -62,7 +62,7 @@ def _start_across_resumes(folder: str) -> list[bool]:
         engine.load_interval(Path(folder))
         found.append(engine.interval.start is not None)
         engine.save_interval(Path(folder))
-    engine.begin_interval()
+    engine.interval.begin()
     return [*found, engine.interval.start is not None]
 
 
@@ -82,7 +82,7 @@ def _inspected_to_the_end(engine: Any) -> tuple[Any, float | None, list[torch.Te
     update(engine, examples(3))
     tables, drift = [engine.interval.inspect_sft()], engine.end_sft()
     held = full(engine.interval.model.weights())
-    engine.begin_interval()
+    engine.interval.begin()
     update(engine, examples(4))
     engine.begin_sft(interval=2)
     tables.append(engine.interval.inspect_sft())
@@ -94,12 +94,11 @@ def _stop_inside_an_sft_phase(folder: str, optimizer: str, history: str) -> dict
     settings = {"mifo.sft.optimizer": optimizer, "mifo.sft.lr": 1e-3, "mifo.constraint.history": history}
     settings["actor_rollout_ref.actor.optim.weight_decay"] = 0.1
     engine = make_engine(settings)
-    engine.interval.inspects = True
-    engine.begin_interval()
+    engine.interval.begin()
     update(engine, examples(4))
     at_start = full(engine.interval.model.weights())
     engine.begin_sft(interval=1)
-    mask = full(engine.interval.frozen)
+    mask = full(engine.interval.constraint.frozen)
     update(engine, examples(2))
     engine.leave_sft()
     engine.save_checkpoint(f"{folder}/actor")
@@ -107,7 +106,6 @@ def _stop_inside_an_sft_phase(folder: str, optimizer: str, history: str) -> dict
     tables, drift, _ = _inspected_to_the_end(engine)
 
     other = make_engine(settings)
-    other.interval.inspects = True
     other.load_checkpoint(f"{folder}/actor", del_local_after_load=False)
     other.load_interval(Path(folder))
     resumed_tables, resumed_drift, held = _inspected_to_the_end(other)
@@ -140,7 +138,7 @@ def test_a_stop_inside_an_sft_phase_changes_no_bit_and_frozen_coordinates_stay(t
 
 def _save_where_one_rank_cannot(folder: str) -> dict[str, Any]:
     engine = make_engine({})
-    engine.begin_interval()
+    engine.interval.begin()
     if dist.get_rank() == 0:
         (Path(folder) / "actor" / "optim_world_size_2_rank_1.pt").mkdir(parents=True)  # a folder is no file to write
     dist.barrier()

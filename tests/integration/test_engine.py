@@ -25,14 +25,14 @@ def _phase(num_updates: int, settings: dict[str, Any]) -> dict[str, Any]:
     """RL-like updates that fill AdamW's moments, then one SFT phase; the weights around it and the mask."""
     engine = make_engine(MOVING | settings)
     model = engine.interval.model
-    engine.begin_interval()
+    engine.interval.begin()
     for _ in range(2):
         update(engine, examples(8))
     before = full(model.weights())
     moments = full([state for _, _, state in model.optimizer_state(engine.optimizer)])
     rl_optimizer, lrs = engine.optimizer, [group["lr"] for group in engine.optimizer.param_groups]
     report = engine.begin_sft(interval=1)
-    mask = None if report is None else full([frozen for frozen in engine.interval.frozen])
+    mask = None if report is None else full([frozen for frozen in engine.interval.constraint.frozen])
     for _ in range(num_updates):
         update(engine, examples(6))
     sft_lr = engine.optimizer.param_groups[0]["lr"]
@@ -41,6 +41,7 @@ def _phase(num_updates: int, settings: dict[str, Any]) -> dict[str, Any]:
     after = full(model.weights())
     moments_after = full([state for _, _, state in model.optimizer_state(engine.optimizer)])
     update(engine, examples(8))
+    history = getattr(engine.interval.constraint, "history", None)
     return {
         "before": before,
         "after": after,
@@ -53,7 +54,7 @@ def _phase(num_updates: int, settings: dict[str, Any]) -> dict[str, Any]:
         "sft_lr": sft_lr,
         "restored": engine.optimizer is rl_optimizer and [g["lr"] for g in engine.optimizer.param_groups] == lrs,
         "sft_steps": steps,
-        "history": None if engine.interval.history is None else full(engine.interval.history),
+        "history": None if history is None else full(history),
         "clip_grad": engine.optimizer_config.clip_grad,
     }
 
@@ -144,12 +145,94 @@ def test_without_freezing_there_is_no_mask_and_all_weights_move(on_two_ranks):
     assert all(not torch.equal(before, after) for before, after in zip(run["before"], run["after"], strict=True))
 
 
+def _two_sft_phases(optimizer: str) -> tuple[list[float], list[float]]:
+    """The optimizer's steps, and the size of its first moments, at the end of each of two SFT phases."""
+    engine = make_engine(MOVING | {"mifo.sft.optimizer": optimizer})
+    steps, moments = [], []
+    for number in (1, 2):
+        engine.interval.begin()
+        update(engine, examples(8))
+        engine.begin_sft(number)
+        for _ in range(2):
+            update(engine, examples(6))
+        steps += [float(state["step"]) for state in list(engine.optimizer.state.values())[:1]]
+        engine.end_sft()
+        moments.append(0.0 if engine._sft_optimizer is None else float(len(engine._sft_optimizer.state)))
+    return steps, moments
+
+
+def test_a_fresh_optimizer_begins_anew_in_every_phase_and_a_separate_one_goes_on():
+    fresh, separate, shared = run_on_ranks(_two_sft_phases, 1, [("fresh",), ("separate",), ("shared",)])
+    assert (fresh[0], separate[0], shared[0]) == ([2.0, 2.0], [2.0, 4.0], [3.0, 6.0])
+    assert fresh[1] == shared[1] == [0.0, 0.0] and min(separate[1]) > 0
+
+
+RL_SCHEDULES = {
+    # 2 of 4 RL steps warm up to 8e-4, and it stays there; a cosine over 4 RL steps: 8e-4 * (1 + cos(pi * step / 4)) / 2
+    "constant": ({"lr_warmup_steps": 2}, [0.0, 4e-4, 8e-4, 8e-4]),
+    "cosine": ({"lr_warmup_steps": 0}, [8e-4, 6.8284271e-4, 4e-4, 1.1715729e-4]),
+}
+
+
+def _learning_rates(kind: str, settings: dict[str, Any]) -> list[float]:
+    """The rate of 4 RL updates, with an SFT phase of 2 updates before each."""
+    optim = {f"actor_rollout_ref.actor.optim.{name}": value for name, value in settings.items()}
+    optim |= {"actor_rollout_ref.actor.optim.lr": 8e-4, "actor_rollout_ref.actor.optim.lr_scheduler_type": kind}
+    engine = make_engine(optim | {"mifo.sft.lr": SFT_LR, "mifo.sft.optimizer": "shared"}, rl_steps=4)
+    rates = []
+    for number in range(1, 5):
+        engine.interval.begin()
+        engine.begin_sft(number)
+        for _ in range(2):
+            update(engine, examples(4))
+            assert engine.optimizer.param_groups[0]["lr"] == SFT_LR
+        engine.end_sft()
+        rates.append(engine.optimizer.param_groups[0]["lr"])
+        update(engine, examples(4))
+        engine.lr_scheduler_step()
+    return rates
+
+
+def test_rl_s_learning_rate_schedule_counts_rl_steps_alone_and_sft_s_is_constant():
+    found = run_on_ranks(_learning_rates, 1, [(kind, settings) for kind, (settings, _) in RL_SCHEDULES.items()])
+    for rates, (_, expected) in zip(found, RL_SCHEDULES.values(), strict=True):
+        assert rates == pytest.approx(expected, abs=1e-10)
+
+
+class LowBits(torch.optim.SGD):
+    """An optimizer whose moments are 8-bit codes, as bitsandbytes keeps them."""
+
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                self.state[parameter]["state1"] = torch.zeros_like(parameter, dtype=torch.uint8)
+
+
+def _low_bits() -> str:
+    engine = make_engine(MOVING)
+    engine.optimizer = LowBits(engine.module.parameters(), lr=0.1)
+    engine.interval.begin()
+    update(engine, examples(4))
+    try:
+        engine.begin_sft(interval=1)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def test_moments_of_less_than_16_bits_are_refused():
+    assert run_on_ranks(_low_bits, 1, [()]) == [
+        "actor_rollout_ref.actor.optim.optimizer=LowBits must keep its moments in at least 16 bits, and state1 is "
+        "Tensor of torch.uint8; use AdamW"
+    ]
+
+
 def _norms() -> tuple[float, float, float]:
     """The norm that the update clips by, and the gradient's norm over the free and over all coordinates."""
     from mifo_verl.verl.sft_step import SftLossOfBatch
 
     engine = make_engine(MOVING)
-    engine.begin_interval()
+    engine.interval.begin()
     update(engine, examples(8))
     engine.begin_sft(interval=1)
     batch = batch_of(examples(6), engine, use_dynamic_bsz=True, max_token_len_per_gpu=4096)
@@ -157,7 +240,7 @@ def _norms() -> tuple[float, float, float]:
         engine.optimizer_zero_grad()
         engine.forward_backward_batch(batch, SftLossOfBatch(engine.mifo))
         gradient = torch.cat(full(engine.interval.model.gradients()))
-        frozen = torch.cat(full(engine.interval.frozen))
+        frozen = torch.cat(full(engine.interval.constraint.frozen))
         return engine.optimizer_step(), float(gradient[~frozen].norm()), float(gradient.norm())
 
 
@@ -172,14 +255,16 @@ def _two_intervals(history: float) -> list[list[torch.Tensor]]:
     model, interval = engine.interval.model, engine.interval
     found = []
     for number in (1, 2):
-        engine.begin_interval()
+        engine.interval.begin()
         for weight, where in zip(model.weights(), model.slices, strict=True):
             index = torch.arange(where.first, where.first + weight.numel())
             weight.add_(((index * (7919, 104729)[number - 1]) % 1009).float() * 2.0**-12)
         change = [(end - start).abs() for end, start in zip(model.weights(), interval.start, strict=True)]
-        interval.select(engine.mifo.constraint, engine.mifo.importance, number)
-        found.append([full(part) for part in (change, interval.history or change, interval.frozen)])
-        interval.release(engine.optimizer)
+        interval.begin_sft(number)
+        found.append(
+            [full(part) for part in (change, interval.constraint.history or change, interval.constraint.frozen)]
+        )
+        interval.constraint.release(engine.optimizer)
     (_, first, _), (change, second, mask) = found
     return [first, change, second, mask]
 
@@ -228,14 +313,14 @@ def _packed_and_padded() -> list[dict[str, list[float]]]:
     """Entropy and KL to other logits: one sequence at a time, of padded logits, of packed ones with 3 tokens more."""
     from verl.utils import tensordict_utils as tu
 
-    from mifo_verl.verl.engine import POLICY_SHIFT, SELECTION_ENTROPY
+    from mifo_verl.verl.engine import POLICY_SHIFT, TOKEN_FACTS
 
     engine = make_engine({})
     batch = batch_of(examples(3), engine)
     lengths = batch["input_ids"].offsets().diff().tolist()
     draw = torch.Generator().manual_seed(0)
     now, start = ([torch.randn(length, 265, generator=draw) for length in lengths] for _ in range(2))
-    tu.assign_non_tensor(batch, **{SELECTION_ENTROPY: True, POLICY_SHIFT: True})
+    tu.assign_non_tensor(batch, **{TOKEN_FACTS: True, POLICY_SHIFT: True})
 
     def found(
         lay_out: Callable[[list[torch.Tensor]], torch.Tensor], arguments: dict[str, int]
@@ -267,20 +352,20 @@ def _mask_of_a_known_change(settings: dict[str, Any]) -> list[torch.Tensor]:
     """The mask after a change of the weights that is the same on every number of ranks, full of ties and zeros."""
     engine = make_engine(settings)
     model = engine.interval.model
-    engine.begin_interval()
+    engine.interval.begin()
     for weight, where in zip(model.weights(), model.slices, strict=True):
         index = torch.arange(where.first, where.first + weight.numel())
         weight.copy_((index * 7919 % 13).clamp(max=9) * 2.0**-10)
     for start in engine.interval.start:
         start.zero_()
-    engine.interval.select(engine.mifo.constraint, engine.mifo.importance, interval=3)
-    return full(engine.interval.frozen)
+    engine.interval.begin_sft(3)
+    return full(engine.interval.constraint.frozen)
 
 
 def _mask_of_no_change() -> tuple[int, float | None]:
     engine = make_engine({})
-    engine.begin_interval()
-    report = engine.interval.select(engine.mifo.constraint, engine.mifo.importance, interval=1)
+    engine.interval.begin()
+    report = engine.interval.begin_sft(1)
     return report.num_frozen, report.threshold
 
 
@@ -324,7 +409,34 @@ CUTS = [
     (2, 1, {"use_dynamic_bsz": True, "max_token_len_per_gpu": 4096}),
     (2, 2, {"use_dynamic_bsz": False, "micro_batch_size_per_gpu": 2}),
 ]
-RULES = [{}, {"mifo.token_selector": {"name": "random", "ratio": 0.2}, "mifo.sft_loss": {"name": "dft"}}]
+RULES = [
+    {},
+    {"mifo.token_selector": {"name": "random", "ratio": 0.2}, "mifo.sft_loss": {"name": "dft"}},
+    {"mifo.token_selector": {"name": "all"}, "mifo.sft.normalise": "token"},
+]
+
+
+def _token_mean() -> tuple[float, float]:
+    """The loss of an update as a mean over all its tokens: by the engine, and by a plain forward pass."""
+    from mifo_verl.verl.sft_step import SftLossOfBatch
+
+    engine = make_engine({"mifo.token_selector": {"name": "all"}, "mifo.sft.normalise": "token"})
+    total, num_tokens = 0.0, 0
+    with torch.no_grad(), engine.eval_mode():
+        for one in examples(5):
+            logits = engine.module(input_ids=torch.tensor([one.prompt_ids + one.response_ids])).logits[0].double()
+            log_prob = logits.log_softmax(-1)[len(one.prompt_ids) - 1 : -1]
+            total -= float(log_prob.gather(1, torch.tensor(one.response_ids)[:, None]).sum())
+            num_tokens += len(one.response_ids)
+    batch = batch_of(examples(5), engine, use_dynamic_bsz=True, max_token_len_per_gpu=60)
+    with engine.train_mode():
+        output = engine.forward_backward_batch(batch, SftLossOfBatch(engine.mifo))
+    return sum(output["loss"]), total / num_tokens
+
+
+def test_the_loss_may_be_a_mean_over_all_tokens_of_the_update():
+    ((ours, plain),) = run_on_ranks(_token_mean, 1, [()])
+    assert ours == pytest.approx(plain, rel=1e-5)
 
 
 def test_loss_and_gradient_do_not_depend_on_how_the_update_is_cut():
@@ -350,7 +462,7 @@ def test_loss_and_gradient_do_not_depend_on_how_the_update_is_cut():
 
 def _broken(settings: dict[str, Any], weight: float | None) -> list[str]:
     engine = make_engine(settings)
-    engine.begin_interval()
+    engine.interval.begin()
     for parameter in engine.interval.model.weights():
         parameter += 1e-3  # every coordinate moves
     if weight is not None and dist.get_rank() == dist.get_world_size() - 1:
@@ -377,21 +489,22 @@ def test_weights_that_are_not_finite_and_masks_that_leave_nothing_end_the_phase_
 def _sparsified(phase: str, folder: str) -> dict[str, Any]:
     """An RL update and an SFT update with half of the gradient dropped in one phase: what each update lost."""
     shared = {"mifo.sft.optimizer": "shared", "mifo.constraint": {"name": "none"}}
-    plain, engine = make_engine(shared), make_engine(shared | {"mifo.sparsify.rate": 0.5, "mifo.sparsify.phase": phase})
+    sparse = shared | {"mifo.constraint": {"name": "sparsify", "rate": 0.5, "phase": phase}}
+    plain, engine = make_engine(shared), make_engine(sparse)
     seen: list[list[torch.Tensor]] = []
     for one in (plain, engine):
         one.optimizer.register_step_pre_hook(lambda *_, one=one: seen.append(full(one.interval.model.gradients())))
     update(plain, examples(8))
-    engine.begin_interval()
+    engine.interval.begin()
     update(engine, examples(8))
     engine.begin_sft(interval=1)
     update(engine, examples(8))
     engine.save_interval(Path(folder))
-    again = make_engine(shared)
+    again = make_engine(sparse)
     again.load_interval(Path(folder))
     reached = torch.cat(seen[0]) != 0
     dropped = [torch.cat(gradients)[reached] == 0 for gradients in seen[1:]]
-    return {"dropped": dropped, "updates": (engine.interval.updates, again.interval.updates, plain.interval.updates)}
+    return {"dropped": dropped, "updates": (engine.interval.constraint.updates, again.interval.constraint.updates)}
 
 
 def test_gradients_are_dropped_in_the_phase_asked_for_the_same_on_every_number_of_ranks(tmp_path):
@@ -405,6 +518,6 @@ def test_gradients_are_dropped_in_the_phase_asked_for_the_same_on_every_number_o
     assert both == [pytest.approx(0.5, abs=0.005)] * 2
     assert rl == [pytest.approx(0.5, abs=0.005), pytest.approx(0.0, abs=0.005)]
     assert sft == [pytest.approx(0.0, abs=0.005), pytest.approx(0.5, abs=0.005)]
-    assert [case["updates"] for case in two] == [(2, 2, 0), (1, 1, 0), (1, 1, 0)]
+    assert [case["updates"] for case in two] == [(2, 2), (1, 1), (1, 1)]
     first, second = two[0]["dropped"]
     assert float((first & second).float().mean()) == pytest.approx(0.25, abs=0.005)  # drawn anew

@@ -21,9 +21,8 @@ MOVING = {"actor_rollout_ref.actor.optim.lr": 1e-3, "mifo.sft.lr": 2e-4}
 def _interval(engine: Any, number: int) -> dict[str, Any]:
     """Updates like RL's and an SFT phase, inspected; with the weights around both, and the masks, gathered."""
     interval = engine.interval
-    engine.begin_interval()
+    engine.interval.begin()
     start = full(interval.model.weights())
-    previous = None if interval.history is None else [old != 0 for old in full(interval.history)]
     update(engine, examples(8))
     middle = full(interval.model.weights())
     with tempfile.TemporaryDirectory() as own:
@@ -32,13 +31,13 @@ def _interval(engine: Any, number: int) -> dict[str, Any]:
         seen = _checkpoint(engine, Path(folder[0]) / "global_step_1")
         dist.barrier()
     engine.begin_sft(number)
-    frozen = full(interval.frozen)
+    frozen = full(interval.constraint.frozen)
     update(engine, examples(6))
     table = interval.inspect_sft()
     engine.end_sft()
     names = [where.name for where in interval.model.slices]
     weights = {"start": start, "middle": middle, "end": full(interval.model.weights())}
-    return {"names": names, "frozen": frozen, "previous": previous, "table": table, "seen": seen} | weights
+    return {"names": names, "frozen": frozen, "table": table, "seen": seen} | weights
 
 
 def _checkpoint(engine: Any, folder: Path) -> dict[str, Any]:
@@ -67,7 +66,6 @@ def _checkpoint(engine: Any, folder: Path) -> dict[str, Any]:
 
 def _two_intervals(settings: dict[str, Any]) -> list[dict[str, Any]]:
     engine = make_engine(MOVING | settings)
-    engine.interval.inspects = True
     return [_interval(engine, number) for number in (1, 2)]
 
 

@@ -49,7 +49,7 @@ def _reference(engine: Any) -> list[list[torch.Tensor]]:
 def _around_an_update(sizes: dict[str, Any], moves: bool) -> dict[str, Any]:
     settings = {"mifo.sft.lr": 1e-2, "mifo.constraint": {"name": "none"}, "mifo.inspect.mask": False}
     engine = make_engine(settings)
-    engine.begin_interval()
+    engine.interval.begin()
     update(engine, examples(4))  # what RL changed: theta_start of the interval is not the policy before SFT
     with engine.train_mode():
         engine.begin_sft(interval=1)

@@ -11,7 +11,6 @@ from mifo_verl.config import (
     MifoConfig,
     ProbeConfig,
     SftConfig,
-    SparsifyConfig,
     WatchdogConfig,
     build_config,
 )
@@ -34,7 +33,6 @@ PAPER = {
     "inspect": {},
     "checkpoint": {},
     "watchdog": {},
-    "sparsify": {},
     "budget": {},
 }
 
@@ -54,7 +52,7 @@ def message(node: dict) -> str:
 def test_the_papers_settings_are_the_defaults_of_every_section():
     expected = MifoConfig(
         MaxAccuracy(), TopEntropy(), Nll(), AbsChange(), WhenFull(), StrictMask(), SftConfig(), ProbeConfig(),
-        InspectConfig(), CheckpointConfig(), WatchdogConfig(), SparsifyConfig(), BudgetConfig(),
+        InspectConfig(), CheckpointConfig(), WatchdogConfig(), BudgetConfig(),
     )  # fmt: skip
     assert build_config(PAPER) == expected
     assert (
@@ -87,7 +85,7 @@ NOTHING_MEASURED = {
         ({}, False),
         ({"constraint": {"name": "gradient"}}, True),
         ({"inspect": {"mask": True}}, True),
-        ({"probe": {"kl_to_start": False}}, True),
+        ({"probe": {"kl_to_start": False}}, False),
         ({"probe": {"rollouts": 0}}, True),
     ],
 )
@@ -96,6 +94,21 @@ def test_the_start_of_an_interval_is_kept_where_something_needs_it_and_without_s
     assert build_config(node).keeps_start is keeps
     alone = build_config(node | {"schedule": {"name": "never"}})
     assert alone.keeps_start is ("kl_to_start" not in settings.get("probe", NOTHING_MEASURED["probe"]))
+
+
+@pytest.mark.parametrize(
+    ("settings", "keeps"),
+    [
+        ({}, False),
+        ({"constraint": {"name": "strict"}}, False),
+        ({"inspect": {"mask": True}}, True),
+        ({"probe": {"kl_to_start": False}}, True),
+    ],
+)
+def test_the_weights_before_sft_are_kept_to_inspect_or_measure_what_sft_changes(settings, keeps):
+    node = PAPER | NOTHING_MEASURED | settings
+    assert build_config(node).keeps_before_sft is keeps
+    assert build_config(node | {"schedule": {"name": "never"}}).keeps_before_sft is False
 
 
 def test_a_phase_takes_s_entries_only_where_surplus_is_kept():
@@ -114,15 +127,20 @@ def test_a_missing_section_is_named(section):
 def test_an_unknown_section_is_named_with_the_nearest():
     assert message(PAPER | {"freezing": {}}) == (
         "mifo.freezing must be one of gate, token_selector, sft_loss, importance, schedule, constraint, prefix, off_policy, mixing, sft, "
-        "probe, inspect, checkpoint, watchdog, sparsify, budget; remove it"
+        "probe, inspect, checkpoint, watchdog, budget; remove it"
     )
 
 
-@pytest.mark.parametrize(("old", "new"), [("freeze", "constraint"), ("prompt_selector", "gate")])
-def test_a_group_of_an_earlier_version_is_told_by_its_name_of_now(old, new):
-    assert message(PAPER | {old: {}}) == (
-        f"mifo.{old} must be called mifo.{new}, as its group mifo/{old} is mifo/{new}; rename it"
-    )
+@pytest.mark.parametrize(
+    ("old", "now"),
+    [
+        ("freeze", "called mifo.constraint, as the group mifo/freeze is mifo/constraint"),
+        ("prompt_selector", "called mifo.gate, as the group mifo/prompt_selector is mifo/gate"),
+        ("sparsify", "chosen by mifo/constraint=sparsify, whose settings are mifo.constraint.rate, phase and seed"),
+    ],
+)
+def test_a_node_of_an_earlier_version_is_told_what_it_is_now(old, now):
+    assert message(PAPER | {old: {}}) == f"mifo.{old} must be {now}; rename it"
 
 
 @pytest.mark.parametrize("section", [key for key, node in PAPER.items() if "name" in node])
@@ -159,7 +177,7 @@ def test_an_unknown_setting_is_refused_in_every_group(section):
         (
             "sft",
             {"learning_rate": 1e-5},
-            "mifo.sft.learning_rate must be one of lr, batch_size, passes, clip_grad, optimizer, surplus; remove it",
+            "mifo.sft.learning_rate must be one of lr, batch_size, passes, clip_grad, optimizer, surplus, normalise; remove it",
         ),
         ("inspect", {"mask": 1}, "mifo.inspect.mask=1 must be true or false; correct it"),
         (
@@ -268,21 +286,8 @@ def test_a_value_of_the_wrong_type_in_a_section_is_a_value_error_that_names_the_
 @pytest.mark.parametrize(
     ("section", "settings", "expected"),
     [
-        (
-            "sparsify",
-            {"rate": 1},
-            "mifo.sparsify.rate=1 must be a number in [0, 1); 1 would drop every gradient; 0 drops none",
-        ),
-        ("sparsify", {"phase": "RL"}, "mifo.sparsify.phase=RL must be one of both, rl, sft; choose one of them"),
-        ("sparsify", {"seed": "a"}, "mifo.sparsify.seed=a must be a whole number; the run's seed is the default"),
         ("budget", {"flops": 0}, "mifo.budget.flops=0 must be a number above 0; use null for no limit"),
     ],
 )
-def test_the_settings_of_sparsify_and_budget_are_checked(section, settings, expected):
+def test_the_settings_of_a_section_are_checked(section, settings, expected):
     assert message(changed(section, **settings)) == expected
-
-
-def test_nothing_is_dropped_by_default_and_only_in_the_phase_asked_for():
-    assert not any(SparsifyConfig().drops(phase) for phase in ("rl", "sft"))
-    assert [SparsifyConfig(0.5, which).drops("rl") for which in ("both", "rl", "sft")] == [True, True, False]
-    assert [SparsifyConfig(0.5, which).drops("sft") for which in ("both", "rl", "sft")] == [True, False, True]

@@ -189,7 +189,7 @@ def test_masking_before_the_clip_takes_the_frozen_coordinates_out_of_the_norm():
 
 
 def test_the_members_are_these():
-    assert CONSTRAINTS.names() == ["gradient", "none", "strict"]
+    assert CONSTRAINTS.names() == ["gradient", "none", "sparsify", "strict"]
     assert not isinstance(NoConstraint(), GradientMask) and isinstance(StrictMask(), GradientMask)
 
 
@@ -207,7 +207,7 @@ def test_the_defaults_are_the_papers(kind):
         ({"share": "3/2"}, "share=3/2 must be a share in [0, 1]; write it as 0.125 or '1/8'"),
         ({"history": 1.5}, "history=1.5 must be a share in [0, 1]; write it as 0.125 or '1/8'"),
         ({"history": -0.5}, "history=-0.5 must be a share in [0, 1]; write it as 0.125 or '1/8'"),
-        ({"scope": "layer"}, "scope=layer must be global or per_tensor; global is the paper's rule"),
+        ({"scope": "layer"}, "scope=layer must be one of global, per_tensor; global is the paper's rule"),
     ],
 )
 def test_a_bad_setting_is_refused(name, settings, message):

@@ -12,6 +12,7 @@ from mifo_verl.method.gate import GATES, AnyPrompt, Gate, MaxAccuracy
 from mifo_verl.method.part import Part
 from mifo_verl.method.registry import Registry, load_outside_parts
 from mifo_verl.method.schedule import Always, Every, Never, SftThenRl, WhenFull
+from mifo_verl.method.sft_loss import SftLoss
 from mifo_verl.types import Problem, RunFacts
 
 OWN_GATES = Registry("mifo/gate", Gate)
@@ -117,6 +118,29 @@ def test_the_phases_that_a_schedule_foretells():
     assert [schedule.num_rl_steps(10) for schedule in told] == [10, 10, 10, 10, 10, 0, 6]
     assert [schedule.has_sft_phases for schedule in told] == [True, True, True, True, False, True, True]
     assert [schedule.buffer_limit for schedule in told] == [64, 4, None, None, None, None, None]
+
+
+def test_a_strict_mask_wants_moments_that_can_be_put_back():
+    assert said(StrictMask(), optimizer="AdamW8bit") == [
+        "actor_rollout_ref.actor.optim.optimizer=AdamW8bit must be an optimizer with moments of at least 16 bits, "
+        "because those of frozen coordinates are put back; use AdamW, or mifo/constraint=gradient"
+    ]
+    assert said(GradientMask(), optimizer="AdamW8bit") == []
+
+
+def test_a_fact_that_nobody_gives_is_refused():
+    @dataclass(frozen=True)
+    class Curious(SftLoss):
+        @property
+        def needs(self):
+            return frozenset({"entropy", "top_mass:10", "top_entropy:0", "teacher_log_prob"})
+
+    Registry("mifo/sft_loss", SftLoss).register("curious")(Curious)
+    rule = "must be a part whose needs are entropy, top_mass:K or top_entropy:K, of the K likeliest tokens"
+    assert said(Curious()) == [
+        f"mifo.sft_loss=curious (needs {fact}) {rule}; correct its needs"
+        for fact in ("teacher_log_prob", "top_entropy:0")
+    ]
 
 
 # Parts from outside

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from mifo_verl.method import sparsify
+from mifo_verl.method.constraint import CONSTRAINTS
 from mifo_verl.method.coordinates import ShardRange, random_bits
-from mifo_verl.method.sparsify import drop_gradients_
+from mifo_verl.method.sparsify import Sparsify, drop_gradients_
+from mifo_verl.types import Phase
 from tests.unit.test_importance import splitmix64
 
 W = ShardRange("layers.0.w", 0)
@@ -66,3 +68,64 @@ def test_what_is_kept_is_not_rescaled_and_a_missing_gradient_stays_missing():
 def test_it_is_unrelated_to_the_random_mask_of_the_same_seed():
     importance = random_bits("0/1", W, 100_000, torch.device("cpu")) < 2**23
     assert float((importance & ~kept(100_000, 0.5)).double().mean()) == pytest.approx(0.25, abs=0.01)
+
+
+class OneTensor:
+    """A model of one tensor of a million coordinates, whose gradient is 1 everywhere."""
+
+    def __init__(self) -> None:
+        self.slices = [W]
+        self.gradient = torch.ones(1_000_000)
+
+    def gradients(self) -> list[torch.Tensor]:
+        return [self.gradient]
+
+
+def shares_dropped(phases: list[Phase], **settings) -> list[float]:
+    model = OneTensor()
+    active = CONSTRAINTS.build({"name": "sparsify", **settings}).attach(model, None)
+    found = []
+    for phase in phases:
+        model.gradient.fill_(1.0)
+        active.before_update(phase)
+        found.append(round(1 - float(model.gradient.double().mean()), 2))
+    return found
+
+
+def test_gradients_are_dropped_in_the_phase_asked_for():
+    phases = [Phase.RL, Phase.SFT]
+    assert shares_dropped(phases, rate=0.5) == [0.5, 0.5]
+    assert shares_dropped(phases, rate=0.5, phase="rl") == [0.5, 0]
+    assert shares_dropped(phases, rate=0.5, phase="sft") == [0, 0.5]
+    assert shares_dropped(phases, rate=0) == [0, 0]
+
+
+def test_a_resume_goes_on_with_the_number_of_the_next_update():
+    def masks(active, model, num: int) -> list[torch.Tensor]:
+        found = []
+        for _ in range(num):
+            model.gradient.fill_(1.0)
+            active.before_update(Phase.RL)
+            found.append(model.gradient.bool())
+        return found
+
+    model = OneTensor()
+    uncut, first, second = (Sparsify(seed=3).attach(model, None) for _ in range(3))
+    whole = masks(uncut, model, 4)
+    begun = masks(first, model, 2)
+    second.load(first.state())
+    assert all(map(torch.equal, whole, begun + masks(second, model, 2)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"rate": 1}, "rate=1 must be a number in [0, 1); 1 would drop every gradient; 0 drops none"),
+        ({"phase": "RL"}, "phase=RL must be one of both, rl, sft; choose one of them"),
+        ({"seed": "a"}, "seed=a must be a whole number of at least 0; the run's seed is the default"),
+    ],
+)
+def test_a_bad_setting_is_refused(settings, message):
+    with pytest.raises(ValueError) as error:
+        CONSTRAINTS.build({"name": "sparsify", **settings})
+    assert str(error.value) == f"mifo.constraint.{message}"

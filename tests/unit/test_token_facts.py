@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mifo_verl.method.token_entropy import token_entropy
+from mifo_verl.method.token_facts import token_entropy, token_facts
 
 
 def direct(logits: torch.Tensor) -> torch.Tensor:
@@ -108,3 +108,21 @@ def test_no_float32_tensor_is_larger_than_one_chunk():
     with LargestFloat32() as largest:
         token_entropy(logits, chunk_tokens=8)
     assert largest.elements == 8 * 500
+
+
+def test_the_mass_and_the_entropy_of_the_likeliest_tokens_by_hand():
+    # p = 1/2, 1/4, 1/8, 1/8: the top 2 hold 3/4, and renormalised to 2/3 and 1/3 have ln 3 - 2/3 ln 2 nats
+    logits = torch.tensor([[0.5, 0.125, 0.25, 0.125]]).log()
+    facts = token_facts(logits, ["top_mass:2", "top_entropy:2", "top_mass:9", "entropy"])
+    assert facts["top_mass:2"].tolist() == pytest.approx([0.75])
+    assert facts["top_entropy:2"].tolist() == pytest.approx([math.log(3) - 2 / 3 * math.log(2)])
+    assert facts["top_mass:9"].tolist() == pytest.approx([1.0])
+    assert torch.equal(facts["entropy"], token_entropy(logits))
+
+
+@pytest.mark.parametrize("chunk_tokens", [1, 3, 64])
+def test_facts_do_not_depend_on_the_chunks(chunk_tokens):
+    logits = torch.randn(7, 50, generator=torch.Generator().manual_seed(3))
+    names = ("entropy", "top_mass:5", "top_entropy:5")
+    whole, cut = token_facts(logits, names), token_facts(logits, names, chunk_tokens)
+    assert all(torch.equal(whole[name], cut[name]) for name in names)

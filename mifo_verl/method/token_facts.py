@@ -1,0 +1,54 @@
+"""Facts of the next token's distribution, which selectors and losses ask for by name (``needs``).
+
+``entropy``: H_t = -sum_v p_v log p_v in nats (MIFO section 3, token selection). ``top_mass:K``: the probability of the
+K likeliest tokens together. ``top_entropy:K``: the entropy of those K, renormalised, in nats.
+Shapes: N tokens, V vocabulary.
+"""
+
+from collections.abc import Collection, Iterable
+
+import torch
+from torch import Tensor
+
+from mifo_verl.method.part import Part
+from mifo_verl.types import Problem
+
+_TOP = ("top_mass", "top_entropy")
+
+
+def unknown_facts(part: Part) -> Iterable[Problem]:
+    """What a part needs and nobody gives."""
+    for name in sorted(part.needs):
+        kind, _, number = name.partition(":")
+        if name != "entropy" and not (kind in _TOP and number.isdigit() and int(number) >= 1):
+            rule = "a part whose needs are entropy, top_mass:K or top_entropy:K, of the K likeliest tokens"
+            yield Problem(part.group.replace("/", "."), f"{part.name} (needs {name})", rule, "correct its needs")
+
+
+@torch.no_grad()
+def token_facts(logits_NV: Tensor, names: Collection[str], chunk_tokens: int = 1024) -> dict[str, Tensor]:
+    """fact_N of every name, float32, over the full vocabulary at temperature 1, without gradient.
+
+    The logits may be half precision: sums are float32, taken ``chunk_tokens`` tokens at a time, so that no full
+    float32 copy of the logits exists (at V = 152k a chunk of 1,024 tokens is 0.6 GB, and two live at once).
+    """
+    num_tokens = logits_NV.shape[0]
+    facts = {name: torch.empty(num_tokens, dtype=torch.float32, device=logits_NV.device) for name in names}
+    for start in range(0, num_tokens, chunk_tokens):
+        logits = logits_NV[start : start + chunk_tokens]
+        weight = (logits - logits.amax(dim=-1, keepdim=True).float()).exp_()
+        total = weight.sum(dim=-1)
+        for name, fact_N in facts.items():
+            kind, _, number = name.partition(":")
+            part = weight if kind == "entropy" else weight.topk(min(int(number), weight.shape[-1]), dim=-1).values
+            mass = total if kind == "entropy" else part.sum(dim=-1)
+            # H = log Z + sum(-w log w) / Z for w = exp(logit - max) and Z = sum w: no term is negative, entr(0) is 0
+            is_mass = kind == "top_mass"
+            value = mass / total if is_mass else mass.log() + torch.special.entr(part).sum(dim=-1) / mass
+            fact_N[start : start + chunk_tokens] = value
+    return facts
+
+
+def token_entropy(logits_NV: Tensor, chunk_tokens: int = 1024) -> Tensor:
+    """entropy_N in nats, float32."""
+    return token_facts(logits_NV, ("entropy",), chunk_tokens)["entropy"]
