@@ -14,6 +14,10 @@ from mifo_verl.method.constraint import (
     StrictMask,
     mask_gradients_,
 )
+from mifo_verl.method.coordinates import ShardRange
+from mifo_verl.method.importance import AbsChange
+from mifo_verl.method.top_share import OneShard
+from mifo_verl.types import Phase
 
 KINDS = [{"foreach": False}, {"foreach": True}, {"fused": True}]
 
@@ -183,6 +187,151 @@ def test_masking_before_the_clip_takes_the_frozen_coordinates_out_of_the_norm():
     gradient = torch.tensor([3.0, 4.0, 1000.0])
     mask_gradients_([gradient], [torch.tensor([False, False, True])])
     assert gradient.norm() == 5.0
+
+
+# The constraint at work: theta_start = (0, 0, 0, 0), and RL has moved the coordinates by 1, 4, 2 and 3
+
+
+class OneTensor:
+    """A model of one tensor, whole in this process."""
+
+    def __init__(self, values: list[float]) -> None:
+        self.parameter = torch.nn.Parameter(torch.tensor(values))
+        self.slices = [ShardRange("w", 0)]
+        self.shards = OneShard()
+
+    def weights(self) -> list[torch.Tensor]:
+        return [self.parameter.detach()]
+
+    def gradients(self) -> list[torch.Tensor | None]:
+        return [self.parameter.grad]
+
+    def optimizer_state(self, optimizer: torch.optim.Optimizer):
+        state = optimizer.state.get(self.parameter, {})
+        return ((0, name, state[name]) for name in ("exp_avg", "exp_avg_sq") if name in state)
+
+
+def at_work(name: str, values=(1.0, 4.0, 2.0, 3.0), **settings):
+    model = OneTensor(list(values))
+    constraint = CONSTRAINTS.build({"name": name, **settings})
+    return model, constraint.attach(model, AbsChange()), torch.optim.AdamW([model.parameter], lr=0.1, weight_decay=0.1)
+
+
+def update(model, active, optimizer, phase: Phase) -> None:
+    model.parameter.grad = torch.ones(4)
+    active.before_update(phase)
+    optimizer.step()
+    active.after_update(phase, optimizer)
+
+
+START = [torch.zeros(4)]
+
+
+def test_the_mask_is_that_of_the_largest_changes_and_its_history_that_of_the_mask():
+    _model, active, _ = at_work("strict", share=0.5, history=0.5)
+    report = active.select(START, interval=1, observe=None)
+    assert active.frozen[0].tolist() == [False, True, False, True]
+    assert active.history[0].tolist() == [0, 2, 0, 1.5]  # (1 - alpha) * change, where it is frozen
+    assert (report.num_frozen, report.num_coordinates, report.threshold) == (2, 4, 1.5)
+    assert (report.frozen_share, report.positive_share) == (0.5, 1.0)
+
+
+def test_the_next_mask_remembers_the_last():
+    model, active, optimizer = at_work("strict", share=0.25, history=0.5)
+    active.select(START, interval=1, observe=None)
+    active.release(optimizer)
+    # coordinate 1 was frozen with importance 2; RL then moves coordinate 0 by 1.5: 0.5 * 2 > 0.5 * 1.5
+    active.select([model.weights()[0] - torch.tensor([1.5, 0, 0, 0])], interval=2, observe=None)
+    assert active.frozen[0].tolist() == [False, True, False, False]
+    forgets = at_work("strict", share=0.25, history=0)[1]
+    forgets.select(START, interval=1, observe=None)
+    assert forgets.history is None
+
+
+def test_strict_holds_weights_and_moments_in_sft_and_nothing_in_rl():
+    model, active, optimizer = at_work("strict", share=0.5)
+    update(model, active, optimizer, Phase.RL)
+    active.select(START, interval=1, observe=None)
+    active.enter(optimizer)
+    before = [tensor.clone() for tensor in (*model.weights(), *optimizer.state[model.parameter].values())]
+    frozen = active.frozen[0]
+    update(model, active, optimizer, Phase.SFT)
+    weight, _, exp_avg, exp_avg_sq = (*model.weights(), *optimizer.state[model.parameter].values())
+    for now, then in zip((weight, exp_avg, exp_avg_sq), (before[0], *before[2:]), strict=True):
+        assert same_bits(now[frozen], then[frozen])
+    assert (weight != before[0])[~frozen].all()
+    assert active.release(optimizer) == 0.0 and active.frozen is None
+    update(model, active, optimizer, Phase.RL)
+    assert (model.weights()[0] != before[0]).all()
+
+
+def test_an_rl_update_between_leaving_and_entering_an_sft_phase_is_free():
+    model, active, optimizer = at_work("strict", share=0.5)
+    active.select(START, interval=1, observe=None)
+    active.enter(optimizer)
+    before = model.weights()[0].clone()
+    update(model, active, optimizer, Phase.RL)
+    assert (model.weights()[0] != before).all()
+
+
+def test_gradient_lets_momentum_and_weight_decay_move_what_is_frozen_and_measures_no_drift():
+    model, active, optimizer = at_work("gradient", share=0.5)
+    update(model, active, optimizer, Phase.RL)
+    active.select(START, interval=1, observe=None)
+    active.enter(optimizer)
+    frozen, before = active.frozen[0], model.weights()[0].clone()
+    update(model, active, optimizer, Phase.SFT)
+    assert model.parameter.grad[frozen].tolist() == [0, 0]
+    assert (model.weights()[0] != before)[frozen].all() and active.release(optimizer) is None
+
+
+def test_none_holds_nothing_and_has_no_state():
+    model, active, optimizer = at_work("none")
+    assert active.select(None, interval=1, observe=None) is None
+    active.enter(optimizer)
+    before = model.weights()[0].clone()
+    update(model, active, optimizer, Phase.SFT)
+    assert (model.weights()[0] != before).all()
+    assert active.release(optimizer) is None and active.state() == {}
+
+
+def test_a_state_that_is_loaded_goes_on_with_the_same_mask_and_history():
+    _model, active, optimizer = at_work("strict", share=0.5)
+    active.select(START, interval=1, observe=None)
+    other = at_work("strict", share=0.5)[1]
+    other.load(active.state())
+    assert other.frozen[0].tolist() == active.frozen[0].tolist()
+    assert other.history[0].tolist() == active.history[0].tolist()
+    active.release(optimizer)
+    other.load(active.state())
+    assert other.frozen is None and other.history is not None
+    other.load({})
+    assert other.history is None
+
+
+def test_an_observer_sees_mask_and_importance_before_the_rest_is_forgotten():
+    seen = []
+
+    def observe(frozen, importance):
+        seen.extend((frozen[0].tolist(), importance[0].tolist()))
+
+    at_work("strict", share=0.25, history=0)[1].select(START, interval=1, observe=observe)
+    assert seen == [[False, True, False, False], [1, 4, 2, 3]]
+
+
+def test_what_cannot_be_frozen_is_said():
+    _model, active, optimizer = at_work("strict", share=1)
+    with pytest.raises(RuntimeError, match="nothing is selected"):
+        active.enter(optimizer)
+    with pytest.raises(RuntimeError, match="the interval has no start"):
+        active.select(None, interval=1, observe=None)
+    with pytest.raises(ValueError) as everything:
+        active.select(START, interval=1, observe=None)
+    assert str(everything.value) == (
+        "mifo.constraint.share=1 must leave something to train, and it froze all 4 coordinates; lower it"
+    )
+    with pytest.raises(FloatingPointError, match="the importance of 1 coordinates is not finite"):
+        at_work("strict", values=(1.0, math.nan, 2.0, 3.0))[1].select(START, interval=1, observe=None)
 
 
 # Settings
