@@ -23,7 +23,6 @@ from mifo_verl.config import build_config
 from mifo_verl.cpu import rollout
 from mifo_verl.data.demonstrations import prompt_id_of
 from mifo_verl.loop.events import StepEnded, Validated
-from mifo_verl.run.faults import reach
 from mifo_verl.run.journal import RunRecords
 from mifo_verl.run.watchdog import START_SECONDS, timed
 from mifo_verl.types import Phase
@@ -131,7 +130,6 @@ class MifoTrainer(PPOTrainerSync):
                 self._save(self.saver.write_stopped)
                 raise
             self._write_end()
-        reach("exit")
 
     # ------------------------------------------------------------------ one step
 
@@ -193,7 +191,6 @@ class MifoTrainer(PPOTrainerSync):
     def _count(self, batch: KVBatchMeta) -> None:
         """Rollouts that are trained on, or that a filter is about to drop."""
         self.loop.count(*rollouts_of(batch))
-        reach("hard_prompts")
 
     @timed("log-probs")
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: Metrics) -> KVBatchMeta:
@@ -295,7 +292,6 @@ class MifoTrainer(PPOTrainerSync):
     def _validate(self) -> dict[str, float]:
         """verl's validation, made once for the same weights."""
         if self._validation is None:
-            reach("validation")
             self._validation = super()._validate()
             if self.global_steps == 0:  # before the first step
                 self.loop.state.accuracy_start = accuracy_by_source(self._validation)
