@@ -16,6 +16,11 @@ from mifo_verl.run.compute import RlCost
 from mifo_verl.verl.actor import Actor
 from mifo_verl.verl.skipped_updates import MAX_SKIPPED
 
+Metrics = dict[str, Any]
+"""verl's, by name."""
+Timers = dict[str, float]
+"""verl's, seconds by name."""
+
 _STAGES = {
     "gen": "rollout",
     "old_log_prob": "old_log_prob",

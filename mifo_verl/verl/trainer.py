@@ -29,17 +29,12 @@ from mifo_verl.types import Phase
 from mifo_verl.verl.actor import Actor
 from mifo_verl.verl.build import assemble
 from mifo_verl.verl.demonstrations import TARGET
-from mifo_verl.verl.records import accuracy_by_source, end_of_run, rl_record, sft_metrics, step_events
+from mifo_verl.verl.records import Metrics, Timers, accuracy_by_source, end_of_run, rl_record, sft_metrics, step_events
 from mifo_verl.verl.replay import OrderedReplayBuffer, has_rollouts, rollouts_of, rows_of, without_rollouts
 from mifo_verl.verl.saving import Saver, Stopped
 from mifo_verl.verl.skipped_updates import require_updates
 from mifo_verl.verl.watched import watchdog_of, watched
 from mifo_verl.verl.worker import MifoTrainingWorker, MifoWorker
-
-Metrics = dict[str, Any]
-"""verl's, by name."""
-Timers = dict[str, float]
-"""verl's, seconds by name."""
 
 
 def _timed_verl(name: str, stage: str, at_least: float = 0.0) -> Any:
@@ -76,7 +71,10 @@ class MifoTrainer(PPOTrainerSync):
     # ------------------------------------------------------------------ building
 
     def _init_resource_pool_mgr(self) -> None:
+        """verl's, just before it builds workers: they are ours, and learning rates are spread over RL steps alone."""
         super()._init_resource_pool_mgr()
+        for part in (self.config.actor_rollout_ref.actor, self.config.critic):
+            part.optim.total_training_steps = max(1, self.mifo.schedule.num_rl_steps(self.total_training_steps))
         for role in self.role_worker_mapping:
             self.role_worker_mapping[role] = ray.remote(MifoTrainingWorker if role == Role.Critic else MifoWorker)
 
@@ -110,7 +108,6 @@ class MifoTrainer(PPOTrainerSync):
 
     def on_train_begin(self) -> None:
         """The first interval begins, unless a checkpoint brought one along."""
-        super().on_train_begin()
         if self.saver.resumed is None:
             self._begin_interval()
 
