@@ -29,7 +29,7 @@ class SftConfig:
     lr: float = 1e-6
     """Learning rate of the SFT phase, constant; the RL phase keeps its own schedule."""
     batch_size: int = 64
-    """Demonstrations an update, over all ranks."""
+    """Demonstrations an update at most, over all ranks."""
     passes: int = 1
     """Times that each buffered demonstration is trained on in a phase."""
     clip_grad: float = 1.0
@@ -40,10 +40,13 @@ class SftConfig:
     """Whether what the buffer holds over S is used in this SFT phase or kept for the next one."""
     normalise: Literal["sequence", "token"] = "sequence"
     """Whether an update's loss is the mean over its sequences, each a mean over its tokens, or over all its tokens."""
+    cut: Literal["even", "full"] = "even"
+    """Whether the updates of a pass are as even as can be, or full but for the last: 33 + 32 or 64 + 1 of 65 at 64."""
 
     def __post_init__(self) -> None:
         require_positive("lr", self.lr, "the paper's value is 1e-6")
         require_count("batch_size", self.batch_size, "the paper's value is 64")
+        _require_choice("cut", self.cut, ("even", "full"))
         require_count("passes", self.passes, "use mifo/schedule=never for RL alone")
         require_positive("clip_grad", self.clip_grad, "use a large number to switch clipping off")
         _require_choice("optimizer", self.optimizer, ("shared", "separate", "fresh"))

@@ -16,8 +16,7 @@ os.environ.update(RAY_enable_open_telemetry="0", RAY_enable_metrics_collection="
 def outside_a_run() -> Iterator[None]:
     """A launch tells the processes that it starts of their run; the next test is none of them."""
     yield
-    for name in ("MIFO_STACKS", "MIFO_DRIVER_PID"):
-        os.environ.pop(name, None)
+    os.environ.pop("MIFO_STACKS", None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -28,7 +28,6 @@ from mifo_verl.cpu.batcher import Arrivals
 from mifo_verl.cpu.generate import Completion, Request, batches, generate_batch
 from mifo_verl.cpu.kv_cache import ATTENTION
 from mifo_verl.cpu.weights import WeightLoader
-from mifo_verl.run.faults import reach
 
 ROLLOUT_NAME = "transformers"
 SERVER_NAME = "transformers_server_0_0"
@@ -114,7 +113,6 @@ class TransformersServer:
         except Exception:
             self._arrivals.expect_one_less()
             raise
-        reach("rollout")
         completion = await self._arrivals.put(request)
         return TokenOutput(
             token_ids=completion.token_ids,
@@ -160,7 +158,6 @@ class TransformersServer:
 
     async def load_weights(self, tensors: dict[str, Tensor], last: bool, global_steps: int | None) -> None:
         """Write one bucket of the weights; after the ``last``, every weight has to have come."""
-        reach("weight_sync")
         await self._in_model_thread(self._weights.write, tensors, last)
         if last and global_steps is not None:
             self._global_steps = global_steps

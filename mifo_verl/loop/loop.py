@@ -8,7 +8,8 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import pairwise
+from typing import Any, TypeVar
 
 from mifo_verl.loop.events import LedgerLine
 from mifo_verl.loop.mixed import Given, Mixed, Trained, give, mix
@@ -23,6 +24,8 @@ from mifo_verl.method.solved import SolvedPrompts
 from mifo_verl.types import BufferEntry, Phase, Progress, PromptGroup, Rejection, SftExample, Share, Use
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 Row = dict[str, Any]
 """A row of the data set."""
@@ -57,6 +60,8 @@ class Parts:
     seed: int
     batch_size: int
     """Demonstrations of an SFT update."""
+    cut: str
+    """``even``: the updates of a pass differ by one demonstration at most; ``full``: all but its last are full."""
     passes: int
     """Times that a phase trains on each of its demonstrations."""
     limit: int | None
@@ -240,11 +245,10 @@ class Loop:
         return list(self._batches(self.state.sft.entries))
 
     def _batches(self, entries: list[BufferEntry]) -> Iterator[list[BufferEntry]]:
-        size = self._parts.batch_size
         for number in range(self._parts.passes):
             order = entries[:]
             random.Random(f"{self._parts.seed}/{self.state.interval}/{number}").shuffle(order)
-            yield from (order[start : start + size] for start in range(0, len(order), size))
+            yield from updates_of(order, self._parts.batch_size, self._parts.cut == "even")
 
     def end_sft(self) -> SftProgress:
         """The phase has ended, and with it the interval (MIFO step 7); the phase."""
@@ -253,3 +257,15 @@ class Loop:
         self.state.interval += 1
         self.state.rl_steps = 0
         return self.ended
+
+
+def updates_of(rows: list[T], batch_size: int, evenly: bool) -> list[list[T]]:
+    """The fewest updates of at most ``batch_size`` rows, in order: 65 rows at 64 are 33 + 32, or 64 + 1 if not evenly.
+
+    Every update moves the weights as far under AdamW, however few rows it has.
+    """
+    if not evenly:
+        return [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+    number = -(-len(rows) // batch_size)
+    ends = [-(-len(rows) * place // max(1, number)) for place in range(number + 1)]
+    return [rows[start:end] for start, end in pairwise(ends)]

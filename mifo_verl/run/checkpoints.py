@@ -18,8 +18,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mifo_verl.run.faults import reach
-
 FORMAT = 2
 MANIFEST = "manifest.json"
 LATEST = "latest_checkpointed_iteration.txt"
@@ -92,7 +90,6 @@ class CheckpointStore:
         Raises OSError where it does not count. What fails once it counts is reported.
         """
         write_manifest(written, facts)
-        reach("checkpoint_commit")
         folder = self.folder / (STOPPED if facts["during_step"] else ".") / f"global_step_{facts['step']}"
         folder.parent.mkdir(exist_ok=True)
         if folder.exists():  # it was found broken, or the run would stand behind it

@@ -25,7 +25,6 @@ from mifo_verl.compose import ConfigError
 from mifo_verl.config import WatchdogConfig
 from mifo_verl.plugin import require_loaded
 from mifo_verl.run.display import ProgressDisplay, print_summary
-from mifo_verl.run.faults import DRIVER
 from mifo_verl.run.journal import CONFIG, METRICS, RunRecords, finish_summary, replace_text
 from mifo_verl.run.resume import check_resume, checkpoint_facts, own_checkpoints
 from mifo_verl.run.stacks import FOLDER, open_folder
@@ -60,7 +59,6 @@ def launch(config: DictConfig, write_data: Callable[[Path], None]) -> int:
             print(f"warning: {warning}")
     replace_text(folder / CONFIG, OmegaConf.to_yaml(config, resolve=True))
     record_versions(folder)
-    os.environ[DRIVER] = str(os.getpid())
     environment = "ray_kwargs.ray_init.runtime_env.env_vars"
     OmegaConf.update(config, f"{environment}.{FOLDER}", str(open_folder(folder)), force_add=True)
     start = TaskRunnerStart(WatchdogConfig(**config.mifo.watchdog), RunRecords(folder).event)

@@ -56,6 +56,7 @@ def assemble(
         num_rollouts=config.actor_rollout_ref.rollout.n,
         seed=int(config.seed),
         batch_size=mifo.sft.batch_size,
+        cut=mifo.sft.cut,
         passes=mifo.sft.passes,
         limit=mifo.sft_limit,
         solved=mifo.probe.solved,

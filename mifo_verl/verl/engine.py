@@ -19,7 +19,6 @@ from mifo_verl.config import MifoConfig
 from mifo_verl.method.constraint import MaskReport
 from mifo_verl.method.policy_shift import token_kl
 from mifo_verl.method.token_facts import token_facts
-from mifo_verl.run.faults import reach
 from mifo_verl.types import Phase
 from mifo_verl.verl.engine_base import CpuModuleMixin, MifoCriticEngine, SaveTogetherMixin
 from mifo_verl.verl.interval import IntervalState
@@ -73,7 +72,6 @@ class MifoEngine(SkippedUpdatesMixin, SaveTogetherMixin, CpuModuleMixin, StagedS
 
     def begin_sft(self, interval: int) -> MaskReport | None:
         """Let the constraint select, then the SFT phase's optimizer, learning rate and clip norm in. Collective."""
-        reach("threshold")
         report = self.interval.begin_sft(interval)
         self.enter_sft()
         return report
@@ -103,7 +101,6 @@ class MifoEngine(SkippedUpdatesMixin, SaveTogetherMixin, CpuModuleMixin, StagedS
 
     def end_sft(self) -> float | None:
         """Everything is trainable again, under the RL phase's settings. The drift of what this rank has held."""
-        reach("mask_release")
         drift = self.interval.constraint.release(self.optimizer)
         self.leave_sft()
         if self.mifo.sft.optimizer == "fresh":
@@ -114,7 +111,6 @@ class MifoEngine(SkippedUpdatesMixin, SaveTogetherMixin, CpuModuleMixin, StagedS
         """Write this rank's interval state beside verl's checkpoint."""
         state, interval = self.interval.state(), self.interval
         save_shards(folder, state, interval.model, self._sft_optimizer, self.rank, torch.distributed.get_world_size())
-        reach("checkpoint_file")
 
     def load_interval(self, folder: Path) -> None:
         """Read this rank's interval state back."""
@@ -135,8 +131,6 @@ class MifoEngine(SkippedUpdatesMixin, SaveTogetherMixin, CpuModuleMixin, StagedS
     def optimizer_step(self) -> float:
         """verl's update, between the constraint's two looks at it: before the clip norm and after the step."""
         phase = Phase.RL if self._rl is None else Phase.SFT
-        if phase is Phase.RL:
-            reach("rl_update")
         self.interval.constraint.before_update(phase)
         grad_norm = super().optimizer_step()
         self.interval.constraint.after_update(phase, self.optimizer)

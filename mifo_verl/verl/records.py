@@ -17,6 +17,11 @@ from mifo_verl.run.journal import lines_sha256
 from mifo_verl.verl.actor import Actor
 from mifo_verl.verl.skipped_updates import MAX_SKIPPED
 
+Metrics = dict[str, Any]
+"""verl's, by name."""
+Timers = dict[str, float]
+"""verl's, seconds by name."""
+
 _STAGES = {
     "gen": "rollout",
     "old_log_prob": "old_log_prob",

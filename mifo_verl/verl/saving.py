@@ -20,7 +20,6 @@ from ray.exceptions import RayTaskError
 from mifo_verl.config import CheckpointConfig
 from mifo_verl.loop.state import LoopState
 from mifo_verl.run.checkpoints import Checkpoint, CheckpointStore, verify
-from mifo_verl.run.faults import reach
 from mifo_verl.run.journal import RunRecords, require_lines
 from mifo_verl.run.resume import run_facts
 from mifo_verl.verl.actor import Actor
@@ -109,7 +108,6 @@ class Saver:
         try:
             folder = self._store.begin() / f"global_step_{step}"
             state.save(folder / FOLDER)
-            reach("checkpoint_file")
             self._actor.save(folder / FOLDER)
             for name, workers in self._groups.items():
                 workers.save_checkpoint(str(folder / name), None, step, max_ckpt_to_keep=None)

@@ -19,7 +19,6 @@ from verl.utils.seqlen_balancing import get_seqlen_balanced_partitions
 from verl.workers.utils.padding import no_padding_2_padding
 
 from mifo_verl.config import MifoConfig
-from mifo_verl.run.faults import reach
 from mifo_verl.types import SftExample
 from mifo_verl.verl.engine import TOKEN_FACTS
 
@@ -103,7 +102,6 @@ class SftLossOfBatch:
         self, model_output: dict[str, Tensor], data: TensorDict, dp_group: Any = None
     ) -> tuple[Tensor, dict[str, Any]]:
         """(this micro-batch's share of the loss, metrics of its rows)."""
-        reach("sft_forward")
         log_prob_BT = no_padding_2_padding(model_output["log_probs"], data)
         facts = {name: no_padding_2_padding(model_output[name], data) for name in self._mifo.token_facts}
         entropy_BT = facts["entropy"]

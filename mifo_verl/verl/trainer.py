@@ -23,7 +23,6 @@ from mifo_verl.config import build_config
 from mifo_verl.cpu import rollout
 from mifo_verl.data.demonstrations import prompt_id_of
 from mifo_verl.loop.events import StepEnded, Validated
-from mifo_verl.run.faults import reach
 from mifo_verl.run.journal import RunRecords
 from mifo_verl.run.watchdog import START_SECONDS, timed
 from mifo_verl.types import Phase
@@ -32,17 +31,12 @@ from mifo_verl.verl.agent_loop import GIVEN
 from mifo_verl.verl.build import assemble
 from mifo_verl.verl.demonstrations import TARGET
 from mifo_verl.verl.mixed import mixed_updates
-from mifo_verl.verl.records import accuracy_by_source, end_of_run, rl_record, sft_metrics, step_events
+from mifo_verl.verl.records import Metrics, Timers, accuracy_by_source, end_of_run, rl_record, sft_metrics, step_events
 from mifo_verl.verl.replay import OrderedReplayBuffer, has_rollouts, rollouts_of, rows_of, without_rollouts
 from mifo_verl.verl.saving import Saver, Stopped
 from mifo_verl.verl.skipped_updates import require_updates
 from mifo_verl.verl.watched import watchdog_of, watched
 from mifo_verl.verl.worker import MifoTrainingWorker, MifoWorker
-
-Metrics = dict[str, Any]
-"""verl's, by name."""
-Timers = dict[str, float]
-"""verl's, seconds by name."""
 
 
 def _timed_verl(name: str, stage: str, at_least: float = 0.0) -> Any:
@@ -79,7 +73,10 @@ class MifoTrainer(PPOTrainerSync):
     # ------------------------------------------------------------------ building
 
     def _init_resource_pool_mgr(self) -> None:
+        """verl's, just before it builds workers: they are ours, and learning rates are spread over RL steps alone."""
         super()._init_resource_pool_mgr()
+        for part in (self.config.actor_rollout_ref.actor, self.config.critic):
+            part.optim.total_training_steps = max(1, self.mifo.schedule.num_rl_steps(self.total_training_steps))
         for role in self.role_worker_mapping:
             self.role_worker_mapping[role] = ray.remote(MifoTrainingWorker if role == Role.Critic else MifoWorker)
 
@@ -113,7 +110,6 @@ class MifoTrainer(PPOTrainerSync):
 
     def on_train_begin(self) -> None:
         """The first interval begins, unless a checkpoint brought one along."""
-        super().on_train_begin()
         if self.saver.resumed is None:
             self._begin_interval()
 
@@ -133,7 +129,6 @@ class MifoTrainer(PPOTrainerSync):
                 self._save(self.saver.write_stopped)
                 raise
             self._write_end()
-        reach("exit")
 
     # ------------------------------------------------------------------ one step
 
@@ -197,7 +192,6 @@ class MifoTrainer(PPOTrainerSync):
     def _count(self, batch: KVBatchMeta) -> None:
         """Rollouts that are trained on, or that a filter is about to drop."""
         self.loop.count(*rollouts_of(batch))
-        reach("hard_prompts")
 
     @timed("log-probs")
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: Metrics) -> KVBatchMeta:
@@ -300,7 +294,6 @@ class MifoTrainer(PPOTrainerSync):
     def _validate(self) -> dict[str, float]:
         """verl's validation, made once for the same weights."""
         if self._validation is None:
-            reach("validation")
             self._validation = super()._validate()
             if self.global_steps == 0:  # before the first step
                 self.loop.state.accuracy_start = accuracy_by_source(self._validation)

@@ -10,8 +10,8 @@ from collections import Counter
 import psutil
 import pytest
 
-from mifo_verl.run import faults
 from tests.faults import __main__ as kills
+from tests.faults import points as faults
 from tests.faults.__main__ import AT_RANDOM, POINTS, UNPLANNED, Launch, judged, main, planned, run_chain
 
 
@@ -101,6 +101,17 @@ def test_other_seeds_add_to_the_table_and_the_same_seed_replaces_its_own(runs, t
         ("def", "1", 3),
     ]
     assert {path.name for path in tmp_path.glob("never_killed_*")} == {"never_killed_abc", "never_killed_def"}
+
+
+def test_every_place_is_wrapped_when_its_module_is_loaded_in_a_process_that_is_told_to():
+    code = (
+        "import functools, importlib, verl; from tests.faults.points import PLACES; "
+        "of = lambda name, path: functools.reduce(getattr, path.split('.'), importlib.import_module(name)); "
+        "print([p for n, paths in PLACES.items() for p in paths if not hasattr(of(n, p), '__wrapped__')])"
+    )
+    told = {"VERL_USE_EXTERNAL_MODULES": faults.MODULE, "PYTHONPATH": str(kills.REPOSITORY)}
+    done = subprocess.run([sys.executable, "-c", code], env=os.environ | told, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1:] == ["[]"], done.stderr[-2000:]
 
 
 def test_one_of_several_processes_of_a_role_is_killed_by_number_and_the_plan_names_it():

@@ -98,6 +98,24 @@ def evict(trainer: Any, batch: KVBatchMeta) -> None:
     trainer.replay_buffer.on_evict(batch)
 
 
+@pytest.mark.parametrize(
+    ("method", "steps"), [(["method=mifo"], 20), (["method=sft_then_rl", "mifo.schedule.sft_steps=5"], 15)]
+)
+def test_the_learning_rates_that_verl_schedules_are_spread_over_rl_steps_alone(
+    make_trainer, monkeypatch, method, steps
+):
+    def roles(self: Any) -> None:
+        self.role_worker_mapping = {}
+
+    monkeypatch.setattr(PPOTrainer, "_init_resource_pool_mgr", roles)
+    trainer = make_trainer(*method)
+    trainer._init_resource_pool_mgr()
+    config = trainer.config
+    assert (
+        config.actor_rollout_ref.actor.optim.total_training_steps == config.critic.optim.total_training_steps == steps
+    )
+
+
 # ---------------------------------------------------------------------- an SFT phase
 
 

@@ -28,7 +28,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from mifo_verl.run.faults import DRIVER, ROLES, kill
+from tests.faults.points import DRIVER, MODULE, ROLES, kill
 
 REPOSITORY = Path(__file__).parents[2]
 RUN = [
@@ -71,7 +71,7 @@ POINTS = [
     "validation:1",
     "exit:1",
 ]
-"""Points of ``mifo_verl.run.faults``. What gets STOP is what the watchdog has to find and end; TERM asks for a stop."""
+"""Points of ``tests.faults.points``. What gets STOP is what the watchdog has to find and end; TERM asks for a stop."""
 
 AT_RANDOM = ["driver", *ROLES]
 """Roles, one process of which is killed at a random moment."""
@@ -99,11 +99,11 @@ def launch(folder: Path, plan: str | None, chance: random.Random) -> Launch:
     which = chance.randrange(1000)
     mark = folder.with_suffix(".reached")
     mark.unlink(missing_ok=True)
-    fault = []
-    if plan and ":" in plan:
-        fault = [f"+env.MIFO_FAULT={_with(plan, which)}", f"+env.MIFO_FAULT_MARK={mark}"]
-    command = [sys.executable, "-m", "mifo_verl.train", *RUN, f"run_dir={folder}", *fault]
+    command = [sys.executable, "-m", "mifo_verl.train", *RUN, f"run_dir={folder}"]
     environment = {name: value for name, value in os.environ.items() if name != DRIVER}
+    environment |= {"VERL_USE_EXTERNAL_MODULES": MODULE, "PYTHONPATH": str(REPOSITORY)}
+    if plan and ":" in plan:
+        environment |= {"MIFO_FAULT": _with(plan, which), "MIFO_FAULT_MARK": str(mark)}
     began = time.monotonic()
     with open(folder.with_suffix(".log"), "a") as log:
         process = subprocess.Popen(

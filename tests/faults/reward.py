@@ -3,7 +3,7 @@
 from typing import Any
 
 from mifo_verl.rewards import boxed
-from mifo_verl.run.faults import reach
+from tests.faults.points import reach
 
 
 def compute_score(data_source: str, solution_str: str, ground_truth: str, extra_info: dict[str, Any] | None = None):

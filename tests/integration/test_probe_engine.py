@@ -15,7 +15,20 @@ MICRO_BATCHES: dict[str, dict[str, Any]] = {
 }
 
 
-def _probe(engine: Any, with_shift: bool, **sizes: Any) -> list[Any]:
+def _fails(engine: Any, **sizes: Any) -> bool:
+    """Whether a probe whose second pass fails raises and leaves no logits behind."""
+
+    def out_of_memory(**_: Any) -> Any:
+        raise MemoryError
+
+    try:
+        _probe(engine, True, out_of_memory, **sizes)
+    except MemoryError:
+        return engine._start_logits is None and engine._start_output == {}
+    return False
+
+
+def _probe(engine: Any, with_shift: bool, loss: Any = None, **sizes: Any) -> list[Any]:
     """The sums by row, as the worker asks for them."""
     from verl.utils import tensordict_utils as tu
 
@@ -29,7 +42,7 @@ def _probe(engine: Any, with_shift: bool, **sizes: Any) -> list[Any]:
     data = tu.chunk_tensordict(data, num_ranks)[dist.get_rank()]
     tu.assign_non_tensor(data, use_remove_padding=False, use_fused_kernels=False, **sizes)
     with engine.eval_mode():
-        output = engine.infer_batch(data, SumsOfBatch())
+        output = engine.infer_batch(data, loss or SumsOfBatch())
     parts: list[Any] = [None] * num_ranks
     dist.all_gather_object(parts, output["metrics"][KEY])
     return sorted(row for part in parts for row in part)
@@ -68,7 +81,7 @@ def _around_an_update(sizes: dict[str, Any], moves: bool) -> dict[str, Any]:
         "sums": sums,
         "plain": plain,
         "same": same and torch.equal(draws, torch.random.get_rng_state()),
-        "free": engine._start_logits is None,
+        "free": engine._start_logits is None and _fails(engine, **sizes),
     }
 
 

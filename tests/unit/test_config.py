@@ -177,7 +177,7 @@ def test_an_unknown_setting_is_refused_in_every_group(section):
         (
             "sft",
             {"learning_rate": 1e-5},
-            "mifo.sft.learning_rate must be one of lr, batch_size, passes, clip_grad, optimizer, surplus, normalise; remove it",
+            "mifo.sft.learning_rate must be one of lr, batch_size, passes, clip_grad, optimizer, surplus, normalise, cut; remove it",
         ),
         ("inspect", {"mask": 1}, "mifo.inspect.mask=1 must be true or false; correct it"),
         (

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from mifo_verl.loop.loop import Loop, Parts, Rollout
+from mifo_verl.loop.loop import Loop, Parts, Rollout, updates_of
 from mifo_verl.loop.mixed import Given, Trained
 from mifo_verl.loop.state import LoopState
 from mifo_verl.method.gate import AnyPrompt, Hpt, MaxAccuracy, Now
@@ -19,6 +19,7 @@ PARTS = {
     "num_rollouts": 8,
     "seed": 0,
     "batch_size": 2,
+    "cut": "even",
     "passes": 1,
     "limit": None,
     "solved": 4,
@@ -283,3 +284,16 @@ def test_the_weights_of_a_step_are_those_of_the_steps_finished():
     for _ in range(2):
         loop.end_step()
     assert loop.mix(uids).weights == (0.5, 0.5)
+
+
+def test_a_pass_is_cut_evenly_into_the_fewest_updates_or_filled_up_but_for_the_last():
+    assert [len(part) for part in updates_of(list(range(65)), 64, evenly=True)] == [33, 32]
+    assert [len(part) for part in updates_of(list(range(65)), 64, evenly=False)] == [64, 1]
+    assert updates_of([1, 2, 3, 4, 5], 2, evenly=True) == [[1, 2], [3, 4], [5]]
+    assert updates_of([1, 2, 3, 4], 2, evenly=True) == updates_of([1, 2, 3, 4], 2, evenly=False) == [[1, 2], [3, 4]]
+    assert updates_of([1], 64, evenly=True) == [[1]] and updates_of([], 2, evenly=True) == []
+
+
+def test_the_setting_decides_how_a_phase_is_cut():
+    assert [len(batch) for batch in order(5, batch_size=4)] == [3, 2]
+    assert [len(batch) for batch in order(5, batch_size=4, cut="full")] == [4, 1]
