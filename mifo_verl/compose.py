@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from mifo_verl.errors import nearest
-from mifo_verl.overrides import chosen, malformed
+from mifo_verl.overrides import CHOICES, chosen, keys, likely, malformed, normalised, own_folders
 
 PACKAGE = Path(__file__).parent
 _MOST_ERRORS = 8
@@ -38,8 +40,16 @@ def config_folder() -> Path:
 
 
 def config_folders(overrides: Sequence[str] = ()) -> list[Path]:
-    """The folders in which the YAML of a group may lie."""
-    return [config_folder()]
+    """Every folder in which a group's file may lie: ours, ``trainer_configs/`` of packages with parts, the user's own.
+
+    The user's are those of ``--config-dir`` and ``mifo.config_dirs``. A name that two folders have is the first one's.
+    """
+    folders = [config_folder()]
+    for name in sorted({entry.module.partition(".")[0] for entry in entry_points(group="mifo_verl.parts")}):
+        package = find_spec(name)
+        for place in (package.submodule_search_locations or ()) if package else ():
+            folders.append(Path(place) / "trainer_configs")
+    return [*dict.fromkeys(folder for folder in folders if folder.is_dir()), *own_folders(overrides)]
 
 
 @dataclass(frozen=True)
@@ -65,14 +75,15 @@ class ComposedConfig:
 def compose_config(overrides: list[str]) -> ComposedConfig:
     """Compose ``trainer_configs/mifo.yaml`` with overrides, on top of verl's own config.
 
-    Raises ConfigError on unknown keys or choices, malformed overrides, or a setting that must be given and is not.
+    ``--config-dir <folder>`` is taken among the overrides. Raises ConfigError on unknown keys or choices, malformed
+    overrides, or a setting that must be given and is not.
     """
-    return _resolved(_composed(overrides))
+    return _resolved(_composed(normalised(overrides)))
 
 
 def compose_seeds(overrides: list[str], seeds: list[int]) -> list[ComposedConfig]:
     """The same as ``compose_config`` with ``seed=<n>`` for each n, composed once. Raises as it does."""
-    node = _composed([*overrides, f"seed={seeds[0]}"])
+    node = _composed([*normalised(overrides), f"seed={seeds[0]}"])
     found = []
     for seed in seeds:
         own = deepcopy(node)
@@ -81,8 +92,22 @@ def compose_seeds(overrides: list[str], seeds: list[int]) -> list[ComposedConfig
     return found
 
 
+def composed_defaults(overrides: list[str]) -> DictConfig:
+    """The config that the choices among the overrides give without the overrides of single values, not resolved."""
+    return _composed_choices(tuple(chosen(normalised(overrides))))
+
+
+@lru_cache
+def _composed_choices(choices: tuple[str, ...]) -> DictConfig:
+    with _hydra():
+        return compose("mifo", overrides=[_search_path(choices), *choices])
+
+
 def _composed(overrides: list[str]) -> DictConfig:
     errors = malformed(overrides)
+    for folder in own_folders(overrides):
+        if not folder.is_dir():
+            errors.append(f"mifo.config_dirs={folder} must be a folder that exists; check the path")
     if errors:
         raise ConfigError(*errors)
     with _hydra():
@@ -101,17 +126,6 @@ def _resolved(node: DictConfig) -> ComposedConfig:
     return composed
 
 
-def composed_defaults(overrides: list[str]) -> DictConfig:
-    """The config that the choices among the overrides give without the overrides of single values, not resolved."""
-    return _composed_choices(tuple(chosen(overrides)))
-
-
-@lru_cache
-def _composed_choices(choices: tuple[str, ...]) -> DictConfig:
-    with _hydra():
-        return compose("mifo", overrides=[_search_path(), *choices])
-
-
 @contextmanager
 def _hydra() -> Iterator[None]:
     OmegaConf.register_new_resolver("mifo_data", lambda name: str(PACKAGE / "data" / name), replace=True)
@@ -126,10 +140,10 @@ def _compose(overrides: list[str]) -> DictConfig:
     left = list(overrides)
     while True:
         try:
-            node = compose("mifo", overrides=[_search_path(), *left])
+            node = compose("mifo", overrides=[_search_path(overrides), *left])
             _require_given(node)
             OmegaConf.resolve(deepcopy(node))
-        except (HydraException, OmegaConfBaseException) as error:
+        except (HydraException, OmegaConfBaseException, YAMLError) as error:
             line, wrong = _one_line(error, left)
             errors.append(line)
             if wrong not in left or len(errors) == _MOST_ERRORS:
@@ -145,48 +159,57 @@ def _compose(overrides: list[str]) -> DictConfig:
 
 
 def _require_given(node: DictConfig) -> None:
-    for key in ("actor_rollout_ref.model.path",):
-        if OmegaConf.is_missing(OmegaConf.select(node, key.rpartition(".")[0]), key.rpartition(".")[2]):
-            raise ConfigError(f"{key} must be set; write {key}=<folder or hub name of the model>")
+    for group in CHOICES:
+        if group in node:  # the file's settings lie under its group's name, where nothing reads them
+            raise ConfigError(f"a file of {group}/ must begin with the line '# @package _global_'; add it to the file")
+    path = "actor_rollout_ref.model.path"
+    if OmegaConf.is_missing(node.actor_rollout_ref.model, "path"):
+        raise ConfigError(f"{path} must be set; write {path}=<folder or hub name of the model>")
 
 
 def _one_line(error: Exception, overrides: list[str]) -> tuple[str, str]:
     """Hydra's message without its traceback, with the nearest key or file where one was misspelt; and the override."""
     text = " ".join(str(error).split())
-    group = re.search(r"Could not find '?([\w/]+)/(\w+)'?", text)
+    if isinstance(error, YAMLError):
+        return f"a file of settings must be YAML ({text}); correct it", ""
+    group = re.search(r"Could not find '?([\w/]+)/([\w-]+)'?", text)
     if group:
-        given = f"{group[1]}={group[2]}"
-        folder = config_folder() / group[1]
-        names = sorted(file.stem for file in folder.glob("*.yaml"))
+        given, folders = f"{group[1]}={group[2]}", [folder / group[1] for folder in config_folders(overrides)]
+        names = sorted({file.stem for folder in folders for file in folder.glob("*.yaml")})
         if names:
-            close = nearest(group[2], names)
-            return f"{given} must be one of {', '.join(names)}{close}; the files of trainer_configs/{group[1]}/", given
+            where = ", ".join([f"trainer_configs/{group[1]}/", *(f"{folder}/" for folder in folders[1:])])
+            return f"{given} must be one of {', '.join(names)}{nearest(group[2], names)}; the files of {where}", given
     key = re.search(r"Could not override '([\w.@/]+)'|Key '([\w.]+)' is not in struct", text)
     if key:
-        full = re.search(r"full_key: ([\w.]+)", text)
-        name = key[1] or (full[1] if full else key[2])
-        given = next((o for o in overrides if o.split("=")[0].lstrip("+~") == name), name)
-        known = _known_keys(overrides, name)
-        return f"{given}: no setting is called {name}{nearest(name, known)}; add a new one with +{given}", given
-    return text.split("See https")[0].strip(), ""
+        node = key[1] or key[2]
+        full = getattr(error.__cause__, "full_key", None) or node  # of a key inside the value too: optim={lrr:1}
+        name = full if full.startswith(node) else node
+        given = next((o for o in overrides if o.split("=")[0].lstrip("+~") == node), name)
+        return f"{given}: no setting is called {name}{_cure(given, name, overrides)}", given
+    reference = re.search(r"Interpolation key '([^']+)' not found", text)
+    if reference:
+        given = next((o for o in overrides if f"${{{reference[1]}" in o), f"${{{reference[1]}}}")
+        return f"{given} must refer to a setting, and there is no {reference[1]}; correct it", given
+    return f"{text.split('See https')[0].strip()}; correct it", ""
 
 
-def _known_keys(overrides: list[str], name: str) -> list[str]:
-    base = compose("mifo", overrides=[_search_path(), *chosen(overrides)])
-    return [key for key in _keys(base, "") if key.count(".") == name.count(".")]
+def _cure(given: str, name: str, overrides: list[str]) -> str:
+    choices = [choice for choice in chosen(overrides) if choice != given]
+    try:
+        base = compose("mifo", overrides=[_search_path(overrides), *choices])
+    except HydraException:  # another choice is wrong too
+        base = compose("mifo", overrides=[_search_path(overrides)])
+    known = likely(name, list(keys(base)))
+    if known:
+        value = given.partition("=")[2] if given.startswith(f"{name}=") else "<value>"
+        return f" (did you mean {known}?); write {known}={value}"
+    return f"; leave it out, or add it with +{given} if code of your own reads it"
 
 
-def _search_path() -> str:
-    """Where verl keeps its config, found without importing verl (which would pick a device at once)."""
+def _search_path(overrides: Sequence[str]) -> str:
+    """verl's own config, found without importing verl (which would pick a device at once), and the further folders."""
     verl = find_spec("verl")
     if verl is None or verl.origin is None:
         raise ConfigError("verl is not installed; run pip install -e '.[cpu]' or '.[gpu]'")
-    return f"hydra.searchpath=[file://{Path(verl.origin).parent / 'trainer' / 'config'}]"
-
-
-def _keys(node: DictConfig, prefix: str) -> Iterator[str]:
-    for key in map(str, node):
-        yield f"{prefix}{key}"
-        plain = not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key)
-        if plain and isinstance(node[key], DictConfig):
-            yield from _keys(node[key], f"{prefix}{key}.")
+    folders = [Path(verl.origin).parent / "trainer" / "config", *config_folders(overrides)[1:]]
+    return "hydra.searchpath=[{}]".format(",".join(f'"file://{folder}"' for folder in folders))

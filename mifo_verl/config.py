@@ -4,10 +4,14 @@ Everything else in a run's config is verl's own.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from dataclasses import dataclass as dataclass_of_parts
+from dataclasses import field
+from typing import Annotated, Any, Literal, get_args
 
-from mifo_verl.errors import exact_share, nearest, require, require_count, require_positive
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass
+
+from mifo_verl.errors import RENAMED, exact_share, nearest
 from mifo_verl.method.constraint import CONSTRAINTS, Constraint
 from mifo_verl.method.gate import GATES, Gate
 from mifo_verl.method.importance import IMPORTANCES, Importance
@@ -21,18 +25,37 @@ from mifo_verl.method.sft_loss import SFT_LOSSES, SftLoss
 from mifo_verl.method.token_selection import TOKEN_SELECTORS, TokenSelector
 from mifo_verl.types import Share
 
+Switch = Annotated[bool, Field(title="true or false")]
+Whole = Annotated[int, Field(title="a whole number")]
+Size = Annotated[int, Field(ge=0, title="a whole number of at least 0")]
+Count = Annotated[int, Field(ge=1, title="a whole number of at least 1")]
+CountOrAll = Annotated[int | None, Field(ge=1, title="a whole number of at least 1")]
+Positive = Annotated[float, Field(gt=0, title="a number above 0")]
+"""Kinds of values; the title is the rule that an error names, a field's description is the cure."""
 
-@dataclass(frozen=True)
+
+def _above_0(share: Share) -> Share:
+    if not exact_share("share", share):
+        raise ValueError("0 is no share of the rollouts")
+    return share
+
+
+ShareAbove0 = Annotated[Share, AfterValidator(_above_0), Field(title="a share in (0, 1], such as 1 or '3/4'")]
+
+_STRICT = ConfigDict(strict=True, extra="forbid")
+
+
+@dataclass(frozen=True, config=_STRICT)
 class SftConfig:
     """How an SFT phase trains (``mifo.sft``)."""
 
-    lr: float = 1e-6
+    lr: Positive = Field(default=1e-6, description="the paper's value is 1e-6")
     """Learning rate of the SFT phase, constant; the RL phase keeps its own schedule."""
-    batch_size: int = 64
+    batch_size: Count = Field(default=64, description="the paper's value is 64")
     """Demonstrations an update at most, over all ranks."""
-    passes: int = 1
+    passes: Count = Field(default=1, description="use method=rl_only for RL alone")
     """Times that each buffered demonstration is trained on in a phase."""
-    clip_grad: float = 1.0
+    clip_grad: Positive = Field(default=1.0, description="use a large number to switch clipping off")
     """Largest gradient norm of an update, taken after the mask."""
     optimizer: Literal["shared", "separate", "fresh"] = "shared"
     """The AdamW of the RL phase, a second one that persists, or a new one every interval."""
@@ -43,58 +66,35 @@ class SftConfig:
     cut: Literal["even", "full"] = "even"
     """Whether the updates of a pass are as even as can be, or full but for the last: 33 + 32 or 64 + 1 of 65 at 64."""
 
-    def __post_init__(self) -> None:
-        require_positive("lr", self.lr, "the paper's value is 1e-6")
-        require_count("batch_size", self.batch_size, "the paper's value is 64")
-        _require_choice("cut", self.cut, ("even", "full"))
-        require_count("passes", self.passes, "use mifo/schedule=never for RL alone")
-        require_positive("clip_grad", self.clip_grad, "use a large number to switch clipping off")
-        _require_choice("optimizer", self.optimizer, ("shared", "separate", "fresh"))
-        _require_choice("surplus", self.surplus, ("use", "keep"))
-        _require_choice("normalise", self.normalise, ("sequence", "token"))
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_STRICT)
 class ProbeConfig:
     """What is measured beside the training (``mifo.probe``); each probe costs time, and none changes the run."""
 
-    around_sft: bool = True
+    around_sft: Switch = True
     """Measure at the borders of RL and SFT phases: all that follows but the last two."""
-    every: int = 1
+    every: Count = Field(default=1, description="use around_sft=false to measure nothing")
     """Intervals from one that is measured to the next; the first is."""
-    prompts: int | None = 64
-    """Validation prompts asked before and after an SFT phase, evenly spaced; all of them where None."""
-    solved: int = 32
+    prompts: CountOrAll = Field(default=64, description="use null for the whole validation set")
+    """Validation prompts asked before and after an SFT phase, evenly spaced; all of them if None."""
+    solved: Size = Field(default=32, description="use 0 to switch it off")
     """Training prompts last seen solved, asked before and after an SFT phase."""
-    solved_accuracy: Share = 1
+    solved_accuracy: Annotated[
+        Share, AfterValidator(_above_0), Field(title="a share in (0, 1], such as 1 or '3/4'")
+    ] = Field(default=1, description="1 asks for every rollout to be right")
     """Rollout accuracy from which a training prompt is solved."""
-    hard: int = 32
+    hard: Size = Field(default=32, description="use 0 to switch it off")
     """Prompts that an SFT phase trains on, the oldest first, asked before and after it."""
-    demonstrations: int = 64
+    demonstrations: Size = Field(default=64, description="use 0 to switch it off")
     """Held-out demonstrations whose cross-entropy is taken at every border."""
-    demonstration_file: str | None = None
-    """Parquet file with them; the validation data where None."""
-    rollouts: int = 32
+    demonstration_file: Annotated[str | None, Field(title="a parquet file")] = None
+    """Parquet file with them; the validation data if None."""
+    rollouts: Size = Field(default=32, description="use 0 to switch it off")
     """Answers to these validation prompts before an SFT phase, one each, on which KL, entropy and margin are taken."""
-    kl_to_start: bool = True
+    kl_to_start: Switch = True
     """KL of the policy to the start of the interval on each RL batch: one more forward pass."""
-    kl_rollouts: int | None = 64
-    """Rollouts of an RL batch on which that KL is taken, evenly spaced; all of them where None."""
-
-    def __post_init__(self) -> None:
-        for name in ("around_sft", "kl_to_start"):
-            value = getattr(self, name)
-            require(isinstance(value, bool), name, value, "true or false", "correct it")
-        require_count("every", self.every, "use around_sft=false to measure nothing")
-        for name in ("solved", "hard", "demonstrations", "rollouts"):
-            value = getattr(self, name)
-            whole = isinstance(value, int) and not isinstance(value, bool) and value >= 0
-            require(whole, name, value, "a whole number of at least 0", "use 0 to switch it off")
-        for name, everything in (("prompts", "validation set"), ("kl_rollouts", "batch")):
-            if getattr(self, name) is not None:
-                require_count(name, getattr(self, name), f"use null for the whole {everything}")
-        share = exact_share("solved_accuracy", self.solved_accuracy)
-        require(share > 0, "solved_accuracy", self.solved_accuracy, "above 0", "1 asks for every rollout to be right")
+    kl_rollouts: CountOrAll = Field(default=64, description="use null for the whole batch")
+    """Rollouts of an RL batch on which that KL is taken, evenly spaced; all of them if None."""
 
     @property
     def shifts(self) -> bool:
@@ -106,82 +106,60 @@ class ProbeConfig:
         return self.around_sft and (interval - 1) % self.every == 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_STRICT)
 class InspectConfig:
     """What every SFT phase writes to ``inspection.jsonl`` (``mifo.inspect``)."""
 
-    mask: bool = True
+    mask: Switch = True
     """The mask, the RL and the SFT update by layer and by kind of matrix; 2 bytes a coordinate on the host."""
-    tokens: bool = True
+    tokens: Switch = True
     """Entropies and positions of the tokens and of those kept, and the tokens kept most often."""
-    examples: int = 2
+    examples: Size = Field(default=2, description="0 keeps no demonstration")
     """Demonstrations of a phase kept with every token, its entropy and whether it was kept."""
-    example_tokens: int = 512
+    example_tokens: Size = Field(default=512, description="0 keeps no demonstration")
     """Tokens of such a demonstration that are kept, from its first."""
 
-    def __post_init__(self) -> None:
-        for name in ("mask", "tokens"):
-            value = getattr(self, name)
-            require(isinstance(value, bool), name, value, "true or false", "correct it")
-        for name in ("examples", "example_tokens"):
-            value = getattr(self, name)
-            whole = isinstance(value, int) and not isinstance(value, bool) and value >= 0
-            require(whole, name, value, "a whole number of at least 0", "0 keeps no demonstration")
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_STRICT)
 class CheckpointConfig:
     """What happens to checkpoints (``mifo.checkpoint``); ``trainer.save_freq`` says when one is made."""
 
-    keep_last: int = 2
+    keep_last: Count = Field(default=2, description="the newest checkpoint is always kept")
     """Newest checkpoints that are kept."""
-    keep_best: int = 1
+    keep_best: Size = Field(default=1, description="use 0 to keep none")
     """Further checkpoints that are kept, those of the highest validation accuracy."""
     on_failed_save: Literal["continue", "stop"] = "continue"
     """What a run does whose checkpoint the disk refuses. The last good one is kept either way."""
 
-    def __post_init__(self) -> None:
-        require_count("keep_last", self.keep_last, "the newest checkpoint is always kept")
-        whole = isinstance(self.keep_best, int) and not isinstance(self.keep_best, bool)
-        require(whole and self.keep_best >= 0, "keep_best", self.keep_best, "a whole number", "use 0 to keep none")
-        _require_choice("on_failed_save", self.on_failed_save, ("continue", "stop"))
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_STRICT)
 class WatchdogConfig:
     """When a wait is reported, and what ends the run with a reason (``mifo.watchdog``)."""
 
-    factor: float = 2.0
+    factor: Positive = 2.0
     """A stage that takes this many times its median so far is reported, with what is awaited."""
-    floor_seconds: float = 30.0
+    floor_seconds: Positive = 30.0
     """No stage is reported earlier."""
-    limit_seconds: float = 3600.0
+    limit_seconds: Positive = 3600.0
     """A stage that takes longer ends the run with a reason."""
-    stopped_seconds: float = 60.0
+    stopped_seconds: Positive = 60.0
     """An actor whose process stays stopped (SIGSTOP, a debugger) for longer ends the run with a reason."""
-    max_skipped_updates: int = 3
+    max_skipped_updates: Count = 3
     """Updates in a row, of the actor or the critic, that may be skipped because their gradient is not finite; one more
     ends the run."""
 
-    def __post_init__(self) -> None:
-        require_count("max_skipped_updates", self.max_skipped_updates, "the default is a good start")
-        for name in ("factor", "floor_seconds", "limit_seconds", "stopped_seconds"):
-            require_positive(name, getattr(self, name), "the default is a good start")
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_STRICT)
 class BudgetConfig:
-    """The compute that a run may spend on training (``mifo.budget``); ``mifo_verl/compute.py`` says how it counts."""
+    """The compute that a run may spend on training (``mifo.budget``); ``run/compute.py`` says how it counts."""
 
-    flops: float | None = None
-    """The run ends with the step in which its training has spent this much; no limit where None."""
-
-    def __post_init__(self) -> None:
-        if self.flops is not None:
-            require_positive("flops", self.flops, "use null for no limit")
+    flops: Annotated[float | None, Field(gt=0, title="a number above 0")] = Field(
+        default=None, description="use null for no limit"
+    )
+    """The run ends with the step in which its training has spent this much; no limit if None."""
 
 
-@dataclass(frozen=True)
+@dataclass_of_parts(frozen=True)
 class MifoConfig:
     """All settings of MIFO; each field is the node of the same name under ``mifo``."""
 
@@ -202,9 +180,9 @@ class MifoConfig:
     mixing: Mixing = field(default_factory=NoMixing)
 
     @property
-    def parts(self) -> list[Part]:
-        """Every part of the method."""
-        return [getattr(self, key) for key in _REGISTRIES]
+    def parts(self) -> tuple[Part, ...]:
+        """Every part, in the order of the groups."""
+        return tuple(getattr(self, group) for group in _REGISTRIES)
 
     @property
     def keeps_start(self) -> bool:
@@ -247,12 +225,8 @@ _SECTIONS: dict[str, type] = {
     "watchdog": WatchdogConfig,
     "budget": BudgetConfig,
 }
-RENAMED = {
-    "freeze": "called mifo.constraint, as the group mifo/freeze is mifo/constraint",
-    "prompt_selector": "called mifo.gate, as the group mifo/prompt_selector is mifo/gate",
-    "sparsify": "chosen by mifo/constraint=sparsify, whose settings are mifo.constraint.rate, phase and seed",
-}
-"""Nodes of earlier versions, and what they are now."""
+_MOVED = {"sparsify": "chosen by mifo/constraint=sparsify, whose settings are mifo.constraint.rate, phase and seed"}
+"""Nodes of earlier versions that have become a member of a group."""
 _KNOWN = [*_REGISTRIES, *_SECTIONS]
 _NEUTRAL = ("prefix", "off_policy", "mixing")
 """Groups that a run written before them does not have."""
@@ -267,47 +241,58 @@ def build_config(node: Mapping[str, Any]) -> MifoConfig:
     errors = config_errors(node)
     if errors:
         raise ValueError(errors[0])
-    return MifoConfig(**{key: _build(key, node[key]) for key in _KNOWN if key in node})
+    parts = {key: registry.build(node[key]) for key, registry in _REGISTRIES.items() if key in node}
+    return MifoConfig(**parts, **{key: kind(**node[key]) for key, kind in _SECTIONS.items()})
 
 
 def config_errors(node: Mapping[str, Any]) -> list[str]:
-    """What is wrong with a ``mifo`` mapping: one line for each of its nodes that cannot be built."""
+    """What is wrong with a ``mifo`` mapping: a line for each wrong part, and for each wrong setting of the rest."""
     errors = []
     for key in node:
         if key in RENAMED:
-            errors.append(f"mifo.{key} must be {RENAMED[key]}; rename it")
-        elif key not in _KNOWN:
-            nearby = nearest(str(key), _KNOWN)
-            errors.append(f"mifo.{key} must be one of {', '.join(_KNOWN)}{nearby}; remove it")
+            new = RENAMED[key]
+            errors.append(f"mifo.{key} must be called mifo.{new}, as its group mifo/{key} is mifo/{new}; rename it")
+        elif key in _MOVED:
+            errors.append(f"mifo.{key} must be {_MOVED[key]}; rename it")
+        elif key not in (*_KNOWN, "config_dirs"):  # which composing alone reads
+            errors.append(f"mifo.{key} must be one of {', '.join(_KNOWN)}{nearest(str(key), _KNOWN)}; remove it")
     for key in _KNOWN:
-        if key in _NEUTRAL and key not in node:
-            continue
-        try:
-            if key not in node:
-                raise ValueError(f"mifo.{key} must be set; start from trainer_configs/mifo.yaml, which sets it")
-            _build(key, node[key])
-        except ValueError as error:
-            errors.append(str(error))
+        if key in node:
+            errors += _part_errors(key, node[key]) if key in _REGISTRIES else _section_errors(key, node[key])
+        elif key not in _NEUTRAL:
+            errors.append(f"mifo.{key} must be set; start from trainer_configs/mifo.yaml, which sets it")
     return errors
 
 
-def _build(key: str, node: Any) -> Any:
-    return _REGISTRIES[key].build(node) if key in _REGISTRIES else _section(f"mifo.{key}", _SECTIONS[key], node)
-
-
-def _section(setting: str, kind: type, node: Mapping[str, Any]) -> Any:
-    known = [field.name for field in fields(kind)]
-    if not isinstance(node, Mapping):
-        raise ValueError(f"{setting}={node} must be a group of settings ({', '.join(known)}); set them one by one")
-    for key in node:
-        if key not in known:
-            raise ValueError(f"{setting}.{key} must be one of {', '.join(known)}{nearest(str(key), known)}; remove it")
+def _part_errors(group: str, node: Any) -> list[str]:
     try:
-        return kind(**node)
+        _REGISTRIES[group].build(node)
     except ValueError as error:
-        raise ValueError(f"{setting}.{error}") from None
+        return [str(error)]
+    return []
 
 
-def _require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    rule = f"one of {', '.join(choices)}{nearest(str(value), list(choices))}"
-    require(value in choices, name, value, rule, "choose one of them")
+def _section_errors(key: str, node: Any) -> list[str]:
+    """pydantic's errors in the house's form."""
+    kind, setting = _SECTIONS[key], f"mifo.{key}"
+    known = kind.__pydantic_fields__  # type: ignore[attr-defined]
+    if not isinstance(node, Mapping):
+        return [f"{setting}={node} must be a group of settings ({', '.join(known)}); set them one by one"]
+    try:
+        kind(**node)
+    except ValidationError as refused:
+        by_name = {str(error["loc"][0]): error for error in refused.errors()}
+    else:
+        return []
+    errors = []
+    for name, error in by_name.items():
+        if name not in known:
+            nearby = nearest(name, list(known))
+            errors.append(f"{setting}.{name} must be one of {', '.join(known)}{nearby}; remove it")
+            continue
+        choices, value = list(get_args(known[name].annotation)), node[name]
+        is_choice = error["type"] == "literal_error"
+        rule = f"one of {', '.join(choices)}{nearest(str(value), choices)}" if is_choice else known[name].title
+        cure = known[name].description or f"the default is {str(known[name].default).lower()}"
+        errors.append(f"{setting}.{name}={value} must be {rule}; {cure}")
+    return errors

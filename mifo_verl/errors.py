@@ -8,6 +8,9 @@ from fractions import Fraction
 
 from mifo_verl.types import Share
 
+RENAMED = {"freeze": "constraint", "prompt_selector": "gate"}
+"""Groups and nodes of mifo by the names of earlier versions."""
+
 
 def nearest(word: str, choices: list[str], cutoff: float = 0.6) -> str:
     """' (did you mean X?)' for the choice that looks most like ``word``, or '' if none does."""

@@ -1,7 +1,9 @@
-"""The overrides of a command line: their form, and what each would be without them."""
+"""The overrides of a command line: their form, and what they change."""
 
 import re
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -9,31 +11,88 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from mifo_verl.errors import nearest
+from mifo_verl.errors import RENAMED, nearest
 
 CHOICES = ("experiment", "method", "rl", "task", "hardware")
 """Groups that are chosen by a plain name; the other groups have a slash."""
+CONFIG_DIRS = "mifo.config_dirs"
+_MOVED = {
+    "actor_rollout_ref.rollout.n_val": "actor_rollout_ref.rollout.val_kwargs.n",
+    "data.n_val": "actor_rollout_ref.rollout.val_kwargs.n",
+}
+"""Settings by the names that other trainers give them."""
+_OPEN = re.compile(r"(^|\.)(env|mifo|\w*kwargs|override_\w*config)(\.|$)")
+"""Nodes that take keys of any name, or whose keys are checked elsewhere."""
+
+
+def normalised(arguments: Sequence[str]) -> list[str]:
+    """The overrides with every own folder, also of ``--config-dir``, as one ``mifo.config_dirs`` of absolute paths."""
+    left, folders, given = [], [], iter(arguments)
+    for argument in given:
+        name, equals, value = argument.partition("=")
+        if name == "--config-dir":
+            folders.append(value if equals else next(given, ""))
+        elif name == CONFIG_DIRS and (parsed := _parse(argument)) is not None:
+            listed = parsed.value()
+            folders += map(str, listed if isinstance(listed, list) else [listed])
+        else:
+            left.append(argument)
+    paths = [str(Path(folder).expanduser().absolute()) for folder in folders if folder]
+    quoted = ",".join(f'"{path}"' for path in dict.fromkeys(paths))
+    return [*left, f"{CONFIG_DIRS}=[{quoted}]"] if paths else left
+
+
+def own_folders(overrides: Sequence[str]) -> list[Path]:
+    """The folders of ``--config-dir`` and ``mifo.config_dirs``."""
+    found = (_parse(given) for given in normalised(overrides) if given.startswith(f"{CONFIG_DIRS}="))
+    return [Path(path) for parsed in found if parsed is not None for path in parsed.value()]
 
 
 def malformed(overrides: list[str]) -> list[str]:
     """One line for each override that is none."""
-    errors = []
-    for given in overrides:
-        name, equals, value = given.partition("=")
-        if given.startswith("-"):
-            errors.append(f"{given} must be written without the dashes; write {given.lstrip('-')}")
-        elif not name.strip() or not (equals or given.startswith("~")):
-            errors.append(f"{given} must be setting=value, without blanks around the equals sign; write it so")
-        elif (parsed := _parse(given)) is None:
-            errors.append(f"{given} must be setting=value in Hydra's syntax; put quotes around '{name}={value}'")
-        elif parsed.is_sweep_override():
-            errors.append(f"{given} must be one value, or a list in brackets; write '{name}=[{value}]'")
-    return errors
+    return [error for given in overrides if (error := _form_error(given))]
+
+
+def _form_error(given: str) -> str:
+    name, equals, value = given.partition("=")
+    if given in ("-m", "--multirun"):
+        return f"{given} must be left out: a run has one value a setting; write mifo sweep <settings> for several runs"
+    if "\r" in given:
+        cure = "save the script with Unix line ends (sed -i 's/\\r$//' <script>)"
+        return f"{given.replace(chr(13), '<CR>')} must not hold a carriage return, as Windows ends its lines; {cure}"
+    if given.startswith("-"):
+        return f"{given} must be written without the dashes; write {given.lstrip('-')}"
+    if not name.strip() or not (equals or given.startswith("~")):
+        return f"{given} must be setting=value, without blanks around the equals sign; write it so"
+    if given.startswith("~") and not _OPEN.search(name[1:]):
+        return f"{given} must stay: the run reads it; write {name[1:]}=<another value>, or null"
+    parsed = _parse(given)
+    if parsed is None:
+        return _syntax_error(given, name, value)
+    if parsed.is_sweep_override():
+        several = f"mifo sweep {given} ... for a run of each"
+        return f"{given} must be one value; write '{name}=[{value}]' for a list, or {several}"
+    return ""
+
+
+def _syntax_error(given: str, name: str, value: str) -> str:
+    """What Hydra cannot parse, with a cure that it can."""
+    alone = value.strip().rstrip(",;")
+    if alone != value and _parse(f"{name}={alone}"):
+        return f"{given} must end with its value; write {shlex.quote(f'{name}={alone}')}"
+    pieces = re.split(r"[\s,;]+(?=[\w./@+~]+=)", given)
+    if len(pieces) > 1 and all(map(_parse, pieces)):
+        return f"{given} must be {len(pieces)} arguments, one a setting; write {' '.join(map(shlex.quote, pieces))}"
+    quoted = '{}="{}"'.format(name, value.replace('"', r"\""))
+    if not re.match(r"[\[{]", value) and _parse(quoted):
+        return f"{given} must be quoted for Hydra, inside the quotes of the shell; write {shlex.quote(quoted)}"
+    return f"{given} must be setting=value, with brackets and quotes in pairs; write lists as '{name}=[a,b]'"
 
 
 def chosen(overrides: list[str]) -> list[str]:
-    """The overrides that choose a file of a group, such as ``method=mifo`` and ``mifo/constraint=none``."""
-    return [given for given in overrides if "/" in given.partition("=")[0] or given.partition("=")[0] in CHOICES]
+    """The overrides that choose a file of a group (``method=mifo``, ``mifo/constraint=none``), and their folders."""
+    names = (*CHOICES, CONFIG_DIRS)
+    return [given for given in overrides if "/" in given.partition("=")[0] or given.partition("=")[0] in names]
 
 
 def changes(defaults: DictConfig, config: DictConfig, overrides: list[str]) -> Iterator[tuple[str, Any, Any]]:
@@ -47,18 +106,46 @@ def changes(defaults: DictConfig, config: DictConfig, overrides: list[str]) -> I
             yield name, OmegaConf.select(defaults, name), value
 
 
-def misspelt(defaults: DictConfig, overrides: list[str]) -> Iterator[str]:
-    """One line for each key added with a plus beside one that looks like it: nothing would read it."""
-    for given in overrides:
-        name = given.partition("=")[0]
-        parent, _, key = name.lstrip("+").rpartition(".")
-        node = OmegaConf.select(defaults, parent) if parent else defaults
-        if not name.startswith("+") or not isinstance(node, DictConfig) or key in node:
-            continue
-        close = nearest(key, [str(known) for known in node], cutoff=0.85)
-        if close:
-            known = re.sub(r"mean (\S+)\?", rf"mean {parent}.\1?" if parent else r"mean \1?", close)
-            yield f"{given}: nothing reads the new setting {name.lstrip('+')}{known}; drop the + and correct it"
+def keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
+    """The full name of every setting and group of settings, groups first."""
+    for key in map(str, node):
+        yield f"{prefix}{key}"
+        plain = not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key)
+        if plain and isinstance(node[key], DictConfig):
+            yield from keys(node[key], f"{prefix}{key}.")
+
+
+def likely(name: str, known: list[str], cutoff: float = 0.6) -> str:
+    """The known setting that is most likely meant: of the same group, or of the same last word elsewhere; '' if none.
+
+    ``known`` are full names.
+    """
+    if name in _MOVED:
+        return _MOVED[name]
+    old = re.match(rf"mifo([./])({'|'.join(RENAMED)})\b", name)
+    if old:
+        return f"mifo{old[1]}{RENAMED[old[2]]}{name[old.end() :]}"
+    parent, _, last = name.rpartition(".")
+    beside = [key for key in known if key.rpartition(".")[0] == parent]
+    elsewhere = [key for key in known if key.rpartition(".")[2] == last]
+    if len(elsewhere) == 1:
+        return elsewhere[0]
+    by_last = nearest(last, [key.rpartition(".")[2] for key in beside], cutoff)
+    by_name = nearest(name, beside, 0.75) if cutoff < 0.75 else ""  # long names of one group always look alike
+    found = re.search(r"mean (?:\S+\.)?(\S+)\?", by_last or by_name)
+    return f"{parent}.{found[1]}".lstrip(".") if found else ""
+
+
+def unread(defaults: DictConfig, config: DictConfig) -> Iterator[tuple[str, str]]:
+    """(key, the setting that it looks like) of every key, added by + or by an own file, that nothing would read."""
+    known = list(keys(defaults))
+    there = set(known)
+    for key in keys(config):
+        parent = key.rpartition(".")[0]
+        if key not in there and not _OPEN.search(key) and (not parent or parent in there):
+            close = likely(key, known, cutoff=0.85)
+            if close:
+                yield key, close
 
 
 def _parse(given: str) -> Override | None:

@@ -25,7 +25,7 @@ def main(arguments: list[str]) -> int:
     if not arguments or "--help" in arguments or "-h" in arguments:
         print(USAGE)
         return 0 if arguments else 2
-    from mifo_verl.checks.preflight import check_run, prepare_data, print_bad_rows, write_data  # imports torch
+    from mifo_verl.checks.preflight import check_run, prepare_data, write_data  # imports torch
     from mifo_verl.compose import ConfigError, compose_config
 
     overrides = [argument for argument in arguments if argument != "--cfg"]
@@ -40,7 +40,6 @@ def main(arguments: list[str]) -> int:
         for warning in checked.found.warnings():
             print(f"warning: {warning}")
         checked.raise_errors()
-        print_bad_rows(checked)
         from mifo_verl.run.launch import launch  # imports verl, which reads the environment
 
         return launch(config.node, lambda folder: write_data(checked, folder))

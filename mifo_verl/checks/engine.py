@@ -1,106 +1,115 @@
-"""What the trainer, its engine and its rollout need of each other."""
+"""What the trainer, its engine, its rollout and its batches need of each other."""
 
 from importlib.util import find_spec
 
 from mifo_verl.checks.findings import Findings
 from mifo_verl.checks.run import Run
-from mifo_verl.method.constraint import NoConstraint
-from mifo_verl.method.schedule import WhenFull
+from mifo_verl.verl.critic import has_critic
 
 ACTOR, MODEL, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.model", "actor_rollout_ref.rollout"
-PACKAGES = {"vllm": "vllm", "sglang": "sglang", "trtllm": "tensorrt_llm"}
-
-
-def check_trainer(run: Run, found: Findings) -> None:
-    """Our trainer runs, in verl's newer loop."""
-    mode, new = run.get("trainer.v1.trainer_mode"), run.get("trainer.use_v1")
-    found.require(
-        mode == "mifo",
-        "trainer.v1.trainer_mode",
-        mode,
-        "mifo, or verl's own trainer would run",
-        "use python -m verl.trainer.main_ppo for that",
-    )
-    found.require(
-        new is True, "trainer.use_v1", new, "true, because verl's older trainer knows no SFT phases", "leave it out"
-    )
+REF = "actor_rollout_ref.ref"
+_PACKAGES = {"vllm": "vllm", "sglang": "sglang", "trtllm": "tensorrt_llm"}
+_GROUP_BASELINES = ("grpo", "rloo", "opo", "baseline", "gpg", "gdpo")
 
 
 def check_engine(run: Run, found: Findings) -> None:
-    """FSDP2, with float32 master weights where there is a mask."""
-    actor = run.config.actor_rollout_ref.actor
-    found.require(
-        actor.strategy == "fsdp2",
-        f"{ACTOR}.strategy",
-        actor.strategy,
-        "fsdp2, because masks, theta_start and the budget are taken from its shards",
-        f"use {ACTOR}.strategy=fsdp2",
-    )
-    if not isinstance(run.mifo.constraint, NoConstraint):
-        found.require(
-            actor.fsdp_config.model_dtype in ("fp32", "float32"),
-            f"{ACTOR}.fsdp_config.model_dtype",
-            actor.fsdp_config.model_dtype,
-            "fp32, because importance is taken from float32 master weights (bf16 hides most RL updates)",
-            f"use {ACTOR}.fsdp_config.model_dtype=fp32, or mifo/constraint=none",
-        )
-    if run.trains_on_demonstrations:
-        fused = run.get(f"{MODEL}.use_fused_kernels")
-        found.require(
-            not fused,
-            f"{MODEL}.use_fused_kernels",
-            fused,
-            "false, because fused kernels give no logits to take the tokens' entropy from",
-            "use mifo/schedule=never, or switch them off",
-        )
-    if run.mifo.sft.surplus == "keep" and not isinstance(run.mifo.schedule, WhenFull):
-        found.error("mifo.sft.surplus=keep must go with mifo/schedule=when_full, which says what surplus is; use it")
+    """Our trainer, in verl's newer loop, on FSDP2."""
+    key, mode = "trainer.v1.trainer_mode", run.get("trainer.v1.trainer_mode")
+    rule = "mifo, or verl's own trainer would run"
+    found.require(mode == "mifo", key, mode, rule, "use python -m verl.trainer.main_ppo for that")
+    key, new = "trainer.use_v1", run.get("trainer.use_v1")
+    found.require(new is True, key, new, "true, because verl's older trainer knows no SFT phases", "leave it out")
+    key, strategy = f"{ACTOR}.strategy", run.get(f"{ACTOR}.strategy")
+    rule = "fsdp2, because masks, theta_start and the budget are taken from its shards"
+    found.require(strategy == "fsdp2", key, strategy, rule, f"use {key}=fsdp2")
+    key, fused = f"{MODEL}.use_fused_kernels", run.get(f"{MODEL}.use_fused_kernels")
+    rule = "false, because fused kernels give no logits to take the tokens' entropy from"
+    fits = not (fused and run.trains_on_demonstrations)
+    found.require(fits, key, fused, rule, "use method=rl_only, or switch them off")
+    surplus = run.mifo.sft.surplus
+    fits = surplus != "keep" or run.mifo.schedule.buffer_limit is not None
+    rule = "use, unless the schedule waits for a full buffer, which says what surplus is"
+    found.require(fits, "mifo.sft.surplus", surplus, rule, "leave it out, or choose such a mifo/schedule")
 
 
 def check_parallel(run: Run, found: Findings) -> None:
     """Sequence and tensor parallelism."""
-    ulysses, tensor = f"{ACTOR}.ulysses_sequence_parallel_size", f"{ROLLOUT}.tensor_model_parallel_size"
-    size = run.get(ulysses)
-    if size > 1:
-        removed = run.get(f"{MODEL}.use_remove_padding") is True
-        found.require(removed, ulysses, size, f"1 where {MODEL}.use_remove_padding=False", "change one of them")
-        found.require(run.num_ranks % size == 0, ulysses, size, f"a divisor of the {run.num_ranks} ranks", "change it")
-    ranks = run.num_ranks
-    split = found.require(
-        ranks % run.get(tensor) == 0, tensor, run.get(tensor), f"a divisor of the {ranks} ranks", "make it smaller"
-    )
+    key, ranks = f"{ACTOR}.ulysses_sequence_parallel_size", run.num_ranks
+    size = run.get(key)
+    removed = size <= 1 or run.get(f"{MODEL}.use_remove_padding") is True
+    found.require(removed, key, size, f"1 where {MODEL}.use_remove_padding=False", "change one of them")
+    found.require(ranks % max(size, 1) == 0, key, size, f"a divisor of the {ranks} ranks", "change it")
+    key, size = f"{ROLLOUT}.tensor_model_parallel_size", run.get(f"{ROLLOUT}.tensor_model_parallel_size")
+    split = found.require(ranks % size == 0, key, size, f"a divisor of the {ranks} ranks", "make it smaller")
     heads = run.model_config.get("num_attention_heads")
     if split and isinstance(heads, int) and run.get(f"{ROLLOUT}.name") != "transformers":
         rule = f"a divisor of the model's {heads} attention heads"
-        found.require(heads % run.get(tensor) == 0, tensor, run.get(tensor), rule, "make it smaller")
+        found.require(heads % size == 0, key, size, rule, "make it smaller")
 
 
 def check_rollout(run: Run, found: Findings) -> None:
     """The rollout server is installed and fits the device."""
-    name, device = run.get(f"{ROLLOUT}.name"), run.get("trainer.device")
-    package = PACKAGES.get(name)
-    if package:
-        found.require(
-            find_spec(package) is not None,
-            f"{ROLLOUT}.name",
-            name,
-            f"installed, and there is no package {package} here",
-            "pip install -e '.[gpu]', or hardware=cpu for the rollout without it",
-        )
-    attention = run.get(f"{MODEL}.override_config.attn_implementation")
-    if device == "cpu":
-        found.require(
-            attention in ("sdpa", "eager"),
-            f"{MODEL}.override_config.attn_implementation",
-            attention,
-            "sdpa or eager on a CPU",
-            "use sdpa, as hardware=cpu does",
-        )
-    if device == "cuda":
-        found.require(
-            name != "transformers",
-            "trainer.device",
-            device,
-            f"cpu where {ROLLOUT}.name=transformers, which serves on CPUs",
-            "use hardware=gpu for the settings of both",
-        )
+    key, name, device = f"{ROLLOUT}.name", run.get(f"{ROLLOUT}.name"), run.get("trainer.device")
+    package = _PACKAGES.get(name)
+    cure = "pip install -e '.[gpu]', or hardware=cpu for the rollout without it"
+    there = package is None or find_spec(package) is not None
+    found.require(there, key, name, f"installed, and there is no package {package} here", cure)
+    key = f"{MODEL}.override_config.attn_implementation"
+    fits = device != "cpu" or run.get(key) in ("sdpa", "eager")
+    found.require(fits, key, run.get(key), "sdpa or eager on a CPU", "use sdpa, as hardware=cpu does")
+    fits, rule = (
+        device != "cuda" or name != "transformers",
+        f"cpu where {ROLLOUT}.name=transformers, which serves on CPUs",
+    )
+    found.require(fits, "trainer.device", device, rule, "use hardware=gpu for the settings of both")
+
+
+def check_batches(run: Run, found: Findings) -> None:
+    """The batch splits into mini-batches, and these over the ranks."""
+    key, batch = f"{ACTOR}.ppo_mini_batch_size", run.get("data.train_batch_size")
+    mini, num_rollouts, ranks = run.get(key), run.get(f"{ROLLOUT}.n"), run.num_ranks
+    rule = f"a divisor of data.train_batch_size={batch}"
+    found.require(batch % mini == 0, key, mini, rule, "change one of them")
+    rule = f"such that mini-batch x rollout.n = {mini * num_rollouts} splits evenly over {ranks} ranks"
+    cure = "change the mini-batch, actor_rollout_ref.rollout.n or trainer.n_gpus_per_node"
+    found.require(mini * num_rollouts % ranks == 0, key, mini, rule, cure)
+    estimator = run.get("algorithm.adv_estimator")
+    fits = num_rollouts >= 2 or not any(word in estimator for word in _GROUP_BASELINES)
+    rule = f"at least 2 for {estimator}, whose baseline is the group"
+    found.require(fits, f"{ROLLOUT}.n", num_rollouts, rule, "the paper's value is 8")
+    found.note(f"{batch} prompts x {num_rollouts} rollouts, {batch // mini} updates a step, {ranks} ranks")
+
+
+def check_micro_batches(run: Run, found: Findings) -> None:
+    """Micro-batches are given, and hold the longest sequence."""
+    roles = [(ACTOR, "ppo_", "use_dynamic_bsz"), (ROLLOUT, "log_prob_", "log_prob_use_dynamic_bsz")]
+    roles += [(REF, "log_prob_", "log_prob_use_dynamic_bsz")] if run.has_reference else []
+    roles += [("critic", "ppo_", "use_dynamic_bsz")] if has_critic(run.config) else []
+    for role, prefix, dynamic in roles:
+        if run.get(f"{role}.{dynamic}"):
+            _check_budget(run, found, role, f"{role}.{prefix}max_token_len_per_gpu")
+        else:
+            _check_fixed(run, found, role, f"{role}.{prefix}micro_batch_size")
+
+
+def _check_budget(run: Run, found: Findings, role: str, key: str) -> None:
+    """A micro-batch of a token budget."""
+    parallel = run.get(f"{role}.ulysses_sequence_parallel_size") or 1
+    budget, of_actor = run.get(key), f"{ACTOR}.ppo_max_token_len_per_gpu"
+    if role != ACTOR and found.has_error(of_actor) and budget == run.get(of_actor):
+        return  # it follows the actor's
+    rule = f"such that a sequence of data.max_prompt_length + data.max_response_length = {run.max_tokens} tokens fits"
+    found.require(run.max_tokens <= budget * parallel, key, budget, rule, "make it larger, or the lengths smaller")
+
+
+def _check_fixed(run: Run, found: Findings, role: str, key: str) -> None:
+    """A micro-batch of a number of rows."""
+    old, new = run.get(key), run.get(f"{key}_per_gpu")
+    found.require(not (old and new), key, old, f"left out where {key}_per_gpu={new} is set", "it is deprecated")
+    rule = "set, which it must be set to where the batch is not dynamic"
+    cure = f"write {key}_per_gpu=<rows>, or {role}.{'log_prob_' if 'log_prob' in key else ''}use_dynamic_bsz=true"
+    found.require(bool(old or new), f"{key}_per_gpu", new, rule, cure)
+    if role in (ACTOR, "critic") and new:
+        rows = run.get(f"{role}.ppo_mini_batch_size") * run.get(f"{ROLLOUT}.n") // run.num_ranks
+        rule = f"a divisor of a rank's {rows} rows of a mini-batch"
+        found.require(rows % new == 0, f"{key}_per_gpu", new, rule, "make it smaller")

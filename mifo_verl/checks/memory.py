@@ -8,9 +8,6 @@ from mifo_verl.checks.findings import Findings, NotChecked
 from mifo_verl.checks.machine import visible_gpus
 from mifo_verl.checks.memory_plan import Component, MemoryPlan, ModelShape, peak, predict
 from mifo_verl.checks.run import Run
-from mifo_verl.checks.steps import num_steps
-from mifo_verl.errors import exact_share
-from mifo_verl.method.constraint import GradientMask, StrictMask
 from mifo_verl.verl.critic import has_critic
 
 ACTOR, REF, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.ref", "actor_rollout_ref.rollout"
@@ -67,15 +64,10 @@ def _meta_model(run: Run, config: dict[str, Any]) -> Any:
 
 def plan_of(run: Run) -> MemoryPlan:
     """The run's part of the count."""
-    freeze: Any = run.mifo.constraint
-    actor, rollout = run.config.actor_rollout_ref.actor, run.config.actor_rollout_ref.rollout
-    fsdp = actor.fsdp_config
+    actor, rollout, probe = run.config.actor_rollout_ref.actor, run.config.actor_rollout_ref.rollout, run.mifo.probe
+    fsdp, tensor = actor.fsdp_config, rollout.tensor_model_parallel_size
     compute = (fsdp.get("mixed_precision") or {}).get("param_dtype", "bf16")
     sequences = run.get("data.train_batch_size") * rollout.n
-    tensor = run.get(f"{ROLLOUT}.tensor_model_parallel_size")
-    trains, masks = run.trains_on_demonstrations, isinstance(freeze, GradientMask)
-    probe = run.mifo.probe
-    is_cpu = run.get("trainer.device") == "cpu"
     return MemoryPlan(
         ranks=run.num_ranks,
         ranks_a_node=run.get("trainer.n_gpus_per_node"),
@@ -85,18 +77,16 @@ def plan_of(run: Run) -> MemoryPlan:
         is_checkpointed=bool(run.get("actor_rollout_ref.model.enable_gradient_checkpointing")),
         offloads_parameters=bool(fsdp.param_offload),
         offloads_optimizer=bool(fsdp.optimizer_offload),
-        frozen_share=float(exact_share("share", freeze.share)) if trains and isinstance(freeze, GradientMask) else 0.0,
-        is_strict=isinstance(freeze, StrictMask),
         keeps_start=run.mifo.keeps_start,
-        keeps_history=trains and masks and exact_share("history", freeze.history) > 0,
-        probes_kl=probe.kl_to_start or (trains and probe.shifts),
-        sft_optimizer=run.mifo.sft.optimizer if trains else "none",
-        has_reference=run.get(f"{ACTOR}.use_kl_loss") is True or run.get("algorithm.use_kl_in_reward") is True,
+        of_parts=tuple(cost for part in run.mifo.parts for cost in part.costs(run.facts_without_data)),
+        probes_kl=probe.kl_to_start or (run.has_sft_phases and probe.shifts),
+        sft_optimizer=run.mifo.sft.optimizer if run.has_sft_phases else "none",
+        has_reference=run.has_reference,
         reference_bytes=_BYTES.get(str(run.get(f"{REF}.fsdp_config.model_dtype")), 2),
         has_critic=has_critic(run.config),
         rollout_bytes=_BYTES.get(str(rollout.dtype), 2),
-        rollout_ranks=1 if is_cpu else tensor,
-        sequences_in_flight=min(run.get(f"{ROLLOUT}.max_num_seqs"), -(-sequences * tensor // run.num_ranks)),
+        rollout_ranks=1 if run.get("trainer.device") == "cpu" else tensor,
+        sequences_in_flight=min(rollout.max_num_seqs, -(-sequences * tensor // run.num_ranks)),
         sequence_tokens=run.max_tokens,
         rollouts=sequences,
         sync_bytes=int(run.get(f"{ROLLOUT}.checkpoint_engine.update_weights_bucket_megabytes") or 0) << 20,
@@ -130,7 +120,7 @@ def num_checkpoints(run: Run) -> int:
     freq, kept = run.get("trainer.save_freq"), run.mifo.checkpoint.keep_last + run.mifo.checkpoint.keep_best
     if not isinstance(freq, int) or freq <= 0:
         return 0
-    made = -(-num_steps(run)[0] // freq)
+    made = -(-run.num_steps // freq)
     return min(made, kept + 1)
 
 

@@ -8,6 +8,8 @@ width, V vocabulary, b bytes of a number in the forward pass, k share frozen. Al
 from dataclasses import dataclass
 from typing import Literal
 
+from mifo_verl.types import Cost
+
 FP32 = 4
 PHASES = ("rollout", "rl", "sft")
 Place = Literal["device", "host", "disk"]
@@ -48,11 +50,9 @@ class MemoryPlan:
     is_checkpointed: bool
     offloads_parameters: bool
     offloads_optimizer: bool
-    frozen_share: float
-    """0 where nothing is frozen."""
-    is_strict: bool
     keeps_start: bool
-    keeps_history: bool
+    of_parts: tuple[Cost, ...]
+    """What the parts keep."""
     probes_kl: bool
     sft_optimizer: str
     """shared, separate, fresh; none where no SFT phase ever comes."""
@@ -124,18 +124,14 @@ def _training(shape: ModelShape, plan: MemoryPlan) -> list[Component]:
 
 
 def _interval(shape: ModelShape, plan: MemoryPlan) -> list[Component]:
-    n, k = shape.num_parameters / plan.shard_ranks, plan.frozen_share
-    fresh = plan.sft_optimizer == "fresh"
-    held = FP32 * (1 if fresh else 3) * k * plan.is_strict
+    n = shape.num_parameters / plan.shard_ranks
     stay = ("rl", "sft") if plan.offloads_parameters else PHASES
     second = {"separate": PHASES, "fresh": ("sft",)}.get(plan.sft_optimizer, ())
     second = ("sft",) if second and plan.offloads_optimizer else second
     return [
         Component("SFT optimizer", "device", 2 * FP32 * n if second else 0, second, "8N/W"),
         Component("theta_start", "device", FP32 * n * plan.keeps_start, stay, "4N/W"),
-        Component("importance", "device", FP32 * n * (k > 0), PHASES if plan.keeps_history else ("sft",), "4N/W"),
-        Component("mask", "device", n * (k > 0), ("sft",), "N/W"),
-        Component("held values", "device", held * n, ("sft",), "4k*N/W" if fresh else "12k*N/W"),
+        *(Component(cost.name, "device", cost.num_bytes * n, cost.phases, cost.formula) for cost in plan.of_parts),
         Component("weights aside for KL", "device", FP32 * n * plan.probes_kl, ("rl",), "4N/W"),
     ]
 
@@ -168,7 +164,8 @@ def _host(shape: ModelShape, plan: MemoryPlan) -> list[Component]:
 
 def _disk(shape: ModelShape, plan: MemoryPlan) -> list[Component]:
     n, kept = shape.num_parameters, plan.num_checkpoints
-    interval = FP32 * n * (plan.keeps_start + plan.keeps_history) + 2 * FP32 * n * (plan.sft_optimizer == "separate")
+    of_parts = sum(cost.saved_bytes for cost in plan.of_parts)
+    interval = n * (FP32 * plan.keeps_start + of_parts + 2 * FP32 * (plan.sft_optimizer == "separate"))
     return [
         Component("weights and optimizer", "disk", 3 * FP32 * n * kept, PHASES, f"12N*{kept} checkpoints"),
         Component("interval state", "disk", interval * kept, PHASES, f"theta_start, importance, SFT optimizer*{kept}"),

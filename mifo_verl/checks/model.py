@@ -1,12 +1,11 @@
 """The model's folder, its config.json, its tokenizer and its chat template, without loading a weight."""
 
-import re
 from pathlib import Path
 from typing import Any
 
 from mifo_verl.checks.findings import Findings, NotChecked
 from mifo_verl.checks.model_files import has_tokenizer, read_json, rope_errors, weight_errors, window
-from mifo_verl.checks.run import Run, is_offline
+from mifo_verl.checks.run import HUB_NAME, Run, is_offline
 
 PATH = "actor_rollout_ref.model.path"
 
@@ -21,7 +20,7 @@ def check_folder(run: Run, found: Findings) -> None:
             for error in weight_errors(folder):
                 found.error(f"{PATH}={path} must be complete: {error}")
         return
-    hub_name = re.fullmatch(r"[\w-]+/[\w.-]+", path)
+    hub_name = HUB_NAME.fullmatch(path)
     if run.model_folder is not None:
         found.note(f"{path}, from the hub's cache")
     elif not hub_name or is_offline():

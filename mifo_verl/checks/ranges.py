@@ -1,59 +1,94 @@
-"""Every setting by itself: its kind, its range, its choices."""
+"""Every setting by itself: its kind, its range, its choices, and whether anything reads it."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
+
+from omegaconf import OmegaConf
 
 from mifo_verl.checks.findings import Findings
 from mifo_verl.checks.run import Run
 from mifo_verl.compose import composed_defaults
 from mifo_verl.config import config_errors
 from mifo_verl.errors import nearest
-from mifo_verl.overrides import changes, chosen, misspelt
+from mifo_verl.overrides import changes, keys, unread
 
 ACTOR, ROLLOUT, OPTIM = "actor_rollout_ref.actor", "actor_rollout_ref.rollout", "actor_rollout_ref.actor.optim"
-COUNTS = (
-    "data.train_batch_size",
-    "data.max_prompt_length",
-    "data.max_response_length",
-    f"{ROLLOUT}.n",
-    f"{ROLLOUT}.agent.num_workers",
-    f"{ROLLOUT}.tensor_model_parallel_size",
-    f"{ACTOR}.ppo_mini_batch_size",
-    f"{ACTOR}.ppo_epochs",
-    "reward.num_workers",
-    "trainer.n_gpus_per_node",
-    "trainer.nnodes",
-    "trainer.total_epochs",
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _are_betas(value: Any) -> bool:
+    return len(value) == 2 and all(_is_number(beta) and 0 <= beta < 1 for beta in value)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What each of some settings must be; null is left to verl unless ``required``."""
+
+    holds: Callable[[Any], bool]
+    rule: str
+    cure: str
+    keys: tuple[str, ...]
+    required: bool = False
+
+
+def _numbers(holds: Callable[[float], bool], rule: str, cure: str, *keys: str) -> Rule:
+    return Rule(lambda value: _is_number(value) and holds(value), rule, cure, keys)
+
+
+_PAPER, _SHARE, _OFF = "the paper's value is in the README", "write it as a share: 0.1 for 10 %", "0 switches it off"
+RULES = (
+    Rule(
+        lambda value: _is_whole(value) and value >= 1,
+        "a whole number of at least 1",
+        "correct it",
+        (
+            "data.train_batch_size",
+            "data.max_prompt_length",
+            "data.max_response_length",
+            f"{ROLLOUT}.n",
+            f"{ROLLOUT}.val_kwargs.n",
+            f"{ROLLOUT}.agent.num_workers",
+            f"{ROLLOUT}.tensor_model_parallel_size",
+            f"{ACTOR}.ppo_mini_batch_size",
+            f"{ACTOR}.ppo_epochs",
+            "reward.num_workers",
+            "trainer.n_gpus_per_node",
+            "trainer.nnodes",
+            "trainer.total_epochs",
+        ),
+        required=True,
+    ),
+    Rule(
+        lambda value: _is_whole(value) and value >= 1,
+        "null or at least 1",
+        "null takes all epochs",
+        ("trainer.total_training_steps",),
+    ),
+    _numbers(lambda v: v > 0, "a number above 0", _PAPER, f"{OPTIM}.lr", f"{OPTIM}.clip_grad"),
+    _numbers(lambda v: v > 0, "a number above 0", _PAPER, f"{ROLLOUT}.temperature"),
+    _numbers(lambda v: v >= 0, "a number of at least 0", _OFF, f"{OPTIM}.weight_decay", f"{ACTOR}.kl_loss_coef"),
+    _numbers(lambda v: v >= 0, "a number of at least 0", _OFF, "algorithm.kl_ctrl.kl_coef", "restarts"),
+    _numbers(lambda v: 0 <= v <= 1, "in [0, 1]", _SHARE, f"{OPTIM}.lr_warmup_steps_ratio", f"{OPTIM}.min_lr_ratio"),
+    _numbers(lambda v: 0 <= v <= 1, "in [0, 1]", _SHARE, "algorithm.gamma", "algorithm.lam"),
+    _numbers(lambda v: 0 < v <= 1, "in (0, 1]", _SHARE, f"{ROLLOUT}.top_p", f"{ROLLOUT}.val_kwargs.top_p"),
+    _numbers(lambda v: 0 < v <= 1, "in (0, 1]", _SHARE, f"{ROLLOUT}.gpu_memory_utilization", f"{ACTOR}.clip_ratio"),
+    Rule(_are_betas, "two numbers in [0, 1)", "AdamW's are [0.9,0.999]", (f"{OPTIM}.betas",), required=True),
 )
-POSITIVE = (
-    f"{OPTIM}.lr",
-    f"{OPTIM}.clip_grad",
-    f"{ROLLOUT}.temperature",
-    f"{ACTOR}.clip_ratio_high",  # 1e9 clips nothing: LUFFY
-    f"{ACTOR}.clip_ratio_c",
+CLIP = (  # both follow clip_ratio unless they are set
+    _numbers(lambda v: 0 < v <= 1, "in (0, 1]", _SHARE, f"{ACTOR}.clip_ratio_low"),
+    _numbers(
+        lambda v: v > 0, "a number above 0", "DAPO's is 0.28", f"{ACTOR}.clip_ratio_high"
+    ),  # 1e9 clips nothing: LUFFY
+    _numbers(lambda v: v > 1, "a number above 1", "verl's default is 3, DAPO's 10", f"{ACTOR}.clip_ratio_c"),
 )
-NOT_NEGATIVE = (f"{OPTIM}.weight_decay", f"{ACTOR}.kl_loss_coef", "algorithm.kl_ctrl.kl_coef", "restarts")
-SHARES = (  # in [0, 1]
-    f"{OPTIM}.lr_warmup_steps_ratio",
-    f"{OPTIM}.min_lr_ratio",
-    "algorithm.gamma",
-    "algorithm.lam",
-)
-FRACTIONS = (  # in (0, 1]
-    f"{ACTOR}.clip_ratio",
-    f"{ACTOR}.clip_ratio_low",
-    f"{ROLLOUT}.top_p",
-    f"{ROLLOUT}.val_kwargs.top_p",
-    f"{ROLLOUT}.gpu_memory_utilization",
-)
-EXACT_SHARES = (
-    "mifo.gate.max_accuracy",
-    "mifo.token_selector.ratio",
-    "mifo.constraint.share",
-    "mifo.constraint.history",
-    "mifo.probe.solved_accuracy",
-)
-"""0, 0.125 and 1/8 are all of their kind; ``check_settings`` looks at them."""
 CHOICES = {
     "algorithm.adv_estimator": (
         "gae grpo reinforce_plus_plus reinforce_plus_plus_baseline remax rloo opo grpo_passk gpg rloo_vectorized "
@@ -66,6 +101,7 @@ CHOICES = {
         "vanilla dppo_tv dppo_kl gspo sapo gpg clip_cov kl_cov geo_mean dro cispo bypass_mode"
     ),
     f"{OPTIM}.lr_scheduler_type": "constant cosine",
+    f"{ROLLOUT}.mode": "async",
     f"{ROLLOUT}.name": "vllm sglang trtllm transformers",
     "data.truncation": "left right middle error",
     "data.on_bad_row": "error skip",
@@ -76,24 +112,44 @@ CHOICES = {
 """The choices of verl 0.9.1, which tests/contract compares with verl's own."""
 
 
+REWARD = "reward.reward_model"
+DEAD = {
+    "custom_reward_function": "reward.custom_reward_function",
+    "reward_model.num_workers": "reward.num_workers",
+    "reward_model.reward_manager": "reward.reward_manager.name",
+    "reward_model.model.path": f"{REWARD}.model_path",
+    "reward_model": REWARD,
+    "sandbox_fusion": "reward.sandbox_fusion",
+    f"{ACTOR}.grad_clip": f"{OPTIM}.clip_grad",
+    "critic.grad_clip": "critic.optim.clip_grad",
+}
+"""What verl 0.9.1 keeps in its config and reads nowhere, and what it reads in its place."""
+
+
 def check_settings(run: Run, found: Findings) -> None:
     """The settings of mifo, all of them, and the seed."""
     for error in config_errors(run.config.mifo):
         found.error(error)
     seed = run.get("seed")
-    found.require(isinstance(seed, int) and seed >= 0, "seed", seed, "a whole number, 0 or more", "write seed=0")
+    found.require(_is_whole(seed) and seed >= 0, "seed", seed, "a whole number, 0 or more", "write seed=0")
 
 
 def check_kinds(run: Run, found: Findings) -> None:
-    """Each override is of its default's kind: Hydra takes ``yes`` and ``1e-6x`` for text."""
-    if len(chosen(run.overrides)) == len(run.overrides):
-        return
-    defaults = composed_defaults(run.overrides)
-    for text in misspelt(defaults, run.overrides):
-        message, _, cure = text.partition("; ")
-        found.warn(message, cure)
+    """Each override is read, and of its default's kind: Hydra takes ``yes`` and ``1e-6x`` for text."""
+    base, defaults = composed_defaults([]), composed_defaults(run.overrides)
+    for key, close in unread(base, run.config):
+        says = f"{key}={run.get(key)}: nothing reads this setting (did you mean {close}?)"
+        found.warn(says, f"write {close}=<value>")
+    for key in keys(run.config):
+        dead = next((dead for dead in DEAD if f"{key}.".startswith(f"{dead}.")), None)
+        is_set = dead and not OmegaConf.is_dict(run.get(key)) and run.get(key) != OmegaConf.select(base, key)
+        if dead and is_set:
+            live = DEAD[dead] + key.removeprefix(dead)
+            there = OmegaConf.select(base, live.rpartition(".")[0]) or {}
+            cure = f"write {live}={run.get(key)}" if live.rpartition(".")[2] in there else "leave it out"
+            found.require(False, key, run.get(key), "left out, because nothing reads it", cure)
     for key, default, value in changes(defaults, run.config, run.overrides):
-        kind = None if key in EXACT_SHARES else _kind_of(default)
+        kind = None if key.startswith("mifo.") else _kind_of(default)  # those are built, see check_settings
         if kind is not None and value is not None:
             rule, accepts = kind
             found.require(accepts(value), key, value, rule, f"the default is {str(default).lower()}")
@@ -101,59 +157,45 @@ def check_kinds(run: Run, found: Findings) -> None:
 
 def check_ranges(run: Run, found: Findings) -> None:
     """Numbers in their range, words among the choices."""
-    for key in COUNTS:
-        value = run.get(key)
-        found.require(_is_whole(value) and value >= 1, key, value, "a whole number of at least 1", "correct it")
-    steps = run.get("trainer.total_training_steps")
-    whole = steps is None or (_is_whole(steps) and steps >= 1)
-    found.require(whole, "trainer.total_training_steps", steps, "null or at least 1", "null takes all epochs")
-    paper, share = "the paper's value is in the README", "write it as a share: 0.1 for 10 %"
-    _require_all(run, found, POSITIVE, lambda v: v > 0, "a number above 0", paper)
-    _require_all(run, found, NOT_NEGATIVE, lambda v: v >= 0, "a number of at least 0", "0 switches it off")
-    _require_all(run, found, SHARES, lambda v: 0 <= v <= 1, "in [0, 1]", share)
-    _require_all(run, found, FRACTIONS, lambda v: 0 < v <= 1, "in (0, 1]", share)
+    for rule in RULES:
+        _apply(rule, run, found)
+    if not found.has_error(f"{ACTOR}.clip_ratio"):
+        for rule in CLIP:
+            _apply(rule, run, found)
     for key, names in CHOICES.items():
         value, choices = run.get(key), names.split()
         if value is not None:
-            rule = f"one of {', '.join(choices)}{nearest(str(value), choices)}"
-            found.require(str(value) in choices, key, value, rule, "choose one of them")
-    betas = run.get(f"{OPTIM}.betas")
-    pair = betas is not None and len(betas) == 2 and all(_is_number(beta) and 0 <= beta < 1 for beta in betas)
-    found.require(pair, f"{OPTIM}.betas", betas, "two numbers in [0, 1)", "AdamW's are [0.9,0.999]")
+            several = f"one of {', '.join(choices)}{nearest(str(value), choices)}"
+            text = several if choices[1:] else f"{names}, the only one"
+            found.require(str(value) in choices, key, value, text, "choose one of them")
+
+
+def _apply(rule: Rule, run: Run, found: Findings) -> None:
+    for key in rule.keys:
+        value = run.get(key)
+        if value is not None or rule.required:
+            found.require(value is not None and rule.holds(value), key, value, rule.rule, rule.cure)
 
 
 def check_magnitudes(run: Run, found: Findings) -> None:
-    """Numbers that are allowed and hardly meant."""
+    """Settings that are allowed and hardly meant, alone or beside others."""
     for key in (f"{OPTIM}.lr", "mifo.sft.lr"):
         lr = run.get(key)
         found.advise(not _is_number(lr) or lr <= 1e-2, key, lr, "is large for AdamW", "the paper's value is 1e-6")
-    entropy = run.get(f"{ACTOR}.entropy_coeff")
-    found.advise(
-        not _is_number(entropy) or entropy >= 0,
-        f"{ACTOR}.entropy_coeff",
-        entropy,
-        "rewards low entropy",
-        "the paper's value is 0.001",
-    )
+    key, entropy = f"{ACTOR}.entropy_coeff", run.get(f"{ACTOR}.entropy_coeff")
+    rewards = _is_number(entropy) and entropy < 0
+    found.advise(not rewards, key, entropy, "rewards low entropy", "the paper's value is 0.001")
     if run.get("algorithm.use_kl_in_reward") is True and run.get(f"{ACTOR}.use_kl_loss") is True:
-        found.warn(
-            f"algorithm.use_kl_in_reward=True beside {ACTOR}.use_kl_loss=True counts the KL twice", "switch one off"
-        )
+        both = f"algorithm.use_kl_in_reward=True beside {ACTOR}.use_kl_loss=True"
+        found.warn(f"{both} counts the KL twice", "switch one off")
     if run.get("algorithm.filter_groups.enable") is True:
-        metric = run.get("algorithm.filter_groups.metric")
-        rule = "one of acc, score, reward, which the reward returns"
-        found.require(
-            metric in ("acc", "score", "reward"), "algorithm.filter_groups.metric", metric, rule, "rl=dapo takes acc"
-        )
-
-
-def _require_all(
-    run: Run, found: Findings, keys: tuple[str, ...], holds: Callable[[float], bool], rule: str, cure: str
-) -> None:
-    for key in keys:
-        value = run.get(key)
-        if value is not None:
-            found.require(_is_number(value) and holds(value), key, value, rule, cure)
+        key, metrics = "algorithm.filter_groups.metric", ("acc", "score", "reward")
+        rule = f"one of {', '.join(metrics)}, which the reward returns"
+        found.require(run.get(key) in metrics, key, run.get(key), rule, "rl=dapo takes acc")
+    clip, low, high = (run.get(f"{ACTOR}.clip_ratio{side}") for side in ("", "_low", "_high"))
+    is_given = any(given.startswith(f"{ACTOR}.clip_ratio=") for given in run.overrides)
+    rule = f"left out where clip_ratio_low={low} and clip_ratio_high={high} are set, which are what the loss reads"
+    found.require(not is_given or clip in (low, high), f"{ACTOR}.clip_ratio", clip, rule, "set these two in its place")
 
 
 def _kind_of(default: Any) -> tuple[str, Callable[[Any], bool]] | None:
@@ -164,11 +206,3 @@ def _kind_of(default: Any) -> tuple[str, Callable[[Any], bool]] | None:
     if isinstance(default, float):
         return "a number", _is_number
     return None
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

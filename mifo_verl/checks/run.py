@@ -1,8 +1,10 @@
 """What the checks look at: the config, and the files that it names, each read once."""
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from threading import Thread
@@ -16,8 +18,11 @@ from mifo_verl.config import MifoConfig, build_config
 from mifo_verl.data.bad_rows import RowScan, scan_rows
 from mifo_verl.data.parquet import check_columns
 from mifo_verl.data.report import FileReport, report_of
-from mifo_verl.method.schedule import Never
+from mifo_verl.overrides import normalised
+from mifo_verl.types import RunFacts
+from mifo_verl.verl.critic import has_critic
 
+HUB_NAME = re.compile(r"[\w-]+/[\w.-]+")
 NUM_SAMPLED = 200
 """Rows of a training file that are tokenised and, as time allows, verified."""
 FILES = ("data.train_files", "data.val_files")
@@ -28,7 +33,7 @@ class Run:
 
     def __init__(self, config: DictConfig, overrides: list[str]) -> None:
         self.config = config
-        self.overrides = overrides
+        self.overrides = normalised(overrides)
         self.background: dict[str, Future[Any]] = {}
         """What other checks have set to work beside the rest, by name."""
         self._scans = {setting: in_background(lambda s=setting: self._scan(s)) for setting in FILES}
@@ -55,15 +60,83 @@ class Run:
             raise NotChecked("not checked: the settings of mifo come first") from None
 
     @property
+    def has_sft_phases(self) -> bool:
+        return self.mifo.schedule.has_sft_phases
+
+    @property
     def trains_on_demonstrations(self) -> bool:
-        return not isinstance(self.mifo.schedule, Never)
+        """Whether a demonstration is ever trained on: in an SFT phase, in an RL step, or as a rollout's beginning."""
+        given = any("demonstrations" in part.needs for part in self.mifo.parts)
+        return self.has_sft_phases or self.mifo.gate.trains_now or given
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether a second copy of the start model is kept, for a KL."""
+        keys = ("actor_rollout_ref.actor.use_kl_loss", "algorithm.use_kl_in_reward")
+        return any(self.get(key) is True for key in keys)
+
+    @property
+    def num_rows(self) -> int:
+        """Training rows that the run reads. Raises what reading the files raised."""
+        scans, skips = self.scans("data.train_files"), self.get("data.on_bad_row") == "skip"
+        rows = sum(scan.num_rows - (len(scan.bad) if skips else 0) for scan in scans)
+        limit = self.get("data.train_max_samples")
+        return min(rows, limit) if isinstance(limit, int) and limit > 0 else rows
+
+    @property
+    def epoch_steps(self) -> int:
+        """Steps that the run's epochs hold."""
+        return int(self.num_rows // self.get("data.train_batch_size") * self.get("trainer.total_epochs"))
+
+    @property
+    def num_steps(self) -> int:
+        """Steps that the run makes."""
+        asked = self.get("trainer.total_training_steps")
+        return self.epoch_steps if asked is None else min(asked, self.epoch_steps)
+
+    @property
+    def num_demonstrations(self) -> int:
+        return sum(scan.num_demonstrations() for scan in self.scans("data.train_files"))
+
+    def facts(self) -> RunFacts:
+        """What a part may know of the run. Raises what reading the files raised."""
+        steps, rows, demonstrations = self.num_steps, self.num_rows, self.num_demonstrations
+        return replace(self.facts_without_data, steps=steps, rows=rows, demonstrations=demonstrations)
+
+    @cached_property
+    def facts_without_data(self) -> RunFacts:
+        """The same with the paper's numbers of rows and steps, for what does not depend on them."""
+        actor, correction = self.config.actor_rollout_ref.actor, "algorithm.rollout_correction.rollout"
+        return RunFacts(
+            prompts=self.get("data.train_batch_size"),
+            num_rollouts=self.get("actor_rollout_ref.rollout.n"),
+            mini_batch=actor.ppo_mini_batch_size,
+            epochs=actor.ppo_epochs,
+            ranks=self.num_ranks,
+            prompt_tokens=self.get("data.max_prompt_length"),
+            response_tokens=self.get("data.max_response_length"),
+            temperature=self.get("actor_rollout_ref.rollout.temperature"),
+            algorithm=self.get("algorithm.adv_estimator"),
+            loss_aggregation=actor.loss_agg_mode,
+            has_critic=has_critic(self.config),
+            corrects_rollouts=bool(self.get(f"{correction}_is") or self.get(f"{correction}_rs")),
+            weights_dtype=str(actor.fsdp_config.model_dtype),
+            optimizer=str(actor.optim.optimizer),
+            lr_schedule=str(actor.optim.lr_scheduler_type),
+            has_sft_phases=self.has_sft_phases,
+            trains_now=self.mifo.gate.trains_now,
+            has_prefixes=self.mifo.prefix.members > 0,
+            filters_groups=self.get("algorithm.filter_groups.enable") is True,
+            sft_optimizer=self.mifo.sft.optimizer,
+            sft_surplus=self.mifo.sft.surplus,
+        )
 
     @cached_property
     def model_folder(self) -> Path | None:
         """The model's folder; None where it is only known to the hub, or missing."""
         path = str(self.config.actor_rollout_ref.model.path)
         folder = Path(path).expanduser()
-        if folder.is_dir() or path.count("/") != 1:
+        if folder.is_dir() or not HUB_NAME.fullmatch(path):
             return folder if (folder / "config.json").is_file() else None
         from huggingface_hub import try_to_load_from_cache
 

@@ -1,4 +1,4 @@
-"""`mifo check`: one table or JSON, exit codes, the data report, and what it must not touch."""
+"""`mifo check`: errors first, tables or JSON, exit codes, the data report, and what it must not touch."""
 
 import json
 import os
@@ -35,8 +35,12 @@ def wide(monkeypatch):
     monkeypatch.setenv("COLUMNS", "500")
 
 
-def test_a_right_run_gives_one_table_with_every_check_and_0(tmp_path, capsys):
-    assert main(given(tmp_path)) == 0
+def test_a_right_run_gives_0_and_its_memory_and_with_all_a_table_of_every_check(tmp_path, capsys):
+    overrides = given(tmp_path)
+    assert main(overrides) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[-4:]] == ["device,", "host,", "disk,", "0"] and "--all" in lines[-1]
+    assert main([*overrides, "--all"]) == 0
     said = capsys.readouterr().out
     assert all(f"│ {name} " in said for name in CHECKS)
     assert "0 errors" in said and "Memory and disk, predicted" in said and "theta_start" in said
@@ -79,10 +83,20 @@ def test_a_wrong_run_gives_2_and_every_error_at_once(tmp_path, capsys):
         assert sum(setting in line for line in lines) == 1
 
 
+def test_errors_come_first_then_warnings_as_lines_of_80_columns(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    wrong = ["seed=-1", "mifo.sft.lr=-1", "mifo.probe.solved=5000", "actor_rollout_ref.actor.entropy_coeff=-1"]
+    assert main(given(tmp_path, *wrong)) == 2
+    lines = capsys.readouterr().out.splitlines()
+    starts = [line.partition(":")[0] for line in lines if line.startswith(("error:", "warning:"))]
+    assert starts == ["error", "error", "warning", "warning"] and lines[0].startswith("error: mifo.sft.lr=-1 must be ")
+    assert max(map(len, lines)) <= 80
+
+
 def test_every_unknown_key_is_said_at_once(tmp_path, capsys):
     assert main(given(tmp_path, "data.train_batchsize=8", "rl=drgrpo", "mifo.sft.epochs=3", "seed=1")) == 2
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 3 and all(line.startswith("error: ") for line in lines)
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["error"] * 3
 
 
 def test_json_is_all_of_stdout_and_holds_findings_data_and_memory(tmp_path, capsys):
@@ -279,15 +293,12 @@ def test_the_plan_follows_the_settings(tmp_path):
 
     usual = plan()
     assert (usual.ranks, usual.shard_ranks, usual.compute_bytes, usual.rollout_bytes) == (2, 2, 4, 4)
-    assert (usual.frozen_share, usual.is_strict, usual.keeps_history, usual.sft_optimizer) == (
-        0.5,
-        True,
-        True,
-        "separate",
-    )
+    costs = {cost.name: (cost.num_bytes, cost.saved_bytes) for cost in usual.of_parts}
+    assert costs == {"importance": (4, 4), "mask": (1, 0), "held values": (6, 0)}
+    assert usual.sft_optimizer == "separate"
     assert usual.tokens == 8 * 8 // 2 * 128 and usual.num_checkpoints == 0
-    assert plan("method=rl_only").sft_optimizer == "none" and plan("method=rl_only").frozen_share == 0
-    assert plan("method=mifo_dagger").keeps_history is False
+    assert plan("method=rl_only").sft_optimizer == "none" and plan("method=rl_only").of_parts == ()
+    assert [cost.saved_bytes for cost in plan("method=mifo_dagger").of_parts] == [0, 0, 0]
     assert plan("rl=grpo").has_reference and plan("rl=ppo").has_critic
     saved = plan("trainer.save_freq=1")  # 4 steps; two newest, one best, and one while it is written
     assert saved.num_checkpoints == 4

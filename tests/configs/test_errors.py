@@ -1,11 +1,14 @@
 """What a user can get wrong stops before Ray starts: one line, setting, value, rule, cure, exit code 2."""
 
+import shlex
 import sys
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from mifo_verl.data.parquet import write_rows
+from mifo_verl.overrides import malformed
 from mifo_verl.tools.prepare.addition import rows
 from mifo_verl.train import main
 
@@ -39,10 +42,10 @@ WRONG = [
     (["mifo.sft.lr=-1"], "mifo.sft.lr=-1 must be a number above 0", "1e-6"),
     (
         ["mifo.sft.surplus=keep", "mifo/schedule=every"],
-        "mifo.sft.surplus=keep must go with mifo/schedule=when_full",
-        "",
+        "mifo.sft.surplus=keep must be use, unless the schedule waits for a full buffer",
+        "leave it out",
     ),
-    (["buffer_size=1000"], "mifo.schedule.size=1000 must be at most the 40 demonstrations", "make it smaller"),
+    (["buffer_size=1000"], "buffer_size=1000 must be at most the 40 demonstrations", "make it smaller"),
     (["data.train_batch_size=64"], "data.train_batch_size=64 must be at most the 40 rows", "make it smaller"),
     (["data.train_batch_size=0"], "data.train_batch_size=0 must be a whole number of at least 1", "correct it"),
     (["actor_rollout_ref.actor.ppo_mini_batch_size=3"], "ppo_mini_batch_size=3 must be a divisor of", "change one"),
@@ -125,3 +128,27 @@ def test_a_plug_in_whose_import_fails_says_why(monkeypatch):
     monkeypatch.setattr(plugin, "_register", fail)
     with pytest.raises(RuntimeError, match="failed to load: ImportError: no module named tomorrow"):
         plugin.require_loaded()
+
+
+@pytest.mark.parametrize(
+    ("given", "cure", "values"),
+    [
+        ("run_dir=runs/epoch=1", ['run_dir="runs/epoch=1"'], {"run_dir": "runs/epoch=1"}),
+        ("name=李明", ['name="李明"'], {"name": "李明"}),
+        ("run_dir=~/models", ['run_dir="~/models"'], {"run_dir": "~/models"}),
+        ("name=exp(1)", ['name="exp(1)"'], {"name": "exp(1)"}),
+        ("name=it's", ['name="it\'s"'], {"name": "it's"}),
+        ("seed=1, ", ["seed=1"], {"seed": 1}),
+        ("seed=1 name=a", ["seed=1", "name=a"], {"seed": 1, "name": "a"}),
+    ],
+)
+def test_the_cure_of_a_value_that_hydra_cannot_read_works_when_it_is_pasted_into_a_shell(given, cure, values):
+    (line,) = malformed([given])
+    pasted = shlex.split(line.rpartition("; write ")[2])
+    assert pasted == cure and malformed(pasted) == []
+    parsed = [OverridesParser.create().parse_override(one) for one in pasted]
+    assert {one.key_or_group: one.value() for one in parsed} == values
+
+
+def test_keys_may_be_deleted_where_any_may_stand():
+    assert malformed(["~env.OMP_NUM_THREADS", "~actor_rollout_ref.rollout.engine_kwargs.transformers"]) == []

@@ -1,9 +1,12 @@
 """MifoConfig from a plain mapping, and what it refuses, section by section."""
 
 import copy
+from dataclasses import asdict
 
 import pytest
+import yaml
 
+from mifo_verl.compose import config_folder
 from mifo_verl.config import (
     BudgetConfig,
     CheckpointConfig,
@@ -13,6 +16,7 @@ from mifo_verl.config import (
     SftConfig,
     WatchdogConfig,
     build_config,
+    config_errors,
 )
 from mifo_verl.method.constraint import StrictMask
 from mifo_verl.method.gate import MaxAccuracy
@@ -167,7 +171,7 @@ def test_an_unknown_setting_is_refused_in_every_group(section):
         (
             "sft",
             {"passes": 0},
-            "mifo.sft.passes=0 must be a whole number of at least 1; use mifo/schedule=never for RL alone",
+            "mifo.sft.passes=0 must be a whole number of at least 1; use method=rl_only for RL alone",
         ),
         (
             "sft",
@@ -179,7 +183,7 @@ def test_an_unknown_setting_is_refused_in_every_group(section):
             {"learning_rate": 1e-5},
             "mifo.sft.learning_rate must be one of lr, batch_size, passes, clip_grad, optimizer, surplus, normalise, cut; remove it",
         ),
-        ("inspect", {"mask": 1}, "mifo.inspect.mask=1 must be true or false; correct it"),
+        ("inspect", {"mask": 1}, "mifo.inspect.mask=1 must be true or false; the default is true"),
         (
             "inspect",
             {"examples": -1},
@@ -193,17 +197,17 @@ def test_an_unknown_setting_is_refused_in_every_group(section):
         (
             "checkpoint",
             {"keep_best": -1},
-            "mifo.checkpoint.keep_best=-1 must be a whole number; use 0 to keep none",
+            "mifo.checkpoint.keep_best=-1 must be a whole number of at least 0; use 0 to keep none",
         ),
         (
             "checkpoint",
             {"on_failed_save": "ignore"},
-            "mifo.checkpoint.on_failed_save=ignore must be one of continue, stop; choose one of them",
+            "mifo.checkpoint.on_failed_save=ignore must be one of continue, stop; the default is continue",
         ),
         (
             "watchdog",
             {"limit_seconds": 0},
-            "mifo.watchdog.limit_seconds=0 must be a number above 0; the default is a good start",
+            "mifo.watchdog.limit_seconds=0 must be a number above 0; the default is 3600.0",
         ),
         (
             "probe",
@@ -230,7 +234,7 @@ def test_an_unknown_setting_is_refused_in_every_group(section):
         (
             "probe",
             {"solved_accuracy": 0},
-            "mifo.probe.solved_accuracy=0 must be above 0; 1 asks for every rollout to be right",
+            "mifo.probe.solved_accuracy=0 must be a share in (0, 1], such as 1 or '3/4'; 1 asks for every rollout to be right",
         ),
         (
             "constraint",
@@ -291,3 +295,24 @@ def test_a_value_of_the_wrong_type_in_a_section_is_a_value_error_that_names_the_
 )
 def test_the_settings_of_a_section_are_checked(section, settings, expected):
     assert message(changed(section, **settings)) == expected
+
+
+def test_every_wrong_setting_of_a_section_is_said_at_once():
+    assert config_errors(changed("sft", lr=0, batch_size=True, learning_rate=1)) == [
+        "mifo.sft.lr=0 must be a number above 0; the paper's value is 1e-6",
+        "mifo.sft.batch_size=True must be a whole number of at least 1; the paper's value is 64",
+        "mifo.sft.learning_rate must be one of lr, batch_size, passes, clip_grad, optimizer, surplus, normalise, cut; remove it",
+    ]
+
+
+def test_a_section_that_is_no_group_is_refused():
+    assert config_errors(PAPER | {"budget": 3}) == [
+        "mifo.budget=3 must be a group of settings (flops); set them one by one"
+    ]
+
+
+def test_the_defaults_of_the_classes_are_those_of_the_yaml():
+    node = yaml.safe_load((config_folder() / "mifo.yaml").read_text())["mifo"]
+    config = build_config(PAPER)
+    for section in ("sft", "probe", "inspect", "checkpoint", "watchdog", "budget"):
+        assert asdict(getattr(config, section)) == node[section]

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from mifo_verl.checks.memory_plan import MemoryPlan, ModelShape, peak, predict
+from mifo_verl.method.constraint import StrictMask
+from mifo_verl.types import RunFacts
 
 SHAPE = ModelShape(
     num_parameters=1000,
@@ -27,10 +29,8 @@ PLAN = MemoryPlan(
     is_checkpointed=True,
     offloads_parameters=False,
     offloads_optimizer=False,
-    frozen_share=0.5,
-    is_strict=True,
     keeps_start=True,
-    keeps_history=True,
+    of_parts=tuple(StrictMask("1/2", "1/2").costs(RunFacts())),
     probes_kl=True,
     sft_optimizer="shared",
     has_reference=False,
@@ -84,7 +84,7 @@ def test_the_peak_is_that_of_the_phase_that_takes_most() -> None:
 
 
 def test_what_is_switched_off_takes_nothing() -> None:
-    bare = replace(PLAN, frozen_share=0.0, keeps_start=False, keeps_history=False, probes_kl=False, num_checkpoints=0)
+    bare = replace(PLAN, of_parts=(), keeps_start=False, probes_kl=False, num_checkpoints=0)
     names = set(by_name(bare))
     assert not names & {"theta_start", "importance", "mask", "held values", "weights aside for KL"}
     assert not names & {"weights and optimizer", "interval state", "SFT optimizer", "critic", "reference"}
@@ -95,7 +95,8 @@ def test_what_is_switched_off_takes_nothing() -> None:
     [("shared", 1500, 0, 8), ("separate", 1500, 2000, 16), ("fresh", 500, 2000, 8)],
 )
 def test_a_second_optimizer_costs_what_it_holds(optimizer: str, held: float, second: float, disk: float) -> None:
-    found = by_name(replace(PLAN, sft_optimizer=optimizer))
+    of_parts = tuple(StrictMask("1/2", "1/2").costs(RunFacts(sft_optimizer=optimizer)))
+    found = by_name(replace(PLAN, sft_optimizer=optimizer, of_parts=of_parts))
     assert found["held values"] == held and found.get("SFT optimizer", 0) == second
     assert found["interval state"] == disk * 1000 * 2
 
