@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mifo_verl.compose import ConfigError
 from mifo_verl.run.checkpoints import BrokenCheckpoint, CheckpointStore, verify
-from mifo_verl.run.flat import PLACES, flat
+from mifo_verl.run.flatten import PLACES, flatten
 from mifo_verl.run.journal import CONFIG, require_lines
 from mifo_verl.verl.critic import has_critic
 
@@ -190,6 +190,6 @@ def _is_free(key: str, free: frozenset[str]) -> bool:
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings by their full name; those that repeat the model's path say that, wherever the model lies."""
-    own = flat(config)
+    own = flatten(config)
     repeating = (key for key, value in own.items() if value == own[_MODEL] and key != _MODEL)
     return own | dict.fromkeys(repeating, "${" + _MODEL + "}")

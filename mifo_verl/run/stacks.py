@@ -1,7 +1,7 @@
 """The stacks of a run that hangs, written by a thread of each process, whatever its other threads wait for.
 
 Every process that loads the plug-in has such a thread, and a file of its own in ``<run>/.stacks/``. Who wants the
-stacks touches the file ``ask`` there on every node, and gathers what they wrote. docs/resilience.md says how to ask.
+stacks touches the file ``ask`` there on every node, and gathers what they wrote. ``mifo stacks`` asks so.
 """
 
 import contextlib
@@ -99,9 +99,7 @@ def write_stacks(folder: Path, connect: Callable[[], None] = lambda: None) -> Pa
     """
     held = stacks_folder(folder)
     texts = [stacks_here(str(held))]
-    hosts = {file.name.split(":")[0] for file in held.iterdir() if file.name not in (CLUSTER, ASK)} - {
-        socket.gethostname()
-    }
+    hosts = {file.name.split(":")[0] for file in held.iterdir() if ":" in file.name} - {socket.gethostname()}
     if hosts:
         texts += _stacks_elsewhere(str(held), hosts, connect)
     file = folder / time.strftime("stacks-%Y%m%d-%H%M%S.txt")
@@ -144,7 +142,7 @@ def _await_all(asked: dict[Path, tuple[psutil.Process, int]]) -> None:
     deadline, before = time.monotonic() + _DUMP_SECONDS, -1
     while time.monotonic() < deadline:
         sizes = {file: file.stat().st_size for file in asked}
-        wrote = all(sizes[file] > size or _state(process) in STOPPED for file, (process, size) in asked.items())
+        wrote = all(sizes[file] > size or _is_stopped(process) for file, (process, size) in asked.items())
         if wrote and sum(sizes.values()) == before:
             return
         before = sum(sizes.values())
@@ -164,7 +162,8 @@ def _answer(file: Path, process: psutil.Process, before: int) -> str:
     return f"=== {socket.gethostname()} pid {process.pid}: {facts}\n{text or 'does not answer' + chr(10)}"
 
 
-def _state(process: psutil.Process) -> str:
-    with contextlib.suppress(psutil.Error):
-        return str(process.status())
-    return "gone"
+def _is_stopped(process: psutil.Process) -> bool:
+    try:
+        return process.status() in STOPPED
+    except psutil.Error:
+        return False

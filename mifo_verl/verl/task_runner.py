@@ -6,8 +6,7 @@ SIGTERM or SIGINT asks the run to stop with a checkpoint; a second one ends it a
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -47,8 +46,18 @@ class MifoTaskRunner(_TaskRunner):
         note_cluster()
         OmegaConf.resolve(config)
         config.transfer_queue.enable = True
-        with _watched_start(config):
+        records = RunRecords(config.run_dir)
+        watchdog = Watchdog(  # of what comes before the trainer, which has its own
+            WatchdogConfig(**config.mifo.watchdog),
+            records.event,
+            lambda _: f"what Ray has: {free_resources()}",
+            lambda: write_stacks(records.folder),
+        )
+        watchdog.begins("TransferQueue's start", at_least=START_SECONDS)
+        try:
             tq.init(config.transfer_queue)  # verl does it again, and finds it there
+        finally:
+            watchdog.end()
         super().run(config)
 
     def init_agent_loop_manager(self) -> None:
@@ -64,23 +73,6 @@ class MifoTaskRunner(_TaskRunner):
         self.trainer.stopping.set()
 
 
-@contextmanager
-def _watched_start(config: DictConfig) -> Iterator[None]:
-    """What the controller waits for before its trainer is there, and the trainer's watchdog with it."""
-    records = RunRecords(config.run_dir)
-    watchdog = Watchdog(
-        WatchdogConfig(**config.mifo.watchdog),
-        records.event,
-        lambda _: f"what Ray has: {free_resources()}",
-        lambda: write_stacks(records.folder),
-    )
-    watchdog.begins("TransferQueue's start", at_least=START_SECONDS)
-    try:
-        yield
-    finally:
-        watchdog.end()
-
-
 class NotStarted(GetTimeoutError):
     """Ray has had no place for the controller within ``mifo.watchdog.limit_seconds``."""
 
@@ -88,9 +80,9 @@ class NotStarted(GetTimeoutError):
 class TaskRunnerStart:
     """What verl takes for the task runner's actor class; it keeps the actor, and what became of it."""
 
-    def __init__(self, settings: WatchdogConfig, say: Callable[[str, str], None]) -> None:
+    def __init__(self, settings: WatchdogConfig, emit: Callable[[str, str], None]) -> None:
         self._settings = settings
-        self._say = say
+        self._emit = emit
         self.runner: Any = None
         self.num_runs = 0
         self.began = 0.0
@@ -113,8 +105,8 @@ class TaskRunnerStart:
         return self.runner
 
     def _await_place(self) -> None:
-        """Wait until Ray has started the controller, and say so where it does not. Raises RayError, Stopped."""
-        began, told = time.monotonic(), 0.0
+        """Wait until Ray has started the controller, and report it if it does not. Raises RayError, Stopped."""
+        began, reported = time.monotonic(), 0.0
         ready = self.runner.__ray_ready__.remote()
         while not ray.wait([ready], timeout=_POLL_SECONDS)[0]:
             if self.signals:
@@ -123,9 +115,9 @@ class TaskRunnerStart:
             text = f"the controller has not started for {waited:.0f} s; Ray has {free_resources()}"
             if waited > self._settings.limit_seconds:
                 raise NotStarted(f"{text}; mifo.watchdog.limit_seconds={self._settings.limit_seconds:g} is over")
-            if waited > max(self._settings.floor_seconds, 2 * told):
-                told = waited
-                self._say("late", f"LATE: {text}")
+            if waited > max(self._settings.floor_seconds, 2 * reported):
+                reported = waited
+                self._emit("late", f"LATE: {text}")
         ray.get(ready)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from scipy.stats import t as student
 
-from mifo_verl.run.flat import settings_of
+from mifo_verl.run.flatten import settings_of
 from mifo_verl.tools.report.run import Run, distinct
 from mifo_verl.tools.statistics import LEVEL
 

@@ -19,7 +19,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from mifo_verl.probes.coupling import change, coupling, mean_of
-from mifo_verl.run.flat import flat
+from mifo_verl.run.flatten import flatten
 from mifo_verl.run.journal import CONFIG, only_finite
 from mifo_verl.tools.parts import described
 from mifo_verl.tools.report import figures as how
@@ -170,7 +170,7 @@ def _view(run: Run, cards: _Cards, has_signals: bool) -> dict[str, Any]:
 def _several(runs: list[Run], cards: _Cards) -> dict[str, Any]:
     """What the template of a comparison reads."""
     groups = group(runs)
-    configs = [flat(run.config) for run in runs]
+    configs = [flatten(run.config) for run in runs]
     keys = sorted({key for one in configs for key in one if len({str(other.get(key)) for other in configs}) > 1})
     return {
         "num_runs": len(runs),

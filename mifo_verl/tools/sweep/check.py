@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import yaml
 
 from mifo_verl.compose import ConfigError
-from mifo_verl.run.flat import settings_of
+from mifo_verl.run.flatten import settings_of
 from mifo_verl.run.journal import CONFIG
 from mifo_verl.tools.sweep.plan import PlannedRun, in_arms
 from mifo_verl.tools.sweep.store import is_finished

@@ -14,7 +14,7 @@ from hydra.errors import HydraException
 from mifo_verl.compose import ComposedConfig, ConfigError, compose_config, compose_seeds
 from mifo_verl.config import config_errors
 from mifo_verl.errors import nearest
-from mifo_verl.run.flat import settings_of
+from mifo_verl.run.flatten import settings_of
 from mifo_verl.tools.sweep.definition import Definition
 
 _PLAIN = ("method", "experiment", "rl", "task", "hardware")

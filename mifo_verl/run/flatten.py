@@ -21,17 +21,17 @@ PLACES = (
 """Settings, and groups of them, that say where a run is kept, shown and resumed from, and not what it computes."""
 
 
-def flat(node: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
     """The settings by their full name, in the config's order; an empty group is a setting of its own."""
     if not isinstance(node, Mapping) or not node:
         return {prefix: node}
     found: dict[str, Any] = {}
     for name, child in node.items():
-        found |= flat(child, f"{prefix}.{name}" if prefix else str(name))
+        found |= flatten(child, f"{prefix}.{name}" if prefix else str(name))
     return found
 
 
 def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """A resolved config as flat settings without ``PLACES``, sorted: two runs with the same ones are alike."""
-    own = flat(config)
+    own = flatten(config)
     return {key: own[key] for key in sorted(own) if not any(f"{key}.".startswith(f"{one}.") for one in PLACES)}
