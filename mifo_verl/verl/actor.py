@@ -16,7 +16,7 @@ from verl.utils import tensordict_utils as tu
 
 from mifo_verl.probes.step import RowSums, probe_batch, sums_of
 from mifo_verl.types import SftExample
-from mifo_verl.verl.sft_step import ROWS, BatchCut, batch_cut, rows_of, sft_batch, tokens_of
+from mifo_verl.verl.sft_step import ROWS, BatchCut, rows_of, sft_batch, tokens_of
 from mifo_verl.verl.skipped_updates import MAX_SKIPPED
 from mifo_verl.verl.staging import weighted
 
@@ -58,7 +58,11 @@ class Actor:
     @property
     def cut(self) -> BatchCut:
         """How SFT batches and probes are cut over the ranks: as the actor's own updates."""
-        return batch_cut(self._group, self._settings, self._pad_token_id)
+        info = self._group._dispatch_info
+        if "actor" not in info:
+            info["actor"] = self._group._query_dispatch_info("actor")
+        rows = 1 if self._settings.use_dynamic_bsz else int(self._settings.ppo_micro_batch_size_per_gpu)
+        return BatchCut(max(info["actor"]) + 1, rows, self._pad_token_id)
 
     def configure(self, mifo: Mapping[str, Any]) -> None:
         """Hand the node ``mifo`` of the config over."""

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig
 from tensordict import NonTensorData, TensorDict
 from torch import Tensor
 from verl.utils import tensordict_utils as tu
@@ -38,15 +37,6 @@ class BatchCut:
     rows_a_rank: int
     """Of which the rows of every rank are a multiple."""
     pad_token_id: int
-
-
-def batch_cut(workers: Any, actor: DictConfig, pad_token_id: int) -> BatchCut:
-    """The cut of SFT batches and probes: that of the actor's own updates."""
-    info = workers._dispatch_info
-    if "actor" not in info:
-        info["actor"] = workers._query_dispatch_info("actor")
-    rows = 1 if actor.use_dynamic_bsz else int(actor.ppo_micro_batch_size_per_gpu)
-    return BatchCut(max(info["actor"]) + 1, rows, pad_token_id)
 
 
 def sft_batch(examples: Sequence[SftExample], seeds: Sequence[int], cut: BatchCut) -> TensorDict:

@@ -2,7 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,15 @@ class MifoWorker(ActorRolloutRefWorker):
     def _engine(self) -> MifoEngine:
         return self.actor.engine
 
+    @contextmanager
+    def _loss(self, loss_function: Callable) -> Iterator[None]:
+        """Run with another loss than RL's."""
+        self.actor.set_loss_fn(loss_function)
+        try:
+            yield
+        finally:
+            self.actor.set_loss_fn(self.loss_fn)
+
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def configure_mifo(self, node: Mapping[str, Any]) -> None:
         """Hand the settings over, once the model is built."""
@@ -88,11 +98,8 @@ class MifoWorker(ActorRolloutRefWorker):
     @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor"))
     def update_sft(self, data: TensorDict) -> TensorDict | None:
         """One SFT update on the actor's weights."""
-        self.actor.set_loss_fn(self._sft_loss)
-        try:
+        with self._loss(self._sft_loss):
             output = self.actor.train_batch(data=data)
-        finally:
-            self.actor.set_loss_fn(self.loss_fn)
         return None if output is None else output.cpu()
 
     @register(dispatch_mode=TO_EVERY_RANK)
@@ -112,11 +119,8 @@ class MifoWorker(ActorRolloutRefWorker):
         config = self._engine.engine_config
         sizes = {name: getattr(config, name) for name in ("max_token_len_per_gpu", "micro_batch_size_per_gpu")}
         tu.assign_non_tensor(data, compute_loss=True, **sizes)
-        self.actor.set_loss_fn(SumsOfBatch())
-        try:
+        with self._loss(SumsOfBatch()):
             output = self.actor.infer_batch(data=data)
-        finally:
-            self.actor.set_loss_fn(self.loss_fn)
         return None if output is None else tu.get_tensordict({}, {"metrics": tu.get(output, "metrics")})
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
