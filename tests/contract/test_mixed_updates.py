@@ -73,7 +73,7 @@ class Ranks:
 def step_of(gate: Gate, mixing: Mixing, monkeypatch):
     """Four questions with two rollouts: none, one and both are right, and none is in the last too."""
     loop = Loop(
-        Parts(gate, Never(), ROLLOUTS, 0, 2, 1, None, 4, 1, mixing=mixing),
+        Parts(gate, Never(), ROLLOUTS, 0, 2, "even", 1, None, 4, 1, mixing=mixing),
         LoopState(),
         lambda row, prompt_ids: SftExample(row["id"], tuple(prompt_ids), (5, 6, 7, 8), "ab"),
     )

@@ -54,7 +54,7 @@ SFT_ALONE = ["method=sft_only", "mifo.sft.batch_size=2", "mifo.sft.optimizer=sha
         ("_compute_values", (None, {}), "values"),
         ("_compute_old_log_prob", (None, {}), "log-probs"),
         ("_update_critic", (None, {}), "critic update"),
-        ("_update_actor", (None, {}), "RL update"),
+        ("_update_actor", (KVBatchMeta(partition_id="train", keys=[], tags=[]), {}), "RL update"),
         ("on_step_end", (), "weight sync"),
         ("_validate", (), "validation"),
     ],
@@ -223,7 +223,7 @@ def test_a_validation_is_made_once_for_the_same_weights(make_trainer, monkeypatc
     for _ in range(2):
         trainer._validate()
     assert made == [1]
-    trainer._update_actor(None, {})
+    trainer._update_actor(KVBatchMeta(partition_id="train", keys=[], tags=[]), {})
     trainer._validate()
     assert made == [1, 1]
 

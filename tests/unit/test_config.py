@@ -138,8 +138,8 @@ def test_an_unknown_section_is_named_with_the_nearest():
 @pytest.mark.parametrize(
     ("old", "now"),
     [
-        ("freeze", "called mifo.constraint, as the group mifo/freeze is mifo/constraint"),
-        ("prompt_selector", "called mifo.gate, as the group mifo/prompt_selector is mifo/gate"),
+        ("freeze", "called mifo.constraint, as its group mifo/freeze is mifo/constraint"),
+        ("prompt_selector", "called mifo.gate, as its group mifo/prompt_selector is mifo/gate"),
         ("sparsify", "chosen by mifo/constraint=sparsify, whose settings are mifo.constraint.rate, phase and seed"),
     ],
 )
