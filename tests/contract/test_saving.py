@@ -385,7 +385,7 @@ def test_a_restart_before_the_first_save_goes_on_from_the_checkpoint_that_was_na
         raise RayTaskError("run", "a traceback", RuntimeError("a rank has died") if len(modes) < 3 else Stopped())
 
     monkeypatch.setattr(launching, "run_ppo", run_ppo)
-    monkeypatch.setattr(launching, "_check_checkpoint", lambda config: None)
+    monkeypatch.setattr(launching, "checkpoint_facts", lambda config: None)
     overrides = [f"run_dir={tmp_path}", f"data.train_files={data}", "restarts=2"]
     overrides += ["trainer.resume_mode=resume_path", f"trainer.resume_from_path={tmp_path}/other/global_step_4"]
     launching.launch(compose_config(["experiment=quickstart", *overrides]).node, lambda folder: None)
