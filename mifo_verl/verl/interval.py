@@ -68,7 +68,7 @@ class IntervalState:
         for number, (frozen_N, score_N) in enumerate(zip(frozen, importance, strict=True)):
             last_N = None if self._last_mask is None else self._last_mask[number]
             self._inspection.mask(number, frozen_N, score_N, last_N)
-        self._last_mask = [frozen_N.cpu() for frozen_N in frozen]
+        self._last_mask = [frozen_N.to("cpu", copy=True) for frozen_N in frozen]
 
     @torch.no_grad()
     def inspect_sft(self) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ end. What it then saves is the end of the last step, or the SFT phase as far as 
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +23,10 @@ from mifo_verl.run.checkpoints import Checkpoint, CheckpointStore, verify
 from mifo_verl.run.journal import RunRecords, require_lines
 from mifo_verl.run.resume import run_facts
 from mifo_verl.verl.actor import Actor
-from mifo_verl.verl.checkpoint import FOLDER, require_every_rank
+from mifo_verl.verl.shards import rank_file
+
+FOLDER = "mifo"
+"""In a checkpoint's folder, what is ours: ``LoopState`` and every rank's part."""
 
 
 class Stopped(Exception):
@@ -206,3 +209,18 @@ class Saver:
             text = f"checkpoints that this run does not go on from were moved to {aside}; nothing reads or deletes them"
             self._records.event("moved_aside", text)
         self._records.rewind(step)
+
+
+def require_every_rank(folder: Path, ranks: int, roles: Iterable[str]) -> None:
+    """Every rank's files are in a checkpoint's folder, as seen here. Raises OSError with those that are not."""
+    engine = ("model", "optim", "extra_state")
+    names = [
+        f"{role}/{part}_world_size_{ranks}_rank_{rank}.pt" for role in roles for part in engine for rank in range(ranks)
+    ]
+    names += [str(rank_file(Path(FOLDER), rank, ranks)) for rank in range(ranks)]
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise OSError(
+            f"{len(missing)} of the ranks' {len(names)} files are missing, such as {', '.join(missing[:3])}: "
+            "trainer.default_local_dir must be a folder that all nodes share"
+        )

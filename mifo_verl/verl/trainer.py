@@ -72,13 +72,6 @@ class MifoTrainer(PPOTrainerSync):
 
     # ------------------------------------------------------------------ building
 
-    def _init_dataloader(self) -> None:
-        """verl's; then the RL phase's learning-rate schedule is spread over the steps that are RL's."""
-        super()._init_dataloader()
-        rl_steps = self.mifo.schedule.num_rl_steps(self.total_training_steps)
-        for role in ("actor_rollout_ref.actor", "critic"):
-            OmegaConf.update(self.config, f"{role}.optim.total_training_steps", max(1, rl_steps))
-
     def _init_resource_pool_mgr(self) -> None:
         """verl's, just before it builds workers: they are ours, and learning rates are spread over RL steps alone."""
         super()._init_resource_pool_mgr()

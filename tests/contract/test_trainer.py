@@ -301,25 +301,3 @@ def test_rollout_answers_are_dumped_only_of_a_step_that_made_some(make_trainer, 
     assert dumped == []
     trainer._log_rollout_data(KVBatchMeta(partition_id="train", keys=["t0_0_0"], tags=[{}]), {}, "folder")
     assert dumped == [1]
-
-
-@pytest.mark.parametrize(
-    ("schedule", "rl_steps"),
-    [
-        (["mifo/schedule=sft_then_rl", "mifo.schedule.sft_steps=4"], 6),
-        (["mifo/schedule=always"], 1),
-        (["mifo/schedule=never"], 10),
-        ([], 10),
-    ],
-)
-def test_the_learning_rate_schedule_is_spread_over_the_rl_steps(make_trainer, monkeypatch, schedule, rl_steps):
-    def of_verl(self: Any) -> None:
-        self.total_training_steps = 10
-        for role in (self.config.actor_rollout_ref.actor, self.config.critic):
-            role.optim.total_training_steps = 10
-
-    monkeypatch.setattr(PPOTrainerSync, "_init_dataloader", of_verl)
-    trainer = make_trainer(*schedule)
-    trainer._init_dataloader()
-    assert trainer.config.actor_rollout_ref.actor.optim.total_training_steps == rl_steps
-    assert trainer.config.critic.optim.total_training_steps == rl_steps and trainer.total_training_steps == 10
