@@ -190,7 +190,8 @@ class Loop:
     def ledger(self) -> list[LedgerLine]:
         """The uses of demonstrations in this step's RL updates."""
         uses = [] if self.trained is None else self.trained.uses
-        return [LedgerLine.of(entry, self.state.interval, self.state.step + 1, kept) for entry, kept in uses]
+        interval = self.state.interval - (self.ended is not None)
+        return [LedgerLine.of(entry, interval, self.state.step + 1, kept) for entry, kept in uses]
 
     @property
     def num_rollouts(self) -> int:

@@ -70,6 +70,8 @@ class SftProgress:
     """Their uses of demonstrations."""
     rl_line: StepEnded | None = None
     """The record of the RL step that filled the buffer, if it is not written yet."""
+    rl_ledger: list[LedgerLine] = field(default_factory=list)
+    """And the uses of demonstrations in that step's own updates."""
     tokens: TokenSummary | None = None
     """The tokens of the updates made so far, if they are inspected."""
 

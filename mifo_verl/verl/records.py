@@ -135,7 +135,7 @@ def step_events(
         seconds = rl.seconds | probe | {"checkpoint": take_save_seconds()}
         metrics["mifo/rl/buffer_size"] = len(loop.state.buffer)
         events.append(structs.replace(rl, seconds=seconds, validation=accuracy or None))
-        events += loop.ledger
+        events += loop.ledger or (phase.rl_ledger if phase is not None else [])
     if phase is not None:
         events += phase.timed_updates(timing_raw["sft"], probe if rl is None else {})
         events += phase.ledger

@@ -228,6 +228,7 @@ class MifoTrainer(PPOTrainerSync):
             phase = self.sft.run(self.stopping.is_set)
         if self.loop.state.sft is not None:
             phase.rl_line = self._rl_record(batch, metrics, timing_raw) or phase.rl_line
+            phase.rl_ledger = self.loop.ledger or phase.rl_ledger
             raise Stopped
         self._validation = None
         if self.probes.settings.around_sft:

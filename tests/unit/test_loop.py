@@ -274,6 +274,10 @@ def test_demonstrations_in_an_rl_step_are_ledger_lines_of_its_interval_and_step(
     (line,) = loop.ledger
     assert (line.interval, line.step, line.prompt_id, line.num_correct, line.num_rollouts) == (1, 1, "a", 0, 2)
     assert (line.response_tokens, line.kept_tokens) == (2, 2)
+    loop.state.buffer.put(entry)
+    loop.begin_sft(None, None, None)
+    loop.end_sft()  # the step's SFT phase ends its interval, and the line is of the one that the step began in
+    assert (loop.state.interval, loop.ledger) == (2, [line])
     loop.begin_step()
     assert loop.ledger == [] and loop.mixed is None
 

@@ -40,7 +40,8 @@ def phase() -> SftProgress:
     before = Before(0.25, None, ["q3"], ["q2"], accuracies, [Answer([1], [2, 3], True)], {"forward_tokens": 7})
     ledger = [LedgerLine.of(HARD, interval=3, step=4, kept_tokens=1), LedgerLine.of(UNROLLED, 3, 4, 2)]
     mask = {"threshold": 1e-9}
-    return SftProgress([UNROLLED, HARD], 3, mask, {"wrong": 2}, before, [update()], ledger, rl_line(), tokens)
+    more = {"rl_line": rl_line(), "rl_ledger": ledger[:1], "tokens": tokens}
+    return SftProgress([UNROLLED, HARD], 3, mask, {"wrong": 2}, before, [update()], ledger, **more)
 
 
 def full_state() -> LoopState:
