@@ -6,7 +6,7 @@ in the order of the parameters and of the flattened tensor, so that the mask doe
 A score of 0 is never selected.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -64,17 +64,15 @@ def select_top_share(scores: Sequence[Tensor], share: Share, shards: Shards | No
     """Select floor(share * N) of the N coordinates of all tensors and shards, or all positive ones where fewer are.
 
     ``scores`` are this shard's flat float32 tensors, >= 0, the same number of tensors on every shard (some may be
-    empty). Memory beside the masks is a few chunks of 16M coordinates.
+    empty). Each is asked for five times and not kept, so a sequence may make them when it is asked. Memory beside the
+    masks is a few chunks of 16M coordinates.
 
     Raises ValueError where a score is negative, infinite or NaN, on every shard.
     """
     shards = shards or OneShard()
     device = scores[0].device
-    size = torch.tensor(sum(score.numel() for score in scores), device=device)
-    chunks = [chunk for score in scores for chunk in score.split(_CHUNK)]
-    positive = torch.stack([torch.count_nonzero(chunk) for chunk in chunks]).sum()
-    invalid = torch.stack([torch.count_nonzero(~((chunk >= 0) & (chunk < torch.inf))) for chunk in chunks]).sum()
-    totals = shards.sum(torch.stack([size, positive, invalid])).tolist()
+    counts = [_counts(chunk) for score in scores for chunk in score.split(_CHUNK)]
+    totals = shards.sum(torch.stack(counts).sum(dim=0)).tolist()
     num_coordinates, num_positive, num_invalid = (int(total) for total in totals)
     if num_invalid:
         raise ValueError(f"{num_invalid} importance scores are negative or not finite; the RL phase diverged")
@@ -84,12 +82,14 @@ def select_top_share(scores: Sequence[Tensor], share: Share, shards: Shards | No
         nothing = [torch.zeros_like(score, dtype=torch.bool) for score in scores]
         return Selection(nothing, num_coordinates, num_positive, 0, float("inf"))
 
-    keys = [score.view(torch.int32) for score in scores]
-    high, above = bin_of(shards.sum(histogram(keys, None)), count)
-    low, above_low = bin_of(shards.sum(histogram(keys, high)), count - above)
+    def keys() -> Iterator[Tensor]:
+        return (score.view(torch.int32) for score in scores)
+
+    high, above = bin_of(shards.sum(histogram(keys(), None, device)), count)
+    low, above_low = bin_of(shards.sum(histogram(keys(), high, device)), count - above)
     threshold = (high << 16) | low
-    quota = _tie_quota(keys, threshold, count - above - above_low, shards)
-    frozen = [_mask(key, threshold, int(ties)) for key, ties in zip(keys, quota.tolist(), strict=True)]
+    quota = _tie_quota(keys(), threshold, count - above - above_low, shards)
+    frozen = [_mask(key, threshold, int(ties)) for key, ties in zip(keys(), quota.tolist(), strict=True)]
     value = torch.tensor(threshold, dtype=torch.int32).view(torch.float32).item()
     return Selection(frozen, num_coordinates, num_positive, count, value)
 
@@ -109,9 +109,15 @@ def select_top_share_per_tensor(scores: Sequence[Tensor], share: Share, shards: 
     )
 
 
-def histogram(keys: Sequence[Tensor], high: int | None) -> Tensor:
+def _counts(chunk: Tensor) -> Tensor:
+    """(coordinates, positive ones, those that are no score)."""
+    size = torch.full((), chunk.numel(), device=chunk.device)
+    return torch.stack([size, torch.count_nonzero(chunk), torch.count_nonzero(~((chunk >= 0) & (chunk < torch.inf)))])
+
+
+def histogram(keys: Iterable[Tensor], high: int | None, device: torch.device) -> Tensor:
     """Counts (int64) of the positive scores by their high 16 bits, or, of those in bin ``high``, by their low 16."""
-    counts = torch.zeros(_BINS, dtype=torch.int64, device=keys[0].device)
+    counts = torch.zeros(_BINS, dtype=torch.int64, device=device)
     for key in keys:
         for chunk in key.split(_CHUNK):
             part = chunk[chunk > 0] if high is None else chunk[((chunk >> 16) == high) & (chunk > 0)]
@@ -127,7 +133,7 @@ def bin_of(counts: Tensor, rank: int) -> tuple[int, int]:
     return counts.numel() - 1 - position, above
 
 
-def _tie_quota(keys: Sequence[Tensor], threshold: int, wanted: int, shards: Shards) -> Tensor:
+def _tie_quota(keys: Iterable[Tensor], threshold: int, wanted: int, shards: Shards) -> Tensor:
     """How many ties at the threshold each of this shard's tensors may keep, in coordinate order over all shards."""
     own = torch.stack([torch.count_nonzero(key == threshold) for key in keys])
     in_order = shards.gather(own).t().reshape(-1)  # tensor by tensor, and in each the shards in order

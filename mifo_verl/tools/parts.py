@@ -2,7 +2,12 @@
 
 from collections.abc import Mapping
 from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
+
+from mifo_verl import method
+from mifo_verl.method.registry import Registry
 
 
 def part_of(config: Mapping[str, Any], group: str) -> Any:
@@ -37,14 +42,8 @@ def _told(node: Mapping[str, Any]) -> str:
 
 
 @cache
-def _registries() -> dict[str, Any]:
-    """By group. Loads torch, which the parts are made of."""
-    from mifo_verl.method.constraint import CONSTRAINTS
-    from mifo_verl.method.gate import GATES
-    from mifo_verl.method.importance import IMPORTANCES
-    from mifo_verl.method.schedule import SCHEDULES
-    from mifo_verl.method.sft_loss import SFT_LOSSES
-    from mifo_verl.method.token_selection import TOKEN_SELECTORS
-
-    known: tuple[Any, ...] = (GATES, SCHEDULES, TOKEN_SELECTORS, SFT_LOSSES, CONSTRAINTS, IMPORTANCES)
-    return {registry.group.removeprefix("mifo/"): registry for registry in known}
+def _registries() -> dict[str, Registry[Any]]:
+    """Those of all groups, by group. Loads torch, which the parts are made of."""
+    modules = [import_module(f"{method.__name__}.{one.name}") for one in iter_modules(method.__path__)]
+    found = [value for module in modules for value in vars(module).values() if isinstance(value, Registry)]
+    return {registry.group.removeprefix("mifo/"): registry for registry in found}

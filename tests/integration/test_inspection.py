@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch.distributed as dist
 
 from mifo_verl.probes.parameters import layer_of
 from mifo_verl.tools.analyze.measures import update_norms
-from mifo_verl.tools.inspect.checkpoint import FreezeSettings, checkpoint_mask
+from mifo_verl.tools.inspect.checkpoint import MaskRule, checkpoint_mask
 from mifo_verl.tools.inspect.sources import open_weights
 from tests.integration.engine_ranks import examples, full, make_engine, run_on_ranks, update
 
@@ -53,10 +54,10 @@ def _checkpoint(engine: Any, folder: Path) -> dict[str, Any]:
     if rank:
         return {}
     weights, begin = open_weights(str(folder)), open_weights(f"{folder}@start")
-    history = str(engine.mifo.constraint.history)
+    rule = MaskRule(engine.mifo.constraint, engine.mifo.importance, "")
     return {
-        "mask": checkpoint_mask(folder, FreezeSettings("0.5", history, "global")),
-        "per_tensor": checkpoint_mask(folder, FreezeSettings("0.5", history, "per_tensor")),
+        "mask": checkpoint_mask(folder, rule),
+        "per_tensor": checkpoint_mask(folder, replace(rule, constraint=replace(rule.constraint, scope="per_tensor"))),
         "weights": [weights.tensor(name).flatten() for name in weights.names()],
         "start": [begin.tensor(name).flatten() for name in begin.names()],
         "names": weights.names(),

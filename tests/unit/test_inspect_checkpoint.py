@@ -7,8 +7,11 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
+from mifo_verl.method.constraint import CONSTRAINTS
+from mifo_verl.method.coordinates import ShardRange
+from mifo_verl.method.importance import IMPORTANCES
 from mifo_verl.tools.inspect.__main__ import main
-from mifo_verl.tools.inspect.checkpoint import FreezeSettings, checkpoint_mask, freeze_settings
+from mifo_verl.tools.inspect.checkpoint import MaskRule, checkpoint_mask, mask_rule
 from mifo_verl.tools.inspect.sources import open_weights
 from tests.unit.example_run import ExampleRun, make_data
 
@@ -42,11 +45,15 @@ def checkpoint(
 BOTH = {"start": START, "history": HISTORY}
 
 
+def rule(share: object, history: object, scope: str) -> MaskRule:
+    node = {"name": "strict", "share": share, "history": history, "scope": scope}
+    return MaskRule(CONSTRAINTS.build(node), IMPORTANCES.build({"name": "abs_change"}), "")
+
+
 def test_the_mask_of_now_and_the_last_one_are_those_of_the_hand(tmp_path: Path):
     step = checkpoint(tmp_path, BOTH)
-    settings = freeze_settings(step, None, None)
-    assert settings == FreezeSettings("1/3", "0.5", "global")
-    found = checkpoint_mask(step, settings)
+    assert mask_rule(step).constraint == rule("1/3", 0.5, "global").constraint
+    found = checkpoint_mask(step, mask_rule(step))
     table = found.table["by_layer"]
     assert table["layer"] == ["0", "norm"]
     assert table["frozen"] == [2, 0]  # 2 and 3.5
@@ -58,23 +65,23 @@ def test_the_mask_of_now_and_the_last_one_are_those_of_the_hand(tmp_path: Path):
 
 
 def test_ties_go_to_the_earlier_coordinate_over_all_tensors(tmp_path: Path):
-    found = checkpoint_mask(checkpoint(tmp_path, BOTH), FreezeSettings("1/2", "0.5", "global"))
+    found = checkpoint_mask(checkpoint(tmp_path, BOTH), rule("1/2", "0.5", "global"))
     assert found.table["by_layer"]["frozen"] == [3, 0]
     assert found.threshold == 0.5
 
 
 def test_a_score_of_0_is_not_frozen(tmp_path: Path):
-    found = checkpoint_mask(checkpoint(tmp_path, BOTH), FreezeSettings("1", "0.5", "global"))
+    found = checkpoint_mask(checkpoint(tmp_path, BOTH), rule("1", "0.5", "global"))
     assert found.table["by_layer"]["frozen"] == [3, 1]
 
 
 def test_per_tensor_takes_the_share_of_each(tmp_path: Path):
-    found = checkpoint_mask(checkpoint(tmp_path, BOTH), FreezeSettings("1/2", "0.5", "per_tensor"))
+    found = checkpoint_mask(checkpoint(tmp_path, BOTH), rule("1/2", "0.5", "per_tensor"))
     assert found.table["by_layer"]["frozen"] == [2, 1]
 
 
 def test_without_a_history_the_change_alone_decides(tmp_path: Path):
-    found = checkpoint_mask(checkpoint(tmp_path, {"start": START}), FreezeSettings("1/6", "0", "global"))
+    found = checkpoint_mask(checkpoint(tmp_path, {"start": START}), rule("1/6", "0", "global"))
     assert found.table["by_layer"]["frozen"] == [1, 0]
     assert found.threshold == 4.0
 
@@ -91,7 +98,7 @@ def shown(capsys, *arguments: str) -> str:
 def test_without_a_history_the_last_mask_is_the_one_kept_by_itself(tmp_path: Path, capsys):
     dagger = {"name": "strict", "share": "1/2", "history": 0}
     step = checkpoint(tmp_path, {"start": START} | LAST, dagger)
-    table = checkpoint_mask(step, freeze_settings(step, None, None)).table["by_layer"]
+    table = checkpoint_mask(step, mask_rule(step)).table["by_layer"]
     # |change| is 4, 1, 0, 1 | 0, 1: of the three that are 1 the two that come first are frozen
     assert (table["frozen"], table["previous"], table["frozen_and_previous"]) == ([3, 0], [2, 1], [2, 0])
     out = shown(capsys, "mask", str(step))
@@ -101,31 +108,50 @@ def test_without_a_history_the_last_mask_is_the_one_kept_by_itself(tmp_path: Pat
 
 def test_a_last_mask_that_is_not_there_is_not_kept_and_has_no_share(tmp_path: Path, capsys):
     step = checkpoint(tmp_path, {"start": START})
-    table = checkpoint_mask(step, freeze_settings(step, None, None)).table["by_layer"]
+    table = checkpoint_mask(step, mask_rule(step)).table["by_layer"]
     assert "previous" not in table and "frozen_and_previous" not in table
     out = shown(capsys, "mask", str(step))
     assert "0 4 not kept" in out and "all 6 not kept" in out and "overlap" not in out
     assert "the last mask is not kept" in out
 
 
-def test_of_another_importance_the_last_mask_is_shown_and_none_of_now(tmp_path: Path, capsys):
-    random = {"name": "strict", "share": "1/2", "history": 0}
-    step = checkpoint(tmp_path, {"start": START} | LAST, random, importance="random")
-    found = checkpoint_mask(step, freeze_settings(step, None, None))
-    table = found.table["by_layer"]
-    assert table["previous"] == [2, 1] and found.threshold is None
-    assert not {"frozen", "zero_score", "frozen_and_previous"} & set(table)
-    assert table["rl_norm"] == [pytest.approx(18**0.5), 1.0]
-    out = shown(capsys, "mask", str(step))
-    assert "0 4 50.00% 4.243" in out and "mask of now" not in out.splitlines()[2] and "overlap" not in out
-    assert "no mask of now: weights alone do not tell it, mifo.importance.name=random" in out
-    assert main(["mask", str(step), "share=0.5"]) == 2
-    error = capsys.readouterr().err
-    assert "share=0.5 must be of a mask worked out from weights" in error and error.count("\n") == 1
+def test_another_importance_decides_as_it_did_in_that_interval(tmp_path: Path, capsys):
+    half = {"name": "strict", "share": "1/2", "history": 0}
+    step = checkpoint(tmp_path, {"start": START} | LAST, half, importance="random")
+    (step / "mifo" / "controller.json").write_text('{"interval": 3}')
+    scorer = IMPORTANCES.build({"name": "random"})
+    scores = [
+        scorer(torch.tensor(a), torch.tensor(a), ShardRange(name, 0), 3) for name, a in zip(NAMES, END, strict=True)
+    ]
+    third = torch.cat(scores).sort(descending=True).values[2]
+    found = checkpoint_mask(step, mask_rule(step))
+    assert found.table["by_layer"]["frozen"] == [int((score >= third).sum()) for score in scores]
+    assert found.threshold == float(third)
+    assert "importance: drawn at random" in shown(capsys, "mask", str(step))
+
+
+def test_of_parts_that_nobody_here_knows_the_last_mask_is_shown_and_none_of_now(tmp_path: Path, capsys):
+    for place, mine in enumerate(({"importance": "mine"}, {"freeze": {"name": "mine", "share": 2}})):
+        step = checkpoint(tmp_path / str(place), {"start": START} | LAST, **mine)
+        found = checkpoint_mask(step, mask_rule(step))
+        table = found.table["by_layer"]
+        assert table["previous"] == [2, 1] and found.threshold is None
+        assert not {"frozen", "zero_score", "frozen_and_previous"} & set(table)
+        assert table["rl_norm"] == [pytest.approx(18**0.5), 1.0]
+        out = shown(capsys, "mask", str(step))
+        assert "0 4 50.00% 4.243" in out and "mask of now" not in out.splitlines()[2] and "overlap" not in out
+        assert "no mask of now: the constraint has none, or it or the importance is of a package not installed" in out
+
+
+def test_a_checkpoint_without_its_run_has_no_rule(tmp_path: Path, capsys):
+    step = checkpoint(tmp_path, BOTH)
+    (tmp_path / "config.yaml").unlink()
+    assert main(["mask", str(step)]) == 2
+    assert "must lie in the folder of its run, whose config.yaml has the rule" in capsys.readouterr().err
 
 
 def test_where_nothing_has_changed_nothing_is_frozen(tmp_path: Path):
-    found = checkpoint_mask(checkpoint(tmp_path, {"start": END}), FreezeSettings("1/2", "0", "global"))
+    found = checkpoint_mask(checkpoint(tmp_path, {"start": END}), rule("1/2", "0", "global"))
     assert found.table["by_layer"]["frozen"] == [0, 0]
 
 
@@ -134,7 +160,7 @@ def test_inside_an_sft_phase_the_mask_is_the_one_held(tmp_path: Path):
     tensors = {"start.0": torch.tensor(START[0]), "start.1": torch.tensor(START[1])}
     held = {"frozen.0": torch.tensor([False, False, True, True]), "frozen.1": torch.tensor([True, False])}
     save_file(tensors | held, step / "mifo" / "rank_0_of_1.safetensors")
-    found = checkpoint_mask(step, FreezeSettings("1/2", "0", "global"))
+    found = checkpoint_mask(step, rule("1/2", "0", "global"))
     assert found.inside_sft and found.table["by_layer"]["frozen"] == [2, 1]
     assert main(["mask", str(step)]) == 0
 
@@ -145,7 +171,7 @@ def test_inside_an_sft_phase_the_history_is_of_the_mask_held_and_none_before_is_
 ):
     held = {"frozen": [[False, True, False, False], [False, False]]}
     step = checkpoint(tmp_path, BOTH | held, importance=importance)
-    found = checkpoint_mask(step, freeze_settings(step, None, None))
+    found = checkpoint_mask(step, mask_rule(step))
     table = found.table["by_layer"]
     assert found.inside_sft and found.threshold is None and table["frozen"] == [1, 0]
     assert not {"previous", "frozen_and_previous", "zero_score"} & set(table)
@@ -154,7 +180,7 @@ def test_inside_an_sft_phase_the_history_is_of_the_mask_held_and_none_before_is_
     assert "made inside an SFT phase: the mask of now is the one it holds, and the one before is lost" in out
     assert main(["mask", str(step), "history=0"]) == 2
     error = capsys.readouterr().err
-    assert "history=0 must be of a mask worked out from weights" in error and error.count("\n") == 1
+    assert "history=0 must be of a mask of now" in error and error.count("\n") == 1
 
 
 def test_parts_have_the_shapes_of_the_weights(tmp_path: Path):
@@ -167,9 +193,9 @@ def test_parts_have_the_shapes_of_the_weights(tmp_path: Path):
 
 def test_settings_given_go_over_those_of_the_run(tmp_path: Path, capsys):
     step = checkpoint(tmp_path, BOTH)
-    assert freeze_settings(step, "0.25", "0") == FreezeSettings("0.25", "0", "global")
+    assert mask_rule(step, share="0.25", history="0").constraint == rule("0.25", "0", "global").constraint
     assert main(["mask", str(step), "share=1/6"]) == 0
-    assert "share 1/6" in capsys.readouterr().out
+    assert "constraint: the top 1/6 of the coordinates by importance are frozen" in capsys.readouterr().out
 
 
 def test_a_checkpoint_without_all_its_ranks_is_refused(tmp_path: Path):
@@ -198,7 +224,7 @@ def test_the_intervals_of_a_run_are_shown(tmp_path: Path, capsys):
         (["mask", "STEP", "interval=1"], "interval=1 must be key=value, key one of share, history; correct it"),
         (["mask", "STEP", "share=2"], "share=2 must be a share in [0, 1]"),
         (["tokens", "STEP"], "must be the folder of a run; a checkpoint keeps no tokens, its run does"),
-        (["mask", "nosuch"], "nosuch must be the folder of a run or a checkpoint, and there is none; correct the path"),
+        (["mask", "nosuch"], "nosuch must be the folder of a run or a checkpoint; there is none; correct the path"),
         (["mask", "EMPTY"], "holds no mask in an inspection.jsonl; give a run with mifo.inspect.mask=true"),
     ],
 )

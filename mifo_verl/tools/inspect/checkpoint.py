@@ -1,11 +1,12 @@
-"""The mask of a checkpoint: the last one, and the one that an SFT phase would freeze now; tensor by tensor.
+"""The mask of a checkpoint: the last one, and the one that an SFT phase would hold now.
 
 The importance history is 0 outside the last mask (C = M * C~); without a history the last mask is kept by itself. The
-mask of now is the top share of alpha * C + (1 - alpha) * |theta - theta_start|, found as on the shards: by two
-histograms, without the whole model.
+mask of now is the choice of the run's constraint by alpha * C + (1 - alpha) * the run's importance since theta_start.
+Weights are read tensor by tensor; beside them there is a byte a coordinate for the mask.
 """
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,19 +16,23 @@ import yaml
 from torch import Tensor
 
 from mifo_verl.errors import exact_share
-from mifo_verl.method.top_share import OneShard, bin_of, histogram, select_top_share
+from mifo_verl.method.coordinates import ShardRange
+from mifo_verl.method.importance import accumulate_
+from mifo_verl.method.top_share import OneShard
 from mifo_verl.probes.mask import MaskInspection
+from mifo_verl.run.journal import CONFIG
 from mifo_verl.tools.inspect.sources import IntervalPart, ShardedCheckpoint, Weights, common_names
+from mifo_verl.tools.parts import described, part_of
+from mifo_verl.tools.run_files import with_new_names
 
 
 @dataclass(frozen=True)
-class FreezeSettings:
-    """What decides a mask; those of the run, where its config is beside the checkpoint."""
+class MaskRule:
+    """What decides a mask: the parts of the run; None if nobody here knows them."""
 
-    share: str
-    history: str
-    scope: str
-    importance: str = "abs_change"
+    constraint: Any
+    importance: Any
+    words: str
 
 
 @dataclass(frozen=True)
@@ -39,60 +44,80 @@ class CheckpointMask:
 
     table: dict[str, dict[str, list[Any]]]
     threshold: float | None
-    """Of the mask of now; None where it is not worked out."""
+    """Of the mask of now; None if it is not worked out."""
     inside_sft: bool
     """Made inside an SFT phase: ``frozen`` is the mask that it holds."""
 
 
-def freeze_settings(folder: Path, share: str | None, history: str | None) -> FreezeSettings:
-    """Those given, else those of the run's config, else the paper's.
+def mask_rule(folder: Path, **given: str) -> MaskRule:
+    """The rule of the run that the checkpoint is of, with the settings of its constraint that are ``given``.
 
-    Raises ValueError where one is given and no mask of now is worked out.
+    Raises ValueError if the run's config is not above the checkpoint, or a setting is given inside an SFT phase.
     """
-    config = next(
-        (parent / "config.yaml" for parent in folder.resolve().parents if (parent / "config.yaml").exists()), None
+    config = next((file for parent in folder.resolve().parents if (file := parent / CONFIG).exists()), None)
+    if config is None:
+        raise ValueError(f"{folder} must lie in the folder of its run, whose {CONFIG} has the rule; put it back there")
+    if given and _part(folder, "frozen") is not None:
+        told = ", ".join(f"{name}={value}" for name, value in given.items())
+        raise ValueError(f"{told} must be of a mask of now; {folder} was made inside an SFT phase, whose mask it holds")
+    mifo = with_new_names(yaml.load(config.read_text(), yaml.CSafeLoader))["mifo"]
+    parts = {"mifo": mifo | {"constraint": mifo.get("constraint", {}) | given}}
+    words = "; ".join(
+        f"{group}: {text}" for group, text in described(parts).items() if group in ("constraint", "importance")
     )
-    mifo = {} if config is None else yaml.load(config.read_text(), yaml.CSafeLoader)["mifo"]
-    node, importance = mifo.get("constraint", {}), mifo.get("importance", {}).get("name", "abs_change")
-    given = [f"{name}={value}" for name, value in (("share", share), ("history", history)) if value]
-    inside = _part(folder, "frozen") is not None
-    if given and (inside or importance != "abs_change"):
-        why = "it was made inside an SFT phase" if inside else f"mifo.importance.name={importance}"
-        raise ValueError(f"{given[0]} must be of a mask worked out from weights; {folder} has none: {why}; remove it")
-    return FreezeSettings(
-        share=str(share or node.get("share", "0.5")),
-        history=str(history or node.get("history", "0.5")),
-        scope=str(node.get("scope", "global")),
-        importance=importance,
-    )
+    return MaskRule(part_of(parts, "constraint"), part_of(parts, "importance"), words)
 
 
-def checkpoint_mask(folder: Path, settings: FreezeSettings) -> CheckpointMask:
-    """What ``folder`` (a ``global_step_N``) says of its masks. Raises ValueError where it keeps no interval state."""
+def checkpoint_mask(folder: Path, rule: MaskRule) -> CheckpointMask:
+    """What ``folder`` (a ``global_step_N``) says of its masks. Raises ValueError if it keeps no interval state."""
     end, start = ShardedCheckpoint(folder), IntervalPart(folder, "start")
     history, held = _part(folder, "history"), _part(folder, "frozen")
     # inside an SFT phase the history is of the mask that it holds, and the one before is lost
     last = None if held is not None else history or _part(folder, "inspection.last")
     names = common_names(end, start)
-    alpha = float(exact_share("history", settings.history))
+    alpha = float(exact_share("history", getattr(rule.constraint, "history", 0)))
+    interval = _interval(folder)
 
     def score(name: str) -> Tensor:
-        change_N = (end.tensor(name).float() - start.tensor(name).float()).abs().flatten()
-        old_N = torch.zeros_like(change_N) if history is None else history.tensor(name).float().flatten()
-        return alpha * old_N + (1 - alpha) * change_N
+        where = ShardRange(name, 0)
+        score_N = rule.importance(start.tensor(name).flatten(), end.tensor(name).flatten(), where, interval)
+        old_N = torch.zeros_like(score_N) if history is None else history.tensor(name).float().flatten()
+        return accumulate_(old_N, score_N, alpha)
 
-    of_now = held is None and settings.importance == "abs_change"
-    rule = _per_tensor if settings.scope == "per_tensor" else _global
-    masks = rule(names, score, settings.share) if of_now else _held(names, held, end)
-    inspection, threshold = MaskInspection(names), float("inf")
-    for number, (name, (frozen_N, smallest)) in enumerate(zip(names, masks, strict=True)):
+    scores = _Made(names, score)
+    is_known = held is None and rule.constraint is not None and rule.importance is not None
+    selection = rule.constraint.choose(scores, OneShard()) if is_known else None
+    inspection = MaskInspection(names)
+    for number, name in enumerate(names):
+        start_N, end_N = start.tensor(name).flatten(), end.tensor(name).flatten()
+        nothing_N = torch.zeros_like(end_N, dtype=torch.bool)
+        frozen_N = selection.frozen[number] if selection else held.tensor(name).flatten() if held else nothing_N
         previous_N = None if last is None else last.tensor(name).flatten() != 0
-        inspection.mask(number, frozen_N, score(name), previous_N)
-        inspection.rl_tensor(number, start.tensor(name).flatten(), end.tensor(name).flatten())
-        threshold = min(threshold, smallest)
+        inspection.mask(number, frozen_N, scores[number] if selection else nothing_N, previous_N)
+        inspection.rl_tensor(number, start_N, end_N)
     table = inspection.table(OneShard(), torch.device("cpu"))
-    told = _told(table, has_last=last is not None, has_mask=of_now or held is not None, has_score=of_now)
-    return CheckpointMask(told, threshold if of_now else None, held is not None)
+    has_mask = selection is not None or held is not None
+    columns = {"previous": last is not None, "frozen": has_mask, "frozen_and_previous": has_mask and last is not None}
+    columns["zero_score"] = selection is not None
+    told = {by: {key: own for key, own in groups.items() if columns.get(key, True)} for by, groups in table.items()}
+    return CheckpointMask(told, selection.threshold if selection else None, held is not None)
+
+
+class _Made(Sequence[Tensor]):
+    """The tensors of these names, each made when it is asked for and not kept."""
+
+    def __init__(self, names: Sequence[str], make: Callable[[str], Tensor]) -> None:
+        self._names = names
+        self._make = make
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, number: Any) -> Any:
+        return self._make(self._names[number])
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return map(self._make, self._names)
 
 
 def _part(folder: Path, part: str) -> Weights | None:
@@ -102,53 +127,7 @@ def _part(folder: Path, part: str) -> Weights | None:
         return None
 
 
-def _told(table: dict[str, Any], has_last: bool, has_mask: bool, has_score: bool) -> dict[str, Any]:
-    """The table without the columns that nothing tells."""
-    columns = {"previous": has_last, "frozen": has_mask, "frozen_and_previous": has_last and has_mask}
-    columns["zero_score"] = has_score
-    return {by: {key: own for key, own in groups.items() if columns.get(key, True)} for by, groups in table.items()}
-
-
-Mask = tuple[Tensor, float]
-
-
-def _held(names: list[str], held: Weights | None, model: Weights) -> Iterator[Mask]:
-    """The mask held; without one, nothing of the model."""
-    for name in names:
-        frozen = torch.zeros_like(model.tensor(name), dtype=torch.bool) if held is None else held.tensor(name)
-        yield frozen.flatten(), float("inf")
-
-
-def _per_tensor(names: list[str], score: Callable[[str], Tensor], share: str) -> Iterator[Mask]:
-    for name in names:
-        selection = select_top_share([score(name)], share)
-        yield selection.frozen[0], selection.threshold
-
-
-def _global(names: list[str], score: Callable[[str], Tensor], share: str) -> Iterator[Mask]:
-    """``select_top_share`` over tensors that are made one at a time: three passes."""
-    exact, size, positive = exact_share("share", share), 0, 0
-    high = torch.zeros(1 << 16, dtype=torch.int64)
-    for name in names:
-        score_N = score(name)
-        size, positive = size + score_N.numel(), positive + int(torch.count_nonzero(score_N))
-        high += histogram([score_N.view(torch.int32)], None)
-    count = min(size * exact.numerator // exact.denominator, positive)
-    if count == 0:
-        yield from ((torch.zeros_like(score(name), dtype=torch.bool), float("inf")) for name in names)
-        return
-    top, above = bin_of(high, count)
-    low = torch.zeros(1 << 16, dtype=torch.int64)
-    for name in names:
-        low += histogram([score(name).view(torch.int32)], top)
-    bottom, above_low = bin_of(low, count - above)
-    key = (top << 16) | bottom
-    ties = count - above - above_low
-    value = torch.tensor(key, dtype=torch.int32).view(torch.float32).item()
-    for name in names:
-        key_N = score(name).view(torch.int32)
-        frozen_N = key_N > key
-        first = (key_N == key).nonzero()[:ties, 0]
-        frozen_N[first] = True
-        ties -= first.numel()
-        yield frozen_N, value
+def _interval(folder: Path) -> int:
+    """The interval that the checkpoint is of; older versions have another name for the file."""
+    files = [folder / "mifo" / name for name in ("loop.json", "controller.json")]
+    return next((int(json.loads(file.read_text())["interval"]) for file in files if file.exists()), 1)

@@ -9,6 +9,12 @@ from rich.text import Text
 from mifo_verl.tools.inspect.overlap import chance_jaccard, jaccard
 
 
+def said(*lines: str) -> None:
+    """Plain lines, which are not cut."""
+    for line in lines:
+        Console(highlight=False, soft_wrap=True).print(line, markup=False)
+
+
 def mask(table: dict[str, dict[str, list[Any]]], titles: dict[str, str]) -> None:
     """The groups of ``MaskInspection.table``: a column a name of ``titles``, counts as shares of the coordinates.
 
@@ -38,10 +44,7 @@ def overlap(table: dict[str, dict[str, list[Any]]]) -> None:
         return
     own = jaccard(sizes[1], sizes[2], sum(groups["frozen_and_previous"]))
     chance, within = chance_jaccard(*([size] for size in sizes)), chance_jaccard(*columns)
-    Console().print(
-        f"Jaccard overlap with the mask before: {own:.3f}; chance {chance:.3f}, with each layer's share {within:.3f}",
-        highlight=False,
-    )
+    said(f"Jaccard overlap with the mask before: {own:.3f}; chance {chance:.3f}, with each layer's share {within:.3f}")
 
 
 def tokens(line: dict[str, Any]) -> None:
@@ -49,10 +52,10 @@ def tokens(line: dict[str, Any]) -> None:
     console, found = Console(), line["tokens"]
     if found["threshold"]:
         spread = ", ".join(f"{name} {value:.4f}" for name, value in found["threshold"].items())
-        console.print(f"smallest kept entropy of a demonstration (nats): {spread}", highlight=False)
+        said(f"smallest kept entropy of a demonstration (nats): {spread}")
     shares = zip(found["position_kept"], found["position"], strict=True)
     kept = " ".join(f"{part / whole:.0%}" if whole else "-" for part, whole in shares)
-    console.print(f"share kept by position, start to end: {kept}", highlight=False)
+    said(f"share kept by position, start to end: {kept}")
     table = Table("token", "times kept", "times in all", title="tokens kept most often")
     for text, number, whole in found["top_tokens"]:
         table.add_row(repr(text), str(number), str(whole))
