@@ -17,8 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from mifo_verl.data.message_columns import Messages, blank, has, mask, readable
 from mifo_verl.data.parquet import find_demonstrations, is_untyped
 
 MAX_FIELD_BYTES = 1_000_000
@@ -29,43 +29,49 @@ _BATCH_ROWS = 1024
 _THREADS = 2
 _COLUMNS = ("data_source", "prompt", "target", "prompt_id", "extra_info")
 NUM_SHOWN = 5
+Mask = NDArray[np.bool_]
+_STAND_IN = {
+    "data_source": "?",
+    "prompt": [{"role": "user", "content": "?"}],
+    "reward_model": {"ground_truth": "?"},
+}
 _SHOWN_CHARS = 160
 
 
 class Reason(Enum):
-    """Why a row is bad; a row has the first that holds. The value is the word for reports."""
+    """Why a row is bad; a row has the first that holds. ``value`` is the word for reports, ``rule`` what has to be."""
 
-    NO_DATA_SOURCE = "no_data_source"
-    MALFORMED_PROMPT = "malformed_prompt"
-    UNKNOWN_ROLE = "unknown_role"
-    ENDS_WITH_ANSWER = "ends_with_answer"
-    NO_ANSWER = "no_answer"
-    MALFORMED_DEMONSTRATION = "malformed_demonstration"
-    CONTROL_CHARACTER = "control_character"
-    SPECIAL_TOKEN = "special_token"
-    TOO_LONG = "too_long"
-    DUPLICATE = "duplicate"
-    SHARED_ID = "shared_prompt_id"
+    NO_DATA_SOURCE = "no_data_source", "data_source a text"
+    MALFORMED_PROMPT = (
+        "malformed_prompt",
+        "prompt a list of messages, each with a role and a text, the last not blank",
+    )
+    UNKNOWN_ROLE = "unknown_role", f"the role of every message one of {', '.join(ROLES)}"
+    ENDS_WITH_ANSWER = "ends_with_answer", "the last message of prompt a question, not one of the assistant's"
+    NO_ANSWER = "no_answer", "reward_model.ground_truth a text that is not blank"
+    MALFORMED_DEMONSTRATION = (
+        "malformed_demonstration",
+        "target null, or one message with the role assistant and a text",
+    )
+    CONTROL_CHARACTER = "control_character", "text without control characters (a null byte for instance) and in UTF-8"
+    SPECIAL_TOKEN = (
+        "special_token",
+        "text without the tokenizer's special tokens, which would split the conversation",
+    )
+    TOO_LONG = (
+        "too_long",
+        f"every text within {MAX_FIELD_BYTES:,} bytes, every prompt within data.max_prompt_length tokens",
+    )
+    DUPLICATE = "duplicate", "its prompt no other row's"
+    SHARED_ID = "shared_prompt_id", "its prompt_id no other prompt's"
 
-    @property
-    def rule(self) -> str:
-        """What every row has to be, in words."""
-        return _RULES[self]
+    rule: str
 
-
-_RULES = {
-    Reason.NO_DATA_SOURCE: "data_source a text",
-    Reason.MALFORMED_PROMPT: "prompt a list of messages, each with a role and a text, the last not blank",
-    Reason.UNKNOWN_ROLE: f"the role of every message one of {', '.join(ROLES)}",
-    Reason.ENDS_WITH_ANSWER: "the last message of prompt a question, not one of the assistant's",
-    Reason.NO_ANSWER: "reward_model.ground_truth a text that is not blank",
-    Reason.MALFORMED_DEMONSTRATION: "target null, or one message with the role assistant and a text",
-    Reason.CONTROL_CHARACTER: "text without control characters (a null byte for instance) and in UTF-8",
-    Reason.SPECIAL_TOKEN: "text without the tokenizer's special tokens, which would split the conversation",
-    Reason.TOO_LONG: f"every text within {MAX_FIELD_BYTES:,} bytes, every prompt within data.max_prompt_length tokens",
-    Reason.DUPLICATE: "its prompt no other row's",
-    Reason.SHARED_ID: "its prompt_id no other prompt's",
-}
+    def __new__(cls, word: str, rule: str) -> "Reason":
+        """The member with the word as its value."""
+        member = object.__new__(cls)
+        member._value_, member.rule = word, rule
+        return member
 
 
 @dataclass
@@ -175,27 +181,27 @@ def _shown(key: str) -> str:
 
 
 def _scan_batch(batch: pa.RecordBatch, hostile: str, wanted: set[int], start: int) -> tuple[RowScan, list[str | None]]:
-    batch, broken = readable(batch)
+    batch, broken = _readable(batch)
     size, names = batch.num_rows, batch.schema.names
     prompt = Messages(batch.column("prompt"))
     truth = pc.cast(pc.struct_field(batch.column("reward_model"), "ground_truth"), pa.string())
     found = {
-        Reason.NO_DATA_SOURCE: mask(pc.is_null(batch.column("data_source"))),
+        Reason.NO_DATA_SOURCE: _mask(pc.is_null(batch.column("data_source"))),
         Reason.MALFORMED_PROMPT: prompt.malformed() | prompt.last_is_blank(),
         Reason.UNKNOWN_ROLE: prompt.any(pc.invert(pc.is_in(prompt.role, pa.array(ROLES)))),
         Reason.ENDS_WITH_ANSWER: prompt.last_role_is("assistant"),
-        Reason.NO_ANSWER: blank(truth),
-        Reason.CONTROL_CHARACTER: broken | prompt.any(has(prompt.content, _CONTROL)) | mask(has(truth, _CONTROL)),
-        Reason.SPECIAL_TOKEN: prompt.any(has(prompt.content, hostile)),
+        Reason.NO_ANSWER: _blank(truth),
+        Reason.CONTROL_CHARACTER: broken | prompt.any(_has(prompt.content, _CONTROL)) | _mask(_has(truth, _CONTROL)),
+        Reason.SPECIAL_TOKEN: prompt.any(_has(prompt.content, hostile)),
         Reason.TOO_LONG: prompt.any(pc.greater(pc.binary_length(prompt.content), MAX_FIELD_BYTES)),
     }
     demonstration = np.zeros(size, bool)
     if "target" in names and not is_untyped(batch.schema.field("target").type):
         target = Messages(batch.column("target"))
-        demonstration = mask(find_demonstrations(batch.column("target")))
+        demonstration = _mask(find_demonstrations(batch.column("target")))
         found[Reason.MALFORMED_DEMONSTRATION] = (target.length > 0) & ~demonstration
-        found[Reason.CONTROL_CHARACTER] |= target.any(has(target.content, _CONTROL))
-        found[Reason.SPECIAL_TOKEN] |= target.any(has(target.content, hostile))
+        found[Reason.CONTROL_CHARACTER] |= target.any(_has(target.content, _CONTROL))
+        found[Reason.SPECIAL_TOKEN] |= target.any(_has(target.content, hostile))
         found[Reason.TOO_LONG] |= target.any(pc.greater(pc.binary_length(target.content), MAX_FIELD_BYTES))
     bad = {int(row): reason for reason in reversed(Reason) if reason in found for row in np.flatnonzero(found[reason])}
     keys = [None if wrong else key for wrong, key in zip(found[Reason.MALFORMED_PROMPT], prompt.keys(), strict=True)]
@@ -221,3 +227,82 @@ def _excerpt_of(row: dict[str, Any], reason: Reason, hostile: str) -> str:
         return f"{len(longest.encode()):,} bytes: {excerpt(longest)}"
     column = {Reason.NO_ANSWER: "reward_model", Reason.MALFORMED_DEMONSTRATION: "target"}.get(reason, "prompt")
     return f"{column}={excerpt(str(row[column]))}"
+
+
+class Messages:
+    """A column of lists of messages, flat: role_M, content_M, and row_M, the row of each message."""
+
+    def __init__(self, column: pa.Array) -> None:
+        flat = pc.list_flatten(column)
+        self.role, self.content = pc.struct_field(flat, "role"), pc.struct_field(flat, "content")
+        self.row = np.asarray(pc.list_parent_indices(column), dtype=np.int64)
+        self.length = np.asarray(pc.list_value_length(column).fill_null(0), dtype=np.int64)
+        self._ends = np.cumsum(self.length)
+
+    def any(self, of_messages: pa.Array) -> Mask:
+        """True for the rows with a message for which the mask holds; a null does not hold."""
+        hits = self.row[_mask(of_messages)]
+        return np.bincount(hits, minlength=len(self.length)) > 0
+
+    def malformed(self) -> Mask:
+        """True for the rows without a message, or with one without a role or a text."""
+        return (self.length == 0) | self.any(pc.or_(pc.is_null(self.role), pc.is_null(self.content)))
+
+    def last_is_blank(self) -> Mask:
+        """True for the rows whose last message is nothing but blanks."""
+        return self._of_last(_blank(self.content))
+
+    def last_role_is(self, role: str) -> Mask:
+        """True for the rows whose last message is of this role."""
+        return self._of_last(_mask(pc.equal(self.role, role)))
+
+    def num_bytes(self) -> NDArray[np.int64]:
+        """Bytes of all texts of each row."""
+        lengths = np.asarray(pc.binary_length(self.content).fill_null(0), dtype=np.int64)
+        return np.bincount(self.row, weights=lengths, minlength=len(self.length)).astype(np.int64)
+
+    def keys(self) -> list[str]:
+        """Roles and texts of each row in one string."""
+        pairs = zip(self.role.to_pylist(), self.content.to_pylist(), strict=True)
+        texts = [f"{role}\0{content}" for role, content in pairs]
+        return ["\1".join(texts[end - length : end]) for end, length in zip(self._ends, self.length, strict=True)]
+
+    def _of_last(self, of_messages: Mask) -> Mask:
+        some, result = self.length > 0, np.zeros(len(self.length), bool)
+        result[some] = of_messages[self._ends[some] - 1]
+        return result
+
+
+def _readable(batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Mask]:
+    """The batch in valid UTF-8, and True for the rows where it was not, which a stand-in takes the place of."""
+    broken = np.zeros(batch.num_rows, bool)
+    try:
+        batch.validate(full=True)
+        return batch, broken
+    except pa.ArrowInvalid:
+        pass
+    rows = []
+    for number in range(batch.num_rows):
+        row = batch.slice(number, 1)
+        try:
+            row.validate(full=True)
+            rows += row.to_pylist()
+        except (pa.ArrowInvalid, UnicodeDecodeError):
+            broken[number] = True
+            rows.append(_STAND_IN)
+    return pa.RecordBatch.from_pylist(rows, schema=batch.schema), broken
+
+
+def _has(text: pa.Array, pattern: str) -> pa.Array:
+    """True where the pattern is found; an empty pattern is found nowhere."""
+    return pc.match_substring_regex(text, pattern) if pattern else pa.array(np.zeros(len(text), bool))
+
+
+def _blank(text: pa.Array) -> Mask:
+    """True for a null and for nothing but blanks."""
+    return ~_mask(pc.match_substring_regex(text, r"\S"))
+
+
+def _mask(of_rows: pa.Array) -> Mask:
+    """Booleans of Arrow as NumPy's; a null is False."""
+    return np.asarray(of_rows.fill_null(False)).astype(bool)

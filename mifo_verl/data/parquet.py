@@ -41,13 +41,21 @@ def check_columns(path: str | Path, setting: str = "data.train_files") -> None:
     A missing or null target is fine: the prompt has no demonstration. Raises ValueError, naming ``setting``, on a file
     or column that is missing, or a wrong type.
     """
-    schema = _schema(path, setting)
+    require(Path(path).is_file(), setting, path, "a file that exists", "mifo data makes one")
+    try:
+        schema = pq.read_schema(path)
+    except pa.ArrowException as error:
+        raise ValueError(f"{setting}={path} must be a parquet file; {error}") from None
     for column, rule, well_formed in (
         ("data_source", "a string", _is_string),
         ("prompt", "a list of messages with role and content", _is_messages),
-        ("reward_model", "a struct with the string ground_truth", _is_reward_model),
-        ("target", "null or a list of messages with role and content", _is_messages_or_null),
-        ("extra_info", "a struct", _is_struct_or_null),
+        ("reward_model", "a struct with the string ground_truth", lambda found: _has_texts(found, "ground_truth")),
+        (
+            "target",
+            "null or a list of messages with role and content",
+            lambda found: is_untyped(found) or _is_messages(found),
+        ),
+        ("extra_info", "a struct", lambda found: pa.types.is_null(found) or pa.types.is_struct(found)),
     ):
         index = schema.get_field_index(column)
         if index < 0 and column in ("target", "extra_info"):
@@ -81,40 +89,21 @@ def count_demonstrations(path: str | Path) -> tuple[int, int]:
     return file.metadata.num_rows, sum(counts)
 
 
-def _schema(path: str | Path, setting: str) -> pa.Schema:
-    require(Path(path).is_file(), setting, path, "a file that exists", "python -m mifo_verl.tools.prepare makes one")
-    try:
-        return pq.read_schema(path)
-    except pa.ArrowException as error:
-        raise ValueError(f"{setting}={path} must be a parquet file; {error}") from None
+def is_untyped(found: pa.DataType) -> bool:
+    """Whether this is the type that a column of nulls, or of nulls and empty lists, is written with."""
+    return bool(pa.types.is_null(found.value_type if pa.types.is_list(found) else found))
+
+
+def _has_texts(found: pa.DataType, *names: str) -> bool:
+    """Whether this is a struct with these fields, all strings."""
+    places = [found.get_field_index(name) if pa.types.is_struct(found) else -1 for name in names]
+    return all(place >= 0 and _is_string(found.field(place).type) for place in places)
 
 
 def _is_string(found: pa.DataType) -> bool:
     return bool(pa.types.is_string(found) or pa.types.is_large_string(found))
 
 
-def _has_string(found: pa.DataType, name: str) -> bool:
-    index = found.get_field_index(name) if pa.types.is_struct(found) else -1
-    return index >= 0 and _is_string(found.field(index).type)
-
-
 def _is_messages(found: pa.DataType) -> bool:
     is_list = pa.types.is_list(found) or pa.types.is_large_list(found)
-    return is_list and _has_string(found.value_type, "role") and _has_string(found.value_type, "content")
-
-
-def _is_messages_or_null(found: pa.DataType) -> bool:
-    return is_untyped(found) or _is_messages(found)
-
-
-def is_untyped(found: pa.DataType) -> bool:
-    """Whether this is the type that a column of nulls, or of nulls and empty lists, is written with."""
-    return bool(pa.types.is_null(found.value_type if pa.types.is_list(found) else found))
-
-
-def _is_struct_or_null(found: pa.DataType) -> bool:
-    return bool(pa.types.is_null(found) or pa.types.is_struct(found))
-
-
-def _is_reward_model(found: pa.DataType) -> bool:
-    return _has_string(found, "ground_truth")
+    return is_list and _has_texts(found.value_type, "role", "content")

@@ -12,9 +12,10 @@ _STYLE = re.compile(r"\\(?:text|textbf|textrm|mathrm|mathbf|rm|bf)\b\s*|[\s{}$*(
 _LETTER_FIRST = re.compile(r"([A-Ja-j])(?:[.:,)].*)?", re.DOTALL)
 _LABEL = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\{\s*\(?([A-J])\)?[.:]?\s*\}[.:)]?(?:[\s~\\].*)?", re.DOTALL)
 _PREFIX = re.compile(r"(?:\\text\{)?\s*(?i:(?:the\s+)?(?:final\s+)?(?:answer|option|choice))(?i:\s+is)?\s*[:\s]\s*")
-_OPEN = r"[\s*$({\[]{0,8}(?:\\(?:text|textbf|mathrm|mathbf)\{\(?)?"
+_OPEN = r"[\s*$({\[\"\u201c]{0,8}(?:\\(?:text|textbf|mathrm|mathbf)\{\(?)?"
+_IS = r"(?i:\s+(?:is|must be|should be|would be)(?:\s+(?:definitely|clearly|indeed|therefore|thus|probably))?)"
 _STATED = re.compile(
-    rf"(?i:answer|option|choice)(?:(?i:\s+is)(?i:\s+not\s+{_OPEN}[A-J][)}}*]{{0,3}},?\s+but)?)?(?:\s*[:\u2013-])?{_OPEN}"
+    rf"(?i:answer|option|choice)(?:{_IS}(?i:\s+not\s+{_OPEN}[A-J][)}}*]{{0,3}},?\s+but)?)?(?:\s*[:=\u2013-])?{_OPEN}"
     r"([A-J](?![A-Za-z'\u2019])|[a-j](?=[\s*.)\]}$]*(?:\n|$)))"
 )
 _MORE = re.compile(r"[)}*\]]{0,3}\s*(?:/|,|&|\bor\b|\band\b)\s*[({*]{0,3}[A-J](?![A-Za-z'\u2019])")

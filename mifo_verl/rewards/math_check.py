@@ -13,7 +13,7 @@ from typing import Any
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
 from math_verify.grader import unwrap_fcs
 from math_verify.parser import get_extraction_regexes
-from sympy import Expr, FiniteSet, Float, N, Reals, Set, Union, preorder_traversal
+from sympy import Expr, FiniteSet, Float, Integer, N, Reals, Set, Union, preorder_traversal
 
 from mifo_verl.rewards.choice import letter_of
 from mifo_verl.rewards.extract import PLACES
@@ -47,7 +47,7 @@ _COMPOUND = re.compile(
 _COMPOUNDS = re.compile(rf"(?:{_COMPOUND.pattern}\s*(?:,|and)?\s*){{2,}}")
 _PHRASE = re.compile(r"(?i:answer)\**(?:\s+is|\s*[:=])\s*:?\s*([^\n]{1,80}?)\s*(?:\.\s|\.?\s*$|\n)")
 _UNFINISHED_WORDS = 4
-_POINTS = ("0.7310585", "1.3132616", "0.2689414", "2.1269280", "0.5413249")
+_POINTS = (7, 11, 13, 17, 19)
 
 
 def check(request: dict[str, Any]) -> dict[str, Any]:
@@ -296,7 +296,8 @@ def _parsed(text: str) -> Any:
 
 def _as_set(text: str) -> Any:
     """Inequalities joined by ``or``, ``and`` or commas, or a set, as a set of numbers; None if it is neither."""
-    excluded = re.fullmatch(r"\\mathbb\{R\}\s*(?:\\setminus|\\backslash|-)\s*\\\{(.*)\\\}", text)
+    unequal = re.fullmatch(r"[a-zA-Z]\s*\\ne\s*([^\\]+)", text)
+    excluded = unequal or re.fullmatch(r"\\mathbb\{R\}\s*(?:\\setminus|\\backslash|-)\s*\\\{(.*)\\\}", text)
     if excluded:
         numbers = [_parsed(part) for part in _split(excluded[1])]
         return None if None in numbers else Reals - FiniteSet(*numbers)
@@ -328,14 +329,14 @@ def _is_close(a: Any, b: Any) -> bool:
     symbols = sorted(a.free_symbols | b.free_symbols, key=str)
     if len(symbols) > len(_POINTS):
         return True
-    point = dict(zip(symbols, map(Float, _POINTS), strict=False))
+    point = dict(zip(symbols, map(Integer, _POINTS), strict=False))
     try:
         x, y = (N(value.subs(point).doit() if point else value.doit(), 40, maxn=400) for value in (a, b))
         if not (x.is_number and y.is_number) or not (x.is_finite and y.is_finite):
             return True
         inexact = any(isinstance(node, Float) for value in (a, b) for node in preorder_traversal(value))
         return bool(abs(x - y) <= (1e-3 if inexact or point else 1e-12) * max(abs(x), abs(y)))
-    except (TypeError, ValueError, AttributeError):  # no number after all
+    except (TypeError, ValueError, AttributeError, RecursionError):  # no number after all
         return True
 
 

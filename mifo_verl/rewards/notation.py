@@ -48,6 +48,7 @@ _RULES: list[tuple[re.Pattern[str], str]] = [
         (r"√\s*\(([^()]*)\)|√\s*\{([^{}]*)\}|√\s*(\d+|[a-zA-Z])", r"\\sqrt{\1\2\3}"),
         (r"(?<![\\a-zA-Z])sqrt\s*(?:\(([^()]*)\)|(\d+))", r"\\sqrt{\1\2}"),
         (r"(?<![\\a-zA-Z])(\d+(?:\.\d+)?)[eE]([+-]?\d+)(?![\w.])", r"\1\\times 10^{\2}"),
+        (r"(?<![\\a-zA-Z])(exp|log|ln|sin|cos|tan|arcsin|arccos|arctan)(?=\s*\()", r"\\\1"),
         (r"\*\*", "^"),
         (r"(?<=[\w)])\s*\*\s*(?=[\w(\\-])", r"\\cdot "),
         (rf"^\s*(?:{_TEXT}\{{)?\s*(?i:(?:the )?(?:final )?answer(?: is)?)\s*:?\s*\}}?(?=[^a-z}}])", ""),

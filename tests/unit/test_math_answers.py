@@ -218,6 +218,95 @@ The answer is 4 4/9. | \frac{40}{9}
 \boxed{\text{June 5}} | June 5
 \boxed{\frac{x+2}{7}} | \frac{x}{7}+\frac{2}{7}
 \boxed{\frac{3}{5},\frac{4}{5}} | 0.6,0.8
+\boxed{(2516)_7} | 2516_7
+\boxed{BADC} | \text{BADC}
+\boxed{abc} | abc
+\boxed{2 \text{ hours } 30 \text{ minutes}} | 2 \text{ hours } 30 \text{ minutes}
+\boxed{2 \text{ hours and } 30 \text{ minutes}} | 2 \text{ hours } 30 \text{ minutes}
+I think it's 12 | 12
+\boxed{7;} | 7
+\boxed{7\text{.}} | 7
+\boxed{x=7.} | 7
+\boxed{\frac{1}{2}.} | \frac12
+\boxed{\text{(B)}} | B
+\boxed{\mathbf{(B)}} | B
+\boxed{\textbf{B}} | B
+\boxed{1 1/2} | 1.5
+\boxed{1\ 1/2} | \frac{3}{2}
+\boxed{1\frac12} | \frac32
+The answer is 1 1/2. | \frac{3}{2}
+\boxed{x \in [3, \infty)} | [3,\infty)
+\boxed{3 \le x} | [3,\infty)
+\boxed{3 < x \leq 5} | (3,5]
+\boxed{(3,5]} | 3 < x \leq 5
+\boxed{x \neq 0, 1} | \mathbb{R}\setminus\{0,1\}
+\boxed{x \ne 0 \text{ and } x \ne 1} | \mathbb{R}\setminus\{0,1\}
+\boxed{(-\infty,0)\cup(0,\infty)} | x\neq 0
+\boxed{a<2} | a<2
+\boxed{2>a} | a<2
+\boxed{x+y=5} | x+y=5
+\boxed{y+x=5} | x+y=5
+\boxed{2x+2y=10} | x+y=5
+\boxed{b=4, a=3} | a=3, b=4
+\boxed{(3,4)} | a=3, b=4
+0.28 | 28\%
+\boxed{280\%} | 2.8
+\boxed{33\frac{1}{3}\%} | \frac{1}{3}
+\boxed{66.67\%} | 66.67
+\boxed{150\%} | 1.5
+\boxed{-20\%} | -20
+\boxed{0.2\%} | 0.002
+It is 28 %. | 28
+\boxed{sqrt(2)/2} | \frac{\sqrt2}{2}
+\boxed{2*sqrt(3)} | 2\sqrt{3}
+\boxed{2*x+1} | 2x+1
+\boxed{x^2 + 2*x + 1} | (x+1)^2
+\boxed{2**10} | 1024
+\boxed{3*10^5} | 300000
+\boxed{3.0e-4} | 0.0003
+\boxed{1.5E6} | 1500000
+\boxed{2pi} | 2\pi
+\boxed{2 pi} | 2\pi
+\boxed{exp(2)} | e^2
+\boxed{log(2)} | \log 2
+\boxed{ln(2)} | \ln 2
+\boxed{sin(x)} | \sin x
+\boxed{(1+sqrt(5))/2} | \frac{1+\sqrt5}{2}
+\boxed{1/(2n)} | \frac{1}{2n}
+\boxed{5 - 2i} | 5-2i
+\boxed{14 - 1.0i} | 14-i
+\boxed{0.\overline{9}} | 1
+\boxed{2.\overline{3}} | \frac{7}{3}
+\boxed{0.12\overline{34}} | \frac{611}{4950}
+\boxed{0.272727...} | \frac{3}{11}
+\boxed{12 000} | 12000
+\boxed{12\,000} | 12000
+\boxed{12\ 000} | 12000
+\boxed{12~000} | 12000
+\boxed{12 000} | 12,000
+\boxed{5~\text{m}} | 5 \text{ m}
+\boxed{5\;\mathrm{m/s}} | 5
+\boxed{5\text{m}} | 5
+\boxed{x^2 + 1 = 0} | x^2+1=0
+\boxed{90°} | 90
+\boxed{x³} | x^3
+\boxed{¾} | 0.75
+\boxed{2¾} | 2.75
+\boxed{√3} | \sqrt{3}
+\boxed{2√3} | 2\sqrt{3}
+\boxed{√(x+1)} | \sqrt{x+1}
+\boxed{−5} | -5
+\boxed{3×4} | 12
+\boxed{10⁻³} | 0.001
+\boxed{x₁+x₂} | x_1+x_2
+\boxed{(−∞, ∞)} | \mathbb{R}
+\boxed{θ} | \theta
+\boxed{f(x) = 2x \text{ for all real } x} | f(x)=2x
+\boxed{f(x) = 2x \text{ where } x > 0} | 2x
+\boxed{\text{True}} | True
+\boxed{\text{yes}} | Yes
+\boxed{\text{x = 5}} | 5
+\boxed{\text{\$5}} | 5
 """
 
 DIFFERENT = r"""
@@ -317,6 +406,48 @@ The answer is 5, or maybe 7 | 7
 \boxed{\frac{1}{2^{100}}} | \frac{1}{2^{101}}
 \boxed{10^{-16}} | 10^{-17}
 \boxed{\sqrt{2}\cdot 10^{-20}} | \sqrt{3}\cdot 10^{-20}
+\boxed{1101_2} | 1101_3
+\boxed{\mathrm{CAB}} | ABC
+\boxed{\text{BAC}} | \text{ABC}
+\boxed{xyz} | zyx
+\boxed{2 hours 30 minutes} | 2 \text{ hours and } 20 \text{ minutes}
+\boxed{5 \text{ ft } 7 \text{ in.}} | 5 \text{ ft } 9 \text{ in.}
+\boxed{1 \text{ kg } 200 \text{ g}} | 1 \text{ kg } 300 \text{ g}
+\boxed{30^\circ 15'} | 30^\circ 45'
+Then we have x = 3, and therefore the | 3
+So the sum is 10. Now, to find the final value, we need | 10
+Since 3 + 4 = 7 we have to | 7
+It could be 12, it could be 15 | 12
+Perhaps 12. Or 15. | 12
+\boxed{12} or \boxed{15} | 12
+\boxed{\textbf{(C) } 7} | B
+\boxed{\text{(B)}\ 12} | \text{(C)}\ 12
+\boxed{11/2} | \frac32
+The answer is 1 1/2. | 1
+\boxed{(3,5)} | 3 < x \leq 5
+\boxed{a\le 2} | a<2
+\boxed{\begin{cases} x=2 \\ y=1 \end{cases}} | x=1,y=2
+\boxed{(1, 2), (3, 4)} | (1,2)
+\boxed{x = 1} | x=1, y=2
+\boxed{x-y=5} | x+y=5
+\boxed{\{2,1\}} | (1,2)
+\boxed{[1,2]} | \{1,2\}
+\boxed{1,2} | (2,1)
+\boxed{2.8} | 28\%
+\boxed{0.\overline{3}} | 0.3
+\boxed{\frac{1}{1000!}} | \frac{1}{1001!}
+\boxed{2^{1000}} | 2^{1001}
+\boxed{10^{1000}} | 10^{1001}
+\boxed{1000!} | 999!
+\boxed{6.02\times10^{23}} | 6.03\times10^{23}
+\boxed{10^{-100}} | 10^{-200}
+\boxed{e^{-100}} | e^{-200}
+\boxed{e^{-1000}} | 0
+\boxed{n} | 1+2+\ldots+n
+\boxed{3} | 1,2,3,\ldots
+\boxed{1} | x \equiv 1 \pmod 2
+\boxed{4} | n \equiv 1 \pmod{4}
+\boxed{3} | f(n)=\begin{cases} n/2 & n \text{ even} \\ 3n+1 & n \text{ odd}\end{cases}
 """
 
 
