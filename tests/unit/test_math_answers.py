@@ -455,14 +455,19 @@ def pairs(table: str) -> list[tuple[str, ...]]:
     return [tuple(line.split(" | ")) for line in table.strip().splitlines()]
 
 
-@pytest.mark.parametrize(("response", "gold"), pairs(SAME))
-def test_the_same_answer_written_in_another_way_is_right(response: str, gold: str) -> None:
-    assert check({"gold": gold, "text": response})["correct"] is True
+def judged(table: str, correct: bool) -> list[tuple[str, ...]]:
+    """The pairs of a table with the other verdict."""
+    return [
+        (text, gold) for text, gold in pairs(table) if check({"gold": gold, "text": text})["correct"] is not correct
+    ]
 
 
-@pytest.mark.parametrize(("response", "gold"), pairs(DIFFERENT))
-def test_another_answer_is_wrong_however_alike_it_looks(response: str, gold: str) -> None:
-    assert check({"gold": gold, "text": response})["correct"] is False
+def test_the_same_answer_written_in_another_way_is_right() -> None:
+    assert len(pairs(SAME)) > 250 and judged(SAME, correct=True) == []
+
+
+def test_another_answer_is_wrong_however_alike_it_looks() -> None:
+    assert len(pairs(DIFFERENT)) > 120 and judged(DIFFERENT, correct=False) == []
 
 
 @pytest.mark.parametrize(
