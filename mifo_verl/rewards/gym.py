@@ -45,7 +45,7 @@ def entry_of(extra_info: Mapping[str, Any] | None) -> str:
     if not isinstance(entry, str) or not entry:
         raise ValueError(
             f"extra_info.entry={entry!r:.80} must be an entry of reasoning-gym as JSON; "
-            "make the rows with python -m mifo_verl.tools.prepare prepare reasoning_gym"
+            "make the rows with mifo data reasoning_gym"
         )
     return entry
 

@@ -1,4 +1,4 @@
-"""Fill a file's demonstrations: ``python -m mifo_verl.tools.demonstrations in=<parquet> out=<parquet> endpoint=<url>
+"""Fill a file's demonstrations: ``mifo demonstrations in=<parquet> out=<parquet> endpoint=<url>
 model=<name>``; without arguments, every setting."""
 
 import asyncio
@@ -18,7 +18,7 @@ from mifo_verl.tools.demonstrations.client import Endpoint
 from mifo_verl.tools.demonstrations.make import ANSWER_FIELDS, Made, Maker, count_reasons
 from mifo_verl.tools.keyed_lines import KeyedLines
 
-USAGE = """usage: python -m mifo_verl.tools.demonstrations in=<parquet> out=<parquet> endpoint=<url> model=<name> [key=value]
+USAGE = """usage: mifo demonstrations in=<parquet> out=<parquet> endpoint=<url> model=<name> [key=value]
 
   in=<parquet>       rows of verl's schema; endpoint=http://localhost:8000/v1, the key in OPENAI_API_KEY
   rows=missing       the rows without a demonstration that verifies; rows=all asks for every row

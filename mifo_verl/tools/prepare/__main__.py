@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
@@ -208,6 +209,10 @@ def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_usage())
         return 0
+    if "reasoning_gym" in arguments[:2] and sys.flags.hash_randomization:
+        # some of its families make questions in the order of a set: the same rows need the same hashes
+        command = [sys.executable, "-m", "mifo_verl.tools.prepare", *arguments]
+        return subprocess.run(command, env=os.environ | {"PYTHONHASHSEED": "0"}).returncode
     return run(lambda: _do(arguments), RuntimeError)
 
 
@@ -227,13 +232,5 @@ def _do(arguments: list[str]) -> None:
     prepare(what, pairs(rest), Console())
 
 
-def _without_hash_seed() -> None:
-    """Start again with PYTHONHASHSEED=0 for reasoning-gym: some families make questions in the order of a set."""
-    if "reasoning_gym" in sys.argv[1:3] and sys.flags.hash_randomization:
-        command = [sys.executable, "-m", "mifo_verl.tools.prepare", *sys.argv[1:]]
-        os.execve(sys.executable, command, os.environ | {"PYTHONHASHSEED": "0"})
-
-
 if __name__ == "__main__":
-    _without_hash_seed()
     sys.exit(main(sys.argv[1:]))

@@ -1,7 +1,7 @@
 """The start model of the addition task: a Qwen2 model of 0.9M parameters that adds two digits well and three badly.
 
 A start between nothing and everything: RL has room on levels 2 and 3, and levels 4 and 5 need demonstrations. The
-result is shipped in ``addition_start/``; ``python -m mifo_verl.tools.prepare start_model out=<folder>`` trains it again.
+result is shipped in ``addition_start/``; ``mifo data start_model out=<folder>`` trains it again.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Score lines: ``python -m mifo_verl.tools.score kind=math < in.jsonl > out.jsonl``; without arguments, the usage."""
+"""Score lines: ``mifo score kind=math < in.jsonl > out.jsonl``; without arguments, the usage."""
 
 import os
 import sys
@@ -10,7 +10,7 @@ from mifo_verl.rewards.pool import CPU_SECONDS
 from mifo_verl.tools.command_line import read
 from mifo_verl.tools.score.lines import write_scores
 
-USAGE = """usage: python -m mifo_verl.tools.score kind=<kind> [key=value ...] < in.jsonl > out.jsonl
+USAGE = """usage: mifo score kind=<kind> [key=value ...] < in.jsonl > out.jsonl
   kind=math | boxed | exact | choice | reasoning_gym | auto | <file>.py:<function>   see docs/rewards.md
   require_think=false   true: a response without </think> is wrong
   workers=<cores>       lines checked at the same time
