@@ -251,7 +251,7 @@ def config_errors(node: Mapping[str, Any]) -> list[str]:
     for key in node:
         if key in RENAMED:
             new = RENAMED[key]
-            errors.append(f"mifo.{key} must be called mifo.{new}, as its group mifo/{key} is mifo/{new}; rename it")
+            errors.append(f"mifo.{key} must be called mifo.{new}; choose its part with mifo/{new}=<name>")
         elif key in _MOVED:
             errors.append(f"mifo.{key} must be {_MOVED[key]}; rename it")
         elif key not in (*_KNOWN, "config_dirs"):  # which composing alone reads

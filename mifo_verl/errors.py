@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from mifo_verl.types import Share
 
-RENAMED = {"freeze": "constraint", "prompt_selector": "gate"}
+RENAMED = {"freeze": "constraint", "prompt_selector": "gate", "sparsify": "constraint"}
 """Groups and nodes of mifo by the names of earlier versions."""
 
 

@@ -39,14 +39,9 @@ def check_gpus(run: Run, found: Findings) -> None:
     """As many GPUs and nodes as asked for, as far as can be known from here."""
     address, nodes, ranks = os.environ.get("RAY_ADDRESS"), run.get("trainer.nnodes"), run.get("trainer.n_gpus_per_node")
     if address:
-        port = address.rpartition(":")[2].isdigit()
-        found.require(
-            address in ("auto", "local") or port,
-            "RAY_ADDRESS",
-            address,
-            "auto, local, <host>:<port> or ray://<host>:<port>",
-            "add the port, 6379 by default",
-        )
+        known = address in ("auto", "local") or address.rpartition(":")[2].isdigit()
+        rule = "auto, local, <host>:<port> or ray://<host>:<port>"
+        found.require(known, "RAY_ADDRESS", address, rule, "add the port, 6379 by default")
     is_local = not address or address == "local"
     rule = "1 without a cluster: Ray would wait for the others for ever"
     found.require(nodes == 1 or not is_local, "trainer.nnodes", nodes, rule, "start a cluster and set RAY_ADDRESS")
@@ -57,13 +52,9 @@ def check_gpus(run: Run, found: Findings) -> None:
         message = f"trainer.n_gpus_per_node={ranks} is not checked: the cluster's GPUs are not seen from here"
         found.warn(message, "see ray status")
         return
-    found.require(
-        ranks <= len(gpus),
-        "trainer.n_gpus_per_node",
-        ranks,
-        f"at most the {len(gpus)} GPUs of this machine",
-        "make it smaller, set RAY_ADDRESS for a cluster, or hardware=cpu",
-    )
+    rule = f"at most the {len(gpus)} GPUs of this machine"
+    cure = "make it smaller, set RAY_ADDRESS for a cluster, or hardware=cpu"
+    found.require(ranks <= len(gpus), "trainer.n_gpus_per_node", ranks, rule, cure)
     found.note(f"{ranks} of {len(gpus)} GPUs")
 
 

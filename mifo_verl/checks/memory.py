@@ -78,6 +78,7 @@ def plan_of(run: Run) -> MemoryPlan:
         offloads_parameters=bool(fsdp.param_offload),
         offloads_optimizer=bool(fsdp.optimizer_offload),
         keeps_start=run.mifo.keeps_start,
+        keeps_before_sft=run.mifo.keeps_before_sft,
         of_parts=tuple(cost for part in run.mifo.parts for cost in part.costs(run.facts_without_data)),
         probes_kl=probe.kl_to_start or (run.has_sft_phases and probe.shifts),
         sft_optimizer=run.mifo.sft.optimizer if run.has_sft_phases else "none",

@@ -51,6 +51,8 @@ class MemoryPlan:
     offloads_parameters: bool
     offloads_optimizer: bool
     keeps_start: bool
+    keeps_before_sft: bool
+    """Whether every rank keeps its shard as it was before an SFT phase, on the host."""
     of_parts: tuple[Cost, ...]
     """What the parts keep."""
     probes_kl: bool
@@ -158,6 +160,7 @@ def _host(shape: ModelShape, plan: MemoryPlan) -> list[Component]:
         Component("reference", "host", plan.reference_bytes * n * ranks * plan.has_reference, PHASES, "b*N/W*ranks"),
         Component("parameters offloaded", "host", FP32 * n * ranks * plan.offloads_parameters, PHASES, "4N/W*ranks"),
         Component("optimizer offloaded", "host", moments * ranks * plan.offloads_optimizer, PHASES, "8N/W*ranks"),
+        Component("weights before SFT", "host", FP32 * n * ranks * plan.keeps_before_sft, PHASES, "4N/W*ranks"),
         Component("rollouts", "host", queue, PHASES, f"{ROLLOUT_TOKEN_BYTES}*rollouts*tokens"),
     ]
 

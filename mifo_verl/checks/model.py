@@ -48,14 +48,9 @@ def check_model(run: Run, found: Findings) -> None:
         causal = names and all(name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values() for name in names)
         rule = f"one causal language model (architectures={list(names)})"
         found.require(bool(causal) and len(names) == 1, "config.json: model_type", kind, rule, "take another model")
-    quantised = config.get("quantization_config")
-    found.require(
-        not quantised,
-        "config.json: quantization_config",
-        quantised,
-        "left out: a quantised model cannot be trained in full",
-        "take the model that it was made from",
-    )
+    key, quantised = "config.json: quantization_config", config.get("quantization_config")
+    rule, cure = "left out: a quantised model cannot be trained in full", "take the model that it was made from"
+    found.require(not quantised, key, quantised, rule, cure)
     for error in rope_errors(dict(config)):
         found.error(error)
     width, heads = config.get("hidden_size"), config.get("num_attention_heads")
@@ -73,10 +68,8 @@ def check_window(run: Run, found: Findings) -> None:
     cure = "make the lengths smaller, or write the window (and rope_theta) into the model's config.json (docs/gpu.md)"
     found.require(run.max_tokens <= longest, "config.json: max_position_embeddings", longest, rule, cure)
     served, name = run.get("actor_rollout_ref.rollout.max_model_len"), "actor_rollout_ref.rollout.max_model_len"
-    fits = served is None or run.max_tokens <= served <= longest
-    found.require(
-        fits, name, served, f"null, or from {run.max_tokens} (prompt + response) to {longest}", "leave it out"
-    )
+    rule = f"null, or from {run.max_tokens} (prompt + response) to {longest}"
+    found.require(served is None or run.max_tokens <= served <= longest, name, served, rule, "leave it out")
     found.note(f"{run.max_tokens} of {longest} tokens")
 
 
@@ -96,30 +89,14 @@ def check_tokenizer(run: Run, found: Findings) -> None:
     if isinstance(size, int):
         rule = f"at least the {largest} tokens of its tokenizer"
         found.require(largest <= size, "config.json: vocab_size", size, rule, "resize the embeddings, or take its own")
-    eos = tokenizer.eos_token
-    found.require(
-        eos is not None,
-        "tokenizer_config.json: eos_token",
-        eos,
-        "set: a demonstration ends with it, and a rollout",
-        "write it, e.g. <|im_end|>",
-    )
-    found.advise(
-        tokenizer.pad_token is not None,
-        "tokenizer_config.json: pad_token",
-        tokenizer.pad_token,
-        "is not set: verl pads with the end token",
-        "write one of its own",
-    )
-    stops = _stop_ids(run)
-    found.advise(
-        not stops or tokenizer.eos_token_id in stops,
-        "tokenizer_config.json: eos_token",
-        eos,
-        f"(token {tokenizer.eos_token_id}) is none of the model's end tokens {sorted(stops)}: demonstrations and "
-        "rollouts end differently",
-        "make them the same",
-    )
+    key, eos, pad, stops = "tokenizer_config.json: eos_token", tokenizer.eos_token, tokenizer.pad_token, _stop_ids(run)
+    rule = "set: a demonstration ends with it, and a rollout"
+    found.require(eos is not None, key, eos, rule, "write it, e.g. <|im_end|>")
+    rule = "is not set: verl pads with the end token"
+    found.advise(pad is not None, "tokenizer_config.json: pad_token", pad, rule, "write one of its own")
+    rule = f"(token {tokenizer.eos_token_id}) is none of the model's end tokens {sorted(stops)}: "
+    rule += "demonstrations and rollouts end differently"
+    found.advise(not stops or tokenizer.eos_token_id in stops, key, eos, rule, "make them the same")
     found.note(f"{largest} tokens")
 
 
@@ -157,10 +134,5 @@ def check_template(run: Run, found: Findings) -> None:
             content = (message["content"] or "").strip()
             rule = f"one that renders the {message['role']} message, and {content[:40]!r} is not in its text"
             found.require(content in text, name, "the tokenizer's", rule, cure)
-        found.advise(
-            text != closed,
-            name,
-            "the tokenizer's",
-            "renders no generation prompt: add_generation_prompt changes nothing, the model has to open its turn",
-            cure,
-        )
+        rule = "renders no generation prompt: add_generation_prompt changes nothing, the model has to open its turn"
+        found.advise(text != closed, name, "the tokenizer's", rule, cure)

@@ -85,11 +85,11 @@ def test_a_wrong_run_gives_2_and_every_error_at_once(tmp_path, capsys):
 
 def test_errors_come_first_then_warnings_as_lines_of_80_columns(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    wrong = ["seed=-1", "mifo.sft.lr=-1", "mifo.probe.solved=5000", "actor_rollout_ref.actor.entropy_coeff=-1"]
+    wrong = ["seed=-1", "trainer.logger=[wanbd]", "mifo.probe.solved=5000", "actor_rollout_ref.actor.entropy_coeff=-1"]
     assert main(given(tmp_path, *wrong)) == 2
     lines = capsys.readouterr().out.splitlines()
     starts = [line.partition(":")[0] for line in lines if line.startswith(("error:", "warning:"))]
-    assert starts == ["error", "error", "warning", "warning"] and lines[0].startswith("error: mifo.sft.lr=-1 must be ")
+    assert starts == ["error", "error", "warning", "warning"] and lines[0].startswith("error: seed=-1 must be ")
     assert max(map(len, lines)) <= 80
 
 

@@ -30,6 +30,7 @@ PLAN = MemoryPlan(
     offloads_parameters=False,
     offloads_optimizer=False,
     keeps_start=True,
+    keeps_before_sft=True,
     of_parts=tuple(StrictMask("1/2", "1/2").costs(RunFacts())),
     probes_kl=True,
     sft_optimizer="shared",
@@ -69,6 +70,7 @@ def test_every_component_is_its_formula() -> None:
         "weight sync": 22,
         "processes": 400_000_000 * 9,
         "loading": 4000,
+        "weights before SFT": 2000,  # 4 * 1000 / 4 on each of a node's two ranks
         "rollouts": 6 * 7 * 68,
         "weights and optimizer": 12 * 1000 * 2,
         "interval state": 8 * 1000 * 2,
@@ -84,9 +86,16 @@ def test_the_peak_is_that_of_the_phase_that_takes_most() -> None:
 
 
 def test_what_is_switched_off_takes_nothing() -> None:
-    bare = replace(PLAN, of_parts=(), keeps_start=False, probes_kl=False, num_checkpoints=0)
+    bare = replace(PLAN, of_parts=(), keeps_start=False, keeps_before_sft=False, probes_kl=False, num_checkpoints=0)
     names = set(by_name(bare))
-    assert not names & {"theta_start", "importance", "mask", "held values", "weights aside for KL"}
+    assert not names & {
+        "theta_start",
+        "importance",
+        "mask",
+        "held values",
+        "weights aside for KL",
+        "weights before SFT",
+    }
     assert not names & {"weights and optimizer", "interval state", "SFT optimizer", "critic", "reference"}
 
 
