@@ -225,8 +225,6 @@ _SECTIONS: dict[str, type] = {
     "watchdog": WatchdogConfig,
     "budget": BudgetConfig,
 }
-_MOVED = {"sparsify": "chosen by mifo/constraint=sparsify, whose settings are mifo.constraint.rate, phase and seed"}
-"""Nodes of earlier versions that have become a member of a group."""
 _KNOWN = [*_REGISTRIES, *_SECTIONS]
 _NEUTRAL = ("prefix", "off_policy", "mixing")
 """Groups that a run written before them does not have."""
@@ -252,8 +250,6 @@ def config_errors(node: Mapping[str, Any]) -> list[str]:
         if key in RENAMED:
             new = RENAMED[key]
             errors.append(f"mifo.{key} must be called mifo.{new}; choose its part with mifo/{new}=<name>")
-        elif key in _MOVED:
-            errors.append(f"mifo.{key} must be {_MOVED[key]}; rename it")
         elif key not in (*_KNOWN, "config_dirs"):  # which composing alone reads
             errors.append(f"mifo.{key} must be one of {', '.join(_KNOWN)}{nearest(str(key), _KNOWN)}; remove it")
     for key in _KNOWN:

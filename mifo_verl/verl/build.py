@@ -4,8 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import ray
 from omegaconf import DictConfig, OmegaConf
 from verl.trainer.ppo.reward import get_custom_reward_fn
+from verl.trainer.ppo.utils import Role
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.utils.reward_score import default_compute_score
 
@@ -13,6 +15,7 @@ from mifo_verl.config import MifoConfig, ProbeConfig
 from mifo_verl.loop.events import Event
 from mifo_verl.loop.loop import Loop, Parts
 from mifo_verl.loop.state import LoopState
+from mifo_verl.method.schedule import Schedule
 from mifo_verl.probes.held_out import held_out, measured_on
 from mifo_verl.probes.probes import Policy, Probes
 from mifo_verl.probes.rollouts import RolloutProbe
@@ -22,13 +25,16 @@ from mifo_verl.run.journal import METRICS, RunRecords, read_lines
 from mifo_verl.verl.actor import Actor
 from mifo_verl.verl.asking import ask
 from mifo_verl.verl.demonstrations import Demonstrations
+from mifo_verl.verl.saving import Saver
 from mifo_verl.verl.sft_phase import SftPhase
+from mifo_verl.verl.worker import MifoTrainingWorker, MifoWorker
 
 
 @dataclass(frozen=True)
 class Assembly:
     """The parts of a controller that are not verl's."""
 
+    actor: Actor
     demonstrations: Demonstrations
     loop: Loop
     sft: SftPhase
@@ -40,11 +46,26 @@ class Assembly:
     """Tell every observer."""
 
 
-def assemble(
-    trainer: PPOTrainer, actor: Actor, mifo: MifoConfig, state: LoopState, records: RunRecords, is_resumed: bool
-) -> Assembly:
-    """Everything around the loop over this state."""
+def prepare_workers(trainer: PPOTrainer, schedule: Schedule) -> None:
+    """Before verl builds its workers: they are ours, and learning rates are spread over the RL steps alone."""
+    for part in (trainer.config.actor_rollout_ref.actor, trainer.config.critic):
+        part.optim.total_training_steps = max(1, schedule.num_rl_steps(trainer.total_training_steps))
+    for role in trainer.role_worker_mapping:
+        trainer.role_worker_mapping[role] = ray.remote(MifoTrainingWorker if role == Role.Critic else MifoWorker)
+
+
+def assemble(trainer: PPOTrainer, mifo: MifoConfig, saver: Saver, records: RunRecords) -> Assembly:
+    """Everything around the loop, over a new state or the one of a checkpoint."""
     config, tokenizer = trainer.config, trainer.tokenizer
+    actor = Actor(trainer.actor_rollout_wg, config.actor_rollout_ref.actor, tokenizer.pad_token_id)
+    actor.configure(OmegaConf.to_container(config.mifo, resolve=True))  # type: ignore[arg-type]
+    groups = {"actor": trainer.actor_rollout_wg} | ({"critic": trainer.critic_wg} if trainer.use_critic else {})
+    state = saver.resume(actor, groups, trainer.train_dataloader)
+    is_resumed = saver.resumed is not None
+    if is_resumed:
+        config.trainer.val_before_train = False  # these weights were validated in their own step
+    if state.kl_in_reward is not None:
+        trainer.kl_ctrl_in_reward.value = state.kl_in_reward
     score = get_custom_reward_fn(config) or default_compute_score
     template = config.data.get("apply_chat_template_kwargs", {})
     demonstrations = Demonstrations(tokenizer, score, config.data.max_response_length, template)
@@ -73,11 +94,14 @@ def assemble(
         for observer in (records, budget):
             observer(event)
 
+    probes = _probes(trainer, actor, mifo, state, demonstrations, records)
+    sft = SftPhase(loop, actor, probes, mifo.inspect, decode, parts.seed, cost.num_weights, trainer.watchdog)
     return Assembly(
+        actor=actor,
         demonstrations=demonstrations,
         loop=loop,
-        sft=SftPhase(loop, actor, mifo.inspect, decode, parts.seed, cost.num_weights),
-        probes=_probes(trainer, actor, mifo, state, demonstrations, records),
+        sft=sft,
+        probes=probes,
         rollout_probe=RolloutProbe(mifo.probe, actor, config.actor_rollout_ref.rollout, is_resumed, records.event),
         cost=cost,
         budget=budget,

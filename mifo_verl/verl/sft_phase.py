@@ -1,69 +1,100 @@
 """An SFT phase on the ranks, update by update (MIFO section 3, steps 3 to 7)."""
 
 from collections.abc import Callable
+from typing import Any
 
 from tqdm import tqdm
+from verl.utils.debug import marked_timer
 
 from mifo_verl.config import InspectConfig
 from mifo_verl.loop.events import LedgerLine, UpdateMade
 from mifo_verl.loop.loop import Loop
-from mifo_verl.loop.state import Before, SftProgress
+from mifo_verl.loop.state import SftProgress
 from mifo_verl.loop.streams import stable_seed
 from mifo_verl.loop.tokens import TokenSummary
+from mifo_verl.probes.probes import Probes
 from mifo_verl.run.compute import sft_flops
 from mifo_verl.run.journal import lines_sha256
+from mifo_verl.run.watchdog import Watchdog
 from mifo_verl.types import BufferEntry
 from mifo_verl.verl.actor import Actor
 
 
 class SftPhase:
-    """Runs the phases that the loop asks for."""
+    """Runs the phases that the loop asks for, and the probes at their borders."""
 
     def __init__(
         self,
         loop: Loop,
         actor: Actor,
+        probes: Probes,
         inspect: InspectConfig,
         decode: Callable[[int], str],
         seed: int,
         num_weights: int,
+        watchdog: Watchdog,
     ) -> None:
         self._loop = loop
         self._actor = actor
+        self._probes = probes
+        self._watchdog = watchdog
         self._inspect = inspect
         self._decode = decode
         self._seed = seed
         self._num_weights = num_weights
 
-    def begin(self, before: Before | None) -> None:
-        """Let every shard make its mask, and take what the phase trains on out of the buffer."""
-        mask = self._actor.begin_sft(self._loop.state.interval)
-        inspect = self._inspect
-        tokens = TokenSummary(inspect.examples, inspect.example_tokens) if inspect.tokens else None
-        self._loop.begin_sft(mask, before, tokens)
+    def before_rl(self, timing_raw: dict[str, float]) -> None:
+        """Measure what an RL phase starts from, if no border before it has given that."""
+        if self._probes.is_start_missing:
+            self._measure(self._probes.before_rl, timing_raw)
 
-    def run(self, stopping: Callable[[], bool]) -> SftProgress:
+    def begin(self, timing_raw: dict[str, float]) -> None:
+        """Let every shard make its mask, and take what the phase trains on out of the buffer."""
+        before = None
+        if self._probes.is_due:
+            before = self._measure(self._probes.before_sft, timing_raw, self._loop.oldest())
+        with self._watchdog.stage("mask selection"), marked_timer("sft", timing_raw):
+            mask = self._actor.begin_sft(self._loop.state.interval)
+            inspect = self._inspect
+            tokens = TokenSummary(inspect.examples, inspect.example_tokens) if inspect.tokens else None
+            self._loop.begin_sft(mask, before, tokens)
+
+    def run(self, stopping: Callable[[], bool], timing_raw: dict[str, float]) -> SftProgress:
         """Make the updates that are left and end the phase and its interval, unless it is stopped before; the phase."""
         phase, interval = self._loop.state.sft, self._loop.state.interval
         assert phase is not None
-        batches = self._loop.batches()
-        for batch in tqdm(batches[len(phase.updates) :], desc=f"SFT phase of interval {interval}", leave=False):
-            if stopping():
-                return phase
-            update, ledger = self._update(batch, phase.tokens)
-            phase.updates.append(update)
-            phase.ledger += ledger
-        tokens = None if phase.tokens is None else phase.tokens.table(self._decode)
-        inspection = {"mask": self._actor.inspect_sft() if self._inspect.mask else None, "tokens": tokens}
-        phase.note(
-            mask=phase.mask,
-            rejected_demonstrations=phase.rejected,
-            frozen_drift=self._actor.end_sft(),
-            inspection=inspection,
-            accuracy_before=None,
-            accuracy_after=None,
-        )
-        return self._loop.end_sft()
+        with marked_timer("sft", timing_raw):
+            batches = self._loop.batches()
+            for batch in tqdm(batches[len(phase.updates) :], desc=f"SFT phase of interval {interval}", leave=False):
+                if stopping():
+                    return phase
+                update, ledger = self._update(batch, phase.tokens)
+                phase.updates.append(update)
+                phase.ledger += ledger
+            tokens = None if phase.tokens is None else phase.tokens.table(self._decode)
+            phase.note(
+                mask=phase.mask,
+                rejected_demonstrations=phase.rejected,
+                inspection={"mask": self._actor.inspect_sft() if self._inspect.mask else None, "tokens": tokens},
+                frozen_drift=self._actor.end_sft(),
+                accuracy_before=None,
+                accuracy_after=None,
+            )
+            self._loop.end_sft()
+        if self._probes.settings.around_sft:
+            phase.note(**self._measure(self._probes.after_sft, timing_raw, phase.before))
+        return phase
+
+    def synced(self, timing_raw: dict[str, float]) -> None:
+        """The rollout servers have the weights after this step: ask them, if a phase has ended in it."""
+        phase = self._loop.ended
+        if phase is not None and phase.before is not None:
+            phase.note(**self._measure(self._probes.ask_after, timing_raw, phase.before))
+
+    def _measure(self, probe: Callable[..., Any], timing_raw: dict[str, float], *args: Any) -> Any:
+        """What a probe returns; its seconds are the record's."""
+        with self._watchdog.stage("probe"), marked_timer("probe", timing_raw):
+            return probe(*args)
 
     def _update(self, entries: list[BufferEntry], tokens: TokenSummary | None) -> tuple[UpdateMade, list[LedgerLine]]:
         state = self._loop.state

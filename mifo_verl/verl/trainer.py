@@ -8,11 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import ray
 from omegaconf import DictConfig, OmegaConf, open_dict
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
-from verl.trainer.ppo.utils import Role
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
@@ -26,26 +24,15 @@ from mifo_verl.loop.events import StepEnded, Validated
 from mifo_verl.run.journal import RunRecords
 from mifo_verl.run.watchdog import START_SECONDS, timed
 from mifo_verl.types import Phase
-from mifo_verl.verl.actor import Actor
 from mifo_verl.verl.agent_loop import GIVEN
-from mifo_verl.verl.build import assemble
+from mifo_verl.verl.build import assemble, prepare_workers
 from mifo_verl.verl.demonstrations import TARGET
 from mifo_verl.verl.mixed import mixed_updates
 from mifo_verl.verl.records import Metrics, Timers, accuracy_by_source, end_of_run, rl_record, sft_metrics, step_events
 from mifo_verl.verl.replay import OrderedReplayBuffer, has_rollouts, rollouts_of, rows_of, without_rollouts
 from mifo_verl.verl.saving import Saver, Stopped
 from mifo_verl.verl.skipped_updates import require_updates
-from mifo_verl.verl.watched import watchdog_of, watched
-from mifo_verl.verl.worker import MifoTrainingWorker, MifoWorker
-
-
-def _timed_verl(name: str, stage: str, at_least: float = 0.0) -> Any:
-    """verl's own method, timed as a stage."""
-
-    def method(self: "MifoTrainer", *args: Any) -> Any:
-        return getattr(super(MifoTrainer, self), name)(*args)
-
-    return timed(stage, at_least)(method)
+from mifo_verl.verl.watched import timed_verl, watchdog_of, watched
 
 
 @register_trainer("mifo")
@@ -66,19 +53,13 @@ class MifoTrainer(PPOTrainerSync):
         self.stopping = self.saver.stopping
         super().__init__(config)
 
-    on_init_end = _timed_verl("on_init_end", "first weight sync", START_SECONDS)
-    _compute_ref_log_prob = _timed_verl("_compute_ref_log_prob", "reference log-probs")
-    _compute_values = _timed_verl("_compute_values", "values")
-
-    # ------------------------------------------------------------------ building
+    on_init_end = timed_verl("on_init_end", "first weight sync", START_SECONDS)
+    _compute_ref_log_prob = timed_verl("_compute_ref_log_prob", "reference log-probs")
+    _compute_values = timed_verl("_compute_values", "values")
 
     def _init_resource_pool_mgr(self) -> None:
-        """verl's, just before it builds workers: they are ours, and learning rates are spread over RL steps alone."""
         super()._init_resource_pool_mgr()
-        for part in (self.config.actor_rollout_ref.actor, self.config.critic):
-            part.optim.total_training_steps = max(1, self.mifo.schedule.num_rl_steps(self.total_training_steps))
-        for role in self.role_worker_mapping:
-            self.role_worker_mapping[role] = ray.remote(MifoTrainingWorker if role == Role.Critic else MifoWorker)
+        prepare_workers(self, self.mifo.schedule)
 
     def _build_replay_buffer(self) -> ReplayBuffer:
         settle = self.config.actor_rollout_ref.rollout.name == "transformers"
@@ -88,20 +69,11 @@ class MifoTrainer(PPOTrainerSync):
         """verl's; then the loop, from its start or from a checkpoint, and what works for it."""
         rollout.register()
         super()._setup()
-        self.actor = Actor(self.actor_rollout_wg, self.config.actor_rollout_ref.actor, self.tokenizer.pad_token_id)
-        self.actor.configure(OmegaConf.to_container(self.config.mifo, resolve=True))  # type: ignore[arg-type]
-        groups = {"actor": self.actor_rollout_wg} | ({"critic": self.critic_wg} if self.use_critic else {})
-        state = self.saver.resume(self.actor, groups, self.train_dataloader)
-        is_resumed = self.saver.resumed is not None
-        if is_resumed:
-            self.config.trainer.val_before_train = False  # these weights were validated in their own step
-        if state.kl_in_reward is not None:
-            self.kl_ctrl_in_reward.value = state.kl_in_reward
-        made = assemble(self, self.actor, self.mifo, state, self.records, is_resumed)
-        self.loop, self.demonstrations, self.sft = made.loop, made.demonstrations, made.sft
+        made = assemble(self, self.mifo, self.saver, self.records)
+        self.actor, self.loop, self.demonstrations, self.sft = made.actor, made.loop, made.demonstrations, made.sft
         self.probes, self.rollout_probe = made.probes, made.rollout_probe
         self.emit, self.cost, self.budget = made.emit, made.cost, made.budget
-        if self.budget.is_spent and state.sft is None:
+        if self.budget.is_spent and self.loop.state.sft is None:
             self.total_training_steps = self.global_steps
 
     def _load_checkpoint(self) -> None:
@@ -118,9 +90,7 @@ class MifoTrainer(PPOTrainerSync):
         self.rollout_probe.has_start = self.mifo.keeps_start
 
     def fit(self, agent_loop_manager: Any) -> None:
-        """verl's training loop, then the end's records. Raises Stopped or NotSaved if the run was asked to stop, and
-        CannotGoOn if an error is what came of a lost actor.
-        """
+        """verl's training loop, then the end's records. Raises Stopped or NotSaved if the run was asked to stop."""
         self.agent_loop_manager = agent_loop_manager
         with watched(self, self.watchdog):
             try:
@@ -129,8 +99,6 @@ class MifoTrainer(PPOTrainerSync):
                 self._save(self.saver.write_stopped)
                 raise
             self._write_end()
-
-    # ------------------------------------------------------------------ one step
 
     def on_step_begin(self) -> None:
         self.watchdog.step_begins()
@@ -143,25 +111,25 @@ class MifoTrainer(PPOTrainerSync):
         """One RL step of verl, then an SFT phase if one is due; or an SFT phase alone, if SFT comes first or a
         checkpoint was made inside it.
         """
-        loop = self.loop
+        loop, state = self.loop, self.loop.state
         loop.begin_step()
         self.replay_buffer.discarded_rollouts = 0
-        if loop.state.sft is not None:
-            self.saver.weights_change(loop.state)
+        if state.sft is not None:
+            self.saver.weights_change(state)
             batch = without_rollouts(self.checkpoint_manager)
             self.actor.enter_sft()
         elif loop.next_phase() is Phase.SFT:
             batch = without_rollouts(self.checkpoint_manager)
-            if not len(loop.state.buffer):
+            if not len(state.buffer):
                 self._next_train_batch()
                 loop.take_all(self.demonstrations.render)
-            self._begin_sft(timing_raw)
         else:
             batch = super().step(metrics, timing_raw)
             loop.rl_ended()
-            if loop.next_phase() is Phase.SFT:
-                self._begin_sft(timing_raw)
-        if loop.state.sft is not None:
+        if state.sft is None and loop.next_phase() is Phase.SFT and loop.has_demonstrations():
+            self.saver.weights_change(state)
+            self.sft.begin(timing_raw)
+        if state.sft is not None:
             self._run_sft(batch, metrics, timing_raw)
         return batch
 
@@ -181,8 +149,7 @@ class MifoTrainer(PPOTrainerSync):
 
     def _balance_batch(self, batch: KVBatchMeta, *args: Any, **kwargs: Any) -> KVBatchMeta:
         """verl's; here rollouts are scored, their servers sleep, and the weights are still the step's first."""
-        if self.probes.is_start_missing:
-            self._measure(self.probes.before_rl)
+        self.sft.before_rl(self.timing_raw)
         batch = super()._balance_batch(batch, *args, **kwargs)
         with marked_timer("hard_prompts", self.timing_raw):
             self._count(batch)
@@ -212,27 +179,14 @@ class MifoTrainer(PPOTrainerSync):
         with mixed_updates(self.actor, batch, self.loop, self.config):
             return super()._update_actor(batch, metrics)
 
-    # ------------------------------------------------------------------ the SFT phase
-
-    def _begin_sft(self, timing_raw: Timers) -> None:
-        if not self.loop.has_demonstrations():
-            return
-        self.saver.weights_change(self.loop.state)
-        before = self._measure(self.probes.before_sft, self.loop.oldest()) if self.probes.is_due else None
-        with self.watchdog.stage("mask selection"), marked_timer("sft", timing_raw):
-            self.sft.begin(before)
-
     @timed("SFT phase")
     def _run_sft(self, batch: KVBatchMeta, metrics: Metrics, timing_raw: Timers) -> None:
-        with marked_timer("sft", timing_raw):
-            phase = self.sft.run(self.stopping.is_set)
+        phase = self.sft.run(self.stopping.is_set, timing_raw)
         if self.loop.state.sft is not None:
             phase.rl_line = self._rl_record(batch, metrics, timing_raw) or phase.rl_line
             phase.rl_ledger = self.loop.ledger or phase.rl_ledger
             raise Stopped
         self._validation = None
-        if self.probes.settings.around_sft:
-            phase.note(**self._measure(self.probes.after_sft, phase.before))
         self._begin_interval()
         metrics.update(sft_metrics(phase))
 
@@ -240,17 +194,7 @@ class MifoTrainer(PPOTrainerSync):
     def on_step_end(self) -> None:
         """verl's weight sync; then the accuracies just after an SFT phase."""
         super().on_step_end()
-        phase = self.loop.ended
-        if phase is not None and phase.before is not None:
-            phase.note(**self._measure(self.probes.ask_after, phase.before))
-
-    @timed("probe")
-    def _measure(self, probe: Callable[..., Any], *args: Any) -> Any:
-        """What a probe returns; its seconds are the record's."""
-        with marked_timer("probe", self.timing_raw):
-            return probe(*args)
-
-    # ------------------------------------------------------------------ recording
+        self.sft.synced(self.timing_raw)
 
     def _rl_record(self, batch: KVBatchMeta, metrics: Metrics, timing_raw: Timers) -> StepEnded | None:
         """verl's metrics of an RL step, and its record; None if the step made no rollouts."""

@@ -6,12 +6,13 @@ from typing import Any
 
 import ray
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
 from mifo_verl.config import WatchdogConfig
 from mifo_verl.run.journal import RunRecords
 from mifo_verl.run.processes import free_resources
 from mifo_verl.run.stacks import write_stacks
-from mifo_verl.run.watchdog import START_SECONDS, Watchdog
+from mifo_verl.run.watchdog import START_SECONDS, Watchdog, timed
 from mifo_verl.verl.saving import NotSaved, Stopped
 
 
@@ -59,3 +60,12 @@ def waiting_for(trainer: PPOTrainer, stage: str) -> str:
     if stage == "start-up":
         return f"what Ray has: {free_resources()}"
     return trainer.replay_buffer.waiting_for() if stage in ("rollout", "validation") else ""
+
+
+def timed_verl(name: str, stage: str, at_least: float = 0.0) -> Any:
+    """A method of verl's synchronous trainer, timed as a stage."""
+
+    def method(self: Any, *args: Any) -> Any:
+        return getattr(PPOTrainerSync, name)(self, *args)
+
+    return timed(stage, at_least)(method)

@@ -103,14 +103,14 @@ def test_other_seeds_add_to_the_table_and_the_same_seed_replaces_its_own(runs, t
     assert {path.name for path in tmp_path.glob("never_killed_*")} == {"never_killed_abc", "never_killed_def"}
 
 
-def test_every_place_is_wrapped_when_its_module_is_loaded_in_a_process_that_is_told_to():
+def test_every_place_is_wrapped_when_its_module_is_loaded_in_a_process_of_a_run():
     code = (
-        "import functools, importlib, verl; from tests.faults.points import PLACES; "
+        "import functools, importlib, mifo_verl.cpu.rollout; from tests.faults.points import PLACES; "
         "of = lambda name, path: functools.reduce(getattr, path.split('.'), importlib.import_module(name)); "
         "print([p for n, paths in PLACES.items() for p in paths if not hasattr(of(n, p), '__wrapped__')])"
     )
-    told = {"VERL_USE_EXTERNAL_MODULES": faults.MODULE, "PYTHONPATH": str(kills.REPOSITORY)}
-    done = subprocess.run([sys.executable, "-c", code], env=os.environ | told, capture_output=True, text=True)
+    told = os.environ | faults.environment()
+    done = subprocess.run([sys.executable, "-c", code], env=told, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1:] == ["[]"], done.stderr[-2000:]
 
 

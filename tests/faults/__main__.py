@@ -28,7 +28,8 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from tests.faults.points import DRIVER, MODULE, ROLES, kill
+from tests.faults.points import DRIVER, ROLES, kill
+from tests.faults.points import environment as with_points
 
 REPOSITORY = Path(__file__).parents[2]
 RUN = [
@@ -101,7 +102,7 @@ def launch(folder: Path, plan: str | None, chance: random.Random) -> Launch:
     mark.unlink(missing_ok=True)
     command = [sys.executable, "-m", "mifo_verl.train", *RUN, f"run_dir={folder}"]
     environment = {name: value for name, value in os.environ.items() if name != DRIVER}
-    environment |= {"VERL_USE_EXTERNAL_MODULES": MODULE, "PYTHONPATH": str(REPOSITORY)}
+    environment |= with_points()
     if plan and ":" in plan:
         environment |= {"MIFO_FAULT": _with(plan, which), "MIFO_FAULT_MARK": str(mark)}
     began = time.monotonic()

@@ -1,8 +1,7 @@
 """Named points of a run where a test can signal a process: ``MIFO_FAULT=<point>:<n>[:<role>[:<signal>[:<which>]]]``.
 
-The package knows nothing of this. ``VERL_USE_EXTERNAL_MODULES=tests.faults.points`` loads this module in every process
-of a run, before verl and mifo_verl are loaded there; it wraps the functions of ``PLACES`` when their modules are. The
-first process that comes to the point for the n-th time sends the signal (KILL by default) to the process named by the
+The package knows nothing of this. ``environment()`` has Python load ``site/sitecustomize.py`` at the start of every
+process of a run; it wraps the functions of ``PLACES`` as soon as their modules are loaded. The first process that comes to the point for the n-th time sends the signal (KILL by default) to the process named by the
 role: itself by default; of several the one that ``which`` falls on. ``MIFO_FAULT_MARK`` is a file that is there once
 the signal is sent; while it is there none is sent. ``python -m tests.faults`` drives it.
 """
@@ -55,8 +54,6 @@ ROLES = {
 
 DRIVER = "MIFO_DRIVER_PID"
 """Environment variable: the process of ``mifo_verl.train``, for the processes that it starts on this machine."""
-MODULE = "tests.faults.points"
-"""How ``VERL_USE_EXTERNAL_MODULES`` names this module."""
 
 HEARD_SECONDS = 10
 """How long the point waits after a TERM: the run knows by then that it is asked to stop."""
@@ -112,22 +109,25 @@ def kill(driver: int, role: str, number: int = signal.SIGKILL, which: int = 0) -
     return bool(found)
 
 
-def _tear_saved_files() -> None:
-    """Let ``torch.save`` leave half a file where it is the point to die at."""
-    import torch
+def environment() -> dict[str, str]:
+    """The environment of a run whose processes have the points."""
+    here = Path(__file__).parent
+    return {"PYTHONPATH": os.pathsep.join([str(here / "site"), str(here.parents[1])])}
 
-    whole = torch.save
 
-    def torn(state: object, path: object, **kwargs: object) -> None:
-        whole(state, path, **kwargs)  # type: ignore[arg-type]
+def _torn(whole: Callable[..., None]) -> Callable[..., None]:
+    """``torch.save`` that leaves half a file where it is the point to die at."""
+
+    def save(state: object, path: object, **kwargs: object) -> None:
+        whole(state, path, **kwargs)
         if not isinstance(path, str | os.PathLike):  # a tensor on its way to another process
             return
         size = os.path.getsize(path)
         os.truncate(path, size // 2)
         reach("checkpoint_file")
-        whole(state, path, **kwargs)  # type: ignore[arg-type]
+        whole(state, path, **kwargs)
 
-    torch.save = torn  # type: ignore[assignment]
+    return save
 
 
 def _wrapped(function: Callable[..., Any], point: str, when: str) -> Callable[..., Any]:
@@ -163,6 +163,9 @@ _in_sft = False
 
 
 def _put_points_into(module: ModuleType) -> None:
+    if module.__name__ == "torch":
+        module.save = _torn(module.save)  # type: ignore[attr-defined]
+        return
     for path, (point, when) in PLACES[module.__name__].items():
         *owners, name = path.split(".")
         owner = functools.reduce(getattr, owners, module)
@@ -170,10 +173,11 @@ def _put_points_into(module: ModuleType) -> None:
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Finds the modules of ``PLACES`` and puts the points in as soon as they are loaded."""
+    """Finds the modules of ``PLACES``, and torch if saved files are to be torn, and puts the points in."""
 
     def find_spec(self, name: str, path: Any, target: Any = None) -> importlib.machinery.ModuleSpec | None:
-        if name not in PLACES:
+        tears = name == "torch" and os.environ.get("MIFO_FAULT", "").startswith("checkpoint_file:")
+        if name not in PLACES and not tears:
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path)
         assert spec is not None and spec.loader is not None, f"{name} is no module: a point is lost"
@@ -187,16 +191,7 @@ class _Finder(importlib.abc.MetaPathFinder):
         return spec
 
 
-def _begin() -> None:
-    """Of this process, which verl has told to load this module."""
+def begin() -> None:
+    """Of this process, before it has loaded anything. The first one of a run is its driver."""
     os.environ.setdefault(DRIVER, str(os.getpid()))
-    for name in PLACES:
-        if name in sys.modules:
-            _put_points_into(sys.modules[name])
     sys.meta_path.insert(0, _Finder())
-    if os.environ.get("MIFO_FAULT", "").startswith("checkpoint_file:"):
-        _tear_saved_files()
-
-
-if MODULE in os.environ.get("VERL_USE_EXTERNAL_MODULES", ""):
-    _begin()
