@@ -1,5 +1,6 @@
 """Runs with demonstrations in RL updates, on Ray: neutral parts change no bit, live ones train and go on."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,11 @@ ALL = [
 """LUFFY's member, HPT's gate and CHORD's weights at once."""
 
 
+def prompts_of(folder: Path) -> list[list[Any]]:
+    """(prompt, correct rollouts, rollouts) of every step."""
+    return [json.loads(line)["prompts"] for line in (folder / "prompts.jsonl").read_text().splitlines()]
+
+
 def without_times(run: dict[str, Any]) -> list[dict[str, Any]]:
     return [{key: value for key, value in line.items() if key != "seconds"} for line in run["metrics"]]
 
@@ -72,18 +78,18 @@ def mixed(tmp_path_factory) -> tuple[Path, dict[str, Any]]:
 
 
 def test_luffys_member_is_trained_on_and_counts_in_no_accuracy(mixed):
-    _, run = mixed
-    for line in run["metrics"]:
+    folder, run = mixed
+    for line, prompts in zip(run["metrics"], prompts_of(folder), strict=True):
         assert line["members"] == 8 and line["rollouts"] == 24  # 8 questions, 3 rollouts of their own each
-        assert all(count == 3 for _, _, count in line["prompts"])
+        assert all(count == 3 for _, _, count in prompts)
         assert 0 < line["prefix_tokens"] < line["response_tokens"]
 
 
 def test_hpts_questions_are_trained_on_by_demonstration_with_chords_weights(mixed):
-    _, run = mixed
+    folder, run = mixed
     staged = 0
-    for line in run["metrics"]:
-        gated = [prompt for prompt, correct, count in line["prompts"] if correct * 4 <= count]
+    for line, prompts in zip(run["metrics"], prompts_of(folder), strict=True):
+        gated = [prompt for prompt, correct, count in prompts if correct * 4 <= count]
         uses = [use for use in run["ledger"] if use["step"] == line["step"]]
         assert sorted(use["prompt_id"] for use in uses) == sorted(gated)
         if uses:
