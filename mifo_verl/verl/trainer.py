@@ -39,8 +39,7 @@ from mifo_verl.verl.watched import timed_verl, watchdog_of, watched
 class MifoTrainer(PPOTrainerSync):
     """``trainer.v1.trainer_mode=mifo``."""
 
-    _validation: dict[str, float] | None = None
-    """verl's validation metrics of the weights as they are now."""
+    _validation: dict[str, float] | None = None  # verl's metrics of the weights as they are now
 
     def __init__(self, config: DictConfig) -> None:
         with open_dict(config):
@@ -81,8 +80,7 @@ class MifoTrainer(PPOTrainerSync):
             super()._load_checkpoint()
 
     def on_train_begin(self) -> None:
-        """The first interval begins, unless a checkpoint brought one along."""
-        if self.saver.resumed is None:
+        if self.saver.resumed is None:  # a checkpoint brings its interval along
             self._begin_interval()
 
     def _begin_interval(self) -> None:
@@ -108,9 +106,7 @@ class MifoTrainer(PPOTrainerSync):
         self.saver.step_begins(self.loop.state)
 
     def step(self, metrics: Metrics, timing_raw: Timers) -> KVBatchMeta:
-        """One RL step of verl, then an SFT phase if one is due; or an SFT phase alone, if SFT comes first or a
-        checkpoint was made inside it.
-        """
+        """One RL step of verl, then an SFT phase if one is due; SFT alone if it comes first or was stopped inside."""
         loop, state = self.loop, self.loop.state
         loop.begin_step()
         self.replay_buffer.discarded_rollouts = 0
@@ -208,9 +204,8 @@ class MifoTrainer(PPOTrainerSync):
     def _compute_metrics(self, batch: KVBatchMeta, metrics: Metrics, timing_raw: Timers, **where: Any) -> None:
         """verl's metrics, then this step's records, then its checkpoint; the run ends if its budget is spent."""
         rl = self._rl_record(batch, metrics, timing_raw)
-        events = step_events(rl, self.loop, timing_raw, metrics, self.saver.take_seconds)
         self.watchdog.require_alive()
-        for event in events:
+        for event in step_events(rl, self.loop, timing_raw, metrics, self.saver.take_seconds):
             self.emit(event)
         self.loop.end_step()
         require_updates(metrics, self.mifo.watchdog.max_skipped_updates)
@@ -230,8 +225,7 @@ class MifoTrainer(PPOTrainerSync):
 
     @timed("checkpoint")
     def _save(self, write: Callable[..., Path | None]) -> None:
-        folder = write(self.loop.state, accuracy_by_source(self._validation or {}).get("mean"))
-        if folder is not None:
+        if folder := write(self.loop.state, accuracy_by_source(self._validation or {}).get("mean")):
             where = {"global_step": self.loop.state.step, "checkpoint_dir": str(folder)}
             self.checkpoint_callback.on_save(trainer=self, async_save=False, **where)
 
