@@ -67,7 +67,7 @@ def test_a_path_with_blanks_and_commas_is_one_folder(tmp_path):
 
 def test_a_name_that_no_folder_has_is_said_with_the_names_of_all(folder):
     (line,) = errors_of("--config-dir", str(folder), "experiment=mien")
-    assert line.startswith("experiment=mien must be one of gsm8k_smollm2, ") and "mifo_dagger, mine, other" in line
+    assert line.startswith("experiment=mien must be one of ") and "mifo_dagger, mine, other" in line
     assert "did you mean mine?" in line and str(folder) in line
 
 
