@@ -4,7 +4,7 @@ BIN := .venv/bin
 LOCK := docker/cpu.lock.txt
 EXPERIMENT ?= quickstart
 
-.PHONY: help setup lock quickstart rl-algorithms kill-test evidence test test-unit lint format types config clean mistakes
+.PHONY: help setup lock schemas quickstart rl-algorithms kill-test evidence test test-unit lint format types config clean mistakes
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -24,12 +24,15 @@ lock: ## resolve the CPU set anew and pin it in docker/cpu.lock.txt
 	.venv-lock/bin/python -m pip freeze --all | sed -E '/^(mifo_verl|pip)\b/d; s/\+cpu$$//' > $(LOCK)
 	rm -rf .venv-lock
 
+schemas: setup ## write the schemas of a run's files into docs/results.md, from the record types
+	$(BIN)/python -m mifo_verl.tools.schemas docs/results.md
+
 quickstart: setup ## run the whole loop on two CPU cores
-	$(BIN)/python -m mifo_verl.train experiment=quickstart
+	$(BIN)/mifo train experiment=quickstart
 
 RL := dr_grpo grpo dapo rloo reinforce_plus_plus ppo
 rl-algorithms: setup ## small runs of two intervals or more with every RL algorithm
-	for rl in $(RL); do $(BIN)/python -m mifo_verl.train experiment=quickstart rl=$$rl run_dir=runs/rl/$$rl \
+	for rl in $(RL); do $(BIN)/mifo train experiment=quickstart rl=$$rl run_dir=runs/rl/$$rl \
 	  trainer.total_training_steps=4 buffer_size=2 data.train_batch_size=8 actor_rollout_ref.actor.ppo_mini_batch_size=8 \
 	  mifo.probe.around_sft=false data.val_max_samples=40 || exit 1; \
 	  $(BIN)/python -c "import json; assert json.load(open('runs/rl/$$rl/summary.json'))['intervals'] >= 2" || exit 1; done
@@ -41,15 +44,15 @@ kill-test: setup ## kill runs N times at every point of them, and compare their 
 
 JOBS ?= 1
 evidence: setup ## every method on the tiny task, five seeds; docs/evidence.md; the same command goes on
-	$(BIN)/python -m mifo_verl.tools.sweep sweep=evidence sweep_dir=runs/evidence jobs=$(JOBS)
-	$(BIN)/python -m mifo_verl.tools.sweep table runs/evidence out=docs/evidence.md
+	$(BIN)/mifo sweep sweep=evidence sweep_dir=runs/evidence jobs=$(JOBS)
+	$(BIN)/mifo sweep table runs/evidence out=docs/evidence.md
 
 test: setup ## all tests
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not alone" tests
 	$(BIN)/python -m pytest -q -m alone tests/integration
 
 test-unit: setup ## the tests without Ray and verl, under a minute
-	$(BIN)/python -m pytest -q tests/unit
+	$(BIN)/python -m pytest -q -n 2 tests/unit
 
 mistakes: setup ## the share of the mistakes in tests/mistakes/ that a check catches before anything starts
 	$(BIN)/python -m tests.configs.mistakes
@@ -64,7 +67,7 @@ types: setup ## mypy
 	$(BIN)/mypy
 
 config: setup ## print the config of EXPERIMENT=<name>
-	@$(BIN)/python -m mifo_verl.train experiment=$(EXPERIMENT) --cfg
+	@$(BIN)/mifo train experiment=$(EXPERIMENT) --cfg
 
 clean: ## remove what was built and cached, not the runs
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

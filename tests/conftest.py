@@ -9,7 +9,7 @@ LONGEST = "test_kills.py"
 
 os.environ.setdefault("VERL_PLATFORM", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.update(RAY_enable_open_telemetry="0", RAY_enable_metrics_collection="0")  # docs/cpu.md
+os.environ.update(RAY_enable_open_telemetry="0", RAY_enable_metrics_collection="0")  # docs/start.md
 
 
 @pytest.fixture(autouse=True)

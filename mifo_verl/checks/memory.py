@@ -142,7 +142,7 @@ def check_memory(run: Run, found: Findings) -> None:
 def _judge(run: Run, found: Findings, needed: float, free: int, total: int | None, what: str) -> None:
     """An error where it cannot ever fit, a warning where it hardly fits now."""
     name, path = "actor_rollout_ref.model.path", run.get("actor_rollout_ref.model.path")
-    cure = "a smaller model, more ranks, offloading, or fewer tokens a micro-batch (docs/check.md)"
+    cure = "a smaller model, more ranks, offloading, or fewer tokens a micro-batch (docs/trust.md)"
     says = f"needs about {size(needed)}, and {size(free)} of {what} are there"
     if total is not None and needed > total:
         found.require(False, name, path, f"a model that fits: it {says}", cure)

@@ -1,6 +1,6 @@
 """The memory and disk that a run takes, by component, counted from the model's shape. Standard library only.
 
-Symbols of the formulas, which docs/check.md lists: N coordinates of the model, U of its largest FSDP unit, W ranks that
+Symbols of the formulas: N coordinates of the model, U of its largest FSDP unit, W ranks that
 share a copy, t tokens of a micro-batch on a rank, L layers, h width, f width of the MLP, c = key-value heads x head
 width, V vocabulary, b bytes of a number in the forward pass, k share frozen. All results are bytes.
 """
@@ -14,7 +14,7 @@ FP32 = 4
 PHASES = ("rollout", "rl", "sft")
 Place = Literal["device", "host", "disk"]
 PROCESS_BYTES = 400_000_000
-"""A process that has imported verl, what it shares with others divided among them; measured (docs/check.md)."""
+"""A process that has imported verl, what it shares with others divided among them; measured."""
 ROLLOUT_TOKEN_BYTES = 68
 """A token in TransferQueue: six columns of int64 and five of float32."""
 

@@ -25,7 +25,7 @@ def check_probes(run: Run, found: Findings) -> None:
     if run.mifo.schedule.buffer_limit is not None:
         parts += f"; {HARD_SHARE:.0%} of the prompts taken for hard, as in the paper"
     says = f"{border + kl:.1%} of the run's compute"
-    cure = "raise mifo.probe.every, lower the sizes, or switch probes off (docs/probes.md)"
+    cure = "raise mifo.probe.every, lower the sizes, or switch probes off (docs/results.md)"
     rule = f"lets the probes take {says}, above {MOST:.0%} ({parts})"
     if found.advise(border + kl <= MOST, "mifo.probe.every", plan.every, rule, cure):
         found.note(f"{says} ({parts})")

@@ -195,9 +195,7 @@ class Run:
         paths = [str(Path(path).expanduser()) for path in paths_of(self.get(setting))]
         for path in paths:
             if not Path(path).exists():
-                raise ValueError(
-                    f"{setting}={path} must be an existing parquet file; make it with python -m mifo_verl.tools.prepare"
-                )
+                raise ValueError(f"{setting}={path} must be an existing parquet file; make it with mifo data")
             if not path.endswith(".parquet"):
                 raise ValueError(f"{setting}={path} must be a parquet file, by the ending .parquet; write it as one")
             check_columns(path, setting)

@@ -1,6 +1,6 @@
 """The coupling table: what RL cost SFT and SFT cost RL, by interval and in all, from the records of a run.
 
-The two couplings are those of the non-decoupling study (arXiv 2601.07389). Standard library only; docs/probes.md
+The two couplings are those of the non-decoupling study (arXiv 2601.07389). Standard library only; docs/results.md
 defines what is measured.
 """
 

@@ -1,4 +1,4 @@
-"""The coupling probes: what an RL phase does to SFT's objective, and an SFT phase to RL's (docs/probes.md).
+"""The coupling probes: what an RL phase does to SFT's objective, and an SFT phase to RL's (docs/results.md).
 
 What is measured at a border counts for both phases that meet there. Nothing is drawn on the controller: prompts are
 asked under the streams of validation, whose draws depend on the prompt alone, and the rest are forward passes.

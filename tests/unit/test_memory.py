@@ -148,7 +148,7 @@ def test_the_shares_of_the_ranks_are_the_tensors_that_training_holds() -> None:
 
 
 def test_a_parameter_count_of_1_5e9_gives_the_bytes_of_docs_gpu() -> None:
-    """docs/gpu.md: 24 bytes a coordinate in RL and 31 in an SFT phase; 1.5e9 coordinates on 8 GPUs 4.5 and 5.8 GB."""
+    """24 bytes a coordinate in RL and 31 in an SFT phase; 1.5e9 coordinates on 8 GPUs 4.5 and 5.8 GB."""
     components = predict(replace(SHAPE, num_parameters=1_500_000_000), replace(PLAN, shard_ranks=8, probes_kl=False))
     ours = {"parameters", "gradients", "optimizer", "theta_start", "importance", "mask", "held values"}
     sums = [sum(c.num_bytes for c in components if c.name in ours and phase in c.phases) for phase in ("rl", "sft")]

@@ -11,7 +11,7 @@ from mifo_verl.tools.command_line import read
 from mifo_verl.tools.score.lines import write_scores
 
 USAGE = """usage: mifo score kind=<kind> [key=value ...] < in.jsonl > out.jsonl
-  kind=math | boxed | exact | choice | reasoning_gym | auto | <file>.py:<function>   see docs/rewards.md
+  kind=math | boxed | exact | choice | reasoning_gym | auto | <file>.py:<function>   see docs/start.md
   require_think=false   true: a response without </think> is wrong
   workers=<cores>       lines checked at the same time
   cpu_seconds=0.5       CPU time of one check (math, reasoning_gym)
