@@ -36,7 +36,7 @@ def schemas() -> str:
 
 def _type(field: dict[str, Any]) -> str:
     """The JSON types that a field may have, such as ``number or null``."""
-    return " or ".join(dict.fromkeys(str(one.get("type", "any")) for one in field.get("anyOf", [field])))
+    return " or ".join(dict.fromkeys(str(one.get("type", "object")) for one in field.get("anyOf", [field])))
 
 
 def _about(field: dict[str, Any]) -> str:
@@ -44,7 +44,7 @@ def _about(field: dict[str, Any]) -> str:
     said = field.get("description") or next(
         (one["description"] for one in field.get("anyOf", []) if "description" in one), ""
     )
-    return said or (f"`{constant}`" if constant is not None else "")
+    return said or (f"default `{constant}`" if constant is not None else "")
 
 
 def rewritten(page: str) -> str:

@@ -7,6 +7,7 @@ import pytest
 
 from mifo_verl.cli import COMMANDS
 from mifo_verl.tools.schemas import rewritten, schemas
+from tests.integration.test_outside_package import PACKAGE
 
 REPOSITORY = Path(__file__).parents[2]
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
@@ -36,6 +37,12 @@ def test_a_page_names_commands_links_files_and_tests_that_exist(page):
 def _code(text: str) -> str:
     """Code blocks and code spans, where a command stands."""
     return "\n".join(re.findall(r"```\w*\n(.*?)```", text, flags=re.S) + re.findall(r"`(mifo [^`]*)`", text))
+
+
+def test_the_package_of_the_docs_is_the_one_that_a_test_installs_and_trains_with():
+    page = (REPOSITORY / "docs" / "extend.md").read_text()
+    missing = [name for name, text in PACKAGE.items() if text.strip() not in page]
+    assert missing == []
 
 
 def test_the_readme_fits_on_its_screen_and_the_docs_are_six_pages_and_the_evidence():

@@ -25,14 +25,13 @@ MAY_IMPORT = {
     "probes": NOUNS | {"method", "data", "loop", "config", "run", "verl"},
     "run": NOUNS | {"config", "compose", "loop", "probes", "plugin", "verl"},
     "verl": NOUNS | {"plugin", "method", "loop", "config", "cpu", "data", "probes", "run"},
-    "checks": NOUNS
-    | {"method", "loop", "config", "compose", "overrides", "data", "probes", "rewards", "run", "tools", "verl"},
+    "checks": NOUNS | {"method", "loop", "config", "compose", "overrides", "data", "probes", "rewards", "run", "verl"},
     "plugin": {"run", "cpu", "method", "verl"},
     "train": {"compose", "checks", "plugin", "run"},
     "cli": {"compose"},
     "old_names": {"cli"},
 }
-"""Where ``tools`` stands here, a run still starts a tool by importing it."""
+"""``tools`` stands nowhere: a run that needs one starts it as a process."""
 OLD_NAMES = {PACKAGE / "data" / "__main__.py", PACKAGE / "rewards" / "__main__.py"}
 """Packages whose ``python -m`` was a command's name; these two files go with the next release."""
 FILES = sorted(PACKAGE.rglob("*.py"))
