@@ -26,7 +26,6 @@ from mifo_verl.method.token_selection import TOKEN_SELECTORS, TokenSelector
 from mifo_verl.types import Share
 
 Switch = Annotated[bool, Field(title="true or false")]
-Whole = Annotated[int, Field(title="a whole number")]
 Size = Annotated[int, Field(ge=0, title="a whole number of at least 0")]
 Count = Annotated[int, Field(ge=1, title="a whole number of at least 1")]
 CountOrAll = Annotated[int | None, Field(ge=1, title="a whole number of at least 1")]
@@ -39,8 +38,6 @@ def _above_0(share: Share) -> Share:
         raise ValueError("0 is no share of the rollouts")
     return share
 
-
-ShareAbove0 = Annotated[Share, AfterValidator(_above_0), Field(title="a share in (0, 1], such as 1 or '3/4'")]
 
 _STRICT = ConfigDict(strict=True, extra="forbid")
 

@@ -139,11 +139,6 @@ class Watchdog(Stages):
         """Stop watching."""
         self._ended.set()
 
-    @property
-    def has_ended(self) -> bool:
-        """Whether nothing is watched any longer."""
-        return self._ended.is_set()
-
     def raise_if_failed(self) -> None:
         """Raise CannotGoOn if the run was found unable to go on."""
         if self.failure is not None:

@@ -68,7 +68,7 @@ WRONG = [
     (
         ["data.val_files=/no/such.parquet"],
         "data.val_files=/no/such.parquet must be an existing",
-        "mifo_verl.tools.prepare",
+        "mifo data",
     ),
     (["data.train_files={data}/without.parquet"], "must be data with demonstrations in the column target", "rl_only"),
     (["data.train_files={data}/broken.parquet"], "data.train_files={data}/broken.parquet", "parquet"),
