@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from mifo_verl.types import SftExample
 from tests.integration.engine_ranks import full, make_engine, run_on_ranks, update
-from tests.reference.interval import Reference, Settings, examples, in_bfloat16, plain
+from tests.reference.interval import Reference, Settings, examples, plain
 
 RL, SFT = 2, 2
 SETTINGS = Settings(rl_lr=1e-4, sft_lr=2e-4, rl_clip=0.7, sft_clip=0.5, weight_decay=0.1, eps=1e-6)
@@ -33,6 +34,11 @@ def by_engine(settings: dict[str, Any]) -> list[dict[str, Any]]:
     """Weights, importance and mask at the end of both intervals, and the gradient norms on the way."""
     engine = make_engine(CONFIG | settings)
     found, norms, left = [], [], iter(batches())
+    copies = dist.get_world_size() // engine.device_mesh.size(-1)
+
+    def whole(tensors: list[torch.Tensor]) -> torch.Tensor:
+        """All coordinates once: HSDP holds as many copies as it has replicas."""
+        return torch.cat([one[: one.numel() // copies] for one in full(tensors)])
 
     def step() -> None:
         made = [SftExample(f"p{n}", p, r, "0" * 64) for n, (p, r) in enumerate(next(left))]
@@ -44,16 +50,16 @@ def by_engine(settings: dict[str, Any]) -> list[dict[str, Any]]:
             step()
         engine.begin_sft(interval=interval)
         constraint = engine.interval.constraint
-        mask, history = torch.cat(full(constraint.frozen)), torch.cat(full(constraint.history))
+        mask, history = whole(constraint.frozen), whole(constraint.history)
         for _ in range(SFT):
             step()
         engine.end_sft()
-        weights = torch.cat(full(engine.interval.model.weights()))
+        weights = whole(engine.interval.model.weights())
         found.append({"weights": weights, "mask": mask, "history": history, "norms": list(norms)})
     return found
 
 
-def by_reference(settings: Settings, bfloat16: bool = False) -> list[dict[str, Any]]:
+def by_reference(settings: Settings) -> list[dict[str, Any]]:
     from transformers import AutoModelForCausalLM
 
     from tests.integration.engine_ranks import _quickstart
@@ -61,7 +67,7 @@ def by_reference(settings: Settings, bfloat16: bool = False) -> list[dict[str, A
     path = _quickstart().actor_rollout_ref.model.path
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="sdpa")
     parameters, logits = plain(model)
-    reference = Reference(parameters, in_bfloat16(model) if bfloat16 else logits, settings)
+    reference = Reference(parameters, logits, settings)
     found, norms, left = [], [], iter(batches())
     for _ in (1, 2):
         reference.begin_interval()
@@ -79,8 +85,6 @@ def by_reference(settings: Settings, bfloat16: bool = False) -> list[dict[str, A
 
 
 FSDP = "actor_rollout_ref.actor.fsdp_config"
-BFLOAT16 = {f"{FSDP}.mixed_precision": {"param_dtype": "bf16", "reduce_dtype": "fp32", "buffer_dtype": "fp32"}}
-LORA = {"actor_rollout_ref.model.lora_rank": 4, "actor_rollout_ref.model.lora_alpha": 8}
 
 
 @pytest.mark.parametrize(

@@ -33,8 +33,9 @@ def train(folder: Path, *overrides: str) -> dict[str, Any]:
 
 
 def left_in(folder: Path, out: str) -> dict[str, Any]:
-    records = ("metrics", "ledger", "validation")
-    lines = {name: (folder / f"{name}.jsonl").read_text().splitlines() for name in records}
+    records = ("metrics", "ledger", "validation")  # a run that never trains on a demonstration has no ledger
+    files = {name: folder / f"{name}.jsonl" for name in records}
+    lines = {name: file.read_text().splitlines() if file.exists() else [] for name, file in files.items()}
     return {
         "out": out,
         **{name: [json.loads(line) for line in lines[name]] for name in records},

@@ -181,17 +181,6 @@ def plain(model: torch.nn.Module) -> tuple[list[Tensor], Callable[[list[int]], T
     return [p for p in model.parameters() if p.requires_grad], logits
 
 
-def in_bfloat16(model: torch.nn.Module) -> Callable[[list[int]], Tensor]:
-    """The forward pass with every weight rounded to bfloat16 for it, the float32 weights being what trains."""
-    from torch.func import functional_call
-
-    def logits(ids: list[int]) -> Tensor:
-        rounded = {name: p.to(torch.bfloat16) for name, p in model.named_parameters()}
-        return functional_call(model, rounded, (torch.tensor([ids]),)).logits[0]
-
-    return logits
-
-
 def examples(number: int, vocabulary: int, seed: int, longest: int = 24) -> Iterable[Sequence_]:
     """Made-up prompts and responses of different lengths."""
     draw = torch.Generator().manual_seed(seed)
