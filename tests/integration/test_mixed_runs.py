@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.integration.test_run import REPOSITORY, train
+from mifo_verl.tools.prepare.__main__ import main as make_data
+from tests.integration.test_run import train
 
 SMALL = [
     "actor_rollout_ref.actor.ppo_mini_batch_size=4",
@@ -49,22 +50,24 @@ def without_times(run: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def no_demonstrations(tmp_path_factory) -> str:
+def no_demonstrations(tmp_path_factory) -> list[str]:
     """The training data with the demonstration of its last row alone, which no test draws: a check asks for one."""
-    table = pq.read_table(REPOSITORY / "data" / "addition" / "train.parquet")
+    folder = tmp_path_factory.mktemp("data")
+    assert make_data(["addition", f"out={folder}"]) == 0
+    table = pq.read_table(folder / "train.parquet")
     place = table.schema.get_field_index("target")
     table = table.set_column(
         place,
         "target",
         pa.array([None] * (table.num_rows - 1) + table["target"].to_pylist()[-1:], table.schema.field("target").type),
     )
-    file = tmp_path_factory.mktemp("data") / "train.parquet"
+    file = folder / "train.parquet"
     pq.write_table(table, file)
-    return f"data.train_files=[{file}]"
+    return [f"data.train_files=[{file}]", f"data.val_files=[{folder}/validation.parquet]"]
 
 
 def test_neutral_parts_all_at_once_have_the_weights_of_rl_alone(tmp_path, no_demonstrations):
-    steps = ["trainer.total_training_steps=2", "trainer.save_freq=-1", "method=rl_only", no_demonstrations]
+    steps = ["trainer.total_training_steps=2", "trainer.save_freq=-1", "method=rl_only", *no_demonstrations]
     rl = train(tmp_path / "rl", *SMALL, *steps)
     neutral = train(tmp_path / "neutral", *SMALL, *steps, *NEUTRAL)
     assert neutral["summary"]["weights_sha256"] == rl["summary"]["weights_sha256"]
