@@ -1,9 +1,13 @@
 """Every test runs as on a machine without an accelerator and without a model hub, and outside every run."""
 
 import os
+import sys
 from collections.abc import Iterator
+from functools import cache
 
+import omegaconf
 import pytest
+import yaml
 
 LONGEST = "test_kills.py"
 
@@ -22,3 +26,16 @@ def outside_a_run() -> Iterator[None]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest file first: one process runs it while the other has all the rest."""
     items.sort(key=lambda item: LONGEST not in item.nodeid)
+
+
+def _compose_faster() -> None:
+    """The suite composes some thousand configs of the same files: libyaml reads them, and no text is parsed twice."""
+    yaml.SafeLoader = yaml.CSafeLoader  # type: ignore[misc]
+    parse = omegaconf.grammar_parser.parse
+    cached = cache(parse)
+    for name, module in list(sys.modules.items()):
+        if name.startswith("omegaconf") and getattr(module, "parse", None) is parse:
+            module.parse = cached  # type: ignore[attr-defined]
+
+
+_compose_faster()

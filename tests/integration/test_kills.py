@@ -1,17 +1,15 @@
-"""One kill of each kind, each at another point of the run: it ends as if it had never been killed."""
+"""Kills of six kinds, each at another point of the run: it ends as if it had never been killed. All: make kill-test."""
 
 import json
 
 from tests.faults.__main__ import main
 
 KILLS = [
-    "rollout:20",  # the rollout server
     "reward:5",  # a reward worker
     "reward:40::STOP",  # it is there and never answers again
     "hard_prompts:2",  # the controller
     "sft_forward:2:ray_head",
     "checkpoint_file:2",  # a rank, half a file written
-    "checkpoint_commit:1:driver",
     "sft_forward:1:driver:TERM",  # asked to stop in the first update of an SFT phase
 ]
 
