@@ -22,6 +22,7 @@ from mifo_verl.method.prefix import PREFIXES, NoPrefix, Prefix
 from mifo_verl.method.registry import Registry
 from mifo_verl.method.schedule import SCHEDULES, Schedule
 from mifo_verl.method.sft_loss import SFT_LOSSES, SftLoss
+from mifo_verl.method.token_facts import facts_of_logits
 from mifo_verl.method.token_selection import TOKEN_SELECTORS, TokenSelector
 from mifo_verl.types import Share
 
@@ -195,7 +196,7 @@ class MifoConfig:
     @property
     def token_facts(self) -> list[str]:
         """What an SFT update takes of every token: what the parts need, and the entropy, which is always recorded."""
-        return sorted({"entropy"} | self.token_selector.needs | self.sft_loss.needs)
+        return sorted({"entropy"} | facts_of_logits(self.token_selector.needs | self.sft_loss.needs))
 
     @property
     def sft_limit(self) -> int | None:

@@ -69,6 +69,8 @@ class Parts:
     solved: int
     """Ids of solved prompts that are remembered."""
     solved_accuracy: Share
+    steps: int = 1000
+    """Training steps of the whole run."""
     mixing: Mixing = field(default_factory=NoMixing)
     prefix: Prefix = field(default_factory=NoPrefix)
 
@@ -126,7 +128,7 @@ class Loop:
             _, row = self._rows[uid]
             built = self._build(row, render(row))
             example = None if isinstance(built, Rejection) else built
-            given.append(give(parts.prefix, example, parts.num_rollouts, self._progress, parts.seed, uid))
+            given.append(give(parts.prefix, example, parts.num_rollouts, self.progress, parts.seed, uid))
         return given
 
     def count(self, rollouts: Iterable[Rollout], prompt_ids: Mapping[str, Sequence[int]]) -> None:
@@ -182,7 +184,7 @@ class Loop:
         groups = {uid: self._now[uid][0] for uid in uids if uid in self._now}
         parts = self._parts
         self.mixed = mix(
-            parts.gate, parts.mixing, self._progress, groups, lambda uid: self._example(*self._now[uid][1:])
+            parts.gate, parts.mixing, self.progress, groups, lambda uid: self._example(*self._now[uid][1:])
         )
         return self.mixed
 
@@ -206,11 +208,12 @@ class Loop:
 
     def next_phase(self) -> Phase:
         """What the schedule says, asked before a step and after its RL updates."""
-        return self._parts.schedule(self._progress, len(self.state.buffer))
+        return self._parts.schedule(self.progress, len(self.state.buffer))
 
     @property
-    def _progress(self) -> Progress:
-        return Progress(self.state.step, self.state.interval, self.state.rl_steps)
+    def progress(self) -> Progress:
+        """Where the run stands."""
+        return Progress(self.state.step, self.state.interval, self.state.rl_steps, self._parts.steps)
 
     def rl_ended(self) -> None:
         """An RL step of this interval is trained."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from mifo_verl.errors import require, require_choice, require_whole
+from mifo_verl.errors import require, require_choice, require_number, require_whole
 from mifo_verl.method.part import Part
 from mifo_verl.method.registry import Registry
 from mifo_verl.types import Problem, Progress, RunFacts
@@ -75,8 +75,8 @@ class Constant(Mixing):
     per: str = "demonstration"
 
     def __post_init__(self) -> None:
-        _require_weight("sft", self.sft)
-        _require_weight("rl", self.rl)
+        require_number("sft", self.sft, 0, "0 leaves this loss out")
+        require_number("rl", self.rl, 0, "0 leaves this loss out")
         require_choice("per", self.per, PER)
 
     def __call__(self, progress: Progress) -> Weights:
@@ -127,8 +127,3 @@ class Chord(Mixing):
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _require_weight(name: str, value: float) -> None:
-    rule, cure = "a finite number of at least 0", "0 leaves this loss out"
-    require(_is_number(value) and 0 <= value < math.inf, name, value, rule, cure)

@@ -82,6 +82,7 @@ def assemble(trainer: PPOTrainer, mifo: MifoConfig, saver: Saver, records: RunRe
         limit=mifo.sft_limit,
         solved=mifo.probe.solved,
         solved_accuracy=mifo.probe.solved_accuracy,
+        steps=trainer.total_training_steps,
         mixing=mifo.mixing,
         prefix=mifo.prefix,
     )

@@ -37,7 +37,8 @@ def mixed_updates(actor: Actor, batch: KVBatchMeta, loop: Loop, config: DictConf
     for part in parts:
         examples = [entry.example for entry in part]
         seeds = [stable_seed(seed, "mixed", step, example.prompt_id) for example in examples]
-        actor.stage_sft(examples, seeds, mixed.weights.sft, questions if mixed.per_question else None)
+        denominator = questions if mixed.per_question else None
+        actor.stage_sft(examples, seeds, loop.progress.share, mixed.weights.sft, denominator)
     with masked(batch, mixed.without_rl):
         yield
     if parts:

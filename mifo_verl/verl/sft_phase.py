@@ -101,7 +101,7 @@ class SftPhase:
         assert state.sft is not None
         examples = [entry.example for entry in entries]
         seeds = [stable_seed(self._seed, state.interval, example.prompt_id) for example in examples]
-        made = self._actor.update_sft(examples, seeds)
+        made = self._actor.update_sft(examples, seeds, self._loop.progress.share)
         if tokens is not None:
             for example, (entropy, keep) in zip(examples, made.tokens, strict=True):
                 tokens.add(example, entropy.tolist(), keep.tolist())
