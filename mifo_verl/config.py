@@ -190,8 +190,13 @@ class MifoConfig:
 
     @property
     def keeps_before_sft(self) -> bool:
-        """Whether the weights before an SFT phase are kept, on the host: to inspect or to measure what it changed."""
-        return self.schedule.has_sft_phases and (self.inspect.mask or self.probe.shifts)
+        """Whether the weights before an SFT phase are kept, on the host: to inspect, to measure or to hold it."""
+        return self.schedule.has_sft_phases and (self.inspect.mask or self.probe.shifts or bool(self.kl_facts))
+
+    @property
+    def kl_facts(self) -> frozenset[str]:
+        """The KLs to the policy before an SFT phase that the constraint asks for in each of its updates."""
+        return self.constraint.needs & {"kl_to_before", "kl_from_before"}
 
     @property
     def token_facts(self) -> list[str]:

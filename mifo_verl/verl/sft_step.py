@@ -103,6 +103,9 @@ class SftLossOfBatch:
         keep_BT = selector({name: facts[name] for name in selector.needs}, response_mask_BT, data["seed"])
         needed = {name: facts[name] for name in sft_loss.needs}
         loss_B = sft_loss(log_prob_BT, keep_BT, response_mask_BT, needed)
+        if kls := self._mifo.kl_facts & model_output.keys():
+            of_kl = {name: no_padding_2_padding(model_output[name], data) for name in kls}
+            loss_B = loss_B + self._mifo.constraint.penalty(of_kl, response_mask_BT)
         if self._mifo.sft.normalise == "token":
             loss_B = loss_B * response_mask_BT.sum(dim=1) / data[TOKENS_A_SEQUENCE]
         loss = loss_B.sum() / data["global_batch_size"] * data["dp_size"]
