@@ -63,7 +63,7 @@ def test_decoupled_with_strength_times_lr_of_1_puts_the_weights_back():
 
 
 def test_a_state_that_is_loaded_pulls_to_the_same_place():
-    model, active, _ = at_work([1.0, 4.0])
+    _, active, _ = at_work([1.0, 4.0])
     active.select([torch.zeros(2)], interval=1, observe=None)
     again, resumed, optimizer = at_work([5.0, 5.0])
     resumed.load(active.state())
