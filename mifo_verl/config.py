@@ -17,6 +17,7 @@ from mifo_verl.method.gate import GATES, Gate
 from mifo_verl.method.importance import IMPORTANCES, Importance
 from mifo_verl.method.mixing import MIXINGS, Mixing, NoMixing
 from mifo_verl.method.off_policy import OFF_POLICIES, NotTrained, OffPolicy
+from mifo_verl.method.on_policy import ON_POLICIES, OnPolicy, Verls
 from mifo_verl.method.part import Part
 from mifo_verl.method.prefix import PREFIXES, NoPrefix, Prefix
 from mifo_verl.method.registry import Registry
@@ -175,6 +176,7 @@ class MifoConfig:
     budget: BudgetConfig
     prefix: Prefix = field(default_factory=NoPrefix)
     off_policy: OffPolicy = field(default_factory=NotTrained)
+    on_policy: OnPolicy = field(default_factory=Verls)
     mixing: Mixing = field(default_factory=NoMixing)
 
     @property
@@ -218,6 +220,7 @@ _REGISTRIES: dict[str, Registry[Any]] = {
     "constraint": CONSTRAINTS,
     "prefix": PREFIXES,
     "off_policy": OFF_POLICIES,
+    "on_policy": ON_POLICIES,
     "mixing": MIXINGS,
 }
 _SECTIONS: dict[str, type] = {
@@ -229,7 +232,7 @@ _SECTIONS: dict[str, type] = {
     "budget": BudgetConfig,
 }
 _KNOWN = [*_REGISTRIES, *_SECTIONS]
-_NEUTRAL = ("prefix", "off_policy", "mixing")
+_NEUTRAL = ("prefix", "off_policy", "on_policy", "mixing")
 """Groups that a run written before them does not have."""
 
 

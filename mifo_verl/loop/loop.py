@@ -88,6 +88,8 @@ class Loop:
         """The SFT phase that has ended in this step."""
         self.members: dict[tuple[str, int], int] = {}
         """Sessions of this step that begin with given tokens, by uid and number, and how many they begin with."""
+        self.correct: dict[tuple[str, int], bool] = {}
+        """Whether the answer of each session of this step is right, by uid and number."""
         self.mixed: Mixed | None = None
         """The demonstrations in this step's RL updates; None before them."""
         self.trained: Trained | None = None
@@ -107,6 +109,7 @@ class Loop:
         self.rejected.clear()
         self.ended = self.mixed = self.trained = None
         self.members.clear()
+        self.correct.clear()
         self._now.clear()
 
     def draw(self, rows: Iterable[tuple[str, Row]]) -> list[str]:
@@ -143,6 +146,7 @@ class Loop:
             if not rollout.is_padding and (key not in last or last[key].index < rollout.index):
                 last[key] = rollout
         self.members |= {key: rollout.prefix_tokens for key, rollout in last.items() if rollout.prefix_tokens}
+        self.correct |= {key: rollout.correct == 1 for key, rollout in last.items()}
         members = Counter(uid for uid, _ in self.members)
         counts = count_correct((r.uid, r.correct, False) for r in last.values() if not r.prefix_tokens)
         for uid, (num_correct, num_rollouts) in counts.items():

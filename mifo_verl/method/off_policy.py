@@ -23,8 +23,8 @@ class OffPolicy(Part):
 
     loss_BT is float32; positions that were sampled are left out by the caller. ``log_prob_BT`` is live,
     ``old_log_prob_BT`` the same tokens under the policy before this step's updates, and ``advantage_BT`` the group
-    advantage of the whole rollout. ``facts`` holds ``given`` (bool, the given tokens) and ``entropy`` under the old
-    policy. None of them but ``log_prob_BT`` has a gradient.
+    advantage of the whole rollout. ``facts`` has what the rule ``needs``: ``given`` (bool, the given tokens),
+    ``entropy`` under the old policy. None of them but ``log_prob_BT`` has a gradient.
     """
 
     def __call__(
@@ -99,6 +99,10 @@ class Ratio(OffPolicy):
     def __post_init__(self) -> None:
         require(exact_share("share", self.share) > 0, "share", self.share, "in (0, 1]", "use mifo/off_policy=none")
         require_positive("clip", self.clip, "the paper's RL has 0.2")
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"given", "entropy"})
 
     def __call__(
         self, log_prob_BT: Tensor, old_log_prob_BT: Tensor, advantage_BT: Tensor, facts: Mapping[str, Tensor]

@@ -27,7 +27,7 @@ from mifo_verl.types import Phase
 from mifo_verl.verl.agent_loop import GIVEN
 from mifo_verl.verl.build import assemble, prepare_workers
 from mifo_verl.verl.demonstrations import TARGET
-from mifo_verl.verl.mixed import mixed_updates
+from mifo_verl.verl.mixed import mark_correct, mixed_updates
 from mifo_verl.verl.records import Metrics, Timers, accuracy_by_source, end_of_run, rl_record, sft_metrics, step_events
 from mifo_verl.verl.replay import OrderedReplayBuffer, has_rollouts, rollouts_of, rows_of, without_rollouts
 from mifo_verl.verl.saving import Saver, Stopped
@@ -172,6 +172,8 @@ class MifoTrainer(PPOTrainerSync):
     def _update_actor(self, batch: KVBatchMeta, metrics: Metrics) -> KVBatchMeta:
         self.saver.weights_change(self.loop.state)
         self._validation = None
+        if "correct" in self.mifo.on_policy.needs:
+            mark_correct(batch, self.loop)
         with mixed_updates(self.actor, batch, self.loop, self.config):
             return super()._update_actor(batch, metrics)
 

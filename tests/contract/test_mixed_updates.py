@@ -16,7 +16,8 @@ from mifo_verl.method.schedule import Never
 from mifo_verl.types import SftExample
 from mifo_verl.verl import mixed
 from mifo_verl.verl.actor import Actor
-from mifo_verl.verl.mixed import MASKED, mixed_updates
+from mifo_verl.verl.mixed import MASKED, mark_correct, mixed_updates
+from mifo_verl.verl.rl_loss import CORRECT
 from mifo_verl.verl.staging import RL_WEIGHT, SFT_WEIGHT, Taken
 
 QUESTIONS, ROLLOUTS = 4, 2
@@ -115,6 +116,12 @@ def test_chord_stages_every_demonstration_beside_the_rollouts_with_mu(monkeypatc
     assert batch.extra_info[RL_WEIGHT] == 0.75 and [tu.get(part, SFT_WEIGHT) for part in ranks.staged] == [0.25, 0.25]
     assert [tu.get(part, "global_batch_size") for part in ranks.staged] == [2, 2]
     assert sorted(entry.example.prompt_id for entry, _ in loop.trained.uses) == ["p0", "p1", "p2", "p3"]
+
+
+def test_every_rollout_is_marked_by_its_answer(monkeypatch):
+    loop, queue, _, _, batch = step_of(Now(), Constant(), monkeypatch)
+    mark_correct(batch, loop)
+    assert [queue.rows[key][CORRECT] for key in batch.keys] == [0, 0, 0, 1, 1, 1, 0, 0]
 
 
 @pytest.mark.parametrize(
