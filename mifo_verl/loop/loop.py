@@ -94,6 +94,7 @@ class Loop:
         """The demonstrations in this step's RL updates; None before them."""
         self.trained: Trained | None = None
         """What came of those; None if there were none."""
+        self._given: dict[str, SftExample] = {}
         self._now: dict[str, tuple[PromptGroup, Row, Sequence[int]]] = {}
         self._parts = parts
         self._build = build
@@ -110,6 +111,7 @@ class Loop:
         self.ended = self.mixed = self.trained = None
         self.members.clear()
         self.correct.clear()
+        self._given.clear()
         self._now.clear()
 
     def draw(self, rows: Iterable[tuple[str, Row]]) -> list[str]:
@@ -124,14 +126,15 @@ class Loop:
     def plan(self, uids: Iterable[str], render: Callable[[Row], Sequence[int]]) -> list[Given] | None:
         """What the rollouts of prompts just drawn begin with; None in a run where no rollout begins with anything."""
         parts = self._parts
-        if not parts.prefix.members:
+        if "demonstrations" not in parts.prefix.needs:
             return None
         given = []
         for uid in uids:
             _, row = self._rows[uid]
             built = self._build(row, render(row))
-            example = None if isinstance(built, Rejection) else built
-            given.append(give(parts.prefix, example, parts.num_rollouts, self.progress, parts.seed, uid))
+            if not isinstance(built, Rejection):
+                self._given[uid] = built
+            given.append(give(parts.prefix, self._given.get(uid), parts.num_rollouts, self.progress, parts.seed, uid))
         return given
 
     def count(self, rollouts: Iterable[Rollout], prompt_ids: Mapping[str, Sequence[int]]) -> None:
@@ -165,7 +168,7 @@ class Loop:
         use = self._parts.gate(group)
         if Use.SFT_NOW in use:
             self._now[uid] = group, row, prompt_ids
-        if Use.SFT_LATER not in use:
+        if Use.SFT_LATER not in use or not self._parts.schedule.has_sft_phases:
             self.state.buffer.discard(group.prompt_id)
         elif (example := self._example(row, prompt_ids)) is not None:
             self.state.buffer.put(BufferEntry(group, example))
@@ -193,11 +196,29 @@ class Loop:
         return self.mixed
 
     @property
-    def ledger(self) -> list[LedgerLine]:
+    def rl_lines(self) -> list[LedgerLine]:
+        """The uses of demonstrations in this RL step, in the order of the ledger."""
+        return self.member_lines + self.update_lines
+
+    @property
+    def member_lines(self) -> list[LedgerLine]:
+        """The uses of demonstrations as this step's rollouts, by question and session."""
+        return self._lines(
+            "rollout",
+            (
+                (BufferEntry(self.groups.get(uid), self._given[uid]), num_tokens)
+                for (uid, _), num_tokens in sorted(self.members.items())
+            ),
+        )
+
+    @property
+    def update_lines(self) -> list[LedgerLine]:
         """The uses of demonstrations in this step's RL updates."""
-        uses = [] if self.trained is None else self.trained.uses
+        return self._lines("update", [] if self.trained is None else self.trained.uses)
+
+    def _lines(self, kind: str, uses: Iterable[tuple[BufferEntry, int]]) -> list[LedgerLine]:
         interval = self.state.interval - (self.ended is not None)
-        return [LedgerLine.of(entry, interval, self.state.step + 1, kept) for entry, kept in uses]
+        return [LedgerLine.of(entry, interval, self.state.step + 1, number, kind) for entry, number in uses]
 
     @property
     def num_rollouts(self) -> int:

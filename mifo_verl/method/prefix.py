@@ -23,9 +23,13 @@ class Prefix(Part):
     """
 
     members: int = 0
-    """The sessions of a question that may begin with given tokens; at 0 no demonstration is looked up at all."""
+    """The sessions of a question that may begin with given tokens."""
     is_whole: bool = False
     """Whether a session that begins with given tokens has no others."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"demonstrations"})
 
     def __call__(self, session: int, n: int, progress: Progress, seed: int) -> Fraction:
         raise NotImplementedError
@@ -62,6 +66,8 @@ def num_tokens(share: Fraction, length: int) -> int:
 @dataclass(frozen=True)
 class NoPrefix(Prefix):
     """Rollouts alone."""
+
+    needs = frozenset()
 
     def __call__(self, session: int, n: int, progress: Progress, seed: int) -> Fraction:
         return Fraction(0)

@@ -182,7 +182,7 @@ class MifoTrainer(PPOTrainerSync):
         phase = self.sft.run(self.stopping.is_set, timing_raw)
         if self.loop.state.sft is not None:
             phase.rl_line = self._rl_record(batch, metrics, timing_raw) or phase.rl_line
-            phase.rl_ledger = self.loop.ledger or phase.rl_ledger
+            phase.rl_ledger = self.loop.rl_lines or phase.rl_ledger
             raise Stopped
         self._validation = None
         self._begin_interval()

@@ -9,7 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mifo_verl.tools.ledger.audit import audit
 from mifo_verl.tools.prepare.__main__ import main as make_data
+from mifo_verl.tools.run_files import read_run
 from tests.integration.test_run import train
 
 SMALL = [
@@ -90,6 +92,10 @@ def test_luffys_member_is_trained_on_and_counts_in_no_accuracy(mixed):
         assert line["members"] == 8 and line["rollouts"] == 24  # 8 questions, 3 rollouts of their own each
         assert all(count == 3 for _, _, count in prompts)
         assert 0 < line["prefix_tokens"] < line["response_tokens"]
+        given = [use for use in run["ledger"] if (use["step"], use["kind"]) == (line["step"], "rollout")]
+        assert sorted(use["prompt_id"] for use in given) == sorted(prompt for prompt, _, _ in prompts)
+        assert sum(use["kept_tokens"] for use in given) == line["prefix_tokens"]
+    assert audit(read_run(folder)) == []
 
 
 def test_hpts_questions_are_trained_on_by_demonstration_with_chords_weights(mixed):
@@ -97,7 +103,7 @@ def test_hpts_questions_are_trained_on_by_demonstration_with_chords_weights(mixe
     staged = 0
     for line, prompts in zip(run["metrics"], prompts_of(folder), strict=True):
         gated = [prompt for prompt, correct, count in prompts if correct * 4 <= count]
-        uses = [use for use in run["ledger"] if use["step"] == line["step"]]
+        uses = [use for use in run["ledger"] if (use["step"], use["kind"]) == (line["step"], "update")]
         assert sorted(use["prompt_id"] for use in uses) == sorted(gated)
         if uses:
             staged += len(uses)
