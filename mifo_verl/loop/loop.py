@@ -123,7 +123,12 @@ class Loop:
             self.state.drawn += 1
         return uids
 
-    def plan(self, uids: Iterable[str], render: Callable[[Row], Sequence[int]]) -> list[Given] | None:
+    def plan(
+        self,
+        uids: Iterable[str],
+        render: Callable[[Row], Sequence[int]],
+        step_ends: Callable[[Sequence[int]], Sequence[int]],
+    ) -> list[Given] | None:
         """What the rollouts of prompts just drawn begin with; None in a run where no rollout begins with anything."""
         parts = self._parts
         if "demonstrations" not in parts.prefix.needs:
@@ -134,7 +139,8 @@ class Loop:
             built = self._build(row, render(row))
             if not isinstance(built, Rejection):
                 self._given[uid] = built
-            given.append(give(parts.prefix, self._given.get(uid), parts.num_rollouts, self.progress, parts.seed, uid))
+            example, n = self._given.get(uid), parts.num_rollouts
+            given.append(give(parts.prefix, example, step_ends, n, self.progress, parts.seed, uid))
         return given
 
     def count(self, rollouts: Iterable[Rollout], prompt_ids: Mapping[str, Sequence[int]]) -> None:

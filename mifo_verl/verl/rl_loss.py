@@ -20,14 +20,16 @@ PREFIX = "mifo_prefix"
 """Column of a rollout: how many of its response tokens were given, from the first on; 0 for a rollout as ever."""
 CORRECT = "mifo_correct"
 """Column of a rollout: 1 if its answer is right, 0 if not; there if ``mifo/on_policy`` needs it."""
+FIRST = "mifo_first"
+"""Column of a rollout: 1 if it is the first of those that begin by the same rule, else 0."""
 
 
 class RlLoss:
     """``verl_loss`` with the given tokens masked out, plus the off-policy loss of these alone.
 
     If ``on_policy`` is not verl's, the sampled tokens have advantage 0 in verl's loss, so that its entropy and KL terms
-    stay, and the rule's loss is added. All parts are aggregated with the mode and the constants of the RL loss, so the
-    sum does not depend on how an update is cut. A micro-batch without given tokens has verl's loss, to the bit.
+    stay, and the rule's loss is added. All parts are aggregated with the constants of the RL loss,
+    and in its mode unless the rule for given tokens has its own: the sum does not depend on how an update is cut. A micro-batch without given tokens has verl's loss, to the bit.
     """
 
     def __init__(self, verl_loss: partial, off_policy: OffPolicy, on_policy: OnPolicy) -> None:
@@ -57,15 +59,16 @@ class RlLoss:
         if given_BT.any():
             old_BT, advantage_BT = (data[name].to_padded_tensor(0) for name in ("old_log_probs", "advantages"))
             loss_BT = self._off_policy(log_prob_BT, old_BT, advantage_BT, _facts(self._off_policy, data, given_BT))
-            loss = loss + self._add(metrics, "actor/off_policy_loss", loss_BT, given_BT, data)
+            mode = self._off_policy.aggregation
+            loss = loss + self._add(metrics, "actor/off_policy_loss", loss_BT, given_BT, data, mode)
         return loss, metrics
 
-    def _add(self, metrics: dict[str, Any], name: str, loss_BT: Tensor, mask_BT: Tensor, data: TensorDict) -> Tensor:
+    def _add(self, metrics: dict[str, Any], name: str, loss_BT: Tensor, mask_BT: Tensor, data: TensorDict, mode: str | None = None) -> Tensor:
         """The loss of these tokens, and its metric."""
         loss = agg_loss(
             loss_mat=torch.where(mask_BT, loss_BT, 0.0),
             loss_mask=mask_BT,
-            loss_agg_mode=self._config.loss_agg_mode,
+            loss_agg_mode=mode or self._config.loss_agg_mode,
             dp_size=data["dp_size"],
             batch_num_tokens=data["batch_num_tokens"],
             global_batch_size=data["global_batch_size"],
@@ -81,6 +84,7 @@ def _facts(rule: Part, data: TensorDict, given_BT: Tensor) -> dict[str, Tensor]:
         "given": lambda: given_BT,
         "entropy": lambda: data["entropy"].to_padded_tensor(0).float(),
         "correct": lambda: data[CORRECT].bool(),
+        "first": lambda: torch.as_tensor(list(tu.get(data, FIRST)), device=given_BT.device).bool()[:, None],
     }
     return {name: known[name]() for name in rule.needs}
 

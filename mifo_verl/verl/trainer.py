@@ -135,7 +135,7 @@ class MifoTrainer(PPOTrainerSync):
         uids = self.loop.draw((prompt_id_of(row), row) for row in rows_of(batch))
         batch = batch.exclude(*({"uid", *TARGET} & set(batch.keys())))
         tu.assign_non_tensor_stack(batch, "uid", uids)
-        if (given := self.loop.plan(uids, self.demonstrations.render)) is not None:
+        if (given := self.loop.plan(uids, self.demonstrations.render, self.demonstrations.step_ends)) is not None:
             tu.assign_non_tensor_stack(batch, GIVEN, given)
         return batch
 

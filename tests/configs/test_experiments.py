@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from mifo_verl.checks.run import Run
 from mifo_verl.compose import compose_config, config_folder
 from mifo_verl.config import build_config
 from mifo_verl.method.anchor import Ewc, KlAnchor
@@ -12,9 +13,9 @@ from mifo_verl.method.constraint import NoConstraint, StrictMask
 from mifo_verl.method.gate import AnyPrompt, Hpt, MaxAccuracy, Now, RandomGate
 from mifo_verl.method.importance import AbsChange, RandomImportance
 from mifo_verl.method.mixing import Chord, Constant, NoMixing, Progressive
-from mifo_verl.method.off_policy import NotTrained, Shaped
+from mifo_verl.method.off_policy import NotTrained, Ratio, Shaped, Supervised
 from mifo_verl.method.on_policy import LogLikelihood, Verls
-from mifo_verl.method.prefix import NoPrefix, Whole
+from mifo_verl.method.prefix import Annealed, NoPrefix, Random, Staged, Whole
 from mifo_verl.method.schedule import Always, Every, Never, SftThenRl, WhenFull
 from mifo_verl.method.sft_loss import ChordPhi, Nll, SequenceEntropy
 from mifo_verl.method.token_selection import AllTokens, RandomTokens, TopEntropy
@@ -56,6 +57,13 @@ METHODS = {
 
 
 MIXED = {
+    "bread": (
+        MaxAccuracy("1/8"),
+        NoMixing(),
+        Nll(),
+        Staged((4, 4), (0, 0.25), (-1, 0.125), cut="token"),
+        NotTrained(),
+    ),
     "chord_mu": (Now(), Chord(0, 200, 0.9, 0.05), Nll(), NoPrefix(), NotTrained()),
     "chord_phi": (Now(), Chord(0, 200, 0.1, 0.1), ChordPhi(), NoPrefix(), NotTrained()),
     "hpt": (Hpt("0/8"), Constant(1.0, 1.0, "question"), Nll(), NoPrefix(), NotTrained()),
@@ -64,6 +72,14 @@ MIXED = {
     "sft_rl_sum": (Now(), Constant(1.0, 1.0), Nll(), NoPrefix(), NotTrained()),
     "progressive": (Now(), Progressive((0.9, 0.5, 0.1)), Nll(), NoPrefix(), NotTrained()),
     "data_mixing": (RandomGate("1/4"), Constant(1.0, 1.0, "question"), Nll(), NoPrefix(), NotTrained()),
+    "prefix_rft": (MaxAccuracy("1/8"), NoMixing(), Nll(), Random(1, 0.05, 0.95, 0), Ratio(0.2, 0.2)),
+    "uft": (
+        MaxAccuracy("1/8"),
+        NoMixing(),
+        Nll(),
+        Annealed(0.95, 0.05, 300, 5),
+        Supervised({"name": "nll"}, 0.001, per="token_mean"),
+    ),
 }
 """Methods that train on demonstrations in RL steps: gate, mixing, SFT loss, prefix and off-policy rule."""
 
@@ -78,6 +94,13 @@ def test_each_mixed_method_is_rl_in_every_step_with_parts_of_its_own(method):
         assert (mifo.gate, mifo.mixing, mifo.sft_loss, mifo.prefix, mifo.off_policy) == MIXED[method]
         assert (mifo.schedule, mifo.constraint) == (Never(), NoConstraint())
         assert mifo.on_policy == (LogLikelihood() if method == "srft" else Verls())
+
+
+@pytest.mark.parametrize("method", MIXED)
+def test_no_part_of_a_mixed_method_has_a_problem_at_the_papers_sizes(method):
+    facts = Run(compose_config([MODEL, f"experiment={method}", "hardware=gpu"]).node, []).facts_without_data
+    parts = mifo_of(f"experiment={method}", "hardware=gpu").parts
+    assert [problem for part in parts for problem in part.problems(facts) if problem.is_error] == []
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -80,6 +80,22 @@ def test_neutral_parts_all_at_once_have_the_weights_of_rl_alone(tmp_path, no_dem
     ]
 
 
+def test_a_seed_fixes_a_run_whose_rollouts_start_in_stages(tmp_path):
+    staged = ["method=bread", "mifo/off_policy=supervised", "mifo.off_policy.members=first"]
+    staged += ["mifo.prefix.groups=[2,1,1]", "mifo.prefix.ratios=[0,1/2,1]", "mifo.prefix.thresholds=[-1,0.6,0.9]"]
+    steps = ["trainer.total_training_steps=2", "trainer.save_freq=-1"]
+    one, two = (train(tmp_path / name, *SMALL, *staged, *steps) for name in ("one", "two"))
+    assert one["summary"]["weights_sha256"] == two["summary"]["weights_sha256"]
+    assert without_times(one) == without_times(two) and one["ledger"] == two["ledger"]
+    assert audit(read_run(tmp_path / "one")) == []
+    # two rollouts of each question, then one with half of its demonstration below 0.6, then it below 0.9
+    half, whole = (
+        sum((2 * use["kept_tokens"] >= use["response_tokens"] + 2) is is_whole for use in one["ledger"])
+        for is_whole in (False, True)
+    )
+    assert half > 0 and whole > 0 and sum(line["members"] for line in one["metrics"]) == half + whole
+
+
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory) -> tuple[Path, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("mixed") / "whole"

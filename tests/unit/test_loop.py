@@ -233,16 +233,16 @@ def test_rollouts_that_begin_with_given_tokens_are_members_of_their_group_and_co
 def test_a_plan_gives_a_question_what_its_rollouts_begin_with_unless_it_has_no_usable_demonstration():
     loop = loop_of(num_rollouts=3, prefix=Whole())
     uids = drawn(loop, {"id": "a"}, {"id": "b", "rejected": Rejection.WRONG})
-    given = loop.plan(uids, render=lambda row: [1, 2])
-    assert given == [Given((1, 2), (7, 0), (0, 0, 2)), Given((), (), (0, 0, 0))]
+    given = loop.plan(uids, render=lambda row: [1, 2], step_ends=lambda ids: [len(ids)])
+    assert given == [Given((1, 2), (7, 0), ((0,), (0,), (2,))), Given((), (), ((0,),) * 3)]
     assert loop.rejected == {}
-    assert loop_of().plan(uids, render=lambda row: [1]) is None
+    assert loop_of().plan(uids, render=lambda row: [1], step_ends=len) is None
 
 
 def test_demonstrations_among_the_rollouts_are_ledger_lines_with_the_counts_of_their_question():
     loop = loop_of(num_rollouts=3, prefix=Whole(members=2), schedule=Never())
     a, b, c = drawn(loop, {"id": "a"}, {"id": "b"}, {"id": "c", "rejected": Rejection.WRONG})
-    loop.plan([a, b, c], render=lambda row: [1, 2])
+    loop.plan([a, b, c], render=lambda row: [1, 2], step_ends=lambda ids: [len(ids)])
     members = [Rollout(uid, session, 0, 1, prefix_tokens=2) for uid in (b, a) for session in (2, 1)]
     loop.count([*rollouts(a, [0]), *members, *rollouts(c, [0, 0, 1])], {uid: [1, 2] for uid in (a, b, c)})
     found = [

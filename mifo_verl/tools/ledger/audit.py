@@ -199,7 +199,8 @@ def _single_lines(run: RunFiles) -> Iterator[str]:
 def _whole(run: RunFiles) -> tuple[int, int]:
     """Rollouts of a question, the fewest and the most: its demonstration may take the place of some."""
     n: int = run.config["actor_rollout_ref"]["rollout"]["n"]
-    return n - getattr(part_of(run.config, "prefix"), "members", 0), n
+    prefix = part_of(run.config, "prefix")
+    return n - (0 if prefix is None else prefix.num_members(n)), n
 
 
 def _prompts(run: RunFiles) -> Iterator[str]:
