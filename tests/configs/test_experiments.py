@@ -162,3 +162,11 @@ def test_the_seed_reaches_every_draw():
     actor = node.actor_rollout_ref.actor
     seeds = (node.data.seed, actor.data_loader_seed, actor.fsdp_config.seed, node.actor_rollout_ref.rollout.seed)
     assert seeds == (5, 5, 5, 5) and node.mifo.importance.seed == 5
+
+
+def test_srl_filters_by_the_reward_since_hardly_any_step_is_correct():
+    node = compose_config([MODEL, "experiment=srl"]).node
+    assert (node.algorithm.filter_groups.enable, node.algorithm.filter_groups.metric) == (True, "reward")
+    assert node.reward.custom_reward_function.path == "pkg://mifo_verl.rewards.similarity"
+    assert (node.data.train_batch_size, node.actor_rollout_ref.actor.optim.lr) == (512, 5e-7)
+    assert node.actor_rollout_ref.actor.use_kl_loss is False
