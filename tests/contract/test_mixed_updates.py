@@ -132,7 +132,7 @@ def test_a_neutral_step_asks_the_ranks_nothing_and_says_nothing_to_them(gate, mi
     loop, _, ranks, actor, batch = step_of(gate, mixing, monkeypatch)
     with mixed_updates(actor, batch, loop, CONFIG):
         pass
-    assert ranks.staged == [] and RL_WEIGHT not in batch.extra_info and loop.trained is None and loop.ledger == []
+    assert ranks.staged == [] and RL_WEIGHT not in batch.extra_info and loop.trained is None and loop.rl_lines == []
 
 
 def test_without_a_demonstration_the_weight_of_rl_holds(monkeypatch):
