@@ -27,7 +27,8 @@ class OffPolicy(Part):
     loss_BT is float32; positions that were sampled are left out by the caller. ``log_prob_BT`` is live,
     ``old_log_prob_BT`` the same tokens under the policy before this step's updates, and ``advantage_BT`` the group
     advantage of the whole rollout. ``facts`` has what the rule ``needs``: ``given`` (bool, the given tokens),
-    ``first`` (bool, those of the first rollout of a micro-group), ``entropy`` under the old policy. None of them but ``log_prob_BT`` has a gradient.
+    ``first`` (bool, whether the rollout is the first of its micro-group), ``entropy`` under the old policy. None of
+    them but ``log_prob_BT`` has a gradient.
     """
 
     @property
@@ -154,6 +155,10 @@ class Supervised(OffPolicy):
         require(is_weight, "coefficient", self.coefficient, "a finite number of at least 0", "UFT has 0.001, TRAPO 1")
         require_choice("per", self.per, ("trajectory", "token_mean"))
         require_choice("members", self.members, ("all", "first"))
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"first"} if self.members == "first" else ())
 
     @cached_property
     def _sft_loss(self) -> SftLoss:

@@ -5,7 +5,7 @@ demonstration itself, to which nothing is sampled. A question without a verified
 """
 
 import random as random_numbers
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate
@@ -235,9 +235,8 @@ class Staged(Prefix):
     def __post_init__(self) -> None:
         for name in ("groups", "ratios", "thresholds"):
             value = getattr(self, name)
-            require(
-                isinstance(value, list | tuple) and bool(value), name, value, "a list", "TRAPO has 4 entries in each"
-            )
+            is_list = isinstance(value, Sequence) and not isinstance(value, str) and bool(value)
+            require(is_list, name, value, "a list", "TRAPO has 4 entries in each")
             object.__setattr__(self, name, tuple(value))
             rule = f"as long as groups, which has {len(self.groups)} entries"
             require(len(value) == len(self.groups), name, value, rule, "write one entry a micro-group")

@@ -29,7 +29,8 @@ class RlLoss:
 
     If ``on_policy`` is not verl's, the sampled tokens have advantage 0 in verl's loss, so that its entropy and KL terms
     stay, and the rule's loss is added. All parts are aggregated with the constants of the RL loss,
-    and in its mode unless the rule for given tokens has its own: the sum does not depend on how an update is cut. A micro-batch without given tokens has verl's loss, to the bit.
+    and in its mode unless the rule for given tokens has its own: the sum does not depend on how an update is cut. A
+    micro-batch without given tokens has verl's loss, to the bit.
     """
 
     def __init__(self, verl_loss: partial, off_policy: OffPolicy, on_policy: OnPolicy) -> None:
@@ -63,7 +64,15 @@ class RlLoss:
             loss = loss + self._add(metrics, "actor/off_policy_loss", loss_BT, given_BT, data, mode)
         return loss, metrics
 
-    def _add(self, metrics: dict[str, Any], name: str, loss_BT: Tensor, mask_BT: Tensor, data: TensorDict, mode: str | None = None) -> Tensor:
+    def _add(
+        self,
+        metrics: dict[str, Any],
+        name: str,
+        loss_BT: Tensor,
+        mask_BT: Tensor,
+        data: TensorDict,
+        mode: str | None = None,
+    ) -> Tensor:
         """The loss of these tokens, and its metric."""
         loss = agg_loss(
             loss_mat=torch.where(mask_BT, loss_BT, 0.0),

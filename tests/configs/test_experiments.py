@@ -17,7 +17,7 @@ from mifo_verl.method.off_policy import NotTrained, Ratio, Shaped, Supervised
 from mifo_verl.method.on_policy import LogLikelihood, Verls
 from mifo_verl.method.prefix import Annealed, NoPrefix, Random, Staged, Whole
 from mifo_verl.method.schedule import Always, Every, Never, SftThenRl, WhenFull
-from mifo_verl.method.sft_loss import ChordPhi, Nll, SequenceEntropy
+from mifo_verl.method.sft_loss import ChordPhi, Nll, SequenceEntropy, TrSft
 from mifo_verl.method.token_selection import AllTokens, RandomTokens, TopEntropy
 
 MODEL = "actor_rollout_ref.model.path=some/model"
@@ -73,6 +73,13 @@ MIXED = {
     "progressive": (Now(), Progressive((0.9, 0.5, 0.1)), Nll(), NoPrefix(), NotTrained()),
     "data_mixing": (RandomGate("1/4"), Constant(1.0, 1.0, "question"), Nll(), NoPrefix(), NotTrained()),
     "prefix_rft": (MaxAccuracy("1/8"), NoMixing(), Nll(), Random(1, 0.05, 0.95, 0), Ratio(0.2, 0.2)),
+    "trapo": (
+        MaxAccuracy("1/8"),
+        NoMixing(),
+        TrSft(0.1),
+        Staged((4, 2, 1, 1), (0, 0.2, 0.5, 1), (-1, 0.5, 0.7, 0.9), cut="step"),
+        Supervised({"name": "trsft", "alpha": 0.1}, 1.0, members="first"),
+    ),
     "uft": (
         MaxAccuracy("1/8"),
         NoMixing(),
@@ -98,8 +105,8 @@ def test_each_mixed_method_is_rl_in_every_step_with_parts_of_its_own(method):
 
 @pytest.mark.parametrize("method", MIXED)
 def test_no_part_of_a_mixed_method_has_a_problem_at_the_papers_sizes(method):
-    facts = Run(compose_config([MODEL, f"experiment={method}", "hardware=gpu"]).node, []).facts_without_data
-    parts = mifo_of(f"experiment={method}", "hardware=gpu").parts
+    facts = Run(compose_config([MODEL, f"method={method}", "hardware=gpu"]).node, []).facts_without_data
+    parts = mifo_of(f"method={method}", "hardware=gpu").parts
     assert [problem for part in parts for problem in part.problems(facts) if problem.is_error] == []
 
 

@@ -10,14 +10,9 @@ from verl.utils import tensordict_utils as tu
 from verl.workers.config import FSDPActorConfig
 from verl.workers.utils.losses import ppo_loss
 
-<<<<<<< HEAD
-from mifo_verl.method.off_policy import NotTrained, Ratio, Shaped
-from mifo_verl.method.on_policy import LogLikelihood, Verls
-from mifo_verl.verl.rl_loss import CORRECT, PREFIX, RlLoss, rl_loss
-=======
 from mifo_verl.method.off_policy import NotTrained, Ratio, Shaped, Supervised
-from mifo_verl.verl.rl_loss import FIRST, PREFIX, RlLoss, rl_loss
->>>>>>> 26d7487 (prefix: annealed and staged plans, supervised given tokens; methods uft, prefix_rft and bread)
+from mifo_verl.method.on_policy import LogLikelihood, Verls
+from mifo_verl.verl.rl_loss import CORRECT, FIRST, PREFIX, RlLoss, rl_loss
 
 # a rollout with A = -0.25 and a demonstration with A = 0.75, three tokens each; constants 8 tokens, 2 sequences
 P = [[0.55, 0.2, 0.4], [0.5, 0.05, 0.9]]
@@ -133,13 +128,9 @@ def test_without_given_tokens_loss_and_gradient_are_verls_to_the_bit():
 
 def test_a_run_without_prefixes_has_verls_own_loss_function():
     verl = verls(clip=0.2)
-<<<<<<< HEAD
     assert rl_loss(verl, Shaped(), Verls(), has_prefixes=False) is verl
     assert isinstance(rl_loss(verl, Shaped(), Verls(), has_prefixes=True), RlLoss)
     assert isinstance(rl_loss(verl, Shaped(), LogLikelihood(), has_prefixes=False), RlLoss)
-=======
-    assert rl_loss(verl, Shaped(), has_prefixes=False) is verl
-    assert isinstance(rl_loss(verl, Shaped(), has_prefixes=True), RlLoss)
 
 
 def of_a_prefix(off_policy, clip=0.2):
@@ -161,7 +152,7 @@ def of_a_prefix(off_policy, clip=0.2):
     tu.assign_non_tensor_stack(data, FIRST, [1])
     shifted = torch.cat([torch.zeros(1), log_prob, torch.zeros(1)])
     output = {"log_probs": torch.nested.as_nested_tensor([shifted], layout=torch.jagged)}
-    loss, _ = RlLoss(verls(clip), off_policy)(model_output=output, data=data)
+    loss, _ = RlLoss(verls(clip), off_policy, Verls())(model_output=output, data=data)
     loss.backward()
     return loss.item(), log_prob.grad.tolist()
 
@@ -176,8 +167,12 @@ RL_ALONE = (-0.125, [0, 0, -0.0625, -0.0625])
         (Supervised(coefficient=0, per="token_mean"), RL_ALONE),
         (Ratio(share=0.2), (-0.1875, [-0.0625, 0, -0.0625, -0.0625])),
         (Supervised(coefficient=0.001, per="token_mean"), (-0.12324672, [-0.0005, -0.0005, -0.0625, -0.0625])),
+        (
+            Supervised({"name": "trsft", "alpha": 0.1}, members="first"),
+            (0.12608647, [-0.0625, -0.125, -0.0625, -0.0625]),
+        ),
     ],
-    ids=["bread", "uft without its coefficient", "prefix_rft", "uft"],
+    ids=["bread", "uft without its coefficient", "prefix_rft", "uft", "trapo"],
 )
 def test_a_prefix_and_its_continuation_have_the_loss_of_the_method(off_policy, expected):
     loss, gradient = of_a_prefix(off_policy)
@@ -190,9 +185,8 @@ def test_supervision_at_coefficient_0_is_no_training_to_the_bit():
 
 @pytest.mark.parametrize("rule", [Supervised(coefficient=0.5, per="token_mean"), Supervised(), NotTrained()])
 def test_no_loss_of_given_tokens_depends_on_how_the_update_is_cut(rule):
-    loss_function = RlLoss(verls(clip=0.2), rule)
+    loss_function = RlLoss(verls(clip=0.2), rule, Verls())
     whole, gradient = loss_and_gradient(loss_function, [0, 1], prefix=[2, 3])
     first, second = (loss_and_gradient(loss_function, [row], prefix=[prefix]) for row, prefix in ((0, 2), (1, 3)))
     assert first[0] + second[0] == pytest.approx(whole, abs=1e-6)
     assert [*first[1], *second[1]] == [pytest.approx(row, abs=1e-6) for row in gradient]
->>>>>>> 26d7487 (prefix: annealed and staged plans, supervised given tokens; methods uft, prefix_rft and bread)

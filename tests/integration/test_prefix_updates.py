@@ -46,13 +46,14 @@ def one_update(rule: dict[str, Any] | None, prefix: list[int], cut: dict[str, An
     from verl.workers.utils.losses import ppo_loss
 
     from mifo_verl.method.off_policy import OFF_POLICIES
+    from mifo_verl.method.on_policy import Verls
     from mifo_verl.verl.rl_loss import rl_loss
     from tests.integration.engine_ranks import _quickstart
 
     engine = make_engine(SETTINGS)
     config = omega_conf_to_dataclass(_quickstart().actor_rollout_ref.actor)
     off_policy = OFF_POLICIES.build(rule or {"name": "none"})
-    loss = rl_loss(partial(ppo_loss, config=config), off_policy, has_prefixes=rule is not None)
+    loss = rl_loss(partial(ppo_loss, config=config), off_policy, Verls(), has_prefixes=rule is not None)
     with engine.train_mode():
         engine.optimizer_zero_grad()
         engine.forward_backward_batch(rl_batch(engine, prefix, cut), loss)

@@ -1,6 +1,6 @@
 """Which rollouts begin with how much of the demonstration."""
 
-from collections import Counter
+from collections import Counter, UserList
 from fractions import Fraction
 
 import pytest
@@ -97,7 +97,7 @@ def test_a_mean_is_compared_with_its_threshold_as_fractions():
 def test_bread_gives_a_short_prefix_where_no_rollout_has_succeeded_and_thresholds_of_0_are_rl():
     bread = Staged(groups=(4, 4), ratios=(0, 0.25), thresholds=(-1, 0.125), cut="token")
     assert tokens(bread) == [0] * 4 + [2] * 4 and tokens(bread, num_correct=1) == [0] * 8
-    never = Staged(thresholds=(-1, -1, -1, -1))
+    never = Staged(thresholds=UserList([-1, -1, -1, -1]))  # a list of a config is no list of Python's either
     assert tokens(never) == [0] * 8 and never.num_members(8) == 0
 
 
