@@ -17,11 +17,13 @@ from mifo_verl.method.gate import GATES, Gate
 from mifo_verl.method.importance import IMPORTANCES, Importance
 from mifo_verl.method.mixing import MIXINGS, Mixing, NoMixing
 from mifo_verl.method.off_policy import OFF_POLICIES, NotTrained, OffPolicy
+from mifo_verl.method.on_policy import ON_POLICIES, OnPolicy, Verls
 from mifo_verl.method.part import Part
 from mifo_verl.method.prefix import PREFIXES, NoPrefix, Prefix
 from mifo_verl.method.registry import Registry
 from mifo_verl.method.schedule import SCHEDULES, Schedule
 from mifo_verl.method.sft_loss import SFT_LOSSES, SftLoss
+from mifo_verl.method.token_facts import facts_of_logits
 from mifo_verl.method.token_selection import TOKEN_SELECTORS, TokenSelector
 from mifo_verl.types import Share
 
@@ -174,6 +176,7 @@ class MifoConfig:
     budget: BudgetConfig
     prefix: Prefix = field(default_factory=NoPrefix)
     off_policy: OffPolicy = field(default_factory=NotTrained)
+    on_policy: OnPolicy = field(default_factory=Verls)
     mixing: Mixing = field(default_factory=NoMixing)
 
     @property
@@ -189,13 +192,18 @@ class MifoConfig:
 
     @property
     def keeps_before_sft(self) -> bool:
-        """Whether the weights before an SFT phase are kept, on the host: to inspect or to measure what it changed."""
-        return self.schedule.has_sft_phases and (self.inspect.mask or self.probe.shifts)
+        """Whether the weights before an SFT phase are kept, on the host: to inspect, to measure or to hold it."""
+        return self.schedule.has_sft_phases and (self.inspect.mask or self.probe.shifts or bool(self.kl_facts))
+
+    @property
+    def kl_facts(self) -> frozenset[str]:
+        """The KLs to the policy before an SFT phase that the constraint asks for in each of its updates."""
+        return self.constraint.needs & {"kl_to_before", "kl_from_before"}
 
     @property
     def token_facts(self) -> list[str]:
         """What an SFT update takes of every token: what the parts need, and the entropy, which is always recorded."""
-        return sorted({"entropy"} | self.token_selector.needs | self.sft_loss.needs)
+        return sorted({"entropy"} | facts_of_logits(self.token_selector.needs | self.sft_loss.needs))
 
     @property
     def sft_limit(self) -> int | None:
@@ -212,6 +220,7 @@ _REGISTRIES: dict[str, Registry[Any]] = {
     "constraint": CONSTRAINTS,
     "prefix": PREFIXES,
     "off_policy": OFF_POLICIES,
+    "on_policy": ON_POLICIES,
     "mixing": MIXINGS,
 }
 _SECTIONS: dict[str, type] = {
@@ -223,7 +232,7 @@ _SECTIONS: dict[str, type] = {
     "budget": BudgetConfig,
 }
 _KNOWN = [*_REGISTRIES, *_SECTIONS]
-_NEUTRAL = ("prefix", "off_policy", "mixing")
+_NEUTRAL = ("prefix", "off_policy", "on_policy", "mixing")
 """Groups that a run written before them does not have."""
 
 

@@ -5,6 +5,7 @@ Standard library only.
 
 from difflib import get_close_matches
 from fractions import Fraction
+from math import inf
 
 from mifo_verl.types import Share
 
@@ -39,6 +40,13 @@ def require_positive(name: str, value: object, cure: str) -> None:
     """Raise ValueError if the value is no number above 0."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     require(number and value > 0, name, value, "a number above 0", cure)  # type: ignore[operator]
+
+
+def require_number(name: str, value: object, at_least: float, cure: str) -> None:
+    """Raise ValueError if the value is no finite number of at least ``at_least``."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    rule = f"a finite number of at least {at_least:g}"
+    require(number and at_least <= value < inf, name, value, rule, cure)  # type: ignore[operator]
 
 
 def require_choice(name: str, value: object, choices: tuple[str, ...], cure: str = "choose one of them") -> None:

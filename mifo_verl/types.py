@@ -35,6 +35,13 @@ class Progress:
     """The current interval i: one RL phase and the SFT phase that ends it."""
     rl_steps: int
     """RL steps finished in this interval."""
+    steps: int = 1000
+    """Training steps of the whole run, the paper's unless it is known."""
+
+    @property
+    def share(self) -> float:
+        """The share of the run's steps that are finished, in [0, 1]."""
+        return min(1.0, self.step / self.steps)
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,7 @@ class Run:
             lr_schedule=str(actor.optim.lr_scheduler_type),
             has_sft_phases=self.has_sft_phases,
             trains_now=self.mifo.gate.trains_now,
-            has_prefixes=self.mifo.prefix.members > 0,
+            has_prefixes="demonstrations" in self.mifo.prefix.needs,
             filters_groups=self.get("algorithm.filter_groups.enable") is True,
             sft_optimizer=self.mifo.sft.optimizer,
             sft_surplus=self.mifo.sft.surplus,

@@ -33,7 +33,7 @@ class Staged(Record, frozen=True, kw_only=True):
     response_tokens: int
     kept_tokens: Annotated[int, Meta(description="response tokens in the loss")]
     loss: Annotated[float, Meta(description="mean over the updates that had some, not weighted")]
-    ledger_sha256: Annotated[str, Meta(description="digest of the step's ledger lines")]
+    ledger_sha256: Annotated[str, Meta(description="digest of their ledger lines")]
 
 
 class StepEnded(Record, frozen=True, kw_only=True):
@@ -68,6 +68,7 @@ class StepEnded(Record, frozen=True, kw_only=True):
     cross_entropy_after: Annotated[float | UnsetType | None, Meta(description="when the RL phase ends here")] = UNSET
     members: Annotated[int | UnsetType, Meta(description="rollouts that begin with given tokens (mifo/prefix)")] = UNSET
     prefix_tokens: Annotated[int | UnsetType, Meta(description="their given tokens, among response_tokens")] = UNSET
+    members_sha256: Annotated[str | UnsetType, Meta(description="digest of their ledger lines")] = UNSET
     mixing: Annotated[dict[str, float] | UnsetType, Meta(description="weights of the two losses, if not RL's")] = UNSET
     staged: Annotated[Staged | UnsetType, Meta(description="demonstrations in the step's updates")] = UNSET
     validation: Accuracies | None = None
@@ -123,15 +124,16 @@ class LedgerLine(Record, frozen=True, kw_only=True):
     interval: int
     step: int
     prompt_id: str
-    num_correct: Annotated[int | None, Meta(description="of the rollouts that made the prompt hard; null without any")]
+    num_correct: Annotated[int | None, Meta(description="of the prompt's newest rollouts; null without any")]
     num_rollouts: int | None
     demonstration_sha256: str
     source: Annotated[str, Meta(description="the data set, or the model that wrote it")]
     response_tokens: int
-    kept_tokens: Annotated[int, Meta(description="of them in the loss")]
+    kept_tokens: Annotated[int, Meta(description="of them in the loss; of a rollout, those that it begins with")]
+    kind: Annotated[str, Meta(description="used in an SFT phase, in an RL update (update), or as a rollout")] = "phase"
 
     @classmethod
-    def of(cls, entry: BufferEntry, interval: int, step: int, kept_tokens: int) -> "LedgerLine":
+    def of(cls, entry: BufferEntry, interval: int, step: int, kept_tokens: int, kind: str = "phase") -> "LedgerLine":
         """The line of one use of an entry."""
         group, example = entry.group, entry.example
         return cls(
@@ -144,6 +146,7 @@ class LedgerLine(Record, frozen=True, kw_only=True):
             source=example.source,
             response_tokens=len(example.response_ids),
             kept_tokens=kept_tokens,
+            kind=kind,
         )
 
 

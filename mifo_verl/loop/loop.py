@@ -69,6 +69,8 @@ class Parts:
     solved: int
     """Ids of solved prompts that are remembered."""
     solved_accuracy: Share
+    steps: int = 1000
+    """Training steps of the whole run."""
     mixing: Mixing = field(default_factory=NoMixing)
     prefix: Prefix = field(default_factory=NoPrefix)
 
@@ -86,10 +88,13 @@ class Loop:
         """The SFT phase that has ended in this step."""
         self.members: dict[tuple[str, int], int] = {}
         """Sessions of this step that begin with given tokens, by uid and number, and how many they begin with."""
+        self.correct: dict[tuple[str, int], bool] = {}
+        """Whether the answer of each session of this step is right, by uid and number."""
         self.mixed: Mixed | None = None
         """The demonstrations in this step's RL updates; None before them."""
         self.trained: Trained | None = None
         """What came of those; None if there were none."""
+        self._given: dict[str, SftExample] = {}
         self._now: dict[str, tuple[PromptGroup, Row, Sequence[int]]] = {}
         self._parts = parts
         self._build = build
@@ -105,6 +110,8 @@ class Loop:
         self.rejected.clear()
         self.ended = self.mixed = self.trained = None
         self.members.clear()
+        self.correct.clear()
+        self._given.clear()
         self._now.clear()
 
     def draw(self, rows: Iterable[tuple[str, Row]]) -> list[str]:
@@ -116,17 +123,24 @@ class Loop:
             self.state.drawn += 1
         return uids
 
-    def plan(self, uids: Iterable[str], render: Callable[[Row], Sequence[int]]) -> list[Given] | None:
+    def plan(
+        self,
+        uids: Iterable[str],
+        render: Callable[[Row], Sequence[int]],
+        step_ends: Callable[[Sequence[int]], Sequence[int]],
+    ) -> list[Given] | None:
         """What the rollouts of prompts just drawn begin with; None in a run where no rollout begins with anything."""
         parts = self._parts
-        if not parts.prefix.members:
+        if "demonstrations" not in parts.prefix.needs:
             return None
         given = []
         for uid in uids:
             _, row = self._rows[uid]
             built = self._build(row, render(row))
-            example = None if isinstance(built, Rejection) else built
-            given.append(give(parts.prefix, example, parts.num_rollouts, self._progress, parts.seed, uid))
+            if not isinstance(built, Rejection):
+                self._given[uid] = built
+            example, n = self._given.get(uid), parts.num_rollouts
+            given.append(give(parts.prefix, example, step_ends, n, self.progress, parts.seed, uid))
         return given
 
     def count(self, rollouts: Iterable[Rollout], prompt_ids: Mapping[str, Sequence[int]]) -> None:
@@ -141,6 +155,7 @@ class Loop:
             if not rollout.is_padding and (key not in last or last[key].index < rollout.index):
                 last[key] = rollout
         self.members |= {key: rollout.prefix_tokens for key, rollout in last.items() if rollout.prefix_tokens}
+        self.correct |= {key: rollout.correct == 1 for key, rollout in last.items()}
         members = Counter(uid for uid, _ in self.members)
         counts = count_correct((r.uid, r.correct, False) for r in last.values() if not r.prefix_tokens)
         for uid, (num_correct, num_rollouts) in counts.items():
@@ -159,7 +174,7 @@ class Loop:
         use = self._parts.gate(group)
         if Use.SFT_NOW in use:
             self._now[uid] = group, row, prompt_ids
-        if Use.SFT_LATER not in use:
+        if Use.SFT_LATER not in use or not self._parts.schedule.has_sft_phases:
             self.state.buffer.discard(group.prompt_id)
         elif (example := self._example(row, prompt_ids)) is not None:
             self.state.buffer.put(BufferEntry(group, example))
@@ -182,16 +197,34 @@ class Loop:
         groups = {uid: self._now[uid][0] for uid in uids if uid in self._now}
         parts = self._parts
         self.mixed = mix(
-            parts.gate, parts.mixing, self._progress, groups, lambda uid: self._example(*self._now[uid][1:])
+            parts.gate, parts.mixing, self.progress, groups, lambda uid: self._example(*self._now[uid][1:])
         )
         return self.mixed
 
     @property
-    def ledger(self) -> list[LedgerLine]:
+    def rl_lines(self) -> list[LedgerLine]:
+        """The uses of demonstrations in this RL step, in the order of the ledger."""
+        return self.member_lines + self.update_lines
+
+    @property
+    def member_lines(self) -> list[LedgerLine]:
+        """The uses of demonstrations as this step's rollouts, by question and session."""
+        return self._lines(
+            "rollout",
+            (
+                (BufferEntry(self.groups.get(uid), self._given[uid]), num_tokens)
+                for (uid, _), num_tokens in sorted(self.members.items())
+            ),
+        )
+
+    @property
+    def update_lines(self) -> list[LedgerLine]:
         """The uses of demonstrations in this step's RL updates."""
-        uses = [] if self.trained is None else self.trained.uses
+        return self._lines("update", [] if self.trained is None else self.trained.uses)
+
+    def _lines(self, kind: str, uses: Iterable[tuple[BufferEntry, int]]) -> list[LedgerLine]:
         interval = self.state.interval - (self.ended is not None)
-        return [LedgerLine.of(entry, interval, self.state.step + 1, kept) for entry, kept in uses]
+        return [LedgerLine.of(entry, interval, self.state.step + 1, number, kind) for entry, number in uses]
 
     @property
     def num_rollouts(self) -> int:
@@ -206,11 +239,12 @@ class Loop:
 
     def next_phase(self) -> Phase:
         """What the schedule says, asked before a step and after its RL updates."""
-        return self._parts.schedule(self._progress, len(self.state.buffer))
+        return self._parts.schedule(self.progress, len(self.state.buffer))
 
     @property
-    def _progress(self) -> Progress:
-        return Progress(self.state.step, self.state.interval, self.state.rl_steps)
+    def progress(self) -> Progress:
+        """Where the run stands."""
+        return Progress(self.state.step, self.state.interval, self.state.rl_steps, self._parts.steps)
 
     def rl_ended(self) -> None:
         """An RL step of this interval is trained."""

@@ -1,13 +1,13 @@
 """What an RL step trains on beside its rollouts or instead of them: demonstrations of its own questions. Pure."""
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mifo_verl.loop.streams import stable_seed
 from mifo_verl.method.gate import Gate
 from mifo_verl.method.mixing import Mixing, Weights
-from mifo_verl.method.prefix import Prefix, num_tokens
+from mifo_verl.method.prefix import Prefix, Session
 from mifo_verl.types import BufferEntry, Progress, PromptGroup, SftExample, Use
 
 
@@ -79,25 +79,75 @@ def cut(entries: list[BufferEntry], num_updates: int, epochs: int, seed: int, st
 
 
 @dataclass(frozen=True)
+class Start:
+    """What one rollout begins with."""
+
+    prompt_ids: tuple[int, ...]
+    """The prompt's tokens as the demonstration was checked with; the rollout's own have to be the same."""
+    tokens: tuple[int, ...]
+    is_whole: bool
+    """Whether that is the demonstration itself, behind which nothing is sampled: no server is asked."""
+    is_first: bool
+    """Whether it is the first of the sessions that follow the same rule, of a micro-group for instance."""
+
+
+@dataclass(frozen=True)
 class Given:
     """What the rollouts of a question begin with."""
 
     prompt_ids: tuple[int, ...]
-    """The prompt's tokens as the demonstration was checked with; the rollout's own have to be the same."""
     response_ids: tuple[int, ...]
     """The demonstration, with its end token."""
-    num_tokens: tuple[int, ...]
-    """How many of them each session begins with."""
+    num_tokens: tuple[tuple[int, ...], ...]
+    """How many of them each session begins with: one number, or one for 0, 1, 2 ... correct sessions before it.
 
-    def num_whole(self) -> int:
-        """The sessions that are the demonstration itself: they ask no server."""
-        return sum(number == len(self.response_ids) > 0 for number in self.num_tokens)
+    A session with k + 1 numbers waits for the first k sessions.
+    """
+
+    @property
+    def stages(self) -> tuple[int, ...]:
+        """The stage in which each session starts: 0, or the one behind those that it waits for."""
+        stages: list[int] = []
+        for numbers in self.num_tokens:
+            stages.append(max((stage + 1 for stage in stages[: len(numbers) - 1]), default=0))
+        return tuple(stages)
+
+    def start(self, session: int, results: Mapping[int, bool]) -> Start:
+        """What a session begins with, by whether each of those that it waits for is correct."""
+        numbers = self.num_tokens[session]
+        number = numbers[sum(results[earlier] for earlier in range(len(numbers) - 1))]
+        return Start(
+            prompt_ids=self.prompt_ids,
+            tokens=self.response_ids[:number],
+            is_whole=number == len(self.response_ids) > 0,
+            is_first=session == 0 or numbers != self.num_tokens[session - 1],
+        )
+
+    def num_asking(self, stage: int, results: Mapping[int, bool]) -> int:
+        """The sessions of a stage that ask a server and have no result yet."""
+        own = [session for session, at in enumerate(self.stages) if at == stage and session not in results]
+        return sum(not self.start(session, results).is_whole for session in own)
 
 
-def give(prefix: Prefix, example: SftExample | None, n: int, progress: Progress, seed: int, uid: str) -> Given:
-    """What each of a question's ``n`` sessions begins with; nothing if it has no usable demonstration."""
+def give(
+    prefix: Prefix,
+    example: SftExample | None,
+    step_ends: Callable[[Sequence[int]], Sequence[int]],
+    n: int,
+    progress: Progress,
+    seed: int,
+    uid: str,
+) -> Given:
+    """What each of a question's ``n`` sessions begins with; nothing if it has no usable demonstration.
+
+    ``step_ends`` says where the steps of a response end, as counts of its tokens.
+    """
     if example is None:
-        return Given((), (), (0,) * n)
-    shares = (prefix(session, n, progress, stable_seed(seed, "prefix", uid, session)) for session in range(n))
-    tokens = tuple(num_tokens(share, len(example.response_ids)) for share in shares)
-    return Given(tuple(example.prompt_ids), tuple(example.response_ids), tokens)
+        return Given((), (), ((0,),) * n)
+    ids, rows = tuple(example.response_ids), []
+    ends, own_seed = tuple(step_ends(ids)), stable_seed(seed, "prefix", uid)
+    for number in range(n):
+        session = Session(number, n, len(ids), ends, progress, own_seed)
+        row = tuple(prefix(session, num_correct) for num_correct in range(prefix.waits_for(number, n) + 1))
+        rows.append(row if len(set(row)) > 1 else row[:1])  # what it would wait for decides nothing
+    return Given(tuple(example.prompt_ids), ids, tuple(rows))

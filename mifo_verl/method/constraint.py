@@ -97,6 +97,10 @@ class Constraint(Part):
         """The constraint at work on a model's shards."""
         return ActiveConstraint()
 
+    def penalty(self, facts: Mapping[str, Tensor], response_mask_BT: Tensor) -> Tensor:
+        """loss_B that is added to the SFT loss, of the KL that it ``needs`` (live, shape BT); never asked without."""
+        raise NotImplementedError
+
     def choose(self, importance: Sequence[Tensor], shards: Shards | None = None) -> Selection | None:
         """The mask of these importances, one flat tensor a parameter; None if the constraint has no mask."""
         return None

@@ -3,11 +3,12 @@
 MIFO section 3, step 2; the text's <=, not the pseudocode's <.
 """
 
+import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 
-from mifo_verl.errors import exact_share
+from mifo_verl.errors import exact_share, require_whole
 from mifo_verl.method.part import Part
 from mifo_verl.method.registry import Registry
 from mifo_verl.types import Problem, PromptGroup, RunFacts, Share, Use
@@ -84,6 +85,34 @@ class Now(Gate):
 
     def describe(self) -> str:
         return "every question, beside its rollouts"
+
+
+@GATES.register("random")
+@dataclass(frozen=True)
+class RandomGate(Gate):
+    """A share of the questions of each step, drawn at random: the demonstration instead of the rollouts, now.
+
+    Data mixing, as The Synergy Dilemma has it (arXiv 2507.07562). The draw follows from seed, step and question.
+    """
+
+    share: Share = "1/4"
+    seed: int = 0
+
+    trains_now = True
+
+    def __post_init__(self) -> None:
+        exact_share("share", self.share)
+        require_whole("seed", self.seed, "the run's seed is the default")
+
+    def __call__(self, group: PromptGroup) -> Use:
+        drawn = random.Random(f"{self.seed}/gate/{group.step}/{group.prompt_id}").random()
+        return Use.SFT_NOW if drawn < exact_share("share", self.share) else Use.RL
+
+    def accepts(self, num_correct: int, num_rollouts: int) -> bool:
+        return exact_share("share", self.share) > 0
+
+    def describe(self) -> str:
+        return f"SFT instead of RL on {self.share} of the questions, drawn at random"
 
 
 @GATES.register("hpt")

@@ -6,11 +6,11 @@ the bit.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from mifo_verl.errors import require, require_choice, require_whole
+from mifo_verl.errors import require, require_choice, require_number, require_whole
 from mifo_verl.method.part import Part
 from mifo_verl.method.registry import Registry
 from mifo_verl.types import Problem, Progress, RunFacts
@@ -75,8 +75,8 @@ class Constant(Mixing):
     per: str = "demonstration"
 
     def __post_init__(self) -> None:
-        _require_weight("sft", self.sft)
-        _require_weight("rl", self.rl)
+        require_number("sft", self.sft, 0, "0 leaves this loss out")
+        require_number("rl", self.rl, 0, "0 leaves this loss out")
         require_choice("per", self.per, PER)
 
     def __call__(self, progress: Progress) -> Weights:
@@ -125,10 +125,31 @@ class Chord(Mixing):
         return f"(1 - mu) RL + mu SFT in every update, mu from {self.peak:g} to {self.valley:g}"
 
 
+@MIXINGS.register("progressive")
+@dataclass(frozen=True)
+class Progressive(Mixing):
+    """(1 - mu, mu), mu constant in each of as many equal parts of the run as ``stages`` has values.
+
+    The progressive recipe of The Synergy Dilemma (arXiv 2507.07562): SFT's share falls from stage to stage.
+    """
+
+    stages: Sequence[float] = (0.9, 0.5, 0.1)
+    per: str = "demonstration"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stages", tuple(self.stages))
+        is_list = bool(self.stages) and all(_is_number(mu) and 0 <= mu <= 1 for mu in self.stages)
+        require(is_list, "stages", list(self.stages), "a list of numbers in [0, 1]", "each is SFT's weight of a stage")
+        require_choice("per", self.per, PER)
+
+    def __call__(self, progress: Progress) -> Weights:
+        stage = min(progress.step * len(self.stages) // progress.steps, len(self.stages) - 1)
+        mu = float(self.stages[stage])
+        return Weights(rl=1.0 - mu, sft=mu)
+
+    def describe(self) -> str:
+        return f"(1 - mu) RL + mu SFT in every update, mu {', '.join(f'{mu:g}' for mu in self.stages)} by stage"
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _require_weight(name: str, value: float) -> None:
-    rule, cure = "a finite number of at least 0", "0 leaves this loss out"
-    require(_is_number(value) and 0 <= value < math.inf, name, value, rule, cure)

@@ -24,8 +24,10 @@ class Part:
         """What the part is given only if it asks for it.
 
         ``start``: theta_start, the weights at the start of the interval. ``history``: an importance history between
-        intervals. ``entropy``, ``top_mass:K``, ``top_entropy:K``, ``teacher_log_prob``: facts of a token.
-        ``second_policy``: a second copy of the policy. ``demonstrations``: a verified demonstration of every question.
+        intervals. ``entropy``, ``top_mass:K``, ``top_entropy:K``: facts of a token. ``progress``: the share of the
+        run's steps that are finished. ``kl_to_before``, ``kl_from_before``: the KL
+        of the policy to the one before the SFT phase, live; of that one to the policy. ``demonstrations``: a verified
+        demonstration of every question.
         """
         return frozenset()
 

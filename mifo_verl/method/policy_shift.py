@@ -8,22 +8,23 @@ from statistics import fmean
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 
-@torch.no_grad()
 def token_kl(after_NV: Tensor, before_NV: Tensor, chunk_tokens: int = 1024) -> Tensor:
     """kl_N: KL(after || before) of the next token in nats, float32, exact over the vocabulary, from logits.
 
     The sum over the vocabulary has no sampling noise, unlike log p_after - log p_before of the token drawn. The logits
-    may be half precision: ``chunk_tokens`` tokens at a time are float32.
+    may be half precision: ``chunk_tokens`` tokens at a time are float32, in the backward pass too.
     """
-    kl_N = torch.empty(after_NV.shape[0], dtype=torch.float32, device=after_NV.device)
-    for start in range(0, after_NV.shape[0], chunk_tokens):
-        chunk = slice(start, start + chunk_tokens)
-        after, before = (logits[chunk].float().log_softmax(dim=-1) for logits in (after_NV, before_NV))
-        share = after.exp()
-        kl_N[chunk] = torch.where(share > 0, share * (after - before), 0.0).sum(dim=-1)
-    return kl_N.clamp_(min=0.0)  # less is rounding
+    chunks = zip(after_NV.split(chunk_tokens), before_NV.split(chunk_tokens), strict=True)
+    return torch.cat([checkpoint(_kl, after, before, use_reentrant=False) for after, before in chunks])
+
+
+def _kl(after_NV: Tensor, before_NV: Tensor) -> Tensor:
+    after, before = (logits.float().log_softmax(dim=-1) for logits in (after_NV, before_NV))
+    share = after.exp()
+    return torch.where(share > 0, share * (after - before), 0.0).sum(dim=-1).clamp(min=0.0)  # less is rounding
 
 
 def reward_margin(mean_log_prob: Sequence[float], is_correct: Sequence[bool]) -> float | None:

@@ -2,6 +2,7 @@
 
 ``entropy``: H_t = -sum_v p_v log p_v in nats (MIFO section 3, token selection). ``top_mass:K``: the probability of the
 K likeliest tokens together. ``top_entropy:K``: the entropy of those K, renormalised, in nats.
+Beside them a part may ask for ``progress``, the share of the run's steps that are finished.
 Shapes: N tokens, V vocabulary.
 """
 
@@ -13,16 +14,24 @@ from torch import Tensor
 from mifo_verl.method.part import Part
 from mifo_verl.types import Problem
 
-_TOP = ("top_mass", "top_entropy")
+PROGRESS = "progress"
+
+
+def facts_of_logits(needs: Iterable[str]) -> set[str]:
+    """Those of the names that ``token_facts`` knows."""
+    kinds = [(name, *name.partition(":")[::2]) for name in needs]
+    return {
+        name
+        for name, kind, number in kinds
+        if name == "entropy" or (kind in ("top_mass", "top_entropy") and number.isdigit() and int(number) >= 1)
+    }
 
 
 def unknown_facts(part: Part) -> Iterable[Problem]:
     """What a part needs and nobody gives."""
-    for name in sorted(part.needs):
-        kind, _, number = name.partition(":")
-        if name != "entropy" and not (kind in _TOP and number.isdigit() and int(number) >= 1):
-            rule = "a part whose needs are entropy, top_mass:K or top_entropy:K, of the K likeliest tokens"
-            yield Problem(part.group.replace("/", "."), f"{part.name} (needs {name})", rule, "correct its needs")
+    for name in sorted(part.needs - facts_of_logits(part.needs) - {PROGRESS}):
+        rule = "a part whose needs are entropy, progress, top_mass:K or top_entropy:K, of the K likeliest tokens"
+        yield Problem(part.group.replace("/", "."), f"{part.name} (needs {name})", rule, "correct its needs")
 
 
 @torch.no_grad()

@@ -11,19 +11,20 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mifo_verl.errors import nearest
-from mifo_verl.rewards import boxed, choice, custom, exact, gym, math
+from mifo_verl.rewards import boxed, choice, custom, exact, gym, math, similarity
 from mifo_verl.rewards.pool import CPU_SECONDS, Pool, pool_of
 from mifo_verl.rewards.verdict import Verdict
 
 Scorer = Callable[[str, str, Mapping[str, Any]], Verdict]
 """``(response, answer, row)``; the row may hold ``extra_info`` and ``data_source``."""
 
-KINDS = ("math", "boxed", "exact", "choice", "reasoning_gym")
+KINDS = ("math", "boxed", "exact", "choice", "reasoning_gym", "similarity")
 AUTO = "auto"
 _OWN = re.compile(r"(.+\.py|pkg://[\w./]+):(\w+)")
 _BY_SOURCE = {
     "addition/": "boxed",
     "reasoning_gym/": "reasoning_gym",
+    "srl": "similarity",
     "mmlu_pro": "choice",
     "gpqa": "choice",
     "arc_c": "choice",
@@ -47,7 +48,7 @@ def scorer(
     """The reward ``kind`` as a function, the same code as in training; safe to call from several threads.
 
     ``kind`` is one of ``KINDS``, ``auto`` (by the row's data source), or ``<file>.py:<function>``, which runs in the
-    calling process. ``math`` and ``reasoning_gym`` have processes, started at the first check that needs one, or at
+    calling process. Some kinds have processes, started at the first check that needs one, or at
     once with ``start``: the calling process's own, as in training, or ``workers`` new ones. Raises ValueError, naming
     the ``setting``, on an unknown kind or a bad function, and RuntimeError, at the start of the processes, where a
     package is missing.
@@ -66,10 +67,11 @@ def scorer(
     if kind == AUTO:
         scorers = {each: scorer(each, require_think, cpu_seconds, workers) for each in KINDS}
         return lambda response, answer, row: scorers[kind_of(row.get("data_source") or "")](response, answer, row)
-    reward = {"math": math, "reasoning_gym": gym, "boxed": boxed, "exact": exact, "choice": choice}[kind]
+    modules: dict[str, Any] = {"math": math, "reasoning_gym": gym, "boxed": boxed, "exact": exact, "choice": choice}
+    reward = (modules | {"similarity": similarity})[kind]
     limits: dict[str, Any] = {}
-    if kind in ("math", "reasoning_gym"):
-        pool = pool_of(reward.CHECKER) if workers is None else Pool(reward.CHECKER, workers)
+    if checker := getattr(reward, "CHECKER", None):
+        pool = pool_of(checker) if workers is None else Pool(checker, workers)
         limits = {"cpu_seconds": cpu_seconds, "pool": pool}
         if start:
             pool.start()

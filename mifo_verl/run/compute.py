@@ -40,9 +40,12 @@ class RlCost:
         return round(response_tokens * made), self.flops(tokens, round(tokens * made))
 
 
-def sft_flops(num_weights: int, tokens: int) -> int:
-    """Of one SFT update over so many tokens of prompts and demonstrations, in the loss or not."""
-    return TRAIN * num_weights * tokens
+def sft_flops(num_weights: int, tokens: int, forwards: int = 0) -> int:
+    """Of one SFT update over so many tokens of prompts and demonstrations, in the loss or not.
+
+    ``forwards`` are its passes without gradient, to the policy that a constraint holds it to.
+    """
+    return (TRAIN + FORWARD * forwards) * num_weights * tokens
 
 
 def multiplying_weights(sizes: Iterable[tuple[str, int]]) -> int:

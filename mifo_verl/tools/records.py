@@ -5,7 +5,7 @@ that lacks a field or has one of a wrong type; a bool is no number.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -44,6 +44,9 @@ class RlRecord(Record, kw_only=True, tag_field="phase", tag="rl"):
     accuracy: float | None
     response_length: float | None
     kl_tokens: float | None = None
+    members: int | None = None
+    prefix_tokens: int | None = None
+    members_sha256: str | None = None
     staged: Staged | None = None
 
 
@@ -72,7 +75,7 @@ class SftRecord(Record, kw_only=True, tag_field="phase", tag="sft"):
 
 
 class LedgerLine(msgspec.Struct, kw_only=True):
-    """One use of a demonstration. Older runs name no source."""
+    """One use of a demonstration. Older runs name no source, and have no lines of rollouts."""
 
     interval: int
     step: int
@@ -83,6 +86,7 @@ class LedgerLine(msgspec.Struct, kw_only=True):
     source: str = ""
     response_tokens: int
     kept_tokens: int
+    kind: Literal["phase", "update", "rollout"] = "phase"
 
 
 class PromptsLine(msgspec.Struct):

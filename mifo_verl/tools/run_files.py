@@ -54,9 +54,19 @@ class RunFiles:
         return by_interval(self.sft)
 
     @cached_property
+    def members(self) -> list[Line]:
+        """The lines of the ledger for demonstrations among the rollouts."""
+        return [line for line in self.ledger if line.get("kind") == "rollout"]
+
+    @cached_property
+    def in_loss(self) -> list[Line]:
+        """The lines of the ledger for demonstrations in an SFT loss."""
+        return [line for line in self.ledger if line.get("kind") != "rollout"]
+
+    @cached_property
     def uses(self) -> dict[int, list[Line]]:
-        """The lines of the ledger of every interval."""
-        return by_interval(self.ledger)
+        """These lines, of every interval."""
+        return by_interval(self.in_loss)
 
     @cached_property
     def staged(self) -> list[Line]:
@@ -65,7 +75,7 @@ class RunFiles:
         Without the last one of a run without its end, if its ledger lines are not there yet.
         """
         found = [line for line in self.rl if line.get("staged")]
-        if found and self.summary is None and not any(line["step"] == found[-1]["step"] for line in self.ledger):
+        if found and self.summary is None and not any(line["step"] == found[-1]["step"] for line in self.in_loss):
             del found[-1]
         return found
 

@@ -83,9 +83,9 @@ class Actor:
         report: dict[str, Any] | None = self._group.begin_sft(interval)[0]
         return report
 
-    def update_sft(self, examples: Sequence[SftExample], seeds: Sequence[int]) -> SftUpdate:
-        """One SFT update on all examples. Raises RuntimeError if a row did not come back."""
-        metrics = tu.get(self._group.update_sft(sft_batch(examples, seeds, self.cut)), "metrics")
+    def update_sft(self, examples: Sequence[SftExample], seeds: Sequence[int], progress: float) -> SftUpdate:
+        """One SFT update on all examples, at this share of the run. Raises RuntimeError if a row did not come back."""
+        metrics = tu.get(self._group.update_sft(sft_batch(examples, seeds, self.cut, progress)), "metrics")
         rows = rows_of(metrics)
         if [row for row, _, _ in rows] != list(range(len(examples))):
             raise RuntimeError(f"an SFT update of {len(examples)} demonstrations came back with rows {rows}")
@@ -99,13 +99,18 @@ class Actor:
         )
 
     def stage_sft(
-        self, examples: Sequence[SftExample], seeds: Sequence[int], weight: float, denominator: int | None
+        self,
+        examples: Sequence[SftExample],
+        seeds: Sequence[int],
+        progress: float,
+        weight: float,
+        denominator: int | None,
     ) -> None:
         """Let the next RL update that has no second loss yet train on these examples too.
 
         ``weight`` multiplies their loss, whose sum is divided by ``denominator``, their number if None.
         """
-        self._group.stage_sft(weighted(sft_batch(examples, seeds, self.cut), weight, denominator))
+        self._group.stage_sft(weighted(sft_batch(examples, seeds, self.cut, progress), weight, denominator))
 
     def take_staged(self) -> list[StagedSft]:
         """What came of what was staged, update by update. Raises RuntimeError if an update has not taken its part."""

@@ -82,6 +82,7 @@ def assemble(trainer: PPOTrainer, mifo: MifoConfig, saver: Saver, records: RunRe
         limit=mifo.sft_limit,
         solved=mifo.probe.solved,
         solved_accuracy=mifo.probe.solved_accuracy,
+        steps=trainer.total_training_steps,
         mixing=mifo.mixing,
         prefix=mifo.prefix,
     )
@@ -95,7 +96,17 @@ def assemble(trainer: PPOTrainer, mifo: MifoConfig, saver: Saver, records: RunRe
             observer(event)
 
     probes = _probes(trainer, actor, mifo, state, demonstrations, records)
-    sft = SftPhase(loop, actor, probes, mifo.inspect, decode, parts.seed, cost.num_weights, trainer.watchdog)
+    sft = SftPhase(
+        loop,
+        actor,
+        probes,
+        mifo.inspect,
+        decode,
+        parts.seed,
+        cost.num_weights,
+        forwards=len(mifo.kl_facts),
+        watchdog=trainer.watchdog,
+    )
     return Assembly(
         actor=actor,
         demonstrations=demonstrations,

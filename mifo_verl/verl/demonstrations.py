@@ -39,6 +39,7 @@ class Demonstrations:
         self._template = {**template, "add_generation_prompt": True, "tokenize": True}
         self._remembered = remembered
         self._verdicts: dict[bytes, bool] = {}
+        self._texts: dict[int, str] = {}
 
     def render(self, row: Mapping[str, Any]) -> list[int]:
         """The prompt's tokens, as the rollouts would have them."""
@@ -55,6 +56,19 @@ class Demonstrations:
             is_correct=lambda text, answer: self._is_correct(row, text, answer),
             max_response_tokens=self._max_response_tokens,
         )
+
+    def step_ends(self, response_ids: Sequence[int]) -> list[int]:
+        """Tokens up to the end of each step: of each line that is not blank. The end token belongs to the last one."""
+        for token in set(response_ids) - self._texts.keys():  # a vocabulary of them at most
+            self._texts[token] = self._tokenizer.decode([token])
+        ends, is_blank = [], True
+        for place, token in enumerate(response_ids[:-1], start=1):
+            text = self._texts[token]
+            is_blank = is_blank and not text.strip()
+            if not is_blank and "\n" in text:
+                ends.append(place)
+                is_blank = True
+        return [*(ends[:-1] if is_blank else ends), len(response_ids)]
 
     def _is_correct(self, row: dict[str, Any], text: str, answer: str) -> bool:
         """The reward's verdict, by everything that it is told, and the prompt."""

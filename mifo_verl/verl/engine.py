@@ -141,19 +141,24 @@ class MifoEngine(SkippedUpdatesMixin, SaveTogetherMixin, CpuModuleMixin, StagedS
     def forward_step(
         self, micro_batch: TensorDict, loss_function: Callable | None, forward_only: bool
     ) -> tuple[Tensor, dict[str, Any]]:
-        """verl's forward pass; for a batch with ``POLICY_SHIFT`` first one under the weights before SFT. Collective."""
-        if not tu.get_non_tensor_data(micro_batch, POLICY_SHIFT, default=False):
+        """verl's forward pass; first one under the weights before SFT if the two are compared. Collective."""
+        if not self._compares(micro_batch):
             return super().forward_step(micro_batch, loss_function, forward_only)
         if self.interval.before_sft is None:
             raise RuntimeError("no weights before SFT are kept; begin_sft() comes first")
         try:
-            with self.interval.model.swapped(self.interval.before_sft):
-                _, start = super().forward_step(micro_batch, None, forward_only)
+            with torch.no_grad(), self.interval.model.swapped(self.interval.before_sft):
+                _, start = super().forward_step(micro_batch, None, forward_only=True)
             self._start_output = start["model_output"]
             return super().forward_step(micro_batch, loss_function, forward_only)
         finally:
             self._start_logits = None
             self._start_output = {}
+
+    def _compares(self, micro_batch: TensorDict) -> bool:
+        """Whether a batch also passes under the weights before SFT: a probe's, or one that a constraint holds by KL."""
+        is_held = self._rl is not None and bool(self.mifo.kl_facts)
+        return is_held or bool(tu.get_non_tensor_data(micro_batch, POLICY_SHIFT, default=False))
 
     def prepare_model_outputs(
         self, output: Any, output_args: dict[str, Any], micro_batch: TensorDict, logits_processor_func: Callable | None
@@ -163,22 +168,23 @@ class MifoEngine(SkippedUpdatesMixin, SaveTogetherMixin, CpuModuleMixin, StagedS
         return super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func) | found
 
     def _of_logits(self, output: Any, output_args: dict[str, Any], micro_batch: TensorDict) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = {}
-        if tu.get_non_tensor_data(micro_batch, TOKEN_FACTS, default=False):
-            facts = token_facts(output.logits.flatten(0, 1), self.mifo.token_facts)
-            found = {name: self._by_token(fact_N, output, output_args, micro_batch) for name, fact_N in facts.items()}
-        if tu.get_non_tensor_data(micro_batch, POLICY_SHIFT, default=False):
-            found |= self._shift(output, output_args, micro_batch)
-        return found
-
-    def _shift(self, output: Any, output_args: dict[str, Any], micro_batch: TensorDict) -> dict[str, Tensor]:
-        """Nothing in the first pass, whose logits are kept for one pass; then the KL, and what that pass gave."""
-        logits_NV = output.logits.flatten(0, 1)
-        if self._start_logits is None:
-            self._start_logits = logits_NV
+        logits_NV, start_NV = output.logits.flatten(0, 1), self._start_logits
+        if start_NV is None and self._compares(micro_batch):
+            self._start_logits = logits_NV  # for the second pass
             return {}
-        kl = self._by_token(token_kl(logits_NV, self._start_logits), output, output_args, micro_batch)
-        return {"kl": kl} | {f"start_{name}": self._start_output[name] for name in ("log_probs", "entropy")}
+        facts: dict[str, Tensor] = {}
+        before: dict[str, Tensor] = {}
+        if tu.get_non_tensor_data(micro_batch, TOKEN_FACTS, default=False):
+            facts = token_facts(logits_NV, self.mifo.token_facts)
+        if start_NV is not None and tu.get_non_tensor_data(micro_batch, POLICY_SHIFT, default=False):
+            facts["kl"] = token_kl(logits_NV, start_NV)
+            before = {f"start_{name}": self._start_output[name] for name in ("log_probs", "entropy")}
+        elif start_NV is not None:
+            pairs = {"kl_to_before": (logits_NV, start_NV), "kl_from_before": (start_NV, logits_NV)}
+            facts |= {name: token_kl(*pairs[name]) for name in self.mifo.kl_facts}
+        return {
+            name: self._by_token(fact_N, output, output_args, micro_batch) for name, fact_N in facts.items()
+        } | before
 
     def _by_token(self, values_N: Tensor, output: Any, output_args: dict[str, Any], micro_batch: TensorDict) -> Tensor:
         """Nested (sequences, tokens) of what was taken from padded (B, T, V) or packed (1, tokens, V) logits."""

@@ -16,6 +16,7 @@ from mifo_verl.loop.mixed import Trained, cut
 from mifo_verl.loop.streams import stable_seed
 from mifo_verl.verl.actor import Actor
 from mifo_verl.verl.replay import key_order
+from mifo_verl.verl.rl_loss import CORRECT
 from mifo_verl.verl.staging import RL_WEIGHT
 
 MASKED = ("response_mask", "loss_mask", "advantages")
@@ -37,7 +38,8 @@ def mixed_updates(actor: Actor, batch: KVBatchMeta, loop: Loop, config: DictConf
     for part in parts:
         examples = [entry.example for entry in part]
         seeds = [stable_seed(seed, "mixed", step, example.prompt_id) for example in examples]
-        actor.stage_sft(examples, seeds, mixed.weights.sft, questions if mixed.per_question else None)
+        denominator = questions if mixed.per_question else None
+        actor.stage_sft(examples, seeds, loop.progress.share, mixed.weights.sft, denominator)
     with masked(batch, mixed.without_rl):
         yield
     if parts:
@@ -45,6 +47,13 @@ def mixed_updates(actor: Actor, batch: KVBatchMeta, loop: Loop, config: DictConf
         kept = [number for update in staged for number in update.kept_tokens]
         uses = list(zip([entry for part in parts for entry in part], kept, strict=True))
         loop.trained = Trained(fmean(update.loss for update in staged), uses)
+
+
+def mark_correct(batch: KVBatchMeta, loop: Loop) -> None:
+    """Give every rollout of a batch the column ``CORRECT``; padding, which is in no loss, has one too."""
+    correct = [int(loop.correct.get(key_order(key)[:2], False)) for key in batch.keys]
+    fields = TensorDict({CORRECT: torch.tensor(correct)}, batch_size=len(batch.keys))
+    tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=fields)
 
 
 @contextmanager

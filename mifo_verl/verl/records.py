@@ -93,6 +93,7 @@ def rl_record(
         cross_entropy_after=UNSET if before is None else before.cross_entropy,
         members=len(loop.members) if loop.members else UNSET,
         prefix_tokens=given if loop.members else UNSET,
+        members_sha256=lines_sha256(line.line() for line in loop.member_lines) if loop.members else UNSET,
         mixing=UNSET if mixed is None or mixed.is_rl else mixed.weights._asdict(),
         staged=UNSET if staged is None else staged,
     )
@@ -110,7 +111,7 @@ def staged_of(loop: Loop) -> Staged | None:
         response_tokens=sum(len(example.response_ids) for example in examples),
         kept_tokens=sum(kept for _, kept in loop.trained.uses),
         loss=loop.trained.loss,
-        ledger_sha256=lines_sha256(line.line() for line in loop.ledger),
+        ledger_sha256=lines_sha256(line.line() for line in loop.update_lines),
     )
 
 
@@ -135,7 +136,7 @@ def step_events(
         seconds = rl.seconds | probe | {"checkpoint": take_save_seconds()}
         metrics["mifo/rl/buffer_size"] = len(loop.state.buffer)
         events.append(structs.replace(rl, seconds=seconds, validation=accuracy or None))
-        events += loop.ledger or (phase.rl_ledger if phase is not None else [])
+        events += loop.rl_lines or (phase.rl_ledger if phase is not None else [])
     if phase is not None:
         events += phase.timed_updates(timing_raw["sft"], probe if rl is None else {})
         events += phase.ledger

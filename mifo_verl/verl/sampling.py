@@ -15,9 +15,12 @@ from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorke
 from verl.utils import tensordict_utils as tu
 
 from mifo_verl.cpu.rollout import ROLLOUT_NAME, SERVER_NAME
+from mifo_verl.loop.mixed import Given
 from mifo_verl.loop.streams import stable_seed, training_streams, validation_streams
-from mifo_verl.verl.agent_loop import AGENT_NAME, GIVEN
-from mifo_verl.verl.rl_loss import PREFIX
+from mifo_verl.method.accuracy import count_correct
+from mifo_verl.verl.agent_loop import AGENT_NAME, GIVEN, Stages
+from mifo_verl.verl.demonstrations import correctness
+from mifo_verl.verl.rl_loss import FIRST, PREFIX
 
 STREAM = "mifo_stream"
 """The column with the name of a prompt's random stream. It goes no further than the agent loop worker."""
@@ -26,23 +29,54 @@ STREAM = "mifo_stream"
 class SeededAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):  # type: ignore[misc]
     """verl's worker; every session of a prompt samples with a seed of its own, some behind given tokens."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._stages: dict[str, Stages] = {}
+
+    async def generate_sequences(self, batch: TensorDict) -> None:
+        """verl's; the questions whose rollouts may begin with given tokens go from stage to stage.
+
+        Each by itself, but on a ``transformers`` server all together: it runs announced requests in one order alone.
+        """
+        given = dict(zip(tu.get(batch, "uid"), tu.get(batch, GIVEN, []), strict=False))
+        if self.rollout_config.name == ROLLOUT_NAME and given:
+            self._stages |= dict.fromkeys(given, Stages(given, ray.get_actor(SERVER_NAME).expect.remote))
+        else:
+            self._stages |= {uid: Stages({uid: own}) for uid, own in given.items()}
+        await super().generate_sequences(batch)
+
     async def _run_agent_loop(self, sampling_params: dict[str, Any], trajectory: dict[str, Any], **kwargs: Any) -> Any:
         seed = stable_seed(self.rollout_config.seed, kwargs.pop(STREAM), kwargs["session_id"])
         if self.rollout_config.name == ROLLOUT_NAME or self.rollout_config.full_determinism:
             sampling_params = {**sampling_params, "seed": seed}
-        if GIVEN in kwargs and kwargs[GIVEN].num_tokens[kwargs["session_id"]]:
-            kwargs["agent_name"] = AGENT_NAME
-        return await super()._run_agent_loop(sampling_params, trajectory, **kwargs)
+        if GIVEN not in kwargs:
+            return await super()._run_agent_loop(sampling_params, trajectory, **kwargs)
+        uid, session = kwargs["uid"], kwargs["session_id"]
+        stages = self._stages[uid]
+        try:
+            kwargs[GIVEN] = await stages.start(uid, session)
+            if kwargs[GIVEN].tokens:
+                kwargs["agent_name"] = AGENT_NAME
+            return await super()._run_agent_loop(sampling_params, trajectory, **kwargs)
+        finally:
+            await stages.end(uid, session, is_correct=False)  # unless its reward is in: it has failed
+            if stages.has_ended(uid):
+                self._stages.pop(uid, None)
 
     async def _agent_loop_postprocess(self, output: Any, validate: bool, **kwargs: Any) -> None:
         """Put a rollout into TransferQueue; where rollouts may begin with given tokens, with the number of these.
 
         TransferQueue hands out only columns that all rows have, so every row of such a run gets it.
         """
-        if (given := kwargs.pop(GIVEN, None)) is not None:
-            kwargs[PREFIX] = given.num_tokens[kwargs["session_id"]]
-            output.extra_fields[PREFIX] = kwargs[PREFIX]  # HardPrompts counts the rollouts by this
+        start, uid = kwargs.pop(GIVEN, None), kwargs["uid"]
+        if start is None:
+            await super()._agent_loop_postprocess(output, validate, **kwargs)
+            return
+        kwargs |= {PREFIX: len(start.tokens), FIRST: int(start.is_first)}
+        output.extra_fields[PREFIX] = kwargs[PREFIX]  # the loop counts the rollouts by this
         await super()._agent_loop_postprocess(output, validate, **kwargs)
+        correct = count_correct([(uid, correctness(output.extra_fields), False)])[uid]
+        await self._stages[uid].end(uid, kwargs["session_id"], correct == (1, 1))
 
 
 class MifoAgentLoopManager(AgentLoopManagerTQ):
@@ -68,4 +102,5 @@ class MifoAgentLoopManager(AgentLoopManagerTQ):
     def _num_requests(self, prompts: TensorDict, validate: bool) -> int:
         each = self.rollout_config.val_kwargs.n if validate else self.rollout_config.n
         asked = sum(int(n) for n in tu.get(prompts, "__rollout_n__", [each] * len(prompts)))
-        return int(asked) - sum(given.num_whole() for given in tu.get(prompts, GIVEN, []))
+        given: list[Given] = [] if validate else tu.get(prompts, GIVEN, [])
+        return int(asked) - sum(len(one.num_tokens) - one.num_asking(0, {}) for one in given)

@@ -1,6 +1,7 @@
 """An SFT phase on the ranks, update by update (MIFO section 3, steps 3 to 7)."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from tqdm import tqdm
@@ -32,6 +33,7 @@ class SftPhase:
         decode: Callable[[int], str],
         seed: int,
         num_weights: int,
+        forwards: int,
         watchdog: Watchdog,
     ) -> None:
         self._loop = loop
@@ -41,7 +43,7 @@ class SftPhase:
         self._inspect = inspect
         self._decode = decode
         self._seed = seed
-        self._num_weights = num_weights
+        self._flops = partial(sft_flops, num_weights, forwards=forwards)
 
     def before_rl(self, timing_raw: dict[str, float]) -> None:
         """Measure what an RL phase starts from, if no border before it has given that."""
@@ -101,7 +103,7 @@ class SftPhase:
         assert state.sft is not None
         examples = [entry.example for entry in entries]
         seeds = [stable_seed(self._seed, state.interval, example.prompt_id) for example in examples]
-        made = self._actor.update_sft(examples, seeds)
+        made = self._actor.update_sft(examples, seeds, self._loop.progress.share)
         if tokens is not None:
             for example, (entropy, keep) in zip(examples, made.tokens, strict=True):
                 tokens.add(example, entropy.tolist(), keep.tolist())
@@ -127,6 +129,6 @@ class SftPhase:
             kept_tokens=sum(made.kept_tokens),
             ledger_sha256=lines_sha256(line.line() for line in ledger),
             skipped_updates=int(made.skipped),
-            flops=sft_flops(self._num_weights, prompt_tokens + response_tokens),
+            flops=self._flops(prompt_tokens + response_tokens),
         )
         return update, ledger

@@ -18,6 +18,7 @@ from verl.utils.seqlen_balancing import get_seqlen_balanced_partitions
 from verl.workers.utils.padding import no_padding_2_padding
 
 from mifo_verl.config import MifoConfig
+from mifo_verl.method.token_facts import PROGRESS
 from mifo_verl.types import SftExample
 from mifo_verl.verl.engine import TOKEN_FACTS
 
@@ -39,8 +40,8 @@ class BatchCut:
     pad_token_id: int
 
 
-def sft_batch(examples: Sequence[SftExample], seeds: Sequence[int], cut: BatchCut) -> TensorDict:
-    """The batch of one update, cut evenly over the ranks by length.
+def sft_batch(examples: Sequence[SftExample], seeds: Sequence[int], cut: BatchCut, progress: float = 0.0) -> TensorDict:
+    """The batch of one update, cut evenly over the ranks by length; ``progress`` is the share of the run that is done.
 
     Rows added to fill up repeat the shortest example with an empty loss mask: they count in no loss and no metric.
     """
@@ -71,6 +72,7 @@ def sft_batch(examples: Sequence[SftExample], seeds: Sequence[int], cut: BatchCu
             "pad_mode": "no_padding",
             "pad_token_id": cut.pad_token_id,
             TOKEN_FACTS: True,
+            PROGRESS: progress,
             TOKENS_A_SEQUENCE: sum(len(example.response_ids) for example in examples) / len(examples),
         },
     )
@@ -94,12 +96,16 @@ class SftLossOfBatch:
         """(this micro-batch's share of the loss, metrics of its rows)."""
         log_prob_BT = no_padding_2_padding(model_output["log_probs"], data)
         facts = {name: no_padding_2_padding(model_output[name], data) for name in self._mifo.token_facts}
+        facts[PROGRESS] = torch.tensor(tu.get_non_tensor_data(data, PROGRESS, default=0.0))
         entropy_BT = facts["entropy"]
         response_mask_BT = data["loss_mask"].to_padded_tensor(0).bool()
         selector, sft_loss = self._mifo.token_selector, self._mifo.sft_loss
         keep_BT = selector({name: facts[name] for name in selector.needs}, response_mask_BT, data["seed"])
         needed = {name: facts[name] for name in sft_loss.needs}
         loss_B = sft_loss(log_prob_BT, keep_BT, response_mask_BT, needed)
+        if kls := self._mifo.kl_facts & model_output.keys():
+            of_kl = {name: no_padding_2_padding(model_output[name], data) for name in kls}
+            loss_B = loss_B + self._mifo.constraint.penalty(of_kl, response_mask_BT)
         if self._mifo.sft.normalise == "token":
             loss_B = loss_B * response_mask_BT.sum(dim=1) / data[TOKENS_A_SEQUENCE]
         loss = loss_B.sum() / data["global_batch_size"] * data["dp_size"]

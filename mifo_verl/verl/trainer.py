@@ -27,7 +27,7 @@ from mifo_verl.types import Phase
 from mifo_verl.verl.agent_loop import GIVEN
 from mifo_verl.verl.build import assemble, prepare_workers
 from mifo_verl.verl.demonstrations import TARGET
-from mifo_verl.verl.mixed import mixed_updates
+from mifo_verl.verl.mixed import mark_correct, mixed_updates
 from mifo_verl.verl.records import Metrics, Timers, accuracy_by_source, end_of_run, rl_record, sft_metrics, step_events
 from mifo_verl.verl.replay import OrderedReplayBuffer, has_rollouts, rollouts_of, rows_of, without_rollouts
 from mifo_verl.verl.saving import Saver, Stopped
@@ -135,7 +135,7 @@ class MifoTrainer(PPOTrainerSync):
         uids = self.loop.draw((prompt_id_of(row), row) for row in rows_of(batch))
         batch = batch.exclude(*({"uid", *TARGET} & set(batch.keys())))
         tu.assign_non_tensor_stack(batch, "uid", uids)
-        if (given := self.loop.plan(uids, self.demonstrations.render)) is not None:
+        if (given := self.loop.plan(uids, self.demonstrations.render, self.demonstrations.step_ends)) is not None:
             tu.assign_non_tensor_stack(batch, GIVEN, given)
         return batch
 
@@ -172,6 +172,8 @@ class MifoTrainer(PPOTrainerSync):
     def _update_actor(self, batch: KVBatchMeta, metrics: Metrics) -> KVBatchMeta:
         self.saver.weights_change(self.loop.state)
         self._validation = None
+        if "correct" in self.mifo.on_policy.needs:
+            mark_correct(batch, self.loop)
         with mixed_updates(self.actor, batch, self.loop, self.config):
             return super()._update_actor(batch, metrics)
 
@@ -180,7 +182,7 @@ class MifoTrainer(PPOTrainerSync):
         phase = self.sft.run(self.stopping.is_set, timing_raw)
         if self.loop.state.sft is not None:
             phase.rl_line = self._rl_record(batch, metrics, timing_raw) or phase.rl_line
-            phase.rl_ledger = self.loop.ledger or phase.rl_ledger
+            phase.rl_ledger = self.loop.rl_lines or phase.rl_ledger
             raise Stopped
         self._validation = None
         self._begin_interval()

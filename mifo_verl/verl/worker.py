@@ -73,7 +73,8 @@ class MifoWorker(ActorRolloutRefWorker):
         """Hand the settings over, once the model is built."""
         mifo = build_config(node)
         self._sft_loss = SftLossOfBatch(mifo)
-        self.loss_fn: Any = rl_loss(self.loss_fn, mifo.off_policy, mifo.prefix.members > 0)
+        has_prefixes = "demonstrations" in mifo.prefix.needs
+        self.loss_fn: Any = rl_loss(self.loss_fn, mifo.off_policy, mifo.on_policy, has_prefixes)
         self.actor.set_loss_fn(self.loss_fn)
         self._engine.configure(mifo)
 

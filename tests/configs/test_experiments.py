@@ -5,16 +5,19 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from mifo_verl.checks.run import Run
 from mifo_verl.compose import compose_config, config_folder
 from mifo_verl.config import build_config
+from mifo_verl.method.anchor import Ewc, KlAnchor
 from mifo_verl.method.constraint import NoConstraint, StrictMask
-from mifo_verl.method.gate import Hpt, MaxAccuracy, Now
+from mifo_verl.method.gate import AnyPrompt, Hpt, MaxAccuracy, Now, RandomGate
 from mifo_verl.method.importance import AbsChange, RandomImportance
-from mifo_verl.method.mixing import Chord, Constant, NoMixing
-from mifo_verl.method.off_policy import NotTrained, Shaped
-from mifo_verl.method.prefix import NoPrefix, Whole
-from mifo_verl.method.schedule import Always, Never, SftThenRl, WhenFull
-from mifo_verl.method.sft_loss import ChordPhi, Nll
+from mifo_verl.method.mixing import Chord, Constant, NoMixing, Progressive
+from mifo_verl.method.off_policy import NotTrained, Ratio, Shaped, Supervised
+from mifo_verl.method.on_policy import LogLikelihood, Verls
+from mifo_verl.method.prefix import Annealed, NoPrefix, Random, Staged, Whole
+from mifo_verl.method.schedule import Always, Every, Never, SftThenRl, WhenFull
+from mifo_verl.method.sft_loss import ChordPhi, Nll, SequenceEntropy, TrSft
 from mifo_verl.method.token_selection import AllTokens, RandomTokens, TopEntropy
 
 MODEL = "actor_rollout_ref.model.path=some/model"
@@ -46,15 +49,44 @@ METHODS = {
     "sft_only": (MaxAccuracy("1/8"), AllTokens(), Always(), AbsChange(), NoConstraint()),
     "sft_then_rl": (MaxAccuracy("1/8"), AllTokens(), SftThenRl(100), AbsChange(), NoConstraint()),
     "random_mask": (MaxAccuracy("1/8"), TopEntropy(0.2), S, RandomImportance(0), StrictMask(0.5, 0)),
+    "ewc": (MaxAccuracy("1/8"), AllTokens(), S, AbsChange(), Ewc(100.0)),
+    "kl_anchor": (MaxAccuracy("1/8"), AllTokens(), S, AbsChange(), KlAnchor(0.1)),
+    "naive_alternating": (AnyPrompt(), AllTokens(), Every(1), AbsChange(), NoConstraint()),
     "random_tokens": (MaxAccuracy("1/8"), RandomTokens(0.2), S, AbsChange(), StrictMask(0.5, 0.5)),
 }
 
 
 MIXED = {
+    "bread": (
+        MaxAccuracy("1/8"),
+        NoMixing(),
+        Nll(),
+        Staged((4, 4), (0, 0.25), (-1, 0.125), cut="token"),
+        NotTrained(),
+    ),
     "chord_mu": (Now(), Chord(0, 200, 0.9, 0.05), Nll(), NoPrefix(), NotTrained()),
     "chord_phi": (Now(), Chord(0, 200, 0.1, 0.1), ChordPhi(), NoPrefix(), NotTrained()),
     "hpt": (Hpt("0/8"), Constant(1.0, 1.0, "question"), Nll(), NoPrefix(), NotTrained()),
     "luffy": (MaxAccuracy("1/8"), NoMixing(), Nll(), Whole(1), Shaped(0.1)),
+    "srft": (Now(), Constant(1.0, 1.0), SequenceEntropy(0.5), Whole(1), Shaped(0.1)),
+    "sft_rl_sum": (Now(), Constant(1.0, 1.0), Nll(), NoPrefix(), NotTrained()),
+    "progressive": (Now(), Progressive((0.9, 0.5, 0.1)), Nll(), NoPrefix(), NotTrained()),
+    "data_mixing": (RandomGate("1/4"), Constant(1.0, 1.0, "question"), Nll(), NoPrefix(), NotTrained()),
+    "prefix_rft": (MaxAccuracy("1/8"), NoMixing(), Nll(), Random(1, 0.05, 0.95, 0), Ratio(0.2, 0.2)),
+    "trapo": (
+        MaxAccuracy("1/8"),
+        NoMixing(),
+        TrSft(0.1),
+        Staged((4, 2, 1, 1), (0, 0.2, 0.5, 1), (-1, 0.5, 0.7, 0.9), cut="step"),
+        Supervised({"name": "trsft", "alpha": 0.1}, 1.0, members="first"),
+    ),
+    "uft": (
+        MaxAccuracy("1/8"),
+        NoMixing(),
+        Nll(),
+        Annealed(0.95, 0.05, 300, 5),
+        Supervised({"name": "nll"}, 0.001, per="token_mean"),
+    ),
 }
 """Methods that train on demonstrations in RL steps: gate, mixing, SFT loss, prefix and off-policy rule."""
 
@@ -65,9 +97,17 @@ def test_the_methods_are_these_and_no_others():
 
 @pytest.mark.parametrize("method", MIXED)
 def test_each_mixed_method_is_rl_in_every_step_with_parts_of_its_own(method):
-    for mifo in (mifo_of("experiment=quickstart", f"method={method}"), mifo_of(f"experiment={method}")):
+    for mifo in (mifo_of("experiment=quickstart", f"method={method}"), mifo_of(f"method={method}")):
         assert (mifo.gate, mifo.mixing, mifo.sft_loss, mifo.prefix, mifo.off_policy) == MIXED[method]
         assert (mifo.schedule, mifo.constraint) == (Never(), NoConstraint())
+        assert mifo.on_policy == (LogLikelihood() if method == "srft" else Verls())
+
+
+@pytest.mark.parametrize("method", MIXED)
+def test_no_part_of_a_mixed_method_has_a_problem_at_the_papers_sizes(method):
+    facts = Run(compose_config([MODEL, f"method={method}", "hardware=gpu"]).node, []).facts_without_data
+    parts = mifo_of(f"method={method}", "hardware=gpu").parts
+    assert [problem for part in parts for problem in part.problems(facts) if problem.is_error] == []
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -76,7 +116,7 @@ def test_each_method_is_a_switch_of_the_quick_start_and_an_experiment_of_its_own
     mifo = mifo_of("experiment=quickstart", f"method={method}")
     assert (mifo.gate, mifo.token_selector, mifo.schedule) == (selector, tokens, schedule)
     assert (mifo.importance, mifo.constraint, mifo.sft_loss) == (importance, freeze, Nll())
-    at_paper_size = mifo_of(f"experiment={method}")
+    at_paper_size = mifo_of(f"method={method}")
     assert (at_paper_size.token_selector, at_paper_size.constraint) == (tokens, freeze)
 
 
@@ -129,3 +169,11 @@ def test_the_seed_reaches_every_draw():
     actor = node.actor_rollout_ref.actor
     seeds = (node.data.seed, actor.data_loader_seed, actor.fsdp_config.seed, node.actor_rollout_ref.rollout.seed)
     assert seeds == (5, 5, 5, 5) and node.mifo.importance.seed == 5
+
+
+def test_srl_filters_by_the_reward_since_hardly_any_step_is_correct():
+    node = compose_config([MODEL, "experiment=srl"]).node
+    assert (node.algorithm.filter_groups.enable, node.algorithm.filter_groups.metric) == (True, "reward")
+    assert node.reward.custom_reward_function.path == "pkg://mifo_verl.rewards.similarity"
+    assert (node.data.train_batch_size, node.actor_rollout_ref.actor.optim.lr) == (512, 5e-7)
+    assert node.actor_rollout_ref.actor.use_kl_loss is False

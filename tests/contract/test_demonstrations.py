@@ -135,3 +135,17 @@ def test_trajectories_are_read_from_the_queue_as_rollouts_with_the_prompt_of_the
     rollouts, prompt_ids = replay.rollouts_of(batch)
     assert rollouts == [Rollout("t1", 0, 0, 0), Rollout("t1", 0, 1, 1), Rollout("pad", 3, 0, 1, is_padding=True)]
     assert prompt_ids == {"t1": [5, 6], "pad": [7]}
+
+
+@pytest.mark.parametrize(
+    ("response", "ends"),
+    [
+        ("ab\ncd\n\nef", [3, 6, 10]),  # the end token belongs to the last one
+        ("ab\n", [4]),
+        ("\n\nab", [5]),
+        ("ab", [3]),
+        ("", [1]),
+    ],
+)
+def test_a_step_of_a_demonstration_is_a_line_that_is_not_blank(response, ends):
+    assert demonstrations().step_ends([*map(ord, response), 0]) == ends

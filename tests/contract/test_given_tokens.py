@@ -6,10 +6,10 @@ import pytest
 from verl.workers.rollout.replica import TokenOutput
 
 from mifo_verl.loop.mixed import Given
-from mifo_verl.verl.agent_loop import GivenTokens
+from mifo_verl.verl.agent_loop import GivenTokens, Stages
 
 # a demonstration of four tokens: session 0 is a rollout, session 1 begins with two of them, session 2 is the whole
-GIVEN = Given(prompt_ids=(1, 2), response_ids=(5, 6, 7, 8), num_tokens=(0, 2, 4))
+GIVEN = Given(prompt_ids=(1, 2), response_ids=(5, 6, 7, 8), num_tokens=((0,), (2,), (4,)))
 
 
 class Server:
@@ -26,7 +26,7 @@ class Server:
 
 def generate(session, prompt_ids=(1, 2), logprobs=True):
     server = Server()
-    given = GivenTokens(server, GIVEN, session, response_length=16, global_steps=7)
+    given = GivenTokens(server, GIVEN.start(session, {}), response_length=16, global_steps=7)
     sampling = {"temperature": 1.0, "logprobs": logprobs, "seed": 3}
     call = given.generate(request_id="r", prompt_ids=list(prompt_ids), sampling_params=sampling, priority=0)
     return asyncio.run(call), server.asked
@@ -51,3 +51,78 @@ def test_a_prefix_is_continued_behind_the_prompt_within_what_is_left_of_the_resp
 def test_a_prompt_of_other_tokens_than_the_demonstration_was_checked_behind_is_refused():
     with pytest.raises(ValueError, match="checked behind 2 prompt tokens, and its rollout has 3 others"):
         generate(session=2, prompt_ids=(1, 2, 3))
+
+
+# two sessions, one that begins with two tokens if both fail, one with all of them unless all three are right
+STAGED = Given((1, 2), (5, 6, 7, 8), ((0,), (0,), (2, 0, 0), (4, 4, 4, 0)))
+
+
+async def play(stages, results, ended):
+    """Every session of every question at once; what each began with. A result of None is a session that raises."""
+    begun = {}
+
+    async def play_one(uid, session, result):
+        try:
+            begun[uid, session] = len((await stages.start(uid, session)).tokens)
+            await asyncio.sleep(0.001 * (7 * session % 3))
+            if result is None:
+                raise RuntimeError("no server")
+            ended.append((uid, session))
+            await stages.end(uid, session, result)
+        finally:
+            await stages.end(uid, session, False)
+
+    tasks = [play_one(uid, session, result) for uid, own in results.items() for session, result in enumerate(own)]
+    await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), timeout=10)
+    return begun
+
+
+def test_a_stage_begins_when_all_sessions_before_it_have_ended_and_its_requests_are_announced_first():
+    announced, ended = [], []
+
+    async def announce(number):
+        announced.append((number, len(ended)))
+
+    questions = {"a": STAGED, "b": STAGED, "c": Given((), (), ((0,),) * 4)}
+    results = {"a": [False, False, False, True], "b": [True, True, True, True], "c": [True] * 4}
+    stages = Stages(questions, announce)
+    begun = asyncio.run(play(stages, results, ended))
+    assert [begun["a", session] for session in range(4)] == [0, 0, 2, 4]
+    assert [begun["b", session] for session in range(4)] == [0, 0, 0, 0] and begun["c", 3] == 0
+    # behind 2 + 2 + 4 sessions one of a and one of b; then b's alone, since a has its demonstration
+    assert announced == [(2, 8), (1, 10)]
+    assert all(stages.has_ended(uid) for uid in questions)
+
+
+def test_a_session_that_fails_is_not_correct_and_holds_nobody_up():
+    begun = asyncio.run(play(Stages({"a": STAGED}), {"a": [True, None, None, True]}, []))
+    assert [begun["a", session] for session in range(4)] == [0, 0, 0, 4]  # 1 of 2 is right, then 1 of 3
+
+
+def test_a_session_that_is_cancelled_while_it_waits_holds_nobody_up():
+    async def cancel():
+        stages = Stages({"a": STAGED})
+
+        async def waiting():
+            try:
+                await stages.start("a", 2)
+            finally:
+                await stages.end("a", 2, False)
+
+        task = asyncio.create_task(waiting())
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        for session in range(2):
+            await stages.end("a", session, True)
+        return await asyncio.wait_for(stages.start("a", 3), timeout=5)
+
+    assert asyncio.run(cancel()).is_whole
+
+
+def test_a_server_that_cannot_be_told_holds_nobody_up():
+    async def announce(number):
+        raise ConnectionError
+
+    begun = asyncio.run(play(Stages({"a": STAGED}, announce), {"a": [False] * 4}, []))
+    assert begun["a", 3] == 4

@@ -16,7 +16,8 @@ from mifo_verl.method.schedule import Never
 from mifo_verl.types import SftExample
 from mifo_verl.verl import mixed
 from mifo_verl.verl.actor import Actor
-from mifo_verl.verl.mixed import MASKED, mixed_updates
+from mifo_verl.verl.mixed import MASKED, mark_correct, mixed_updates
+from mifo_verl.verl.rl_loss import CORRECT
 from mifo_verl.verl.staging import RL_WEIGHT, SFT_WEIGHT, Taken
 
 QUESTIONS, ROLLOUTS = 4, 2
@@ -117,6 +118,12 @@ def test_chord_stages_every_demonstration_beside_the_rollouts_with_mu(monkeypatc
     assert sorted(entry.example.prompt_id for entry, _ in loop.trained.uses) == ["p0", "p1", "p2", "p3"]
 
 
+def test_every_rollout_is_marked_by_its_answer(monkeypatch):
+    loop, queue, _, _, batch = step_of(Now(), Constant(), monkeypatch)
+    mark_correct(batch, loop)
+    assert [queue.rows[key][CORRECT] for key in batch.keys] == [0, 0, 0, 1, 1, 1, 0, 0]
+
+
 @pytest.mark.parametrize(
     ("gate", "mixing"),
     [(MaxAccuracy(), NoMixing()), (Now(), Chord(peak=0, valley=0)), (Hpt(-1), Constant(1, 1, "question"))],
@@ -125,7 +132,7 @@ def test_a_neutral_step_asks_the_ranks_nothing_and_says_nothing_to_them(gate, mi
     loop, _, ranks, actor, batch = step_of(gate, mixing, monkeypatch)
     with mixed_updates(actor, batch, loop, CONFIG):
         pass
-    assert ranks.staged == [] and RL_WEIGHT not in batch.extra_info and loop.trained is None and loop.ledger == []
+    assert ranks.staged == [] and RL_WEIGHT not in batch.extra_info and loop.trained is None and loop.rl_lines == []
 
 
 def test_without_a_demonstration_the_weight_of_rl_holds(monkeypatch):

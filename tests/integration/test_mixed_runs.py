@@ -9,7 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mifo_verl.tools.ledger.audit import audit
 from mifo_verl.tools.prepare.__main__ import main as make_data
+from mifo_verl.tools.run_files import read_run
 from tests.integration.test_run import train
 
 SMALL = [
@@ -78,6 +80,22 @@ def test_neutral_parts_all_at_once_have_the_weights_of_rl_alone(tmp_path, no_dem
     ]
 
 
+def test_a_seed_fixes_a_run_whose_rollouts_start_in_stages(tmp_path):
+    staged = ["method=bread", "mifo/off_policy=supervised", "mifo.off_policy.members=first"]
+    staged += ["mifo.prefix.groups=[2,1,1]", "mifo.prefix.ratios=[0,1/2,1]", "mifo.prefix.thresholds=[-1,0.6,0.9]"]
+    steps = ["trainer.total_training_steps=2", "trainer.save_freq=-1"]
+    one, two = (train(tmp_path / name, *SMALL, *staged, *steps) for name in ("one", "two"))
+    assert one["summary"]["weights_sha256"] == two["summary"]["weights_sha256"]
+    assert without_times(one) == without_times(two) and one["ledger"] == two["ledger"]
+    assert audit(read_run(tmp_path / "one")) == []
+    # two rollouts of each question, then one with half of its demonstration below 0.6, then it below 0.9
+    half, whole = (
+        sum((2 * use["kept_tokens"] >= use["response_tokens"] + 2) is is_whole for use in one["ledger"])
+        for is_whole in (False, True)
+    )
+    assert half > 0 and whole > 0 and sum(line["members"] for line in one["metrics"]) == half + whole
+
+
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory) -> tuple[Path, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("mixed") / "whole"
@@ -90,6 +108,10 @@ def test_luffys_member_is_trained_on_and_counts_in_no_accuracy(mixed):
         assert line["members"] == 8 and line["rollouts"] == 24  # 8 questions, 3 rollouts of their own each
         assert all(count == 3 for _, _, count in prompts)
         assert 0 < line["prefix_tokens"] < line["response_tokens"]
+        given = [use for use in run["ledger"] if (use["step"], use["kind"]) == (line["step"], "rollout")]
+        assert sorted(use["prompt_id"] for use in given) == sorted(prompt for prompt, _, _ in prompts)
+        assert sum(use["kept_tokens"] for use in given) == line["prefix_tokens"]
+    assert audit(read_run(folder)) == []
 
 
 def test_hpts_questions_are_trained_on_by_demonstration_with_chords_weights(mixed):
@@ -97,7 +119,7 @@ def test_hpts_questions_are_trained_on_by_demonstration_with_chords_weights(mixe
     staged = 0
     for line, prompts in zip(run["metrics"], prompts_of(folder), strict=True):
         gated = [prompt for prompt, correct, count in prompts if correct * 4 <= count]
-        uses = [use for use in run["ledger"] if use["step"] == line["step"]]
+        uses = [use for use in run["ledger"] if (use["step"], use["kind"]) == (line["step"], "update")]
         assert sorted(use["prompt_id"] for use in uses) == sorted(gated)
         if uses:
             staged += len(uses)

@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import pytest
 
-from mifo_verl.method.gate import GATES, AnyPrompt, Hpt, MaxAccuracy, Now
+from mifo_verl.method.gate import GATES, AnyPrompt, Hpt, MaxAccuracy, Now, RandomGate
 from mifo_verl.types import PromptGroup, RunFacts, Use
 
 
@@ -55,7 +55,7 @@ def test_any_takes_a_prompt_that_is_always_solved():
 
 
 def test_the_members_are_these():
-    assert GATES.names() == ["any", "hpt", "max_accuracy", "now"]
+    assert GATES.names() == ["any", "hpt", "max_accuracy", "now", "random"]
 
 
 @pytest.mark.parametrize(
@@ -86,6 +86,20 @@ def test_hpt_over_four_questions_by_hand(gamma, gradient):
 def test_chord_trains_on_rollouts_and_demonstration():
     assert Now()(group(8, 8)) == Use.RL | Use.SFT_NOW
     assert Now().trains_now and Hpt().trains_now and not MaxAccuracy().trains_now
+
+
+def test_a_share_of_the_questions_is_drawn_anew_in_every_step_and_the_same_in_every_run():
+    def drawn(gate, step):
+        uses = [gate(PromptGroup(f"q{number}", 1, 8, step)) for number in range(1000)]
+        assert set(uses) <= {Use.RL, Use.SFT_NOW}
+        return [use == Use.SFT_NOW for use in uses]
+
+    first = drawn(RandomGate("1/4", seed=3), step=1)
+    assert sum(first) / 1000 == pytest.approx(0.25, abs=0.04)
+    assert drawn(RandomGate("1/4", seed=3), step=1) == first
+    assert drawn(RandomGate("1/4", seed=3), step=2) != first != drawn(RandomGate("1/4", seed=4), step=1)
+    assert not any(drawn(RandomGate(0), step=1)) and all(drawn(RandomGate(1), step=1))  # RL alone; SFT alone
+    assert RandomGate().accepts(8, 8) and not RandomGate(0).accepts(0, 8)
 
 
 def test_hpt_is_refused_where_questions_without_contrast_are_discarded():

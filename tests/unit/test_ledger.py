@@ -396,3 +396,45 @@ def test_a_run_with_the_names_of_an_older_version_is_verified_by_them(run: Path)
     mifo["prompt_selector"], mifo["freeze"] = mifo.pop("gate") | {"max_accuracy": 0}, mifo.pop("constraint")
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     assert any("of 8 correct is not hard" in fault for fault in audit(read_run(run)))
+
+
+def with_members(run: Path) -> dict[str, Any]:
+    """Step 1 of the run with two demonstrations among its rollouts; one of their lines."""
+    metrics, ledger, step = lines_of(run / "metrics.jsonl"), lines_of(run / "ledger.jsonl"), 1
+    prompt_id, correct, rollouts = lines_of(run / "prompts.jsonl")[0]["prompts"][0]
+    counts = {"prompt_id": prompt_id, "num_correct": correct, "num_rollouts": rollouts}
+    line = ledger[0] | counts | {"interval": 1, "step": step, "response_tokens": 9, "kept_tokens": 4, "kind": "rollout"}
+    write_lines(run / "ledger.jsonl", [line, line, *ledger])
+    metrics[0] |= {"members": 2, "prefix_tokens": 8, "members_sha256": lines_sha256([line, line])}
+    write_lines(run / "metrics.jsonl", metrics)
+    (run / "summary.json").unlink()  # whose numbers are without them
+    return line
+
+
+def test_demonstrations_among_the_rollouts_are_in_the_account_and_verified_against_their_step(run: Path):
+    before = account(read_run(run), None)
+    with_members(run)
+    assert audit(read_run(run)) == []
+    found = account(read_run(run), None)
+    assert (before.members, found.members) == (0, 2)
+    assert found.demonstrations == before.demonstrations + 2 and found.kept_tokens == before.kept_tokens + 8
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (
+            lambda lines: lines.pop(0) and None,
+            "step 1: 1 rollouts begin with 4 given tokens in the ledger, 2 with 8 in",
+        ),
+        (lambda lines: lines[0].update(kept_tokens=5), "step 1: 2 rollouts begin with 9 given tokens in the ledger"),
+        (lambda lines: lines[0].update(kept_tokens=10), "ledger line 1: 10 of 9 tokens kept"),
+        (lambda lines: lines[0].update(source="another"), "step 1: the digest of the ledger lines of its 2 rollouts"),
+        (lambda lines: lines[0].update(num_correct=7), "are not the rollouts of"),
+        (lambda lines: lines[0].update(step=2), "step 2: 1 rollouts begin with 4 given tokens in the ledger, 0 with 0"),
+        (lambda lines: lines[0].update(kind="update"), "lines in the ledger"),
+    ],
+)
+def test_a_line_of_a_rollout_that_is_altered_is_found(run: Path, change, fault: str):
+    with_members(run)
+    assert any(fault in found for found in changed(run, change)), changed(run, lambda lines: None)

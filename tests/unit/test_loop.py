@@ -233,10 +233,33 @@ def test_rollouts_that_begin_with_given_tokens_are_members_of_their_group_and_co
 def test_a_plan_gives_a_question_what_its_rollouts_begin_with_unless_it_has_no_usable_demonstration():
     loop = loop_of(num_rollouts=3, prefix=Whole())
     uids = drawn(loop, {"id": "a"}, {"id": "b", "rejected": Rejection.WRONG})
-    given = loop.plan(uids, render=lambda row: [1, 2])
-    assert given == [Given((1, 2), (7, 0), (0, 0, 2)), Given((), (), (0, 0, 0))]
+    given = loop.plan(uids, render=lambda row: [1, 2], step_ends=lambda ids: [len(ids)])
+    assert given == [Given((1, 2), (7, 0), ((0,), (0,), (2,))), Given((), (), ((0,),) * 3)]
     assert loop.rejected == {}
-    assert loop_of().plan(uids, render=lambda row: [1]) is None
+    assert loop_of().plan(uids, render=lambda row: [1], step_ends=len) is None
+
+
+def test_demonstrations_among_the_rollouts_are_ledger_lines_with_the_counts_of_their_question():
+    loop = loop_of(num_rollouts=3, prefix=Whole(members=2), schedule=Never())
+    a, b, c = drawn(loop, {"id": "a"}, {"id": "b"}, {"id": "c", "rejected": Rejection.WRONG})
+    loop.plan([a, b, c], render=lambda row: [1, 2], step_ends=lambda ids: [len(ids)])
+    members = [Rollout(uid, session, 0, 1, prefix_tokens=2) for uid in (b, a) for session in (2, 1)]
+    loop.count([*rollouts(a, [0]), *members, *rollouts(c, [0, 0, 1])], {uid: [1, 2] for uid in (a, b, c)})
+    found = [
+        (line.prompt_id, line.num_correct, line.num_rollouts, line.kept_tokens, line.kind) for line in loop.rl_lines
+    ]
+    assert found == [("a", 0, 1, 2, "rollout")] * 2 + [("b", None, None, 2, "rollout")] * 2
+    assert (loop.member_lines[0].step, loop.member_lines[0].demonstration_sha256) == (1, "ab")
+    loop.begin_step()
+    assert loop.rl_lines == []
+
+
+def test_no_demonstration_is_looked_up_for_a_buffer_that_no_phase_will_train_on():
+    loop = loop_of(schedule=Never())
+    count(loop, a=[0] * 8)
+    uids = draw(loop, "b", rejected=Rejection.WRONG)
+    loop.count(rollouts(uids[0], [0] * 8), {uids[0]: [1]})
+    assert held(loop) == [] and loop.rejected == {}
 
 
 def hpt_step(**parts: Any) -> tuple[Loop, list[str]]:
@@ -269,17 +292,17 @@ def test_a_question_that_is_not_in_the_update_is_not_mixed_into_it():
 def test_demonstrations_in_an_rl_step_are_ledger_lines_of_its_interval_and_step():
     loop, uids = hpt_step()
     (entry,) = loop.mix(uids).entries
-    assert loop.ledger == []
+    assert loop.update_lines == []
     loop.trained = Trained(0.5, [(entry, 2)])
-    (line,) = loop.ledger
+    (line,) = loop.update_lines
     assert (line.interval, line.step, line.prompt_id, line.num_correct, line.num_rollouts) == (1, 1, "a", 0, 2)
-    assert (line.response_tokens, line.kept_tokens) == (2, 2)
+    assert (line.response_tokens, line.kept_tokens, line.kind) == (2, 2, "update")
     loop.state.buffer.put(entry)
     loop.begin_sft(None, None, None)
     loop.end_sft()  # the step's SFT phase ends its interval, and the line is of the one that the step began in
-    assert (loop.state.interval, loop.ledger) == (2, [line])
+    assert (loop.state.interval, loop.update_lines) == (2, [line])
     loop.begin_step()
-    assert loop.ledger == [] and loop.mixed is None
+    assert loop.update_lines == [] and loop.mixed is None
 
 
 def test_the_weights_of_a_step_are_those_of_the_steps_finished():

@@ -115,4 +115,5 @@ def test_the_line_of_a_use_has_no_counts_if_the_prompt_came_without_rollouts():
         "source": "dataset",
         "response_tokens": 2,
         "kept_tokens": 1,
+        "kind": "phase",
     }

@@ -1,11 +1,9 @@
 """What an RL step trains on beside its rollouts or instead of them, by literal groups."""
 
-from fractions import Fraction
-
-from mifo_verl.loop.mixed import Given, cut, give, mix
+from mifo_verl.loop.mixed import Given, Start, cut, give, mix
 from mifo_verl.method.gate import Hpt, MaxAccuracy, Now
 from mifo_verl.method.mixing import Chord, Constant, NoMixing
-from mifo_verl.method.prefix import NoPrefix, Prefix, Random, Whole
+from mifo_verl.method.prefix import Annealed, NoPrefix, Random, Staged, Whole
 from mifo_verl.types import BufferEntry, Progress, PromptGroup, SftExample
 
 START = Progress(step=0, interval=1, rl_steps=0)
@@ -80,25 +78,63 @@ def test_fewer_demonstrations_than_updates_are_one_each_and_none_is_no_part():
     assert cut([], num_updates=4, epochs=2, seed=0, step=1) == []
 
 
+def given_by(prefix, found, n, seed=0, uid="a"):
+    return give(prefix, found, lambda ids: [len(ids)], n, START, seed, uid)
+
+
 def test_luffy_gives_a_question_its_demonstration_once_and_one_without_gets_none():
-    given = give(Whole(), example("a"), 4, START, seed=0, uid="a")
-    assert given == Given((1, 2), (5, 6, 7, 8), (0, 0, 0, 4)) and given.num_whole() == 1
-    without = give(Whole(), None, 4, START, seed=0, uid="a")
-    assert without == Given((), (), (0, 0, 0, 0)) and without.num_whole() == 0
-    assert give(NoPrefix(), example("a"), 2, START, seed=0, uid="a").num_tokens == (0, 0)
-
-
-def test_a_part_of_a_demonstration_is_rounded_down_and_asks_the_server_for_the_rest():
-    class Half(Prefix):
-        def __call__(self, session, n, progress, seed):
-            return Fraction(3, 8)
-
-    given = give(Half(), example("a"), 2, START, seed=0, uid="a")
-    assert given.num_tokens == (1, 1) and given.num_whole() == 0
+    given = given_by(Whole(), example("a"), 4)
+    assert given == Given((1, 2), (5, 6, 7, 8), ((0,), (0,), (0,), (4,))) and given.num_asking(0, {}) == 3
+    assert given.start(3, {}) == Start((1, 2), (5, 6, 7, 8), is_whole=True, is_first=True)
+    assert given.start(0, {}) == Start((1, 2), (), is_whole=False, is_first=True)
+    without = given_by(Whole(), None, 4)
+    assert without == Given((), (), ((0,),) * 4) and without.num_asking(0, {}) == 4
+    assert not without.start(3, {}).is_whole
+    assert given_by(NoPrefix(), example("a"), 2).num_tokens == ((0,), (0,))
 
 
 def test_a_random_share_is_drawn_by_seed_question_and_session():
     long = SftExample("p", (1,), tuple(range(1000)), "0" * 64)
-    drawn = [give(Random(members=2), long, 4, START, seed, uid).num_tokens for seed in (0, 1) for uid in ("a", "b")]
-    assert len({tokens for pair in drawn for tokens in pair[2:]}) == 8 and all(pair[:2] == (0, 0) for pair in drawn)
-    assert give(Random(members=2), long, 4, START, 0, "a").num_tokens == drawn[0]
+    drawn = [given_by(Random(members=2), long, 4, seed, uid).num_tokens for seed in (0, 1) for uid in ("a", "b")]
+    assert len({tokens for rows in drawn for tokens in rows[2:]}) == 8 and all(
+        rows[:2] == ((0,), (0,)) for rows in drawn
+    )
+    assert given_by(Random(members=2), long, 4).num_tokens == drawn[0]
+
+
+STAGED = Staged(groups=(2, 1, 1), ratios=(0, 0.5, 1), thresholds=(-1, 0.5, 0.9), cut="token")
+
+
+def test_a_session_waits_for_the_results_that_decide_what_it_begins_with():
+    given = given_by(STAGED, example("a"), 4)
+    assert given.num_tokens == ((0,), (0,), (2, 0, 0), (4, 4, 4, 0)) and given.stages == (0, 0, 1, 2)
+    assert given.start(2, {0: False, 1: False}).tokens == (5, 6) and given.start(2, {0: True, 1: False}).tokens == ()
+    assert given.start(3, dict.fromkeys(range(3), True)).tokens == ()
+    assert [given.start(number, dict.fromkeys(range(4), False)).is_first for number in range(4)] == [
+        True,
+        False,
+        True,
+        True,
+    ]
+
+
+def test_what_would_wait_for_nothing_starts_at_once():
+    never = Staged(groups=(2, 2), ratios=(0, 1), thresholds=(-1, -1))
+    assert given_by(never, example("a"), 4) == Given((1, 2), (5, 6, 7, 8), ((0,),) * 4)
+    assert given_by(STAGED, None, 4).stages == (0, 0, 0, 0)
+
+
+def test_the_requests_of_a_stage_are_known_once_those_before_it_have_ended():
+    given = given_by(STAGED, example("a"), 4)
+    assert given.num_asking(0, {}) == 2 and given.num_asking(1, {0: False, 1: False}) == 1
+    assert given.num_asking(2, dict.fromkeys(range(3), False)) == 0  # the demonstration itself asks no server
+    assert given.num_asking(2, dict.fromkeys(range(3), True)) == 1
+    assert given.num_asking(2, dict.fromkeys(range(4), True)) == 0  # it has failed already
+
+
+def test_rollouts_that_follow_one_rule_have_one_first():
+    assert [given_by(Annealed(high=1, low=1), example("a"), 3).start(n, {}).is_first for n in range(3)] == [
+        True,
+        False,
+        False,
+    ]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mifo_verl.method.mixing import MIXINGS, Chord, Constant, NoMixing, Weights
+from mifo_verl.method.mixing import MIXINGS, Chord, Constant, NoMixing, Progressive, Weights
 from mifo_verl.types import Progress, RunFacts
 
 
@@ -32,6 +32,13 @@ def test_chord_of_an_rl_gradient_of_0_4_and_an_sft_gradient_of_minus_1(mu, gradi
     assert weights.rl * 0.4 + weights.sft * -1.0 == pytest.approx(gradient, abs=1e-12)
 
 
+def test_progressive_weighs_sft_less_from_stage_to_stage():
+    mixing = Progressive(stages=[0.9, 0.5, 0.0])
+    mu = [mixing(Progress(step, 1, step, steps=9)).sft for step in range(10)]
+    assert mu == [0.9, 0.9, 0.9, 0.5, 0.5, 0.5, 0.0, 0.0, 0.0, 0.0]
+    assert mixing(Progress(8, 1, 8, steps=9)) == Weights(rl=1.0, sft=0.0)  # RL's, to the bit
+
+
 def test_without_mixing_rl_has_weight_1_and_sft_weight_0():
     assert MIXINGS.build({"name": "none"})(at(3)) == Weights(rl=1.0, sft=0.0)
     assert Constant(sft=0.3, rl=1)(at(3)) == Weights(rl=1.0, sft=0.3)
@@ -44,6 +51,8 @@ def test_without_mixing_rl_has_weight_1_and_sft_weight_0():
         ({"name": "chord", "decay": -1}, "mifo.mixing.decay=-1 must be a whole number of at least 0"),
         ({"name": "constant", "sft": -1}, "mifo.mixing.sft=-1 must be a finite number of at least 0"),
         ({"name": "constant", "rl": float("inf")}, "mifo.mixing.rl=inf must be a finite number"),
+        ({"name": "progressive", "stages": []}, r"mifo.mixing.stages=\[\] must be a list of numbers in \[0, 1\]"),
+        ({"name": "progressive", "stages": [0.5, 2]}, r"mifo.mixing.stages=\[0.5, 2\] must be a list of numbers"),
         ({"name": "constant", "per": "token"}, "mifo.mixing.per=token must be one of demonstration, question"),
     ],
 )

@@ -133,10 +133,10 @@ def test_a_fact_that_nobody_gives_is_refused():
     class Curious(SftLoss):
         @property
         def needs(self):
-            return frozenset({"entropy", "top_mass:10", "top_entropy:0", "teacher_log_prob"})
+            return frozenset({"entropy", "progress", "top_mass:10", "top_entropy:0", "teacher_log_prob"})
 
     Registry("mifo/sft_loss", SftLoss).register("curious")(Curious)
-    rule = "must be a part whose needs are entropy, top_mass:K or top_entropy:K, of the K likeliest tokens"
+    rule = "must be a part whose needs are entropy, progress, top_mass:K or top_entropy:K, of the K likeliest tokens"
     assert said(Curious()) == [
         f"mifo.sft_loss=curious (needs {fact}) {rule}; correct its needs"
         for fact in ("teacher_log_prob", "top_entropy:0")

@@ -13,6 +13,7 @@ from mifo_verl.rewards import gym, math
 from mifo_verl.tools.prepare.recipe import INSTRUCTION, Recipe, Row, question_of
 from mifo_verl.tools.prepare.recipes import RECIPES
 from mifo_verl.tools.prepare.recipes.procedural import ReasoningGym, split_of
+from mifo_verl.tools.prepare.recipes.srl import steps_of
 from mifo_verl.tools.prepare.recipes.steps import arithmetic_steps, written_steps
 from mifo_verl.tools.prepare.recipes.traces import with_tags
 from mifo_verl.tools.prepare.sources import Dropped
@@ -392,3 +393,40 @@ def test_settings_of_reasoning_gym_are_checked(settings: dict[str, str], message
 def test_the_split_of_a_question_is_a_fifth_by_its_text() -> None:
     share = sum(split_of(str(number)) == "validation" for number in range(5000)) / 5000
     assert 0.18 < share < 0.22
+
+
+SOLUTION = "We count.\n\n1. **Add**: 2 + 3\n= 5\n2) Double it:\n10\n\n3. So \\boxed{10}."
+
+
+def test_srl_makes_a_row_of_every_step_but_the_last_from_those_before_it(tmp_path):
+    record = {"question": "What is 2(2 + 3)?", "deepseek_attempt": SOLUTION, "id": 7}
+    first, second = made(RECIPES["srl"](), tmp_path / "a.jsonl", record)
+    assert first["prompt"][0]["content"].startswith("What is 2(2 + 3)?\n\nThink between <think> and </think>")
+    assert first["reward_model"]["ground_truth"] == "We count.\n\n1. **Add**: 2 + 3\n= 5"
+    shown = second["prompt"][0]["content"]
+    assert "The solution so far:\n\nWe count.\n\n1. **Add**: 2 + 3\n= 5\n\nThink between" in shown
+    assert second["reward_model"]["ground_truth"] == "2) Double it:\n10"
+    assert all("boxed" not in row["prompt"][0]["content"] for row in (first, second))
+    assert [row["prompt_id"] for row in (first, second)] == ["srl/7/1", "srl/7/2"]
+    assert {row["data_source"] for row in (first, second)} == {"srl"} and first["target"] is None
+
+
+def test_srl_drops_a_solution_of_one_step(tmp_path):
+    rows = made(RECIPES["srl"](), tmp_path / "a.jsonl", {"question": "a?", "deepseek_attempt": "b"})
+    assert reasons(rows) == ["fewer than two steps"]
+
+
+@pytest.mark.parametrize(
+    ("solution", "steps"),
+    [
+        ("1. a\n2. b", ["1. a", "2. b"]),
+        ("### Step 1: a\nx\n### Step 2: b", ["### Step 1: a\nx", "### Step 2: b"]),
+        ("**1. a**\n1. i\n2. ii", ["**1. a**\n1. i", "2. ii"]),
+        ("a\n\n\n b\nc", ["a", "b\nc"]),
+        ("7. a\n\n9. b", ["7. a", "9. b"]),
+        ("1. a", ["1. a"]),
+        ("", []),
+    ],
+)
+def test_a_solution_is_cut_at_its_numbers_in_order_else_at_blank_lines(solution, steps):
+    assert steps_of(solution) == steps

@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from mifo_verl.rewards import boxed, choice, custom, exact, gym, math
+from mifo_verl.rewards import boxed, choice, custom, exact, gym, math, similarity
 from mifo_verl.rewards.kinds import KINDS, scorer
 
 LETTERS = [
@@ -221,4 +221,36 @@ def test_a_result_without_a_correctness_of_0_or_1_is_refused(result: object) -> 
 def test_an_unknown_kind_names_the_kinds() -> None:
     with pytest.raises(ValueError, match=r"^kind=maths must be one of auto, math, .* \(did you mean math\?\)"):
         scorer("maths")
-    assert {"math", "boxed", "exact", "choice", "reasoning_gym"} == set(KINDS)
+    assert {"math", "boxed", "exact", "choice", "reasoning_gym", "similarity"} == set(KINDS)
+
+
+@pytest.mark.parametrize(
+    ("answer", "expert", "score"),
+    [
+        ("x = 4", "x = 3", 0.8),
+        ("add 3 and 2", "add 2 and 3", 0.81818182),
+        ("tide", "diet", 0.25),
+        ("diet", "tide", 0.5),  # the model's answer is the first of the two
+        ("ab" * 150, "ba" * 150, 0.99666667),  # 0 under difflib's junk heuristic
+        (" x = 3 ", "x = 3\n", 1.0),
+        ("", "x = 3", -1.0),
+        (" \n", "", -1.0),
+    ],
+)
+def test_a_step_is_rewarded_by_its_likeness_to_the_experts_and_correct_if_it_is_the_same(answer, expert, score):
+    found = similarity.compute_score("srl", f"<think>hm</think>{answer}", expert, {}, require_think=True)
+    assert found == {"score": pytest.approx(score, abs=1e-8), "acc": int(score == 1)}
+
+
+def test_a_step_without_the_tag_is_of_a_bad_format_where_thinking_is_asked_for():
+    assert similarity.compute_score("srl", "x = 3", "x = 3", require_think=True) == {"score": -1.0, "acc": 0}
+    assert similarity.compute_score("srl", "x = 3", "x = 3") == {"score": 1.0, "acc": 1}
+
+
+def test_two_long_texts_end_at_the_limit_with_a_score_of_0():
+    found = similarity.verdict("ab" * 20_000, "ba" * 20_000, cpu_seconds=0.2)
+    assert (found.score, found.correct) == (0.0, False) and found.error in ("cpu limit", "wall clock")
+
+
+def test_a_row_of_srl_is_judged_by_similarity():
+    assert scorer("auto")("<think></think>x = 4", "x = 3", {"data_source": "srl"}).score == pytest.approx(0.8)

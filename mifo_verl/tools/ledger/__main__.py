@@ -69,9 +69,10 @@ def _table(counted: Account) -> Table:
     of_sft = of(counted.share_of_demonstrations, counted.rows_with_demonstration, "demonstrations")
     kept = counted.kept_tokens / counted.response_tokens if counted.response_tokens else 0.0
     rows: list[tuple[str, int | None, str]] = [
-        ("demonstrations used in SFT (distinct prompts)", counted.distinct_sft_prompts, of_sft),
+        ("demonstrations used (distinct prompts)", counted.distinct_sft_prompts, of_sft),
         ("distinct demonstration texts", counted.distinct_demonstrations, ""),
         ("uses of a demonstration", counted.demonstrations, ""),
+        *([("  as a rollout, or its beginning", counted.members, "")] if counted.members else []),
         *((f"  used {uses} time{'s' * (uses > 1)}", number, "") for uses, number in counted.uses.items()),
         (
             "prompts used in RL (distinct)",
@@ -81,7 +82,7 @@ def _table(counted: Account) -> Table:
         ("prompts rolled out, repeats counted", counted.rl_prompts, ""),
         ("rollouts", counted.rollouts, ""),
         ("response tokens of the demonstrations used", counted.response_tokens, ""),
-        ("  of these in the loss", counted.kept_tokens, f"{kept:.2%} of the response tokens"),
+        ("  of these in the loss, or given to a rollout", counted.kept_tokens, f"{kept:.2%} of the response tokens"),
     ]
     table = Table("data", "count", "share of the data set", title="The data of this run")
     for what, count, share in rows:

@@ -34,13 +34,16 @@ class Account:
 
     demonstrations: int
     """Uses of a demonstration: the lines of the ledger."""
+    members: int
+    """Of these, demonstrations among the rollouts."""
     distinct_demonstrations: int
     distinct_sft_prompts: int
+    """Prompts whose demonstration was used."""
     uses: dict[int, int]
     """Uses of a demonstration -> how many demonstrations were used so often."""
     response_tokens: int
     kept_tokens: int
-    """Tokens in the loss."""
+    """Tokens in the loss, or that a rollout begins with."""
     rollouts: int
     rl_prompts: int | None
     """Prompts that got rollouts, each as often as it was drawn; None if the run kept no ``prompts.jsonl``."""
@@ -48,7 +51,7 @@ class Account:
     rows: int | None
     rows_with_demonstration: int | None
     share_of_demonstrations: float | None
-    """Distinct prompts used in SFT among the rows with a demonstration."""
+    """Of the rows with a demonstration, those whose demonstration was used."""
     share_of_prompts: float | None
     """Distinct prompts used in RL among the rows of the data set."""
 
@@ -62,6 +65,7 @@ def account(run: RunFiles, data: DataSet | None) -> Account:
     rows, demonstrations = (None, None) if data is None else (data.num_rows, data.num_demonstrations)
     return Account(
         demonstrations=len(run.ledger),
+        members=len(run.members),
         distinct_demonstrations=len(used),
         distinct_sft_prompts=len(sft_prompts),
         uses=dict(sorted(Counter(used.values()).items())),

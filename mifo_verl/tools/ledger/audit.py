@@ -1,8 +1,8 @@
 """What is wrong with a run's account of its data: every line against the records, the run's settings and itself.
 
 The record of an SFT update counts its demonstrations and tokens and holds the digest of its ledger lines, so a line
-that is missing, doubled or altered in any field shows. A digest is missing in runs older than it. The record of an RL
-step counts its rollouts and those that were correct, which its line of prompts must give. A step writes its prompts
+that is missing, doubled or altered in any field shows; so does the record of an RL step for the demonstrations among its
+rollouts. A digest is missing in runs older than it. The record of an RL step counts its rollouts and those that were correct, which its line of prompts must give. A step writes its prompts
 just before its record, so a run that was killed between them has one line more than records.
 
 Of a summary the records do not give the whole run's seconds, the digest of the weights and, in a run from before
@@ -27,7 +27,7 @@ def audit(run: RunFiles) -> list[str]:
     """Every fault found, in words; empty if all files agree. If a line cannot be used, that alone is found."""
     if run.unreadable:
         return run.unreadable
-    parts = (_gaps, _against_updates, _single_lines, _prompts, _validations, _summary)
+    parts = (_gaps, _against_updates, _members, _single_lines, _prompts, _validations, _summary)
     return [fault for part in parts for fault in part(run)]
 
 
@@ -85,7 +85,7 @@ def settled(run: RunFiles) -> RunFiles:
     """The run without the step and the phase that are not written whole yet."""
     return replace(
         run,
-        ledger=[line for line in run.ledger if line["interval"] != run.pending_interval],
+        ledger=[line for line in run.ledger if line in run.members or line["interval"] != run.pending_interval],
         sft=[line for line in run.sft if line["interval"] != run.pending_interval],
         prompts=run.prompts and [line for line in run.prompts if line["step"] != run.pending_step],
     )
@@ -99,7 +99,7 @@ def _gaps(run: RunFiles) -> Iterator[str]:
     first = {"step": 0, "interval": 1} if run.origin is None else run.origin
     all_steps = range(first["step"] + 1, max(steps, default=0) + 1)
     missing = sorted(set(all_steps) - set(steps) - {line["step"] for line in run.sft})
-    from_data_set = any(line["num_rollouts"] is None for line in run.ledger)  # such a step may find no demonstration
+    from_data_set = any(line["num_rollouts"] is None for line in run.in_loss)  # such a step may find no demonstration
     if missing and not from_data_set:
         yield f"metrics: no record of step {', '.join(map(str, missing))}"
     last = max([*(line["interval"] - 1 for line in run.rl), *run.updates], default=0)
@@ -143,6 +143,27 @@ def _against_updates(run: RunFiles) -> Iterator[str]:
                 yield f"interval {interval}: prompt {prompt_id} is used {uses} times in {passes} passes"
 
 
+def _members(run: RunFiles) -> Iterator[str]:
+    """The lines of every RL step's rollouts must give its record's counts and digest."""
+    by_step: dict[int, list[Line]] = {line["step"]: [] for line in run.rl if line.get("members_sha256")}
+    for line in run.members:
+        by_step.setdefault(line["step"], []).append(line)
+    records = {line["step"]: line for line in run.rl}
+    for step, lines in sorted(by_step.items()):
+        record = records.get(step, {})
+        if not lines and run.summary is None and step == max(records):
+            continue  # not written yet
+        counts = len(lines), sum(line["kept_tokens"] for line in lines)
+        recorded = record.get("members", 0), record.get("prefix_tokens", 0)
+        if counts != recorded:
+            yield (
+                f"step {step}: {counts[0]} rollouts begin with {counts[1]} given tokens in the ledger, {recorded[0]} with "
+                f"{recorded[1]} in metrics"
+            )
+        elif lines_sha256(lines) != record["members_sha256"]:
+            yield f"step {step}: the digest of the ledger lines of its {counts[0]} rollouts is not that of metrics"
+
+
 def _update(update: Line, lines: list[Line], where: str) -> Iterator[str]:
     for name in ("response_tokens", "kept_tokens"):
         total = sum(line[name] for line in lines)
@@ -159,25 +180,27 @@ def _single_lines(run: RunFiles) -> Iterator[str]:
     selector, gate = part_of(run.config, "token_selector"), part_of(run.config, "gate")
     few, n = _whole(run)
     for number, line in enumerate(run.ledger, start=1):
+        is_rollout = line.get("kind") == "rollout"  # which is neither selected nor gated
         tokens, kept, correct, rollouts = (
             line[name] for name in ("response_tokens", "kept_tokens", "num_correct", "num_rollouts")
         )
-        wanted = None if selector is None else selector.kept_tokens(tokens)
+        wanted = None if selector is None or is_rollout else selector.kept_tokens(tokens)
         if kept > tokens or (wanted is not None and kept != wanted):
             yield f"ledger line {number}: {kept} of {tokens} tokens kept, not {tokens if wanted is None else wanted}"
         if rollouts is None or correct is None:
             if rollouts is not correct:
                 yield f"ledger line {number}: one of num_correct and num_rollouts is null"
-        elif not few <= rollouts <= n or not 0 <= correct <= rollouts:
+        elif not (0 if is_rollout else few) <= rollouts <= n or not 0 <= correct <= rollouts:
             yield f"ledger line {number}: {correct} of {rollouts} rollouts, and N is {n}"
-        elif gate is not None and not gate.accepts(correct, rollouts):
+        elif gate is not None and not is_rollout and not gate.accepts(correct, rollouts):
             yield f"ledger line {number}: {correct} of {rollouts} correct is not hard"
 
 
 def _whole(run: RunFiles) -> tuple[int, int]:
     """Rollouts of a question, the fewest and the most: its demonstration may take the place of some."""
     n: int = run.config["actor_rollout_ref"]["rollout"]["n"]
-    return n - getattr(part_of(run.config, "prefix"), "members", 0), n
+    prefix = part_of(run.config, "prefix")
+    return n - (0 if prefix is None else prefix.num_members(n)), n
 
 
 def _prompts(run: RunFiles) -> Iterator[str]:
@@ -221,7 +244,11 @@ def _newest(run: RunFiles, prompts: list[Line]) -> Iterator[str]:
             newest.update((prompt[0], prompt[1:]) for prompt in ahead["prompts"] if prompt[2] >= whole)
             ahead = next(steps, None)
         counts = [line["num_correct"], line["num_rollouts"]]
-        if counts[1] is not None and newest.get(line["prompt_id"]) != counts:
+        if line.get("kind") == "rollout":
+            own: list[Any] = next((held["prompts"] for held in prompts if held["step"] == line["step"]), [])
+            if counts[1] is not None and [line["prompt_id"], *counts] not in own:
+                yield f"ledger line {number}: {counts} are not the rollouts of {line['prompt_id']} in this step's prompts"
+        elif counts[1] is not None and newest.get(line["prompt_id"]) != counts:
             yield f"ledger line {number}: {counts} are not the newest rollouts of {line['prompt_id']} in prompts.jsonl"
 
 

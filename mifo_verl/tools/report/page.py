@@ -143,7 +143,7 @@ def _view(run: Run, cards: _Cards, has_signals: bool) -> dict[str, Any]:
         "planned": run.config["trainer"].get("total_training_steps"),
         "follows_rl": set(run.sft_steps) <= {line["step"] for line in run.rl},
         "buffers": [phase[0]["buffer_size"] for phase in run.phases],
-        "of_hard_prompts": all(use["num_rollouts"] is not None for use in run.files.ledger),
+        "of_hard_prompts": all(use["num_rollouts"] is not None for use in run.files.in_loss) and not n["members"],
         "described": described(run.config),
         "kinds": _kinds(run),
         "phases": [_phase(lines) for lines in run.phases],
@@ -237,7 +237,7 @@ def _couplings(found: Mapping[str, Any]) -> list[Row]:
 def _data(run: Run, n: dict[str, Number]) -> Iterable[Row]:
     """The account of the data."""
     rows: list[tuple[str, str, str, str]] = [
-        ("prompts whose demonstration was used in SFT", "distinct_demonstrations",
+        ("prompts whose demonstration was used", "distinct_demonstrations",
          "share_of_demonstrations", "of the data set's demonstrations"),
         ("uses of a demonstration", "demonstrations", "", ""),
         *((f"\u2003used {uses} time{'s' * (uses > 1)}", f"used_{uses}", "", "") for uses in run.account.uses),

@@ -8,6 +8,7 @@ from mifo_verl.tools.prepare.recipes.gsm8k import Gsm8k
 from mifo_verl.tools.prepare.recipes.openr1 import OpenR1, Verl
 from mifo_verl.tools.prepare.recipes.own import Own
 from mifo_verl.tools.prepare.recipes.procedural import ReasoningGym
+from mifo_verl.tools.prepare.recipes.srl import Srl
 from mifo_verl.tools.prepare.recipes.traces import DeepMath, S1k
 
 _ALL: tuple[type[Recipe], ...] = (
@@ -20,6 +21,7 @@ _ALL: tuple[type[Recipe], ...] = (
     S1k,
     Prime,
     ReasoningGym,
+    Srl,
     Own,
     Addition,
 )
