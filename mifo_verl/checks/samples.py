@@ -6,7 +6,7 @@ from typing import Any
 from mifo_verl.checks.data import add_bad_rows
 from mifo_verl.checks.findings import Findings, NotChecked
 from mifo_verl.checks.reward import NODE, Score, is_right, reward_of
-from mifo_verl.checks.run import Run
+from mifo_verl.checks.run import FILES, Run
 from mifo_verl.data.bad_rows import NUM_SHOWN, RowScan
 from mifo_verl.data.demonstrations import demonstration_of
 from mifo_verl.data.report import BadRows, FileReport
@@ -66,6 +66,30 @@ def _warn_of_long(run: Run, found: Findings, report: FileReport) -> None:
             f"{_RESPONSE}={run.get(_RESPONSE)} tokens",
             "such a demonstration is never trained on, and counted; its prompt is",
         )
+
+
+def check_answers(run: Run, found: Findings) -> None:
+    """Answers of the sample that the run's own reward can read: any other would be graded by its letters alone."""
+    if found.has_failed("reward"):
+        raise NotChecked("not checked: the reward comes first")
+    is_readable = getattr(reward_of(run), "is_readable", None)
+    if is_readable is None:
+        raise NotChecked("not needed: the reward says nothing of the answers that it reads")
+    deadline, number = time.monotonic() + SECONDS, 0
+    scans = [(setting, scan) for setting in FILES for scan in run.scans(setting)]
+    for (_, scan), report in zip(scans, run.reports, strict=False):
+        first = []
+        for row, whole in _good_sample(scan):
+            answer = str(whole["reward_model"]["ground_truth"])
+            if time.monotonic() < deadline:
+                number += 1
+                if not is_readable(answer):
+                    first.append({"row": row, "text": f"ground_truth={answer[:80]}"})
+        if first:
+            rule = f"answers that the run's reward can read, and {len(first)} of a sample cannot be read"
+            report.bad.append(BadRows("unreadable_answer", rule, len(first), first[:NUM_SHOWN]))
+            add_bad_rows(run, found, report, report.bad[-1])
+    found.note(f"{number} answers of a sample can be read")
 
 
 def check_demonstrations(run: Run, found: Findings) -> None:
