@@ -21,7 +21,7 @@ from mifo_verl.tools.command_line import pairs, run
 from mifo_verl.tools.prepare import addition
 from mifo_verl.tools.prepare.decontamination import read_sets
 from mifo_verl.tools.prepare.preparation import Preparation, Report
-from mifo_verl.tools.prepare.recipe import Recipe, Row, Split
+from mifo_verl.tools.prepare.recipe import FileRecipe, Recipe, Row, Split
 from mifo_verl.tools.prepare.recipes import RECIPES
 from mifo_verl.tools.prepare.sources import Dropped
 
@@ -111,7 +111,8 @@ def _mixed(recipe: Recipe, split: Split, source: str) -> Iterator[Row | Dropped]
 
     A row keeps its file's name as data_source if the recipe's own setting ``source`` says nothing else.
     """
-    parts = [source] if Path(source).is_file() else source.split(",")
+    several = isinstance(recipe, FileRecipe) and not Path(source).is_file()
+    parts = source.split(",") if several else [source]
     found = [match.groups() for part in parts if (match := _WEIGHT.fullmatch(part))]
     if len(found) < 2:
         yield from recipe.rows(split, source)
