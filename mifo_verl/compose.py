@@ -19,10 +19,20 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from mifo_verl.errors import nearest
-from mifo_verl.overrides import CHOICES, chosen, keys, likely, malformed, normalised, own_folders
+from mifo_verl.overrides import CHOICES, DEAD_NODES, chosen, keys, likely, malformed, normalised, own_folders
 
 PACKAGE = Path(__file__).parent
 _MOST_ERRORS = 8
+_PATHS = (
+    "trainer.resume_from_path",
+    "trainer.default_local_dir",
+    "actor_rollout_ref.model.path",
+    "actor_rollout_ref.model.tokenizer_path",
+    "data.train_files",
+    "data.val_files",
+    "reward.custom_reward_function.path",
+)
+"""Settings whose ``~/`` is the user's folder."""
 
 
 class ConfigError(ValueError):
@@ -117,9 +127,10 @@ def _composed(overrides: list[str]) -> DictConfig:
 def _resolved(node: DictConfig) -> ComposedConfig:
     OmegaConf.resolve(node)
     node.run_dir = str(Path(node.run_dir).expanduser().absolute())
-    for key in ("resume_from_path", "default_local_dir"):
-        if isinstance(node.trainer.get(key), str):
-            node.trainer[key] = str(Path(node.trainer[key]).expanduser())
+    for key in _PATHS:
+        value = OmegaConf.select(node, key)
+        if isinstance(value, str) and value.startswith("~/"):
+            OmegaConf.update(node, key, str(Path(value).expanduser()))
     composed = ComposedConfig(node)
     # a local cluster inherits the driver's environment; a remote one gets it from Ray
     OmegaConf.update(node, "ray_kwargs.ray_init.runtime_env.env_vars", composed.environment(), force_add=True)
@@ -186,6 +197,10 @@ def _one_line(error: Exception, overrides: list[str]) -> tuple[str, str]:
         name = full if full.startswith(node) else node
         given = next((o for o in overrides if o.split("=")[0].lstrip("+~") == node), name)
         return f"{given}: no setting is called {name}{_cure(given, name, overrides)}", given
+    missing = re.search(r"Could not delete from config. '([^']+)' does not exist", text)
+    if missing:
+        given = next((o for o in overrides if o.startswith(f"~{missing[1]}")), f"~{missing[1]}")
+        return f"{given} must name a setting that is there, and {missing[1]} is not; leave it out", given
     reference = re.search(r"Interpolation key '([^']+)' not found", text)
     if reference:
         given = next((o for o in overrides if f"${{{reference[1]}" in o), f"${{{reference[1]}}}")
@@ -199,8 +214,10 @@ def _cure(given: str, name: str, overrides: list[str]) -> str:
         base = compose("mifo", overrides=[_search_path(overrides), *choices])
     except HydraException:  # another choice is wrong too
         base = compose("mifo", overrides=[_search_path(overrides)])
+    if name.partition(".")[0] in DEAD_NODES:
+        return f"; leave it out: nothing reads {name.partition('.')[0]}, and what is read lies in reward"
     known = likely(name, list(keys(base)))
-    if known:
+    if known and known != name:
         value = given.partition("=")[2] if given.startswith(f"{name}=") else "<value>"
         return f" (did you mean {known}?); write {known}={value}"
     return f"; leave it out, or add it with +{given} if code of your own reads it"

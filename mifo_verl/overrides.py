@@ -17,10 +17,23 @@ CHOICES = ("experiment", "method", "rl", "task", "hardware")
 """Groups that are chosen by a plain name; the other groups have a slash."""
 CONFIG_DIRS = "mifo.config_dirs"
 _MOVED = {
-    "actor_rollout_ref.rollout.n_val": "actor_rollout_ref.rollout.val_kwargs.n",
-    "data.n_val": "actor_rollout_ref.rollout.val_kwargs.n",
+    "n_val": "actor_rollout_ref.rollout.val_kwargs.n",
+    "lr": "actor_rollout_ref.actor.optim.lr",
+    "learning_rate": "actor_rollout_ref.actor.optim.lr",
+    "num_generations": "actor_rollout_ref.rollout.n",
+    "batch_size": "data.train_batch_size",
+    "epochs": "trainer.total_epochs",
+    "num_epochs": "trainer.total_epochs",
+    "num_train_epochs": "trainer.total_epochs",
+    "max_steps": "trainer.total_training_steps",
+    "model_path": "actor_rollout_ref.model.path",
+    "output_dir": "run_dir",
 }
-"""Settings by the names that other trainers give them."""
+"""Settings by the last word of the names that other trainers give them."""
+_FIRST = ("trainer.", "data.", "actor_rollout_ref.actor.", "actor_rollout_ref.rollout.", "algorithm.")
+"""Of several settings of one last word, the one that is meant is in the first of these."""
+DEAD_NODES = ("custom_reward_function", "reward_model", "sandbox_fusion")
+"""Nodes of earlier versions of verl, which it keeps and reads nowhere: what is read lies in the node reward."""
 _OPEN = re.compile(r"(^|\.)(env|mifo|\w*kwargs|override_\w*config)(\.|$)")
 """Nodes that take keys of any name, or whose keys are checked elsewhere."""
 
@@ -60,18 +73,24 @@ def _form_error(given: str) -> str:
     if "\r" in given:
         cure = "save the script with Unix line ends (sed -i 's/\\r$//' <script>)"
         return f"{given.replace(chr(13), '<CR>')} must not hold a carriage return, as Windows ends its lines; {cure}"
+    if len(given) > 2 and given[0] == given[-1] and given[0] in "\"'":
+        return f"{given} must be written without the quotes around the whole; write {given[1:-1]}"
+    if equals and name != name.rstrip():
+        return f"{given} must have no blanks around the equals sign; write {name.strip()}={value.strip()}"
     if given.startswith("-"):
         return f"{given} must be written without the dashes; write {given.lstrip('-')}"
     if not name.strip() or not (equals or given.startswith("~")):
         return f"{given} must be setting=value, without blanks around the equals sign; write it so"
-    if given.startswith("~") and not _OPEN.search(name[1:]):
-        return f"{given} must stay: the run reads it; write {name[1:]}=<another value>, or null"
+    if given.startswith("~") and (name[1:].startswith("mifo") or not _OPEN.search(name[1:])):
+        return f"{given} must be left out: the run reads this setting; write {name[1:]}=<another value>, or nothing"
     parsed = _parse(given)
     if parsed is None:
         return _syntax_error(given, name, value)
     if parsed.is_sweep_override():
         several = f"mifo sweep {given} ... for a run of each"
-        return f"{given} must be one value; write '{name}=[{value}]' for a list, or {several}"
+        is_list = "(" not in value and not re.fullmatch(r"[-+.\deE,\s]+", value)
+        listed = f"write '{name}=[{value}]' for a list, or " if is_list else "write "
+        return f"{given} must be one value; {listed}{several}"
     return ""
 
 
@@ -120,8 +139,6 @@ def likely(name: str, known: list[str], cutoff: float = 0.6) -> str:
 
     ``known`` are full names.
     """
-    if name in _MOVED:
-        return _MOVED[name]
     old = re.match(rf"mifo([./])({'|'.join(RENAMED)})\b", name)
     if old:
         return f"mifo{old[1]}{RENAMED[old[2]]}{name[old.end() :]}"
@@ -130,6 +147,10 @@ def likely(name: str, known: list[str], cutoff: float = 0.6) -> str:
     elsewhere = [key for key in known if key.rpartition(".")[2] == last]
     if len(elsewhere) == 1:
         return elsewhere[0]
+    if last in _MOVED and not nearest(last, [key.rpartition(".")[2] for key in beside], 0.85):
+        return _MOVED[last]
+    if elsewhere and not parent:
+        return min(elsewhere, key=lambda key: next((n for n, node in enumerate(_FIRST) if key.startswith(node)), 9))
     by_last = nearest(last, [key.rpartition(".")[2] for key in beside], cutoff)
     by_name = nearest(name, beside, 0.75) if cutoff < 0.75 else ""  # long names of one group always look alike
     found = re.search(r"mean (?:\S+\.)?(\S+)\?", by_last or by_name)

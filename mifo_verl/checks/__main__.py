@@ -69,10 +69,13 @@ def to_json(found: Findings, checked: Checked | None = None) -> str:
 
 def _print_lines(found: Findings) -> None:
     """Errors and warnings, each as one paragraph of the terminal's width."""
-    width = shutil.get_terminal_size().columns
     for finding in found.errors() + found.warnings():
-        text = f"{finding.status.value}: {finding}"
-        print(textwrap.fill(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False))
+        print(_filled(f"{finding.status.value}: {finding}"))
+
+
+def _filled(text: str) -> str:
+    width = min(shutil.get_terminal_size().columns, 80)
+    return textwrap.fill(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def _print_details(checked: Checked, everything: bool) -> None:
@@ -89,6 +92,8 @@ def _print_details(checked: Checked, everything: bool) -> None:
             sums = {phase: size(total(checked.components, place, phase)) for phase in PHASES}
             text = sums["rl"] if len(set(sums.values())) == 1 else ", ".join(f"{v} in {k}" for k, v in sums.items())
             print(f"{place}, {per}: {text}")
+    if checked.run.pair:
+        print(_filled("a training pair begins: " + " ".join(map(repr, checked.run.pair))))
     errors, warnings = len(found.errors()), len(found.warnings())
     rest = "" if everything else "; --all shows every check"
     print(f"{errors} errors, {warnings} warnings in {checked.seconds:.1f} s{rest}")

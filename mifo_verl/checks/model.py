@@ -51,6 +51,11 @@ def check_model(run: Run, found: Findings) -> None:
     key, quantised = "config.json: quantization_config", config.get("quantization_config")
     rule, cure = "left out: a quantised model cannot be trained in full", "take the model that it was made from"
     found.require(not quantised, key, quantised, rule, cure)
+    override = run.get("actor_rollout_ref.model.override_config") or {}
+    for key in ("rope_theta", "rope_scaling", "rope_parameters"):
+        rule = "left out: it is set after the model has made its rotation out of config.json"
+        name, cure = f"actor_rollout_ref.model.override_config.{key}", "write it into rope_parameters of config.json"
+        found.require(key not in override, name, override.get(key), rule, cure)
     for error in rope_errors(dict(config)):
         found.error(error)
     width, heads = config.get("hidden_size"), config.get("num_attention_heads")
@@ -94,6 +99,9 @@ def check_tokenizer(run: Run, found: Findings) -> None:
     found.require(eos is not None, key, eos, rule, "write it, e.g. <|im_end|>")
     rule = "is not set: verl pads with the end token"
     found.advise(pad is not None, "tokenizer_config.json: pad_token", pad, rule, "write one of its own")
+    rule = "is the end token too: what skips padding by its token skips the ends of demonstrations"
+    both = pad is not None and pad == eos
+    found.advise(not both, "tokenizer_config.json: pad_token", pad, rule, "write one of its own")
     rule = f"(token {tokenizer.eos_token_id}) is none of the model's end tokens {sorted(stops)}: "
     rule += "demonstrations and rollouts end differently"
     found.advise(not stops or tokenizer.eos_token_id in stops, key, eos, rule, "make them the same")

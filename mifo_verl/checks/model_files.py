@@ -68,6 +68,12 @@ def rope_errors(config: dict[str, Any]) -> Iterator[str]:
     theta = rope.get("rope_theta", config.get("rope_theta"))
     if theta is not None and (isinstance(theta, bool | str) or theta <= 0):
         yield f"config.json: rope_theta={theta} must be a number above 0; the paper's value is 40000"
+    dead, live = config.get("rope_theta"), (config.get("rope_parameters") or {}).get("rope_theta")
+    if dead is not None and live is not None and dead != live:
+        yield (
+            f"config.json: rope_theta={dead} must be rope_parameters.rope_theta={live}, because the model reads that "
+            f"one alone; write {dead} there, in config.json, and leave the other out"
+        )
     kind = rope.get("rope_type", rope.get("type"))
     if kind in _SCALED and not isinstance(rope.get("factor"), int | float):
         yield f"config.json: rope_type={kind} must have a factor; write it beside, e.g. 4.0"

@@ -55,6 +55,8 @@ CHECKS: dict[str, Callable[[Run, Findings], None]] = {
     "parts": steps.check_parts,
     "lengths": samples.check_lengths,
     "reward": reward.check_reward,
+    "training pair": samples.check_pair,
+    "answers": samples.check_answers,
     "verification": samples.check_demonstrations,
     "format": samples.check_format,
     "overlap": data.check_overlap,

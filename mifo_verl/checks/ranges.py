@@ -146,7 +146,10 @@ def check_kinds(run: Run, found: Findings) -> None:
         if dead and is_set:
             live = DEAD[dead] + key.removeprefix(dead)
             there = OmegaConf.select(base, live.rpartition(".")[0]) or {}
-            cure = f"write {live}={run.get(key)}" if live.rpartition(".")[2] in there else "leave it out"
+            refused = next((rule for rule in RULES if live in rule.keys and not rule.holds(run.get(key))), None)
+            choices = CHOICES.get(live, str(run.get(key))).split()
+            value = f"<{refused.rule}>" if refused else run.get(key) if str(run.get(key)) in choices else choices[0]
+            cure = f"write {live}={value}" if live.rpartition(".")[2] in there else "leave it out"
             found.require(False, key, run.get(key), "left out, because nothing reads it", cure)
     for key, default, value in changes(defaults, run.config, run.overrides):
         kind = None if key.startswith("mifo.") else _kind_of(default)  # those are built, see check_settings

@@ -72,6 +72,7 @@ def _reward_of(run: Run) -> Score:
         given = {"data_source": row["data_source"], "solution_str": text, "ground_truth": truth}
         return function(**given, extra_info=dict(row.get("extra_info") or {}), **kwargs)
 
+    score.is_readable = getattr(function, "is_readable", None)  # type: ignore[attr-defined]
     return score
 
 

@@ -36,6 +36,8 @@ class Run:
         self.overrides = normalised(overrides)
         self.background: dict[str, Future[Any]] = {}
         """What other checks have set to work beside the rest, by name."""
+        self.pair: list[str] = []
+        """The first tokens of one prompt with its demonstration, as they are trained on."""
         self._scans = {setting: in_background(lambda s=setting: self._scan(s)) for setting in FILES}
 
     def get(self, key: str) -> Any:

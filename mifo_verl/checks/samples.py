@@ -1,12 +1,13 @@
 """A sample of the training rows under the run's own tokenizer and reward: lengths, demonstrations that verify."""
 
 import time
+from itertools import pairwise
 from typing import Any
 
 from mifo_verl.checks.data import add_bad_rows
 from mifo_verl.checks.findings import Findings, NotChecked
 from mifo_verl.checks.reward import NODE, Score, is_right, reward_of
-from mifo_verl.checks.run import Run
+from mifo_verl.checks.run import FILES, Run
 from mifo_verl.data.bad_rows import NUM_SHOWN, RowScan
 from mifo_verl.data.demonstrations import demonstration_of
 from mifo_verl.data.report import BadRows, FileReport
@@ -14,6 +15,7 @@ from mifo_verl.data.sft_batch import continuation
 
 SECONDS = 2.5
 """Time for the tokenizer, and again for the reward; a sample that takes longer is cut, and its size reported."""
+_SHOWN_TOKENS = 30
 _TRAIN, _PROMPT, _RESPONSE = "data.train_files", "data.max_prompt_length", "data.max_response_length"
 
 
@@ -66,6 +68,57 @@ def _warn_of_long(run: Run, found: Findings, report: FileReport) -> None:
             f"{_RESPONSE}={run.get(_RESPONSE)} tokens",
             "such a demonstration is never trained on, and counted; its prompt is",
         )
+
+
+def check_pair(run: Run, found: Findings) -> None:
+    """One prompt with its demonstration as it is trained on: its first tokens, tags and tokens that come twice."""
+    rows = [row for scan in run.scans(_TRAIN) for _, row in _good_sample(scan) if demonstration_of(row)]
+    if not rows:
+        raise NotChecked("not needed: no row of a sample has a demonstration")
+    row, tokenizer = rows[0], run.tokenizer
+    demonstration, prompt = demonstration_of(row), run.render(row["prompt"], tokenize=False)
+    assert demonstration is not None
+    text = continuation(demonstration.text, prompt)
+    ids = [*run.render(row["prompt"], tokenize=True), *tokenizer.encode(text, add_special_tokens=False)]
+    run.pair = [tokenizer.decode([token]) for token in [*ids, tokenizer.eos_token_id][:_SHOWN_TOKENS]]
+    tail, name = prompt[prompt.rfind(row["prompt"][-1]["content"]) :], "chat_template"
+    tags = tail.count("<think>") + text.count("<think>")
+    rule = f"opens <think>, and so does the demonstration: {tags} opening tags in a training pair"
+    cure = "take the tags out of one of them, e.g. +data.apply_chat_template_kwargs.enable_thinking=true"
+    found.advise(tags < 2, name, "the tokenizer's", rule, cure)
+    bos = tokenizer.bos_token_id
+    doubled = bos is not None and any(a == b == bos for a, b in pairwise(ids))
+    rule = f"writes {tokenizer.bos_token} twice in a row"
+    found.advise(not doubled, name, "the tokenizer's", rule, "take it out of the template")
+    answered = [*row["prompt"], {"role": "assistant", "content": "42"}]
+    closed = run.render(answered, tokenize=False, add_generation_prompt=False).rpartition("42")[2]
+    rule = f"ends an answer with {closed!r}, without the end token {tokenizer.eos_token} that a demonstration ends with"
+    found.advise(str(tokenizer.eos_token) in closed, name, "the tokenizer's", rule, "make them the same")
+    found.note(f"a training pair begins {' '.join(map(repr, run.pair))}")
+
+
+def check_answers(run: Run, found: Findings) -> None:
+    """Answers of the sample that the run's own reward can read: any other would be graded by its letters alone."""
+    if found.has_failed("reward"):
+        raise NotChecked("not checked: the reward comes first")
+    is_readable = getattr(reward_of(run), "is_readable", None)
+    if is_readable is None:
+        raise NotChecked("not needed: the reward says nothing of the answers that it reads")
+    deadline, number = time.monotonic() + SECONDS, 0
+    scans = [(setting, scan) for setting in FILES for scan in run.scans(setting)]
+    for (_, scan), report in zip(scans, run.reports, strict=False):
+        first = []
+        for row, whole in _good_sample(scan):
+            answer = str(whole["reward_model"]["ground_truth"])
+            if time.monotonic() < deadline:
+                number += 1
+                if not is_readable(answer):
+                    first.append({"row": row, "text": f"ground_truth={answer[:80]}"})
+        if first:
+            rule = f"answers that the run's reward can read, and {len(first)} of a sample cannot be read"
+            report.bad.append(BadRows("unreadable_answer", rule, len(first), first[:NUM_SHOWN]))
+            add_bad_rows(run, found, report, report.bad[-1])
+    found.note(f"{number} answers of a sample can be read")
 
 
 def check_demonstrations(run: Run, found: Findings) -> None:

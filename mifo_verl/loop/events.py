@@ -54,6 +54,7 @@ class StepEnded(Record, frozen=True, kw_only=True):
     grad_norm: float | None
     response_length: Annotated[float | None, Meta(description="mean, tokens")]
     rollouts: Annotated[int, Meta(description="rollouts counted for accuracy, those of filtered groups too")]
+    fallback_share: Annotated[float | None, Meta(description="verdicts by letters: an answer was unreadable")] = None
     prompt_tokens: Annotated[int, Meta(description="of all rollouts trained on")]
     response_tokens: Annotated[int, Meta(description="of all rollouts trained on")]
     rejected_demonstrations: Annotated[dict[str, int], Meta(description="prompts not taken into the buffer, by reason")]

@@ -47,6 +47,8 @@ class Rollout:
     is_padding: bool = False
     prefix_tokens: int = 0
     """Tokens of a demonstration that it begins with: above 0 it is a member of the group, and no rollout to count."""
+    is_fallback: bool = False
+    """Whether the verdict rests on letters alone, because an answer could not be read."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,8 @@ class Loop:
         """The prompts of this step whose rollouts are counted, by uid."""
         self.rejected: Counter[str] = Counter()
         """Prompts of this step that could not be judged or have no usable demonstration, by reason."""
+        self.num_fallbacks = 0
+        """Rollouts of this step whose verdict is a fallback."""
         self.ended: SftProgress | None = None
         """The SFT phase that has ended in this step."""
         self.members: dict[tuple[str, int], int] = {}
@@ -108,6 +112,7 @@ class Loop:
         self._rows.clear()
         self.groups.clear()
         self.rejected.clear()
+        self.num_fallbacks = 0
         self.ended = self.mixed = self.trained = None
         self.members.clear()
         self.correct.clear()
@@ -158,6 +163,7 @@ class Loop:
         self.correct |= {key: rollout.correct == 1 for key, rollout in last.items()}
         members = Counter(uid for uid, _ in self.members)
         counts = count_correct((r.uid, r.correct, False) for r in last.values() if not r.prefix_tokens)
+        self.num_fallbacks += sum(r.is_fallback for r in last.values() if not r.prefix_tokens)
         for uid, (num_correct, num_rollouts) in counts.items():
             prompt_id, row = self._rows[uid]
             group = PromptGroup(prompt_id, num_correct, num_rollouts, self.state.step + 1)

@@ -9,9 +9,11 @@ THINK_END = "</think>"
 MAX_CHARS = 50_000
 """A reward reads no more than this, from the end: an answer ends a response, and long text is slow to parse."""
 
-_BOX = re.compile(r"\\(?:boxed|fbox|framebox)\{")
-_TOKEN = re.compile(r"(?<=\\)(?:boxed|fbox|framebox)\{|\\(?!boxed\{|fbox\{|framebox\{).|[{}]", re.DOTALL)
+_OPENS = r"(?:boxed|fbox|framebox|bbox(?:\[[^\]\n]{0,80}\])?|colorbox\{[^{}\n]{0,40}\}) ?\{"
+_BOX = re.compile(rf"\\{_OPENS}")
+_TOKEN = re.compile(rf"(?P<box>(?<=\\){_OPENS})|\\(?!{_OPENS}).|[{{}}]", re.DOTALL)
 """The opening of a box, an escaped character, a brace. ``\\\\boxed{``, with a line break before it, is a box too."""
+_BARE_BOX = re.compile(r"\\boxed ?([\w.,/+-]{1,40}?)[.,]?(?=[\s$\\]|$)")
 _FORMULA = re.compile(r"\$\$?([^$]+)\$\$?|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _FORMULA_CHARS = 4_000
 _LONGEST_LINE = 2_000
@@ -66,12 +68,13 @@ def last_boxed(text: str) -> str | None:
     """
     first = _BOX.search(text)
     if first is None:
-        return None
+        bare = _BARE_BOX.findall(text)
+        return str(bare[-1]) if bare else None
     last: tuple[int, int] | None = None
     opened: list[int] = []  # where each open brace's content starts, negative where it is no box
     for match in _TOKEN.finditer(text, first.start()):
         token = match[0]
-        if token in ("boxed{", "fbox{", "framebox{"):
+        if match["box"]:
             opened.append(match.end())
         elif token == "{":
             opened.append(-1)

@@ -37,6 +37,11 @@ def kind_of(data_source: str) -> str:
     return next((kind for start, kind in _BY_SOURCE.items() if data_source.startswith(start)), "math")
 
 
+def reader(kind: str) -> Callable[[str], bool]:
+    """Whether a kind of reward can read a gold answer; ``math`` could only compare others by their letters."""
+    return math.is_readable if kind == "math" else bool
+
+
 def scorer(
     kind: str,
     require_think: bool = False,

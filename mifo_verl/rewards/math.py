@@ -4,6 +4,8 @@ verl finds it by ``reward.custom_reward_function.path=pkg://mifo_verl.rewards.ma
 paper's data, where missing tags are 0, add ``+reward.custom_reward_function.reward_kwargs.require_think=true``.
 """
 
+import re
+
 from mifo_verl.rewards.boxed import normalise
 from mifo_verl.rewards.extract import MAX_CHARS, PLACES, answer_part, final_line, last_boxed, last_formula
 from mifo_verl.rewards.pool import CPU_SECONDS, OVER_LIMIT, Pool, pool_of
@@ -39,9 +41,17 @@ def verdict(
     return binary(bool(reply.get("correct")), reply.get("extracted") or found, seconds, error, method)
 
 
+def is_readable(answer: str, pool: Pool | None = None) -> bool:
+    """Whether ``verdict`` can compare a gold answer by more than its letters; False too where it takes too long."""
+    gold = (last_boxed(answer) or final_line(answer) or answer).strip()
+    if re.fullmatch(r"-?\d[\d.,]*|[A-J]", gold):
+        return True
+    return bool((pool or pool_of(CHECKER)).check({"gold": gold})[0].get("readable"))
+
+
 def is_correct(text: str, answer: str, require_think: bool = False, cpu_seconds: float = CPU_SECONDS) -> bool:
     """Whether the answer that ``text`` ends with equals ``answer``: see ``verdict``."""
     return verdict(text, answer, require_think, cpu_seconds).correct
 
 
-compute_score = reward_function(verdict)
+compute_score = reward_function(verdict, is_readable=is_readable)

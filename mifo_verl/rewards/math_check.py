@@ -15,7 +15,7 @@ from math_verify.grader import unwrap_fcs
 from math_verify.parser import get_extraction_regexes
 from sympy import Expr, FiniteSet, Float, Integer, N, Reals, Set, Union, preorder_traversal
 
-from mifo_verl.rewards.choice import letter_of
+from mifo_verl.rewards.choice import chosen, letter_of
 from mifo_verl.rewards.extract import PLACES
 from mifo_verl.rewards.notation import bare, closing, labelled, squeezed, unify, without_clause, without_unit
 
@@ -25,21 +25,31 @@ _WARM_UP = (
     r"12{,}500", r"30^\circ", r"\$5.20", r"\text{even}", r"1,2,3", r"5!", r"\log_2 8", r"\binom{5}{2}",
 )  # fmt: skip
 _MOST_PARTS = 20
+_MATRIX = re.compile(
+    r"\(?\s*\\begin\s*\{(?:[pb]?matrix|array)\}(?:\s*\{[lcr|]*\})?((?:[^\\]|\\(?!begin|end))*)\\end\s*\{\w+\}\s*\)?",
+    re.DOTALL,
+)
 _LONGEST = 3000
 """A longer answer is compared letter by letter."""
 _LATEX = (
     LatexExtractionConfig(normalization_config=replace(LatexExtractionConfig().normalization_config, units=False)),
 )
 """math-verify takes letters for units (``2ab`` for 2); ``notation`` knows better."""
-_BASE = re.compile(r"\(?([0-9A-Fa-f]+)\)?_\{?(\d{1,2})\}?")
+_BASE = re.compile(r"(-?)\(?([0-9A-Fa-f]+(?:\.[0-9A-Fa-f]+)?)\)?_\{?(\d{1,2}|[a-z]{3,7})\}?")
+_BASES = {word: n for n, word in enumerate("two three four five six seven eight nine ten eleven twelve".split(), 2)}
 _RATIO = re.compile(r"(\d+(?:\.\d+)?)((?:\s*:\s*\d+(?:\.\d+)?)+)")
-_CLOCK = re.compile(r"\d{1,2}:[0-5]\d")
-_LETTERS = re.compile(r"[A-Za-z]{2,}(?:\s+[A-Za-z]+)*")
+_CLOCK = re.compile(r"(\d{1,2}:[0-5]\d)\s*(?:\\text\s*\{)?\s*([AaPp]?)(?:\.?\s*[Mm]\.?)?\s*\}?")
+_LETTERS = re.compile(r"[A-Za-z]{2,}(?:\s+[A-Za-z]+)*|[A-Z](?:\s+[A-Z])+")
+_SENTENCE = re.compile(r"(?:\\text\s*\{)?[A-Za-z][A-Za-z\s.,;'\u2019/-]*\}?")
+_READABLE = (_LETTERS, _BASE, _RATIO, _CLOCK, _SENTENCE, re.compile(r"\(?[A-J]\)?"))
+_POINTS_IN_A_ROW = re.compile(r"(?<![a-zA-Z\\])[A-Z](?:\s?[A-Z])+(?![a-zA-Z])")
 _NAME = re.compile(r"(?![a-z]{2}$)(?:\\[a-zA-Z]+|[A-Za-z|{}'\s]|_\{?\w+\}?|\([A-Za-z0-9,\s]*\)|\^\{?-1\}?){1,40}")
 """``x``, ``f(x)``, ``\\angle ABC``, ``a_{n}``, ``area``; not ``xy``, which is a product."""
 _VALUE_OF = re.compile(r"\s*\\(?:lim|sum|int|prod|max|min|gcd|operatorname|binom|log|sin|cos|tan)(?![a-zA-Z])")
+_CONGRUENCE = re.compile(r"([^,;]+?)\\equiv([^,;]+?)\\pmod\{(\w+)\}")
 _UNREADABLE = re.compile(r"\\ldots|\\equiv|\\pmod|\\mod|\\bmod|\\text|\\mathrm|\\mbox|\\begin\{cases\}|\\overset")
 _RELATION = re.compile(r"(?<![<>=])[<>]|\\(?:le|ge|ne|lt|gt)(?![a-zA-Z])")
+_SIGN = re.compile(r"\\pm(?![a-z])")
 _LOOSE = re.compile(r"\s*,?\s+(?:or|and)\s+|\s*[,;]\s*")
 _COMPOUND = re.compile(
     r"(-?\d[\d.,]*)\s*(?:\\(?:text|mathrm|mbox|textrm|rm)\s*\{([^{}]*)\}|([A-Za-z]{2,}|(?<=\s)[hms](?![a-z])))"
@@ -51,26 +61,78 @@ _POINTS = (7, 11, 13, 17, 19)
 
 
 def check(request: dict[str, Any]) -> dict[str, Any]:
-    """Whether the text's answer is the gold answer, what was read as the text's answer, and how they were compared."""
-    gold, text = request["gold"], request["text"]
-    found = next((found for place in (*PLACES, _stated) if (found := place(text)) is not None), None)
+    """Whether the text's answer is the gold answer, what was read as the text's answer, and how they were compared.
+
+    Of a request without a text, whether the gold answer is readable.
+    """
+    gold = request["gold"]
+    if "text" not in request:
+        return {"readable": is_readable(gold)}
+    text = request["text"]
+    letter = re.fullmatch("[A-J]", unify(gold)) or labelled(unify(gold))[0]
+    places = (*PLACES, chosen, _stated) if letter else (*PLACES, _stated)
+    found = next((found for place in places if (found := place(text)) is not None), None)
     if found is None:
         return {"correct": False, "extracted": None, "method": "none"}
     correct, method = same(gold, found)
     return {"correct": correct, "extracted": found, "method": method}
 
 
-def same(gold: str, found: str) -> tuple[bool, str]:
-    """(whether two answers are the same, ``value`` if mathematics said so, ``text`` if only letters could be compared).
+def is_readable(answer: str) -> bool:
+    """Whether a gold answer can be compared with anything but its own letters: words, a choice, or mathematics."""
+    text = without_clause(unify(answer))
+    depth = 0
+    for sign in re.sub(r"\\[{}]", "", text):
+        depth += (sign in "([{") - (sign in ")]}")
+        if depth < 0:
+            return False
+    if depth or not text or len(text) > _LONGEST:
+        return False
+    if text.endswith(r"\%"):
+        return is_readable(text.removesuffix(r"\%"))
+    if rows := _rows(text):
+        return all(is_readable(cell) for row in rows for cell in row)
+    shape, sides = _shape(text), _sides(text)
+    if _COMPOUNDS.fullmatch(text):
+        return True
+    if shape is not None or len(sides) > 1:
+        return all(map(is_readable, sides[-1:] if shape is None else shape[1]))
+    if congruence := _CONGRUENCE.fullmatch(text):
+        return all(map(is_readable, congruence.groups()))
+    if any(form.fullmatch(text) for form in _READABLE):
+        return True
+    text = without_unit(labelled(text)[1])
+    if re.search(r"frac\{\s*\}|\}\{\s*\}|\\boxed", text):
+        return False
+    if _RELATION.search(text) and _as_set(text) is not None:
+        return True
+    return not _UNREADABLE.search(text) and _parsed(text) is not None
 
-    What cannot be read is the same only letter by letter.
+
+def same(gold: str, found: str) -> tuple[bool, str]:
+    """(whether two answers are the same, what says so).
+
+    It is ``value``, mathematics; ``letters``, where letters are what counts; or ``text``: one of them could not be
+    read, and so is the same only letter by letter.
     """
     g, f = unify(gold), unify(found)
     if not g or not f or squeezed(g) == squeezed(f):
-        return bool(g and f), "text"
+        return bool(g and f), "text" if not g or _UNREADABLE.search(g) else "letters"
     if max(len(g), len(f)) > _LONGEST:
         return False, "text"
-    for rule in (_choice, _percent, _base, _ratio, _compound, _clause, _words, _sequence, _equation):
+    for rule in (
+        _choice,
+        _percent,
+        _base,
+        _ratio,
+        _compound,
+        _clause,
+        _words,
+        _congruence,
+        _matrix,
+        _sequence,
+        _equation,
+    ):
         verdict = rule(g, f)
         if verdict is not None:
             return verdict
@@ -86,11 +148,11 @@ def _choice(g: str, f: str) -> Answer:
     (g_letter, g_value), (f_letter, f_value) = labelled(g), labelled(f)
     if re.fullmatch("[A-J]", g) or (g_letter and not g_value):
         letter = f_letter or letter_of(f)
-        return (letter == (g_letter or g), "text") if letter else None
+        return (letter == (g_letter or g), "letters") if letter else None
     if g_letter:
         if f_letter or letter_of(f):
             right = (f_letter or letter_of(f)) == g_letter
-            return (right, "text") if not f_letter or not f_value or not right else same(g_value, f_value)
+            return (right, "letters") if not f_letter or not f_value or not right else same(g_value, f_value)
         return same(g_value, f)
     return same(g, f_value) if f_letter and f_value else None
 
@@ -116,29 +178,35 @@ def _base(g: str, f: str) -> Answer:
     (g_digits, g_base), (f_digits, f_base) = map(_digits_and_base, (g, f))
     if not g_base and not f_base:
         return None
-    return g_digits == f_digits and (g_base == f_base or not g_base or not f_base), "text"
+    return g_digits == f_digits and (g_base == f_base or not g_base or not f_base), "letters"
 
 
 def _digits_and_base(text: str) -> tuple[str, str]:
-    match = _BASE.fullmatch(squeezed(re.sub(r"\\(?:text|mathrm)\{(\w+)\}", r"\1", text)))
-    good = match is not None and int(match[2]) > (1 if re.search(r"\d", match[1]) else 10)
-    return (match[1].upper(), match[2]) if match and good else (squeezed(text).upper(), "")
+    match = _BASE.fullmatch(squeezed(re.sub(r"\\(?:text|mathrm)\s*\{(\w+)\}", r"\1", text)))
+    base = str(_BASES.get(match[3], match[3])) if match else ""
+    if match is None or not base.isdecimal() or int(base) <= (1 if re.search(r"\d", match[2]) else 10):
+        return squeezed(text).upper(), ""
+    return match[1] + match[2].upper(), base
 
 
 def _ratio(g: str, f: str) -> Answer:
-    """``6:8`` is 3:4 and 3/4; a time of day is only itself."""
+    """``6:8`` is 3:4 and 3/4; a time is only itself."""
     ratios = [re.split(r"\s*:\s*", text) if _RATIO.fullmatch(text) else [] for text in (g, f)]
+    clocks = [_CLOCK.fullmatch(text) for text in (g, f)]
+    if clocks[0] and clocks[1]:
+        (g_time, g_half), (f_time, f_half) = (clock.groups() for clock in clocks if clock)
+        return g_time == f_time and (g_half.lower() == f_half.lower() or not (g_half and f_half)), "letters"
     if not any(ratios):
         return None
-    if any(_CLOCK.fullmatch(text) for text in (g, f)):
-        return ratios[0] == ratios[1], "text"
+    if any(clocks):
+        return ratios[0] == ratios[1], "letters"
     if all(ratios):
         (g_first, *_), (f_first, *_) = ratios
         equal = (Float(a) * Float(f_first) == Float(b) * Float(g_first) for a, b in zip(*ratios, strict=False))
         return len(ratios[0]) == len(ratios[1]) and all(equal), "value"
     parts = ratios[0] or ratios[1]
     quotient = rf"\frac{{{parts[0]}}}{{{parts[1]}}}"
-    return same(quotient, f if ratios[0] else g) if len(parts) == 2 else (False, "text")
+    return same(quotient, f if ratios[0] else g) if len(parts) == 2 else (False, "letters")
 
 
 def _compound(g: str, f: str) -> Answer:
@@ -146,7 +214,7 @@ def _compound(g: str, f: str) -> Answer:
     g_parts, f_parts = (_COMPOUND.findall(text) if _COMPOUNDS.fullmatch(text) else [] for text in (g, f))
     if not g_parts and not f_parts:
         return None
-    return [(n, a or b) for n, a, b in _short(g_parts)] == [(n, a or b) for n, a, b in _short(f_parts)], "text"
+    return [(n, a or b) for n, a, b in _short(g_parts)] == [(n, a or b) for n, a, b in _short(f_parts)], "letters"
 
 
 def _short(parts: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
@@ -162,9 +230,36 @@ def _clause(g: str, f: str) -> Answer:
 def _words(g: str, f: str) -> Answer:
     """Words and runs of letters are no products: their order counts, and from three letters on not their case."""
     if not (_LETTERS.fullmatch(g) and _LETTERS.fullmatch(f)):
-        return None
+        g_points, f_points = _POINTS_IN_A_ROW.findall(g), _POINTS_IN_A_ROW.findall(f)
+        moved = sorted(map(squeezed, g_points)) != sorted(map(squeezed, f_points))
+        return (False, "letters") if moved and sorted("".join(g_points)) == sorted("".join(f_points)) else None
     a, b = squeezed(g), squeezed(f)
-    return a == b or (len(a) > 2 and a.casefold() == b.casefold()), "text"
+    return a == b or (len(a) > 2 and a.casefold().rstrip("s") == b.casefold().rstrip("s")), "letters"
+
+
+def _congruence(g: str, f: str) -> Answer:
+    """``x \\equiv 3 \\pmod 7``: each of the three counts."""
+    g_match, f_match = _CONGRUENCE.fullmatch(g), _CONGRUENCE.fullmatch(f)
+    if not g_match or not f_match:
+        return (False, "value") if g_match or f_match else None
+    return all(same(a, b)[0] for a, b in zip(g_match.groups(), f_match.groups(), strict=True)), "value"
+
+
+def _matrix(g: str, f: str) -> Answer:
+    """Two matrices, cell by cell; whatever brackets they have."""
+    g_rows, f_rows = _rows(g), _rows(f)
+    if g_rows is None or f_rows is None:
+        return None
+    cells = [cell for row in g_rows for cell in row], [cell for row in f_rows for cell in row]
+    if list(map(len, g_rows)) != list(map(len, f_rows)) or len(cells[0]) > _MOST_PARTS:
+        return False, "value"
+    return all(same(a, b)[0] for a, b in zip(*cells, strict=True)), "value"
+
+
+def _rows(text: str) -> list[list[str]] | None:
+    """The cells of a matrix; None for anything else."""
+    match = _MATRIX.fullmatch(text.replace("[", "(").replace("]", ")"))
+    return match and [row.split("&") for row in match[1].split(r"\\") if row.strip()]
 
 
 def _sequence(g: str, f: str) -> Answer:
@@ -228,7 +323,7 @@ def _split(text: str) -> list[str]:
             continue
         index += 1
     parts = [part for part in [*parts, text[start:]] if part.strip()]
-    signs = [[part.replace(r"\pm", sign, 1) for sign in "+-"] if part.count(r"\pm") == 1 else [part] for part in parts]
+    signs = [[_SIGN.sub(sign, part) for sign in "+-"] if len(_SIGN.findall(part)) == 1 else [part] for part in parts]
     return [bare(part) for pair in signs for part in pair]
 
 
@@ -255,12 +350,31 @@ def _equation(g: str, f: str) -> Answer:
     g_sides, f_sides = _sides(g), _sides(f)
     if (len(g_sides) > 1) == (len(f_sides) > 1):
         both = len(g_sides) > 1 and squeezed(g_sides[0]) == squeezed(f_sides[0])
-        return same(g_sides[-1], f_sides[-1]) if both else None
+        if both:
+            return same(g_sides[-1], f_sides[-1])
+        return (True, "value") if len(g_sides) == len(f_sides) == 2 and _are_multiples(g_sides, f_sides) else None
     sides, other = (g_sides, f) if len(g_sides) > 1 else (f_sides, g)
     value = _value_side(sides)
     if value is None:
         return False, "value"
     return same(value, other) if len(g_sides) > 1 else same(other, value)
+
+
+def _are_multiples(g_sides: list[str], f_sides: list[str]) -> bool:
+    """Whether one equation is the other times a number, by its values at some points: sympy's proof is slow."""
+    sides: list[Any] = [None if _UNREADABLE.search(side) else _parsed(side) for side in (*g_sides, *f_sides)]
+    if not all(isinstance(side, Expr) for side in sides):
+        return False
+    g, f = sides[0] - sides[1], sides[2] - sides[3]
+    names = sorted(g.free_symbols, key=str)
+    if not names or set(names) != f.free_symbols or not all(one.is_polynomial(*names) for one in (g, f)):
+        return False
+    ratios = set()
+    for shift in range(4):
+        point = {name: Integer((-1) ** shift * value + shift) for name, value in zip(names, _POINTS, strict=False)}
+        top, bottom = g.subs(point), f.subs(point)
+        ratios.add(top / bottom if bottom != 0 else None)
+    return len(names) <= len(_POINTS) and len(ratios) == 1 and ratios.isdisjoint({None, 0})
 
 
 def _value_side(sides: list[str]) -> str | None:
@@ -276,7 +390,7 @@ def _same_value(g: str, f: str) -> tuple[bool, str]:
     """math-verify's word on two formulas; what it cannot read is not the same."""
     g, f = (re.sub(r"^[a-zA-Z]\s*\\in(?![a-zA-Z])", "", without_unit(text)).strip() for text in (g, f))
     if g and squeezed(g) == squeezed(f):
-        return True, "text"
+        return True, "letters"
     if _RELATION.search(g + f) and (g_set := _as_set(g)) is not None and (f_set := _as_set(f)) is not None:
         same_names = not (_RELATION.search(g) and _RELATION.search(f)) or _symbols(g) == _symbols(f)
         if same_names and g_set == f_set:
@@ -284,8 +398,8 @@ def _same_value(g: str, f: str) -> tuple[bool, str]:
     read = [None if _UNREADABLE.search(text) else _parsed(text) for text in (g, f)]
     if read[0] is None or read[1] is None:
         return False, "text"
-    equal = verify(read[:1], read[1:], timeout_seconds=None, allow_set_relation_comp=True)
-    return bool(equal) and _is_close(*read), "value"
+    equal = _is_close(*read) and verify(read[:1], read[1:], timeout_seconds=None, allow_set_relation_comp=True)
+    return bool(equal), "value"
 
 
 @lru_cache(maxsize=512)
@@ -296,7 +410,7 @@ def _parsed(text: str) -> Any:
 
 def _as_set(text: str) -> Any:
     """Inequalities joined by ``or``, ``and`` or commas, or a set, as a set of numbers; None if it is neither."""
-    unequal = re.fullmatch(r"[a-zA-Z]\s*\\ne\s*([^\\]+)", text)
+    unequal = re.fullmatch(r"[a-zA-Z]\s*\\ne(?![a-z])((?:[^\\]|\\(?!ne))+)", text)
     excluded = unequal or re.fullmatch(r"\\mathbb\{R\}\s*(?:\\setminus|\\backslash|-)\s*\\\{(.*)\\\}", text)
     if excluded:
         numbers = [_parsed(part) for part in _split(excluded[1])]
@@ -370,7 +484,9 @@ def _stated(text: str) -> str | None:
 
 _UNANCHORED = 300
 _ENDED = re.compile(r"[.!?:)\]}$*\"'\d]\s*$")
-_GOES_ON = re.compile(r"(?i:\b(?:so|and|then|from|is|are|the|to|we|because|but|or|of|a|that|with|by|if|for|as)|,)\s*$")
+_GOES_ON = re.compile(
+    r"(?<![*+])[*+=/×·^-]\s*$|(?i:\b(?:so|and|then|from|is|are|the|to|we|because|but|or|of|a|that|with|by|if|for|as)|,)\s*$"
+)
 _EITHER = re.compile(r"[\d$)}]\s*,?\s*or\s+(?:(?:maybe|perhaps|possibly|even)\s+)?$")
 
 

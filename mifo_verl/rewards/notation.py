@@ -7,29 +7,32 @@ import re
 import unicodedata
 
 _TEXT = r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mbox|rm|bf)\s*"
-_SIGNS = {
-    **dict.fromkeys("−–—﹣－", "-"), **dict.fromkeys("      　⁠", " "), "×": r"\times ", "÷": r"\div ",
-    "·": r"\cdot ", "⋅": r"\cdot ", "∗": "*", "∞": r"\infty ", "π": r"\pi ", "≤": r"\le ", "≥": r"\ge ", "⩽": r"\le ",
-    "⩾": r"\ge ", "≠": r"\ne ", "≡": r"\equiv ", "±": r"\pm ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ",
-    "∅": r"\varnothing ", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "°": r"^\circ", "…": r"\ldots ", "％": "%",
-    "α": r"\alpha ", "β": r"\beta ", "γ": r"\gamma ", "θ": r"\theta ", "λ": r"\lambda ", "μ": r"\mu ", "φ": r"\phi ",
-    "⟨": "(", "⟩": ")", "′": "'", "（": "(", "）": ")", "，": ", ", "：": ":", "＝": "=",
-}  # fmt: skip
+_SIGNS = str.maketrans({
+    **dict.fromkeys("−–—", "-"), "\u2060": " ", "×": r"\times ", "÷": r"\div ", "·": r"\cdot ", "⋅": r"\cdot ",
+    "∗": "*", "∞": r"\infty ", "π": r"\pi ", "≤": r"\le ", "≥": r"\ge ", "⩽": r"\le ", "⩾": r"\ge ", "≠": r"\ne ",
+    "≡": r"\equiv ", "±": r"\pm ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\varnothing ",
+    "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "°": r"^\circ", "º": r"^\circ", "α": r"\alpha ", "β": r"\beta ",
+    "γ": r"\gamma ", "δ": r"\delta ", "θ": r"\theta ", "λ": r"\lambda ", "μ": r"\mu ", "σ": r"\sigma ", "φ": r"\phi ",
+    "ω": r"\omega ", "Δ": r"\Delta ", "∠": r"\angle ", "△": r"\triangle ", "⟨": "(", "⟩": ")", "′": "'", "。": ".",
+    "、": ", ", "∶": ":", "∕": "/", "⁄": "/", "→": r"\to ", "∛": r"\sqrt[3]", "∣": r"\mid ",
+})  # fmt: skip
+"""Signs that Unicode's own compatibility forms (NFKC) do not already turn into plain ones."""
 _SUPERSCRIPTS, _SUBSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ", "₀₁₂₃₄₅₆₇₈₉"
 _RAISED = str.maketrans(_SUPERSCRIPTS + _SUBSCRIPTS, "0123456789-+n0123456789")
 _WORDS = {
-    "pi": r"\pi ",
-    "infinity": r"\infty ",
-    "inf": r"\infty ",
-    "oo": r"\infty ",
-    "percent": r"\%",
-    "per cent": r"\%",
+    **{name: rf"\{name} " for name in "pi alpha beta gamma delta theta lambda mu sigma phi omega".split()},
+    **dict.fromkeys(("infinity", "inf", "oo"), r"\infty "),
+    **dict.fromkeys(("percent", "per cent"), r"\%"),
+    **dict.fromkeys(("all real numbers", "all reals"), r"\mathbb{R}"),
 }
+_WORD = re.compile(rf"(?<![\\a-zA-Z])({'|'.join(_WORDS)})(?![a-zA-Z])")
 _RULES: list[tuple[re.Pattern[str], str]] = [
     (re.compile(pattern), to)
     for pattern, to in (
         (r"\\\\(?=[\[\s(]|$|[a-zA-Z0-9-])", "\0"),  # a row of a matrix ends: no spacing command
-        (r"\\[df]?box(?:ed)?\s*\{", "{"),
+        (r"\\[df]?box(?:ed)?\s*\{|\\(?:bm|boldsymbol|underline|mathit|textcolor\s*\{[^{}]*\})\s*\{", "{"),
+        (r"\\color\s*\{[^{}]*\}|\\(?:[lL]arge|LARGE|[hH]uge|small|normalsize|textstyle)(?![a-zA-Z])", ""),
+        (r"\\(?:bf|rm|it)(?![a-zA-Z]|\s*\{)|\\\s*$", ""),
         (r"\\\(|\\\)|\\\[|\\\]|(?<!\\)\$|\\!|\\displaystyle|\\limits|\*\*(?=\s|$)|^\*\*", ""),
         (r"\\[,;:> ]|\\q?quad(?![a-zA-Z])|\\thinspace|~|&nbsp;", " "),
         (r"\\(?:left|right|[bB]igg?[lrm]?)(?![a-zA-Z])\s?", ""),
@@ -43,16 +46,30 @@ _RULES: list[tuple[re.Pattern[str], str]] = [
         (r"\\(?:dots|cdots|ldots|dotsc)(?![a-zA-Z])|\.\.\.", r"\\ldots "),
         (r"\\%|(?<!\\)%", r"\\%"),
         (r"\{,\}", ","),
-        (r"\\\$|^[€£¥](?=\d)", ""),
+        (r"\\\$|^[€£¥](?=\d)|\s*[€£¥¢]\s*$", ""),
         (r"\^\s*\{\s*\\circ\s*\}|\\degrees?(?![a-zA-Z])", r"^\\circ"),
+        (r"\\langle(?![a-zA-Z])", "("),
+        (r"\\rangle(?![a-zA-Z])", ")"),
+        (r"\(?\\?(?<![a-zA-Z])[pb]?mod\s*(?:\{\s*(\w+)\s*\}|(\w+))\)?", r"\\pmod{\1\2}"),
+        (r"^\s*\\\{\s*[a-zA-Z](?:\s*\\in[^|:]*?)?\s*(?:\\mid(?![a-z])|\\vert|\||:)"
+         r"(.*[<>].*|.*\\(?:le|ge|ne) .*)\\\}\s*$", r"\1"),
+        (r"\\sqrt\[3\]\s*\(?(\w+)\)?", r"\\sqrt[3]{\1}"),
+        (r"(?<=\d)\.(?=/)", ""),
+        (rf"_\{{\s*{_TEXT}\{{\s*(\w+)\s*\}}\s*\}}", r"_{\1}"),
+        (r"(\d)\u0305", r"\\overline{\1}"),
         (r"√\s*\(([^()]*)\)|√\s*\{([^{}]*)\}|√\s*(\d+|[a-zA-Z])", r"\\sqrt{\1\2\3}"),
         (r"(?<![\\a-zA-Z])sqrt\s*(?:\(([^()]*)\)|(\d+))", r"\\sqrt{\1\2}"),
         (r"(?<![\\a-zA-Z])(\d+(?:\.\d+)?)[eE]([+-]?\d+)(?![\w.])", r"\1\\times 10^{\2}"),
         (r"(?<![\\a-zA-Z])(exp|log|ln|sin|cos|tan|arcsin|arccos|arctan)(?=\s*\()", r"\\\1"),
         (r"\*\*", "^"),
+        (r"(?<=\d)\s*\*\s*I(?![a-zA-Z])", " i"),
         (r"(?<=[\w)])\s*\*\s*(?=[\w(\\-])", r"\\cdot "),
         (rf"^\s*(?:{_TEXT}\{{)?\s*(?i:(?:the )?(?:final )?answer(?: is)?)\s*:?\s*\}}?(?=[^a-z}}])", ""),
+        (rf"^\s*(?:{_TEXT}\{{)?\s*\(?(?i:\\approx|(?:approximately|about|around|roughly|exactly|total|sum)\s*:?)"
+         rf"\s*\)?\s*\}}?\s*(?=[-+\d\\($.])", ""),
+        (r"\+/-|^\s*\+-", r"\\pm "),
         (r"\+\s*-", "-"),
+        (r"(?<=\d)\s+x\s+(?=10\s*\^)", r"\\times "),
         (r"\\(?:mathrm|text|operatorname)\{([eid])\}", r"\1"),
         (r"(?<=\d)i(?![a-zA-Z])", " i"),  # math-verify takes i for the imaginary unit only alone
         (rf"{_TEXT}\{{\s*(,?\s*(?:or|and))\s*\}}|\\lor(?![a-zA-Z])|\\vee(?![a-zA-Z])|\\land(?![a-zA-Z])", r" \1 "),
@@ -61,18 +78,21 @@ _RULES: list[tuple[re.Pattern[str], str]] = [
 _THOUSANDS = re.compile(r"(?<![\d.,/\w}])(\d{1,3})((?:[ ,]\d{3})+)(?![\d,/]|\.\d{3}(?!\d),)(?! \d)")
 _MIXED = re.compile(r"(?<![\w.,/^}])(-?)(\d+)\s+(\d+)\s*/\s*(\d+)(?![\d/.])")
 _REPEATING = re.compile(
-    r"(?<!\d)(\d*)\.(\d*)(?:\\overline|\\bar|\\dot|\\overline\s)\s*\{?(\d+)\}?(?:\d*\\dot\s*\{?(\d)\}?)?"
+    r"(?<!\d)(\d*)\.(\d*)(?:\\overline|\\bar|\\dot|\\overline\s)\s*\{?\s*(\d+)\s*\}?(?:(\d*)\\dot\s*\{?(\d)\}?)?"
 )
 _ELLIPSIS = re.compile(r"(?<!\d)(\d*\.\d{0,6}?)(\d{1,6}?)\2+\s*\\ldots")
 _PERIOD = re.compile(r"(?<!\d)(\d*\.\d{0,20})\((\d{1,20})\)")
 _LABEL = re.compile(rf"(?:{_TEXT}\{{\s*\(?\s*([A-J])\s*[).:]*\s*\}}[.:)]?|\(?([A-J])\)(?=\s+\S))\s*(.*)", re.DOTALL)
-_WHOLE_TEXT = re.compile(rf"{_TEXT}\{{([^{{}}]*)\}}")
+_WHOLE_TEXT = re.compile(rf"{_TEXT}\{{((?:[^{{}}]|\{{[^{{}}]*\}})*)\}}")
 _NO_UNIT = r"(?!\s*(?:or|and|more|less|at|not|about|if|than|to)\b)"
 _UNIT = re.compile(
-    rf"(?<=[\d}})!a-z])\s*(?:{_TEXT}\{{{_NO_UNIT}[^{{}}]*\}}(?:\s*\^\s*\{{?-?\d\}}?)?|\^\\circ\s*[CF]?)\s*$"
+    rf"(?<=[\d}})!a-z])(?:\s*(?:\\cdot)?\s*{_TEXT}\{{{_NO_UNIT}(?:[^{{}}]|\{{[^{{}}]*\}})*\}}(?:\s*\^\s*\{{?-?\d\}}?)?)+\s*$"
+    r"|\^\\circ\s*[CF]?\s*$"
 )
-_NUMBER = r"[-+]?(?:\d[\d,]*\.?\d*|\.\d+|\\frac\{\d+\}\{\d+\}|\d+/\d+)"
-_UNIT_WORDS = re.compile(rf"({_NUMBER})\s+({_NO_UNIT}[A-Za-z][A-Za-z./ ]+(?:\^\{{?\d\}}?)?)")
+_NUMBER = r"(?:[-+\d.,/(){}^\s]|\\(?:sqrt|frac|pi|cdot|times)(?![a-zA-Z]))*[\d)}i]"
+_UNIT_WORDS = re.compile(
+    rf"({_NUMBER})\s+(?:{_NO_UNIT}[A-Za-z][A-Za-z./ ]+(?:\^\{{?\d\}}?)?|[mgshLJNWVK](?:\^\{{?[23]\}}?)?)"
+)
 _CLAUSE = re.compile(
     rf"\s*,?\s*(?:{_TEXT}\{{\s*,?\s*(?:for|where)\b.*|\b(?:for (?:all|any|every|some)|where)\b.*)", re.DOTALL
 )
@@ -85,13 +105,11 @@ def unify(answer: str) -> str:
     """The answer in LaTeX's plain signs: one way for fractions, spaces, relations, brackets, decimals, percent."""
     text = re.sub(f"[{_SUPERSCRIPTS}]+", lambda run: "^{" + run[0].translate(_RAISED) + "}", answer)
     text = re.sub(f"[{_SUBSCRIPTS}]+", lambda run: "_{" + run[0].translate(_RAISED) + "}", text)
-    text = "".join(_SIGNS.get(sign) or _vulgar(sign) for sign in text)
+    text = "".join(sign if sign < "\x7f" else _plain(sign) for sign in text.translate(_SIGNS)).translate(_SIGNS)
     for pattern, to in _RULES:
         text = pattern.sub(to, text)
     text = text.replace("\0", r"\\")
-    text = re.sub(
-        r"(?<![\\a-zA-Z])(pi|infinity|inf|oo|percent|per cent)(?![a-zA-Z])", lambda word: _WORDS[word[0]], text
-    )
+    text = _WORD.sub(lambda word: _WORDS[word[0]], text)
     text = re.sub(rf"{_TEXT}\{{\s*\\%\s*\}}", r"\\%", text)
     text = _ELLIPSIS.sub(r"\1\\overline{\2}", _PERIOD.sub(r"\1\\overline{\2}", text))
     text = _REPEATING.sub(_fraction_of, text)
@@ -152,15 +170,16 @@ def without_clause(text: str) -> str:
     return _CLAUSE.sub("", text).strip()
 
 
-def _vulgar(sign: str) -> str:
-    plain = unicodedata.normalize("NFKC", sign) if sign > "\x7f" else sign
-    top, bar, bottom = plain.partition("⁄")
-    return rf"\frac{{{top}}}{{{bottom}}}" if bar else sign
+def _plain(sign: str) -> str:
+    """Unicode's compatibility form: ``½`` is a fraction, ``２`` is 2, ``℃`` is °C."""
+    plain = unicodedata.normalize("NFKC", sign)
+    top, _, bottom = plain.partition("⁄")
+    return rf"\frac{{{top}}}{{{bottom}}}" if top and bottom else plain
 
 
 def _fraction_of(found: re.Match[str]) -> str:
     """A repeating decimal as an exact fraction: ``0.\\overline{36}`` is 36/99."""
-    whole, fixed, repeated = found[1] or "0", found[2], found[3] + (found[4] or "")
+    whole, fixed, repeated = found[1] or "0", found[2], found[3] + (found[4] or "") + (found[5] or "")
     if len(fixed + repeated) > 60:
         return found[0]
     bottom = (10 ** len(repeated) - 1) * 10 ** len(fixed)

@@ -91,6 +91,11 @@ def correctness(extra_fields: Mapping[str, Any]) -> object:
     return acc_of(extra_fields.get("reward_extra_info", {}))
 
 
+def is_fallback(extra_fields: Mapping[str, Any]) -> bool:
+    """Whether the reward said that its verdict rests on letters alone, because an answer could not be read."""
+    return bool(extra_fields.get("reward_extra_info", {}).get("method") == "text")
+
+
 def acc_of(result: Mapping[str, Any] | float) -> object:
     """The correctness that a reward function returned; a plain number stands for both, as in verl."""
     if not isinstance(result, Mapping):

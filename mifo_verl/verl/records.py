@@ -79,6 +79,7 @@ def rl_record(
         grad_norm=_number(metrics, "actor/grad_norm"),
         response_length=_number(metrics, "response_length/mean"),
         rollouts=loop.num_rollouts,
+        fallback_share=loop.num_fallbacks / loop.num_rollouts if loop.num_rollouts else None,
         prompt_tokens=prompt,
         response_tokens=response,
         rejected_demonstrations=dict(sorted(loop.rejected.items())),
@@ -135,6 +136,7 @@ def step_events(
     if rl is not None:
         seconds = rl.seconds | probe | {"checkpoint": take_save_seconds()}
         metrics["mifo/rl/buffer_size"] = len(loop.state.buffer)
+        metrics["mifo/rl/fallback_share"] = rl.fallback_share or 0.0
         events.append(structs.replace(rl, seconds=seconds, validation=accuracy or None))
         events += loop.rl_lines or (phase.rl_ledger if phase is not None else [])
     if phase is not None:

@@ -10,7 +10,7 @@ from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
 from mifo_verl.loop.loop import Rollout, Row
 from mifo_verl.run.watchdog import Watchdog
-from mifo_verl.verl.demonstrations import correctness
+from mifo_verl.verl.demonstrations import correctness, is_fallback
 from mifo_verl.verl.rl_loss import PREFIX
 
 POLL_SECONDS = 0.05
@@ -117,7 +117,7 @@ def rollouts_of(batch: KVBatchMeta) -> tuple[list[Rollout], dict[str, list[int]]
     for key, tag, prompt, extra in zip(*columns, strict=True):
         uid, session, index = key_order(key)
         is_padding, prefix = bool(tag.get("is_padding", False)), int(extra.get(PREFIX, 0))
-        rollouts.append(Rollout(uid, session, index, correctness(extra), is_padding, prefix))
+        rollouts.append(Rollout(uid, session, index, correctness(extra), is_padding, prefix, is_fallback(extra)))
         if uid not in prompts or index == 0:  # a later output of a session has more in front of it
             prompts[uid] = prompt.tolist()
     return rollouts, prompts

@@ -6,7 +6,7 @@ two units, everything but the last number of what cannot be read, the size of ve
 
 import pytest
 
-from mifo_verl.rewards.math_check import check, same
+from mifo_verl.rewards.math_check import check, is_readable, same
 from mifo_verl.rewards.notation import unify
 
 SAME = r"""
@@ -448,6 +448,112 @@ The answer is 1 1/2. | 1
 \boxed{1} | x \equiv 1 \pmod 2
 \boxed{4} | n \equiv 1 \pmod{4}
 \boxed{3} | f(n)=\begin{cases} n/2 & n \text{ even} \\ 3n+1 & n \text{ odd}\end{cases}
+\boxed{ba} | ab
+\boxed{XYZ} | ZYX
+\boxed{DCBA} | ABCD
+\boxed{BAC} | ABC
+\boxed{\mathrm{BAC}} | ABC
+\boxed{A C B} | A B C
+\boxed{A, C, B} | (A, B, C)
+\boxed{NET} | TEN
+\boxed{\triangle ACB} | \triangle ABC
+\boxed{dog} | god
+\boxed{AAB} | ABA
+\boxed{1+2+\cdots+n} | n
+\boxed{7} | 1, 3, 5, \ldots, 7
+\boxed{5} | \text{approximately } 5 \text{ or } 6
+\boxed{x \equiv 2 \pmod{5}} | 5
+\boxed{5} | x \equiv 2 \pmod{5}
+\boxed{a_1 = 1, a_{n+1} = a_n + 2} | 2
+\boxed{2} | a_1 = 1, a_{n+1} = a_n + 2
+\boxed{4k+1} | 4k+3
+\boxed{\begin{cases} 1 & n \text{ even} \\ 0 & n \text{ odd} \end{cases}} | 0
+\boxed{0} | \begin{cases} 1 & n \text{ even} \\ 0 & n \text{ odd} \end{cases}
+\boxed{\text{no solution}} | 0
+\boxed{0} | \text{no solution}
+\boxed{n!+1 \text{ for } n \ge 3} | 3
+\boxed{\sum_{i=1}^{5} | 5
+\boxed{\frac{1}{2} | 2
+The answer is $\prod_{k=1}^{n} \bigl( 3 \bigr)$. | 3
+\boxed{3 \mid n} | 3
+\boxed{f(n) = n^2 + \ldots + 4} | 4
+\boxed{(1,2]} | (1,2)
+\boxed{\{1,2\}} | (1,2)
+\boxed{1} | \{1,2\}
+\boxed{(2,1),(4,3)} | (1,2),(3,4)
+\boxed{x=2,y=1} | (1,2)
+\boxed{\begin{pmatrix}1&2\\3&4\end{pmatrix}} | \begin{pmatrix}1&3\\2&4\end{pmatrix}
+\boxed{\begin{pmatrix}1\\2\end{pmatrix}} | \begin{pmatrix}2\\1\end{pmatrix}
+\boxed{1,2} | 1
+\boxed{1} | 1,2
+\boxed{1 \text{ or } 2} | 2
+\boxed{(1,2,3)} | (1,2)
+\boxed{2x+y=7} | 7
+\boxed{7} | 2x+y=7
+\boxed{3 \text{ hours } 20 \text{ minutes}} | 3 \text{ h } 40 \text{ min}
+\boxed{3 \text{ hours}} | 3 \text{ h } 40 \text{ min}
+\boxed{5 \text{ feet } 3 \text{ inches}} | 5 \text{ feet } 8 \text{ inches}
+\boxed{2 \text{ km } 300 \text{ m}} | 2 \text{ km } 500 \text{ m}
+\boxed{1 hour and 30 minutes} | 1 hour and 45 minutes
+\boxed{4 \text{ weeks } 2 \text{ days}} | 4 \text{ weeks } 3 \text{ days}
+\boxed{5'3''} | 5'8''
+\boxed{30^\circ} | 30^\circ 45'
+\boxed{\$3 \text{ and } 20 \text{ cents}} | \$3 \text{ and } 40 \text{ cents}
+\boxed{3h 20m} | 3h 40m
+\boxed{3 \text{ boys}, 4 \text{ girls}} | 3 \text{ boys}, 5 \text{ girls}
+\boxed{3 \text{ boys and } 4 \text{ girls}} | 3 \text{ boys and } 5 \text{ girls}
+\boxed{1101_{\text{two}}} | 1101_3
+\boxed{2A_{16}} | 2A_{12}
+\boxed{0.121_3} | 0.121_4
+\boxed{13} | 1101_2
+\boxed{-101_2} | -101_3
+\boxed{4_5} | 4_6
+\boxed{\text{1101}_2} | \text{1101}_3
+\boxed{10^{-20}} | 10^{-21}
+\boxed{0} | \frac{1}{2^{100}}
+\boxed{1e-20} | 2e-20
+\boxed{2^{-1000}} | 2^{-1001}
+\boxed{10^{400}} | 10^{401}
+\boxed{2^{5000}} | 2^{5001}
+\boxed{2^{2000}+1} | 2^{2000}
+\boxed{100!} | 101!
+\boxed{200!} | 201!
+\boxed{\frac{1}{100!}} | \frac{1}{101!}
+\boxed{6.02\times 10^{23}} | 6.02 \times 10^{24}
+\boxed{1.0\times 10^{-31}} | 2.0 \times 10^{-31}
+\boxed{e^{-50}} | e^{-51}
+\boxed{\binom{2000}{1000}} | \binom{2000}{999}
+\boxed{0.00000000000000001} | 0.00000000000000002
+\boxed{1-10^{-20}} | 1
+\boxed{1+10^{-18}} | 1
+\boxed{x+10^{-20}} | x
+First 3*4 = 12. Then we add 5 to get 17, and | 17
+So we have x = 9, which means that y = 3 * | 3
+Let me compute: 12 + 5 = 17. Now we need to divide by the number of | 17
+We get $x=4$ and then | 4
+The total is 48, but we still have to subtract the | 48
+It's either 4 or 5 | 5
+Hmm, 12 or maybe 13. | 13
+so the value is \boxed{ | 5
+Therefore 2 + 2 = | 2
+So the sum is 10 + 5 = 15 and multiply by 3 gives 45, then | 45
+Step 3: multiply 6 by 7 to get 42. Step 4: | 42
+I think the answer could be 5, or it could be 7, let me check | 7
+\boxed{50\%} | 0.05
+\boxed{1 1/2} | \frac{11}{2}
+\boxed{1-1/2} | 1.5
+\boxed{4 4/9} | 4
+\boxed{0.\overline{36}} | 0.36
+\boxed{x \ge 2} | (2, \infty)
+\boxed{x > 2} | [2, \infty)
+\boxed{x > 2} | 2
+\boxed{2} | x > 2
+\boxed{x>2} | x<2
+\boxed{x>2} | y>2
+\boxed{\textbf{(C)}\ 7} | \textbf{(D)}\ 7
+\boxed{\textbf{(C)}\ 7} | D
+\boxed{\textbf{(C)}\ 7} | 8
+\boxed{72\text{ clips}} | 73
 """
 
 
@@ -472,10 +578,54 @@ def test_another_answer_is_wrong_however_alike_it_looks() -> None:
 
 @pytest.mark.parametrize(
     ("gold", "found", "method"),
-    [("1/2", "0.5", "value"), ("\\ldots", "\\dots", "text"), ("1, 2, \\ldots, n", "2", "value"), ("?", "n", "text")],
+    [
+        ("1/2", "0.5", "value"),
+        ("even", "even", "letters"),
+        ("\\ldots", "\\dots", "text"),
+        ("1, 2, \\ldots, n", "2", "value"),
+        ("?", "n", "text"),
+    ],
 )
 def test_the_method_says_what_a_verdict_rests_on(gold: str, found: str, method: str) -> None:
     assert same(gold, found)[1] == method
+
+
+UNREADABLE = r"""
+\frac{1}{2
+1, 2, \ldots, n
+\begin{cases} 1 & n \text{ even} \\ 0 & n \text{ odd} \end{cases}
+\boxed
+{"ground_truth": "7"}
+))((
+x^
+\frac{}{}
+\foo{3}
+???
+2 +
+https://example.com/a.png
+t(0,4]
+"""
+READABLE = r"""
+x \equiv 3 \pmod 7
+(1,2]
+\textbf{(B)}\ 12
+3 hours 20 minutes
+10:30
+2516_7
+\begin{pmatrix}1\\2\end{pmatrix}
+f(x)=cx \text{ for any constant } c
+50\%
+60^\circ
+m_{\max}=n^{2}-n-1
+\mathbb{R}\setminus\{3\}
+No real solutions
+$3$
+"""
+
+
+@pytest.mark.parametrize(("answers", "readable"), [(UNREADABLE, False), (READABLE, True)])
+def test_a_gold_answer_is_readable_or_a_mistake_of_the_data(answers: str, readable: bool) -> None:
+    assert [answer for answer in answers.strip().splitlines() if is_readable(answer) is not readable] == []
 
 
 def test_a_text_without_an_answer_has_none() -> None:

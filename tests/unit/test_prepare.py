@@ -246,3 +246,45 @@ def test_real_competition_files_go_through_math_and_own(tmp_path: Path, name: st
         assert sum(found["dropped"].values()) == repeated
         assert count_demonstrations(tmp_path / recipe / "validation.parquet") == (count - repeated, 0)
         check_columns(tmp_path / recipe / "validation.parquet")
+
+
+WORDS = "proof notfound nan inf null None N/A Proof. TBD - ? unanswerable".split()
+
+
+def test_words_for_no_answer_and_answers_that_nobody_can_read_are_dropped_and_counted(tmp_path: Path) -> None:
+    answers = [*WORDS, "1, 2, \\ldots, n", "7"]
+    records = [{"question": f"{n}?", "answer": answer, "solution": "so 7"} for n, answer in enumerate(answers)]
+    assert main(["own", f"train={lines(tmp_path / 'own.jsonl', *records)}", f"out={tmp_path}"]) == 0
+    found = report(tmp_path)
+    assert (found["rows"], found["unreadable"]) == (1, ["1, 2, \\ldots, n"])
+    assert found["dropped"]["the reward cannot read the answer"] == 1
+    assert found["dropped"]["no answer but the word proof"] == 2 and sum(found["dropped"].values()) == 13
+
+
+def test_a_demonstration_that_does_not_verify_is_named(tmp_path: Path) -> None:
+    assert main(["own", f"train={lines(tmp_path / 'own.jsonl', *RECORDS[:3])}", f"out={tmp_path}"]) == 0
+    assert report(tmp_path)["wrong"] == ["row 1 (own/b)"]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"instruction": "1+1?", "input": "", "output": "so \\boxed{2}"},
+        {"problem": "1+1?", "expected_answer": "2", "response": "so \\boxed{2}"},
+        {"messages": [{"role": "user", "content": "1+1?"}, {"role": "assistant", "content": "so \\boxed{2}"}]},
+        {"conversations": [{"from": "human", "value": "1+1?"}, {"from": "gpt", "value": "so \\boxed{2}"}]},
+    ],
+)
+def test_known_layouts_need_no_settings(tmp_path: Path, record: dict[str, Any]) -> None:
+    assert main(["own", f"train={lines(tmp_path / 'own.jsonl', record)}", f"out={tmp_path}"]) == 0
+    (row,) = pq.read_table(tmp_path / "train.parquet").to_pylist()
+    assert row["prompt"][-1]["content"].startswith("1+1?") and row["reward_model"]["ground_truth"] == "2"
+    assert row["target"][0]["content"] == "so \\boxed{2}"
+
+
+def test_several_sources_are_mixed_by_weight_until_one_has_no_more(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        lines(tmp_path / f"{name}.jsonl", *({"question": f"{name}{n}?", "answer": str(n)} for n in range(12)))
+    sources = f"train={tmp_path}/a.jsonl@3,{tmp_path}/b.jsonl@1"
+    assert main(["own", sources, "demonstrations=optional", f"out={tmp_path}"]) == 0
+    assert report(tmp_path)["by_source"] == {"a": 12, "b": 4}

@@ -87,10 +87,10 @@ def test_the_letter_chosen(text: str, letter: str | None) -> None:
 
 
 def test_a_choice_is_right_where_the_letters_agree_after_the_reasoning() -> None:
-    assert choice.compute_score("s", r"\boxed{A}</think>The answer is B", "(B)") == {"score": 1.0, "acc": 1}
-    assert choice.compute_score("s", r"\boxed{A}</think>The answer is B", "A") == {"score": 0.0, "acc": 0}
-    assert choice.compute_score("s", "The answer is B", "B", require_think=True) == {"score": 0.0, "acc": 0}
-    assert choice.compute_score("s", "nothing", "B") == {"score": 0.0, "acc": 0}
+    assert choice.compute_score("s", r"\boxed{A}</think>The answer is B", "(B)")["acc"] == 1
+    assert choice.compute_score("s", r"\boxed{A}</think>The answer is B", "A")["acc"] == 0
+    assert choice.compute_score("s", "The answer is B", "B", require_think=True)["acc"] == 0
+    assert choice.compute_score("s", "nothing", "B")["acc"] == 0
 
 
 def test_a_ground_truth_that_is_no_letter_is_an_error() -> None:
@@ -156,7 +156,7 @@ def test_reasoning_gym_scores_partly_and_is_correct_at_1_alone() -> None:
     entry = reasoning_gym.create_dataset("chain_sum", size=3, seed=1)[2]
     row = {"entry": json.dumps(entry)}
     right = gym.compute_score("s", f"<think>x</think><answer>+{entry['answer']}.0</answer>", entry["answer"], row)
-    assert right == {"score": 1.0, "acc": 1}
+    assert (right["score"], right["acc"]) == (1.0, 1)
     wrong = gym.compute_score("s", "<answer>123456789</answer>", entry["answer"], row)
     assert wrong["acc"] == 0 and wrong["score"] < 1.0
     spaced = reasoning_gym.create_dataset("word_sorting", size=1, seed=1)[0]

@@ -42,7 +42,10 @@ def test_the_answer_follows_the_last_closing_tag(text: str, answer: str | None) 
         (r"\boxed{5 \boxed{6} and {7", "6"),
         (r"so\\boxed{9}", "9"),
         (r"} \boxed{1} }} {", "1"),
-        (r"\boxed {1}", None),
+        (r"\boxed {1}", "1"),
+        (r"$\boxed7$", "7"),
+        (r"\bbox[5px]{7}", "7"),
+        (r"\colorbox{yellow}{7}", "7"),
         (r"\boxed{7", None),
         (r"boxed{8}", None),
         ("", None),
@@ -84,7 +87,11 @@ def test_only_integers_are_normalised(written: str, same: str) -> None:
     ],
 )
 def test_boxed_score_and_correctness_come_apart(response: str, acc: int) -> None:
-    assert boxed.compute_score("addition/level_3", response, "432") == {"score": float(acc), "acc": acc}
+    assert boxed.compute_score("addition/level_3", response, "432") == {
+        "score": float(acc),
+        "acc": acc,
+        "method": "letters",
+    }
 
 
 @pytest.mark.parametrize("reward", [boxed, math])
@@ -92,7 +99,7 @@ def test_verl_can_call_it_with_the_arguments_of_its_reward_manager(reward: Modul
     result = reward.compute_score(
         data_source="s", solution_str=r"</think>\boxed{7}", ground_truth="7", extra_info={"num_turns": 2}, anything=1
     )
-    assert result == {"score": 1.0, "acc": 1}
+    assert result == {"score": 1.0, "acc": 1, "method": "letters"}
     assert list(signature(reward.compute_score).parameters)[:4] == [
         "data_source",
         "solution_str",
@@ -128,8 +135,8 @@ def test_math_compares_what_follows_the_reasoning_by_value(response: str, gold: 
 
 
 def test_a_missing_tag_is_wrong_where_the_tag_is_required() -> None:
-    assert math.compute_score("s", r"\boxed{3}", "3", require_think=True) == {"score": 0.0, "acc": 0}
-    assert math.compute_score("s", r"</think>\boxed{3}", "3", require_think=True) == {"score": 1.0, "acc": 1}
+    assert math.compute_score("s", r"\boxed{3}", "3", require_think=True)["acc"] == 0
+    assert math.compute_score("s", r"</think>\boxed{3}", "3", require_think=True)["acc"] == 1
 
 
 def test_math_works_in_threads_where_signals_do_not() -> None:
@@ -143,7 +150,7 @@ def test_an_answer_too_big_to_evaluate_is_wrong_in_time_and_the_next_one_is_read
     math.is_correct("1", "2")  # the checkers run
     start = time.monotonic()
     verdict = math.verdict(r"\boxed{9^{9^{9^{9}}}}", "5", cpu_seconds=0.2)
-    assert not verdict.correct and verdict.error in ("cpu limit", "wall clock")  # the latter on a very busy machine
+    assert not verdict.correct and verdict.error == "cpu limit"
     assert time.monotonic() - start < 5.0
     assert math.is_correct(r"\boxed{10/2}", "5")
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -15,18 +16,19 @@ from rich.console import Console
 from rich.table import Table
 
 from mifo_verl.errors import nearest, require
-from mifo_verl.rewards.kinds import scorer
+from mifo_verl.rewards.kinds import reader, scorer
 from mifo_verl.tools.command_line import pairs, run
 from mifo_verl.tools.prepare import addition
 from mifo_verl.tools.prepare.decontamination import read_sets
 from mifo_verl.tools.prepare.preparation import Preparation, Report
-from mifo_verl.tools.prepare.recipe import Recipe, Row, Split
+from mifo_verl.tools.prepare.recipe import FileRecipe, Recipe, Row, Split
 from mifo_verl.tools.prepare.recipes import RECIPES
 from mifo_verl.tools.prepare.sources import Dropped
 
 _COMMON = {
     "out": "the folder for train.parquet and validation.parquet, each with its .report.json",
-    "train": "the source of the train split: a .jsonl, .json, .csv or .parquet file, hub, or hub:name:config:split",
+    "train": "the source of the train split: a .jsonl, .json, .csv or .parquet file, hub, or hub:name:config:split; "
+    "several with commas are mixed by weight, as in a.jsonl@3,b.jsonl@1, until one has no more rows",
     "val": "the source of the validation split",
     "val_share": "without val: this share of the questions of train, chosen by their hash, such as 0.05",
     "max_rows": "the most rows of each split",
@@ -67,7 +69,7 @@ def prepare(name: str, settings: dict[str, str], console: Console) -> None:
     every, share = _preparation(recipe, settings), _share(settings, bool(train) and not val)
     for split, source in (("train", train), ("validation", val or (train if share else ""))):
         if source:
-            made = recipe.rows("train" if share else split, source)  # type: ignore[arg-type]
+            made = _mixed(recipe, "train" if share else split, source)  # type: ignore[arg-type]
             rows = made if not share else _part(made, share, split == "validation")
             preparation = every if split == "train" else replace(every, sets=None, needs_demonstrations=False)
             path = Path(settings["out"]) / f"{split}.parquet"
@@ -87,6 +89,10 @@ def show(report: Report, path: Path, console: Console) -> None:
     table.add_row("records", str(report.records))
     for reason, count in report.dropped.most_common():
         table.add_row(f"dropped: {reason}", str(count))
+    for answer in report.unreadable[:5]:
+        table.add_row("  not readable", answer)
+    for row in report.wrong[:5]:
+        table.add_row("  demonstration does not verify", row)
     for name, count in report.contaminated_by.most_common():
         table.add_row(f"  contaminated by {name}", str(count))
     for name, count in sorted(report.by_source.items())[:20]:
@@ -95,6 +101,40 @@ def show(report: Report, path: Path, console: Console) -> None:
         says = "  ".join(f"{key} {value}" for key, value in lengths.items())
         table.add_row(name.replace("_", ", in "), says or "none")
     console.print(table, highlight=False, soft_wrap=True)
+
+
+_WEIGHT = re.compile(r"(.+?)(?:@(\d+(?:\.\d+)?))?")
+
+
+def _mixed(recipe: Recipe, split: Split, source: str) -> Iterator[Row | Dropped]:
+    """The rows of one source, or of several, ``a.jsonl@3,b.jsonl@1``, by weight until one of them has no more.
+
+    A row keeps its file's name as data_source if the recipe's own setting ``source`` says nothing else.
+    """
+    several = isinstance(recipe, FileRecipe) and not Path(source).is_file()
+    parts = source.split(",") if several else [source]
+    found = [match.groups() for part in parts if (match := _WEIGHT.fullmatch(part))]
+    if len(found) < 2:
+        yield from recipe.rows(split, source)
+        return
+    rows, weights = {}, {}
+    for place, (name, weight) in enumerate(found):
+        weights[place] = float(weight or 1)
+        setting = "train" if split == "train" else "val"
+        require(weights[place] > 0, setting, source, "sources with weights above 0", "write a.jsonl@3,b.jsonl@1")
+        own = {each.name: each.default for each in fields(recipe)}
+        is_named = getattr(recipe, "source", None) != own.get("source")
+        stem = Path(name).name.split(".")[0]
+        one = recipe if is_named or "source" not in own else replace(recipe, source=stem)  # type: ignore[call-arg]
+        rows[place] = one.rows(split, name)
+    taken = dict.fromkeys(weights, 0)
+    while True:
+        place = min(taken, key=lambda each: ((taken[each] + 1) / weights[each], each))
+        row = next(rows[place], None)
+        if row is None:
+            return
+        taken[place] += not isinstance(row, Dropped)
+        yield row
 
 
 def _share(settings: dict[str, str], possible: bool) -> float:
@@ -127,11 +167,13 @@ def _part(made: Iterable[Row | Dropped], share: float, validation: bool) -> Iter
 def _preparation(recipe: Recipe, settings: dict[str, str]) -> Preparation:
     """What the settings of all recipes ask for."""
     limit, paths = settings.get("max_rows", ""), settings.get("decontaminate")
-    require(not limit or limit.isdecimal(), "max_rows", limit, "a whole number", "write max_rows=100")
+    good = not limit or (limit.isdecimal() and int(limit) > 0)
+    require(good, "max_rows", limit, "a whole number of at least 1", "write max_rows=100")
     unverified = _choice(settings, "unverified", "keep", "null", "drop")
     needed = _choice(settings, "demonstrations", "required", "optional") == "required" and recipe.has_demonstrations
     return Preparation(
         scorer(recipe.reward, require_think=recipe.require_think),
+        reader(recipe.reward),
         unverified,
         int(limit) if limit else None,
         settings.get("system"),

@@ -21,6 +21,7 @@ from mifo_verl.tools.prepare.recipe import Row, question_of, with_system
 from mifo_verl.tools.prepare.sources import Dropped
 
 _THREADS = 4
+_MOST_NAMED = 20
 Lengths = dict[str, int]
 
 
@@ -33,6 +34,8 @@ class Report:
     records: int = 0
     rows: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
+    unreadable: list[str] = field(default_factory=list)
+    """The first answers that the reward cannot read."""
     contaminated_by: Counter[str] = field(default_factory=Counter)
     """Of the rows dropped as contaminated, how many by which evaluation set."""
     evaluation_questions: dict[str, int] = field(default_factory=dict)
@@ -42,6 +45,8 @@ class Report:
     """Rows with a demonstration, before ``unverified`` is applied."""
     verified: int = 0
     """Demonstrations that the reward calls correct."""
+    wrong: list[str] = field(default_factory=list)
+    """The first rows whose demonstration does not verify, by number and id."""
     lengths: dict[str, Lengths] = field(default_factory=dict)
     sha256: str = ""
     """Of the parquet file."""
@@ -58,6 +63,8 @@ class Preparation:
     """What is done to the rows of any recipe."""
 
     score: Scorer
+    is_readable: Callable[[str], bool] = bool
+    """Whether the reward can read an answer; a row whose answer it cannot is dropped."""
     unverified: str = "keep"
     """``keep`` a demonstration that does not verify (training skips and counts it), ``null`` it, ``drop`` the row."""
     max_rows: int | None = None
@@ -118,6 +125,10 @@ class Preparation:
             return "the same prompt again"
         if row["prompt_id"] in ids:
             return "the same id again"
+        if not self.is_readable(row["reward_model"]["ground_truth"]):
+            if len(report.unreadable) < _MOST_NAMED:
+                report.unreadable.append(row["reward_model"]["ground_truth"][:100])
+            return "the reward cannot read the answer"
         found = self.sets.find(question_of(row)) if self.sets is not None else None
         if found is None:
             return None
@@ -132,11 +143,14 @@ class Preparation:
             judged = [(row, verdict) for row, verdict in bar]
         report.demonstrations = sum(verdict is not None for _, verdict in judged)
         report.verified = sum(verdict is True for _, verdict in judged)
+        wrong = [(number, row) for number, (row, verdict) in enumerate(judged) if verdict is False]
+        report.wrong = [f"row {number} ({row['prompt_id']})" for number, row in wrong[:_MOST_NAMED]]
         if self.unverified == "keep":
             return rows
         if self.unverified == "null":
             return [row | {"target": None} if verdict is False else row for row, verdict in judged]
-        report.dropped["the demonstration does not verify"] += sum(verdict is False for _, verdict in judged)
+        if wrong:
+            report.dropped["the demonstration does not verify"] = len(wrong)
         return [row for row, verdict in judged if verdict is not False]
 
     def _verdict(self, row: Row) -> bool | None:

@@ -14,18 +14,11 @@ from mifo_verl.tools.prepare.sources import Dropped, read_records
 Split = Literal["train", "validation"]
 Row = dict[str, Any]
 INSTRUCTION = "Reason step by step, and write the final answer in \\boxed{}."
-NO_ANSWER = (
-    "proof",
-    "not provided",
-    "notprovided",
-    "notfound",
-    "not found",
-    "nan",
-    "inf",
-    "-inf",
-    "null",
-    "n/a",
-    "unknown",
+NO_ANSWER = frozenset(
+    "proof|not provided|notprovided|notfound|not found|answer not found|no answer|no final answer|nan|inf|-inf|null|n/a|"
+    "#n/a|na|unknown|missing|omitted|unanswerable|tbd|see solution|see explanation|see proof|to be proved|proved|-|?".split(
+        "|"
+    )
 )
 """Words that data sets write in place of an answer."""
 _HEAD = 100
@@ -72,15 +65,21 @@ class FileRecipe(Recipe):
         """The columns that the settings name and that must hold texts or numbers, by setting."""
         return {}
 
+    def fitted(self, head: list[dict[str, Any]]) -> "FileRecipe":
+        """The recipe with the columns that the first records have, where its settings name none."""
+        return self
+
     def rows(self, split: Split, source: str) -> Iterator[Row | Dropped]:
         """A row, or the reason against it, for every record, in the order of the source."""
         setting, hub = ("train", self.hub_train) if split == "train" else ("val", self.hub_val)
         records = read_records(setting, source, hub)
         head = list(islice(records, _HEAD))
-        _check_columns(self.columns(), [record for record in head if not isinstance(record, Dropped)])
+        whole = [record for record in head if not isinstance(record, Dropped)]
+        reads = self.fitted(whole)
+        _check_columns(reads.columns(), whole)
         for index, record in enumerate(chain(head, records)):
             try:
-                yield record if isinstance(record, Dropped) else self.row(record, split, index)
+                yield record if isinstance(record, Dropped) else reads.row(record, split, index)
             except Dropped as dropped:
                 yield dropped
 
@@ -174,6 +173,7 @@ def answer_of(text: str) -> str:
     answer = text.strip()
     if not answer:
         raise Dropped("no answer")
-    if answer.strip("$.{}[]()\\").removeprefix("text{").casefold() in NO_ANSWER:
-        raise Dropped(f"no answer but the word {answer}")
+    word = " ".join(answer.strip("$.{}[]()\\").removeprefix("text{").casefold().split())
+    if word in NO_ANSWER or answer == "None":
+        raise Dropped(f"no answer but the word {word}")
     return answer

@@ -14,7 +14,7 @@ USAGE = """usage: mifo score kind=<kind> [key=value ...] < in.jsonl > out.jsonl
   kind=math | boxed | exact | choice | reasoning_gym | auto | <file>.py:<function>   see docs/start.md
   require_think=false   true: a response without </think> is wrong
   workers=<cores>       lines checked at the same time
-  cpu_seconds=0.5       CPU time of one check (math, reasoning_gym)
+  cpu_seconds=0.7       CPU time of one check (math, reasoning_gym)
 in:  {"response": text, "answer": text} a line, for reasoning_gym, auto and a function also "extra_info", "data_source"
 out: {"score", "correct", "extracted", "seconds", "error", "method"} a line, in the order of the input"""
 
@@ -31,7 +31,7 @@ class Settings:
     def __post_init__(self) -> None:
         require(1 <= self.workers <= 256, "workers", self.workers, "from 1 to 256", "leave it out")
         good = 0 < self.cpu_seconds < 3600
-        require(good, "cpu_seconds", self.cpu_seconds, "a number of seconds above 0", "leave it out for 0.5")
+        require(good, "cpu_seconds", self.cpu_seconds, "a number of seconds above 0", "leave it out for 0.7")
 
 
 def main(arguments: list[str]) -> int:

@@ -1,6 +1,6 @@
 """A file of one's own: which column is what stands on the command line."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from mifo_verl.data.demonstrations import prompt_id_of
@@ -10,6 +10,12 @@ from mifo_verl.tools.prepare.recipe import INSTRUCTION, FileRecipe, Row, Split, 
 from mifo_verl.tools.prepare.recipes.competition import bare
 from mifo_verl.tools.prepare.sources import Dropped
 
+_LAYOUTS = {
+    "question": ("question", "problem", "prompt", "instruction", "messages", "conversations"),
+    "answer": ("answer", "expected_answer", "final_answer", "ground_truth"),
+    "solution": ("solution", "output", "response", "completion"),
+}
+"""The columns that are taken, the first that is there, where the command line names none: Alpaca's, ShareGPT's, chats."""
 _ROLES = {"human": "user", "gpt": "assistant", "model": "assistant"}
 
 
@@ -41,10 +47,25 @@ class Own(FileRecipe):
 
     def __post_init__(self) -> None:
         require(self.box in ("true", "false"), "box", self.box, "true or false", "leave it out for false")
-        for name in ("answer", "question"):
-            column = getattr(self, name)
-            rule = f"another column than {name}={column}: one column cannot be both"
-            require(self.solution != column, "solution", self.solution, rule, "write solution=none without any")
+        for name, other in (("solution", "answer"), ("solution", "question"), ("answer", "question")):
+            column = getattr(self, other)
+            rule = f"another column than {other}={column}: one column cannot be both"
+            cure = "write solution=none without any" if name == "solution" else "name the column of the answers"
+            require(getattr(self, name) != column, name, getattr(self, name), rule, cure)
+
+    def fitted(self, head: list[dict[str, Any]]) -> "Own":
+        """The columns of a known layout in the place of defaults that are not there; a box is the last resort."""
+        present = {column for record in head for column in record}
+        taken = {getattr(self, name) for name in _LAYOUTS}
+        found = {}
+        for name, (default, *others) in _LAYOUTS.items():
+            if getattr(self, name) == default and default not in present:
+                column = next((other for other in others if other in present - taken), default)
+                found[name] = column
+        if found.get("answer") == "answer" and (self.solution in present or {"solution", "question"} & found.keys()):
+            has_box = any("\\boxed{" in str(record) for record in head)
+            found["answer"] = "box" if has_box else "answer"
+        return replace(self, **found)
 
     def columns(self) -> dict[str, str]:
         """Question and answer, and what was named on the command line."""
