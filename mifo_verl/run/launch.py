@@ -26,7 +26,7 @@ from mifo_verl.compose import ConfigError
 from mifo_verl.config import WatchdogConfig
 from mifo_verl.plugin import require_loaded
 from mifo_verl.run.display import ProgressDisplay, print_summary
-from mifo_verl.run.journal import CONFIG, METRICS, RunRecords, finish_summary, replace_text
+from mifo_verl.run.journal import CONFIG, ENDED, METRICS, RunRecords, finish_summary, replace_text
 from mifo_verl.run.resume import check_resume, checkpoint_facts, own_checkpoints
 from mifo_verl.run.stacks import FOLDER, open_folder
 from mifo_verl.run.versions import record_versions
@@ -107,6 +107,7 @@ def _run(config: DictConfig, folder: Path, start: TaskRunnerStart) -> bool:
 
 def _stopped(config: DictConfig, folder: Path, not_saved: str | None, has_saved: bool) -> int:
     """The last line of a run that was asked to stop; returns the exit code."""
+    RunRecords(folder).event(ENDED, f"stopped on request{f', not saved: {not_saved}' if not_saved else ''}")
     if not_saved is not None:
         print(f"stopped on request and NOT SAVED: {not_saved} ({folder})")
         return EXIT_NOT_SAVED
