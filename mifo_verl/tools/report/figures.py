@@ -19,7 +19,7 @@ PHASE_COLORS = {"rl": RL_BLUE, "sft": SFT_ORANGE}
 _STAGE_COLORS = (
     "#2563eb", "#16a34a", "#9333ea", "#dc2626", "#0891b2", "#a16207", "#db2777", "#65a30d", "#475569", "#14b8a6", "#7c2d12", "#1e1b4b"
 )  # fmt: skip
-_FEW_PLACES = 12
+_FEW_PLACES = 16
 """An axis of fewer steps has a tick for each."""
 _FEW_POINTS = 30
 """Of so many or fewer every one is marked: a line through two is nothing to be seen."""
