@@ -70,8 +70,9 @@ class ComposedConfig:
 
     def environment(self) -> dict[str, str]:
         """The environment variables of the run's processes."""
-        trackers = {"TENSORBOARD_DIR": f"{self.node.run_dir}/tensorboard", "WANDB_DIR": str(self.node.run_dir)}
-        return trackers | {str(name): str(value) for name, value in self.node.env.items()}
+        made = {"TENSORBOARD_DIR": f"{self.node.run_dir}/tensorboard", "WANDB_DIR": str(self.node.run_dir)}
+        made["RAY_worker_niceness"] = "0"  # Ray's own is 15: beside anything else a run would starve
+        return made | {str(name): str(value) for name, value in self.node.env.items()}
 
     def to_yaml(self) -> str:
         """The config as YAML."""

@@ -139,6 +139,8 @@ class WatchdogConfig:
     """A stage that takes this many times its median so far is reported, with what is awaited."""
     floor_seconds: Positive = 30.0
     """No stage is reported earlier."""
+    first_seconds: Positive = 600.0
+    """Nor one that has not ended once, while it gets on: it may load a model, compile, or merely be slow."""
     limit_seconds: Positive = 3600.0
     """A stage that takes longer ends the run with a reason."""
     stopped_seconds: Positive = 60.0

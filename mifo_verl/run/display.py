@@ -3,10 +3,12 @@
 The controller runs on some machine of the cluster; this display reads the records that it writes.
 """
 
+import json
 import logging
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +17,32 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from mifo_verl.run.journal import EVENTS, METRICS, read_lines
+from mifo_verl.run.journal import EVENTS, METRICS, STAGE, Follower
 
 _REFRESH_SECONDS = 0.5
+_SAY_SECONDS = 25.0
+"""Of silence in a log, after which the stage is said."""
 
 logger = logging.getLogger(__name__)
 
 
 class ProgressDisplay:
-    """A thread that follows ``metrics.jsonl`` while the run goes on."""
+    """A thread that follows a run's records, and what the controller says that it does, while the run goes on."""
 
     def __init__(self, folder: Path, config: DictConfig) -> None:
-        self._file = folder / METRICS
-        self._events = folder / EVENTS
-        self._shown_events = len(read_lines(self._events))
+        self._folder = folder
+        self._events, self._lines = Follower(folder / EVENTS), Follower(folder / METRICS)
+        (folder / STAGE).unlink(missing_ok=True)
         self._total = config.trainer.total_training_steps
         self._full = config.mifo.schedule.get("size")
         self._console = Console()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
-        self._shown_steps = len(read_lines(self._file))  # of a run that goes on
+        self._stage: tuple[str, float] = "start-up: Ray", time.time()
+        self._said = time.monotonic()
 
     def __enter__(self) -> "ProgressDisplay":
-        self._console.print(f"run folder: {self._file.parent}", soft_wrap=True)
+        self._console.print(f"run folder: {self._folder}", soft_wrap=True)
         self._thread.start()
         return self
 
@@ -53,32 +58,52 @@ class ProgressDisplay:
             TimeElapsedColumn(),
             TextColumn("ETA"),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[stage]}"),
         )
         with Progress(*columns, console=self._console, disable=not self._console.is_terminal) as bar:
-            task = bar.add_task("starting Ray and the roles", total=self._total)
+            task = bar.add_task("no step yet", total=self._total, stage=self._stage[0])
             while not self._stop.wait(_REFRESH_SECONDS):
                 self._try_to_show(bar, task)
             self._try_to_show(bar, task)
 
     def _try_to_show(self, bar: Progress, task: Any) -> None:
-        try:
-            self._show_new(bar, task)
-        except Exception:  # a line that cannot be shown, a file that cannot be read: the run goes on, and so does this
-            logger.exception("the display stumbled")
+        for show in (self._show_stage, self._show_new):
+            with _told_if_it_fails():
+                show(bar, task)
+
+    def _show_stage(self, bar: Progress, task: Any) -> None:
+        """What goes on: always on a terminal; in a log when nothing was said for half a minute."""
+        with suppress(FileNotFoundError):
+            found = json.loads((self._folder / STAGE).read_text())
+            self._stage = found["stage"], found["since"]
+        stage, since = self._stage
+        bar.update(task, stage=f"{stage} ({max(0.0, time.time() - since):.0f} s)")
+        if not self._console.is_terminal and time.monotonic() - self._said > _SAY_SECONDS:
+            self._say(f"{_clock()} {stage} for {max(0.0, time.time() - since):.0f} s")
 
     def _show_new(self, bar: Progress, task: Any) -> None:
-        events = read_lines(self._events)
-        for event in events[self._shown_events :]:
-            self._shown_events += 1
-            self._console.print(f"{_clock(event['time'])} {event['text']}", soft_wrap=True, highlight=False)
-        lines = read_lines(self._file)
-        self._shown_steps = min(self._shown_steps, len(lines))  # a resumed run forgets the lines after its checkpoint
-        for line in lines[self._shown_steps :]:
-            self._shown_steps += 1  # first, so that a line that cannot be shown is tried once
-            text = _describe(line, self._full)
-            bar.update(task, description=text, completed=line["step"])
-            if not self._console.is_terminal or "accuracy_before" in line:
-                self._console.print(f"{_clock()} step {line['step']} {text}", soft_wrap=True, highlight=False)
+        for event in self._events():
+            with _told_if_it_fails():
+                self._say(f"{_clock(event['time'])} {event['text']}")
+        for line in self._lines():
+            with _told_if_it_fails():
+                text = _describe(line, self._full)
+                bar.update(task, description=text, completed=line["step"])
+                if not self._console.is_terminal or "accuracy_before" in line:
+                    self._say(f"{_clock()} step {line['step']} {text}")
+
+    def _say(self, text: str) -> None:
+        self._said = time.monotonic()
+        self._console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+@contextmanager
+def _told_if_it_fails() -> Iterator[None]:
+    """What cannot be shown, or a file that cannot be read, is told: the run goes on, and so does the display."""
+    try:
+        yield
+    except Exception:
+        logger.exception("the display stumbled")
 
 
 def _clock(seconds: float | None = None) -> str:
@@ -98,7 +123,7 @@ def _describe(line: dict[str, Any], full: int | None) -> str:
 
 def print_summary(summary: dict[str, Any], folder: Path) -> None:
     """The final tables of a run, and what it cost."""
-    console, seconds, probes = Console(), summary["seconds"], summary["probes"]
+    console, probes = Console(), summary["probes"]
     before = summary["accuracy_start"]
     columns: tuple[str, ...] = ("validation accuracy", "before", "after", "change")
     rows: list[tuple[str, ...]] = [
@@ -135,11 +160,18 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
         f"probes: {probes['seconds']:.1f} s{of_run}\n"
         f"{summary['rl_steps']} RL steps, {summary['sft_updates']} SFT updates, {summary['intervals']} complete "
         f"intervals, {summary['distinct_demonstrations']} distinct demonstrations\n"
-        f"seconds: RL {seconds['rl']:.1f}, SFT {seconds['sft']:.1f}, overhead {seconds['overhead']:.1f}, "
-        f"total {seconds['total']:.1f}\nkept in {folder}",
+        f"{_where_time_went(summary)}\nkept in {folder}",
         soft_wrap=True,
         highlight=False,
     )
+
+
+def _where_time_went(summary: dict[str, Any]) -> str:
+    """Every stage with its share of the run, the longest first."""
+    total = summary["seconds"]["total"]
+    parts = sorted(summary["stages"].items(), key=lambda pair: -pair[1])
+    told = ", ".join(f"{name.replace('_', ' ')} {part:.1f} ({part / total:.0%})" for name, part in parts if part > 0.05)
+    return f"seconds: total {total:.1f} = {told}"
 
 
 _COUPLING = {

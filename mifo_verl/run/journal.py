@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,10 @@ SUMMARY = "summary.json"
 ORIGIN = "origin.json"
 """What the first line follows, in a run that goes on from another run's checkpoint."""
 EVENTS = "events.jsonl"
+ENDED = "ended"
+"""The kind of the event of a run that was asked to stop and has."""
+STAGE = "stage.json"
+"""What the controller does now."""
 CONFIG = "config.yaml"
 BY_STEP = (METRICS, LEDGER, VALIDATION, *PARTS.values())
 """The files whose lines belong to a step: a checkpoint presupposes those up to its own."""
@@ -36,6 +41,8 @@ logger = logging.getLogger(__name__)
 
 RL_STAGES = ("rollout", "old_log_prob", "reference", "critic", "critic_update", "advantage", "actor_update")
 """The stages of a record that are the RL phase itself; the rest is overhead."""
+START_UP, FIRST_VALIDATION, OTHER, END = "start_up", "first_validation", "other", "end"
+"""What was before a process's first step; what is in no stage of a step; what comes after the last record."""
 
 
 class RunRecords:
@@ -44,6 +51,8 @@ class RunRecords:
     def __init__(self, run_dir: str | Path) -> None:
         self.folder = Path(run_dir)
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._numbers: dict[str, int] = {}
+        """How many lines the files hold that belong to a step, of those that were counted."""
 
     def lock(self, patience_seconds: float = 60.0) -> None:
         """Be the only writer of this folder.
@@ -98,7 +107,8 @@ class RunRecords:
 
     def validation(self, step: int, accuracy: dict[str, float]) -> None:
         """Append one object for the validation after a step, 0 for the start; a step has one, resumed or not."""
-        if all(line["step"] != step for line in read_lines(self.folder / VALIDATION)):
+        last = read_last(self.folder / VALIDATION)
+        if last is None or last["step"] < step:
             self._append(VALIDATION, [{"step": step, "accuracy": accuracy}])
 
     def ledger(self, lines: Iterable[dict[str, Any]]) -> None:
@@ -113,6 +123,7 @@ class RunRecords:
                 continue
             kept = [line for line in read_lines(self.folder / name) if line["step"] <= step]
             replace_text(self.folder / name, "".join(json.dumps(line) + "\n" for line in kept))
+        self._numbers.clear()
 
     def begin(self, origin: dict[str, Any] | None) -> None:
         """Note what the first line will follow, another run's checkpoint or nothing; where one is there, it stays."""
@@ -132,19 +143,34 @@ class RunRecords:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-        return {name: len(read_lines(self.folder / name)) for name in there}
+        return {name: self._number(name) for name in there}
+
+    def _number(self, name: str) -> int:
+        """The lines of a file, read once: a run makes many checkpoints."""
+        if name not in self._numbers:
+            self._numbers[name] = len(read_lines(self.folder / name))
+        return self._numbers[name]
 
     def event(self, kind: str, text: str) -> None:
         """Append what a person should know: a checkpoint made, resumed, skipped or failed, a stage that is late."""
         logger.warning(text)
         self._append(EVENTS, [{"time": time.time(), "kind": kind, "text": text}])
 
+    def stage(self, text: str, since: float) -> None:
+        """Say what goes on, since when (seconds since 1970), for who watches the run."""
+        new = self.folder / f"{STAGE}.new"
+        new.write_text(json.dumps({"stage": text, "since": since}))
+        new.replace(self.folder / STAGE)
+
     def write_end(self, **table: Any) -> None:
         """Keep what only the end of a run knows for the summary: accuracies, the digest of the weights."""
         _write_json(self.folder / SUMMARY, table)
 
     def _append(self, name: str, lines: Iterable[dict[str, Any]]) -> None:
-        text = "".join(json.dumps(line) + "\n" for line in lines)
+        texts = [json.dumps(line) + "\n" for line in lines]
+        text = "".join(texts)
+        if name in self._numbers:
+            self._numbers[name] += len(texts)
         with open(self.folder / name, "a+b") as file:
             if file.tell():
                 file.seek(-1, os.SEEK_END)
@@ -195,6 +221,50 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return found
 
 
+def read_last(path: Path) -> dict[str, Any] | None:
+    """The last whole line of a JSON-lines file, without reading those before it; None if there is none."""
+    if not path.exists():
+        return None
+    with open(path, "rb") as file:
+        size, chunk = file.seek(0, os.SEEK_END), b""
+        while chunk.count(b"\n") < 2 and len(chunk) < size:
+            file.seek(max(0, size - 2 * len(chunk) - 4096))
+            chunk = file.read(size - file.tell())
+    lines = chunk[: chunk.rfind(b"\n") + 1].splitlines()
+    return json.loads(lines[-1]) if lines else None
+
+
+class Follower:
+    """The new lines of a JSON-lines file that grows, each read once."""
+
+    def __init__(self, path: Path) -> None:
+        """From the end of what is there now."""
+        self._path = path
+        self._offset = path.stat().st_size if path.exists() else 0
+
+    def __call__(self) -> list[dict[str, Any]]:
+        """The whole lines that have come since the last call; a line that is no JSON is left out.
+
+        A file that is shorter now has lost its last lines, to a resume: what it has from there on is new.
+        """
+        try:
+            with open(self._path, "rb") as file:
+                self._offset = min(self._offset, file.seek(0, os.SEEK_END))
+                file.seek(self._offset)
+                text = file.read()
+        except FileNotFoundError:
+            return []
+        whole = text[: text.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        found = []
+        for line in whole.splitlines():
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                logger.warning(f"{self._path} has a line that is not JSON: {line[:80]!r}")
+        return found
+
+
 def step_seconds(line: dict[str, Any]) -> dict[str, float]:
     """The seconds of a record by stage, none counted twice: the KL to the start is measured inside old_log_prob."""
     seconds = dict(line["seconds"])
@@ -210,6 +280,10 @@ def finish_summary(folder: Path, total_seconds: float) -> dict[str, Any]:
     total = total_seconds + table.pop("seconds_before", 0.0)
     table |= {"coupling": coupling(lines), "probes": probe_cost.measured(lines, total)} | totals(lines, uses)
     table["seconds"] |= {"overhead": total - sum(table["seconds"].values()), "total": total}
+    stages = Counter[str]()
+    for line in lines:
+        stages.update(step_seconds(line))
+    table["stages"] = dict(stages.most_common()) | {END: max(0.0, total - stages.total())}
     _write_json(folder / SUMMARY, table)
     return table
 
@@ -223,6 +297,7 @@ def totals(lines: Sequence[dict[str, Any]], uses: Iterable[dict[str, Any]]) -> d
     phases = [_phase(line, updates[line["interval"]]) for line in sft if "accuracy_before" in line]
     used = [use["demonstration_sha256"] for use in uses]
     stages = [step_seconds(line).get(stage, 0.0) for line in rl for stage in RL_STAGES]
+    starts = [line["seconds"][START_UP] for line in lines if START_UP in line["seconds"]]
     return {
         "rl_steps": len(rl),
         "sft_updates": len(sft),
@@ -230,7 +305,8 @@ def totals(lines: Sequence[dict[str, Any]], uses: Iterable[dict[str, Any]]) -> d
         "sft_phases": phases,
         "demonstrations": len(used),
         "distinct_demonstrations": len(set(used)),
-        "seconds": {"rl": sum(stages), "sft": sum(line["seconds"]["sft"] for line in sft)},
+        "seconds": {"rl": sum(stages), "sft": sum(line["seconds"]["sft"] for line in sft)}
+        | ({START_UP: sum(starts)} if starts else {}),
     }
 
 

@@ -7,6 +7,7 @@ launch waits for both, so that it moves and overwrites nothing of a run that goe
 
 import fcntl
 import os
+import secrets
 import subprocess
 import sys
 import time
@@ -25,7 +26,7 @@ from mifo_verl.compose import ConfigError
 from mifo_verl.config import WatchdogConfig
 from mifo_verl.plugin import require_loaded
 from mifo_verl.run.display import ProgressDisplay, print_summary
-from mifo_verl.run.journal import CONFIG, METRICS, RunRecords, finish_summary, replace_text
+from mifo_verl.run.journal import CONFIG, ENDED, METRICS, RunRecords, finish_summary, replace_text
 from mifo_verl.run.resume import check_resume, checkpoint_facts, own_checkpoints
 from mifo_verl.run.stacks import FOLDER, open_folder
 from mifo_verl.run.versions import record_versions
@@ -33,6 +34,8 @@ from mifo_verl.verl.saving import Stopped
 from mifo_verl.verl.task_runner import EXIT_NOT_SAVED, EXIT_STOPPED, TaskRunnerStart
 
 LAUNCH_LOCK = ".launch.lock"
+TRACKED = "tracked_run"
+"""The file with the id that a tracker knows the run by."""
 _POLL_SECONDS = 0.5
 _REPORT_SECONDS = 600.0
 
@@ -61,6 +64,7 @@ def launch(config: DictConfig, write_data: Callable[[Path], None]) -> int:
     record_versions(folder)
     environment = "ray_kwargs.ray_init.runtime_env.env_vars"
     OmegaConf.update(config, f"{environment}.{FOLDER}", str(open_folder(folder)), force_add=True)
+    OmegaConf.update(config, environment, tracked_run(folder) | dict(config.env), force_add=True, merge=True)
     start = TaskRunnerStart(WatchdogConfig(**config.mifo.watchdog), RunRecords(folder).event)
     before = own_checkpoints(config)
     while not _run(config, folder, start):
@@ -71,6 +75,16 @@ def launch(config: DictConfig, write_data: Callable[[Path], None]) -> int:
     print_summary(finish_summary(folder, time.time() - start.began), folder)
     write_report(folder)
     return 0
+
+
+def tracked_run(folder: Path) -> dict[str, str]:
+    """The environment in which W&B takes every process of this folder for the same run, be it resumed.
+
+    A name of its own for every run: a folder's first run is moved aside with it.
+    """
+    if not (folder / TRACKED).exists():
+        replace_text(folder / TRACKED, secrets.token_hex(8))
+    return {"WANDB_RUN_ID": (folder / TRACKED).read_text(), "WANDB_RESUME": "allow"}
 
 
 def _run(config: DictConfig, folder: Path, start: TaskRunnerStart) -> bool:
@@ -93,6 +107,7 @@ def _run(config: DictConfig, folder: Path, start: TaskRunnerStart) -> bool:
 
 def _stopped(config: DictConfig, folder: Path, not_saved: str | None, has_saved: bool) -> int:
     """The last line of a run that was asked to stop; returns the exit code."""
+    RunRecords(folder).event(ENDED, f"stopped on request{f', not saved: {not_saved}' if not_saved else ''}")
     if not_saved is not None:
         print(f"stopped on request and NOT SAVED: {not_saved} ({folder})")
         return EXIT_NOT_SAVED

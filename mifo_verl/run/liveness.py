@@ -69,8 +69,7 @@ class _Ping:
 class Liveness:
     """The actors of one run. ``emit`` takes (kind, text) of an event."""
 
-    def __init__(self, factor: float, stopped_seconds: float, emit: Callable[[str, str], None]) -> None:
-        self._factor = factor
+    def __init__(self, stopped_seconds: float, emit: Callable[[str, str], None]) -> None:
         self._stopped_seconds = stopped_seconds
         self._emit = emit
         self._pings: list[_Ping] = []
@@ -82,15 +81,17 @@ class Liveness:
             for name, handle in actors.items()
         ]
 
-    def check(self, now: float, usual_step: float) -> None:
-        """Take answers and ask again; look at those that owe one for half a step. Raises Lost."""
+    def check(self, now: float, usual_step: float, patience: float) -> None:
+        """Take answers and ask again; look at those that owe one for half a step, and report those that have been
+        silent for longer than ``patience`` seconds. Raises Lost.
+        """
         silent = [ping for ping in self._pings if not self._has_answered(ping, now, usual_step)]
         due = [ping for ping in silent if now - ping.asked > usual_step / 2 and now >= ping.next_look]
         places = [place for ping in due if (place := ping.known_place())]
         seen = look_at_all(places) if places else {}
         for ping in due:
             found = ping.known_place()
-            self._judge(ping, seen.get(found) if found else None, now, usual_step)
+            self._judge(ping, seen.get(found) if found else None, now, patience)
 
     def require_alive(self) -> None:
         """Ask every actor now. Raises Lost if one has died; one that is slow to answer lives."""
@@ -123,13 +124,13 @@ class Liveness:
             ping.asked, ping.answer = now, ping.handle.__ray_ready__.remote()
         return True
 
-    def _judge(self, ping: _Ping, seen: Look | None, now: float, usual_step: float) -> None:
-        """Report an actor that is stopped, or silent for longer than two steps. Raises Lost if it stays stopped."""
+    def _judge(self, ping: _Ping, seen: Look | None, now: float, patience: float) -> None:
+        """Report an actor that is stopped, or silent for too long. Raises Lost if it stays stopped."""
         silence, limit = now - ping.asked, self._stopped_seconds
         text = f"{ping.name} has not answered for {silence:.0f} s"
         if seen is None or not seen.is_stopped:
             ping.stopped_since, ping.next_look = None, now + max(_PING_SECONDS, silence / 2)
-            if silence > max(self._factor * usual_step, 2 * ping.reported):
+            if silence > max(patience, 2 * ping.reported):
                 ping.reported = silence
                 facts = f"{seen.state}, {seen.cpu_seconds:.0f} s of CPU" if seen else "its node says nothing of it"
                 self._emit("silent", f"SILENT: {text}{ping.where()} ({facts})")

@@ -11,7 +11,7 @@ import os
 import statistics
 import threading
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,10 +21,9 @@ from mifo_verl.config import WatchdogConfig
 from mifo_verl.run.liveness import Liveness, Lost
 from mifo_verl.run.processes import end
 
-START_SECONDS = 300.0
-"""Loading a model of some billion parameters and compiling its rollout takes minutes."""
-
 _TICK_SECONDS = 0.5
+_REMEMBERED = 101
+"""Ends of a stage, and steps, that its usual time is the median of: the newest."""
 _LAST_WORDS_SECONDS = 15.0
 """How long the controller's thread may take to end by itself once the run cannot go on."""
 
@@ -41,12 +40,14 @@ class Stage:
 
     name: str
     entered: float
-    at_least: float
-    """It is not late before so many seconds."""
     inside: float = 0.0
     """Seconds of it that went into stages inside it."""
     reported: float = 0.0
     """Its own seconds when it was last reported late."""
+    done: str = ""
+    """How far it is, in words."""
+    moved: float = 0.0
+    """Its own seconds when that last changed."""
 
     def own(self, now: float) -> float:
         """Its own seconds so far, while no stage inside it goes on."""
@@ -61,9 +62,11 @@ class Stages:
     """
 
     def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        """Own seconds of every stage that has ended, in the order of their first ends."""
         self._open: list[Stage] = []
-        self._seconds: dict[str, list[float]] = defaultdict(list)
-        self._steps: list[float] = []
+        self._newest: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_REMEMBERED))
+        self._steps: deque[float] = deque(maxlen=_REMEMBERED)
         self._step_began: float | None = None
 
     def current(self) -> Stage | None:
@@ -71,33 +74,37 @@ class Stages:
         return next(iter(self._open[-1:]), None)
 
     def usual(self, name: str) -> float | None:
-        """Median of a stage's own seconds so far, None if it has not ended once."""
-        return statistics.median(self._seconds[name]) if self._seconds[name] else None
+        """Median of a stage's own seconds lately, None if it has not ended once."""
+        return statistics.median(self._newest[name]) if name in self._newest else None
 
     def usual_step(self) -> float | None:
-        """Median of the steps so far, seconds; None before the first has ended."""
+        """Median of the steps lately, seconds; None before the first has ended."""
         return statistics.median(self._steps) if self._steps else None
 
     @contextmanager
-    def stage(self, name: str, at_least: float = 0.0) -> Iterator[None]:
-        """Time a stage, which is not late before ``at_least`` seconds; stages may hold others."""
-        stage = Stage(name, time.monotonic(), at_least)
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a stage; stages may hold others."""
+        stage = Stage(name, time.monotonic())
         self._open.append(stage)
         try:
             yield
         finally:
             now = time.monotonic()
             self._open.pop()
-            self._seconds[name].append(stage.own(now))
+            self._ends(stage, now)
             if self._open:
                 self._open[-1].inside += now - stage.entered
 
-    def begins(self, name: str, at_least: float = 0.0) -> None:
+    def begins(self, name: str) -> None:
         """What is in no stage is this from now on. Not to be called inside a stage."""
         now = time.monotonic()
         for stage in self._open:
-            self._seconds[stage.name].append(stage.own(now))
-        self._open = [Stage(name, now, at_least)]
+            self._ends(stage, now)
+        self._open = [Stage(name, now)]
+
+    def _ends(self, stage: Stage, now: float) -> None:
+        self._newest[stage.name].append(stage.own(now))
+        self.seconds[stage.name] += stage.own(now)
 
     def step_begins(self) -> None:
         """A step begins, and the one before has ended."""
@@ -109,7 +116,9 @@ class Stages:
 
 
 class Watchdog(Stages):
-    """One a controller. ``emit`` takes (kind, text) of an event; ``waiting_for`` says what a stage waits for."""
+    """One a controller. ``emit`` takes (kind, text) of an event; ``waiting_for`` says what a stage waits for, ``done``
+    how far it is; ``show`` takes the words for what goes on, and since when (seconds since 1970), as these change.
+    """
 
     def __init__(
         self,
@@ -117,6 +126,8 @@ class Watchdog(Stages):
         emit: Callable[[str, str], None],
         waiting_for: Callable[[str], str] = lambda _: "",
         stacks: Callable[[], object] = lambda: None,
+        done: Callable[[str], str] = lambda _: "",
+        show: Callable[[str, float], None] = lambda *_: None,
     ) -> None:
         super().__init__()
         self.failure: str | None = None
@@ -124,8 +135,9 @@ class Watchdog(Stages):
         self._settings = settings
         self._emit = emit
         self._waiting_for = waiting_for
-        self._stacks = stacks
-        self._actors = Liveness(settings.factor, settings.stopped_seconds, emit)
+        self._stacks, self._done, self._show = stacks, done, show
+        self._shown: tuple[Any, ...] = ()
+        self._actors = Liveness(settings.stopped_seconds, emit)
         self._ended = threading.Event()
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
@@ -166,20 +178,37 @@ class Watchdog(Stages):
             if now - self._failed_at > _LAST_WORDS_SECONDS:
                 os._exit(1)  # the controller waits for what never comes; the reason is in the run's events
             return
+        if stage := self.current():
+            self._look(stage, now)
+        usual, settings = self.usual_step(), self._settings
+        patience = settings.first_seconds if usual is None else settings.factor * usual
         try:
-            self._actors.check(now, self.usual_step() or self._settings.floor_seconds)
+            self._actors.check(now, usual or settings.floor_seconds, patience)
         except Lost as lost:
             self._fail(str(lost), with_stacks=lost.stopped is not None)
             if lost.stopped is not None:
                 end(lost.stopped)
             return
-        if stage := self.current():
+        if stage is not None:
             self._judge(stage, now)
 
+    def _look(self, stage: Stage, now: float) -> None:
+        """How far the stage is, noted and shown where it has changed."""
+        if (done := self._done(stage.name)) != stage.done:
+            stage.done, stage.moved = done, stage.own(now)
+        names = [one.name for one in self._open[1:] or self._open]  # the outermost is what is in no stage
+        if (shown := (*names, stage.entered, done)) != self._shown:
+            self._shown = shown
+            self._show(", ".join(filter(None, (": ".join(names), done))), time.time() - (now - stage.entered))
+
     def _judge(self, stage: Stage, now: float) -> None:
-        """Report a stage that is late, again at twice the wait; fail one that is over the limit."""
+        """Report a stage that is late, again at twice the wait; fail one that is over the limit.
+
+        One whose usual time is not known yet is not late while it gets on.
+        """
         waited, usual = stage.own(now), self.usual(stage.name)
-        late = max(self._settings.floor_seconds, stage.at_least, self._settings.factor * (usual or 0.0))
+        late = stage.moved + self._settings.first_seconds if usual is None else self._settings.factor * usual
+        late = max(self._settings.floor_seconds, late)
         if waited <= min(self._settings.limit_seconds, max(late, 2 * stage.reported)):
             return
         taken = f"usually {usual:.0f} s" if usual is not None else "its first time"
@@ -207,13 +236,13 @@ class Watchdog(Stages):
             self._failed_at, self.failure = time.monotonic(), text
 
 
-def timed(stage: str, at_least: float = 0.0) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def timed(stage: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """A method of an object with a ``watchdog``, timed as a stage."""
 
     def decorate(method: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(method)
         def inside(self: Any, *args: Any, **kwargs: Any) -> Any:
-            with self.watchdog.stage(stage, at_least):
+            with self.watchdog.stage(stage):
                 return method(self, *args, **kwargs)
 
         return inside

@@ -13,7 +13,7 @@ from mifo_verl.loop.loop import Loop
 from mifo_verl.loop.state import LoopState, SftProgress
 from mifo_verl.probes.probes import mean_by_source
 from mifo_verl.run.compute import RlCost, sft_flops
-from mifo_verl.run.journal import lines_sha256
+from mifo_verl.run.journal import OTHER, lines_sha256, step_seconds
 from mifo_verl.verl.actor import Actor
 from mifo_verl.verl.skipped_updates import MAX_SKIPPED
 
@@ -122,25 +122,31 @@ def step_events(
     timing_raw: Mapping[str, float],
     metrics: dict[str, Any],
     take_save_seconds: Callable[[], float],
+    wall_seconds: float,
+    start: Timers,
 ) -> list[Event]:
     """What has happened in a step, in the order of its records, with what verl has measured of it.
 
+    ``wall_seconds``: since the record before, or the first step's begin; ``start``: the seconds of what came before.
     ``rl`` is None if the step made no rollouts; if a process before this one was stopped inside the step's SFT phase,
     the phase has brought the record along.
     """
     phase, events, accuracy = loop.ended, list[Event](), accuracy_by_source(metrics)
     probe = {"probe": timing_raw["probe"]} if "probe" in timing_raw else {}
+    own = (rl.seconds if rl is not None else {}) | probe | {"checkpoint": take_save_seconds()}
+    known = sum(step_seconds({"seconds": own}).values()) + (timing_raw["sft"] if phase is not None else 0.0)
+    beside = start | {"checkpoint": own["checkpoint"], OTHER: max(0.0, wall_seconds - known)}
     if rl is None and phase is not None and phase.rl_line is not None:
         rl = phase.rl_line
         probe = {"probe": rl.seconds.get("probe", 0.0) + timing_raw.get("probe", 0.0)}
     if rl is not None:
-        seconds = rl.seconds | probe | {"checkpoint": take_save_seconds()}
+        seconds = rl.seconds | probe | beside
         metrics["mifo/rl/buffer_size"] = len(loop.state.buffer)
         metrics["mifo/rl/fallback_share"] = rl.fallback_share or 0.0
         events.append(structs.replace(rl, seconds=seconds, validation=accuracy or None))
         events += loop.rl_lines or (phase.rl_ledger if phase is not None else [])
     if phase is not None:
-        events += phase.timed_updates(timing_raw["sft"], probe if rl is None else {})
+        events += phase.timed_updates(timing_raw["sft"], probe | beside if rl is None else {})
         events += phase.ledger
     if accuracy:
         events.append(Validated(step=loop.state.step + 1, accuracy=accuracy))

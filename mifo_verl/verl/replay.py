@@ -45,6 +45,7 @@ class OrderedReplayBuffer(ReplayBuffer):
         self.on_evict = on_evict
         self._on_poll = on_poll
         self._watchdog = watchdog
+        self._partition = "train"
         self.discarded_rollouts = 0
         """Training rollouts that were made and then filtered, or were surplus of a refill; the trainer sets it to 0."""
 
@@ -54,8 +55,18 @@ class OrderedReplayBuffer(ReplayBuffer):
         more = f" and {len(uids) - 5} more" if len(uids) > 5 else ""
         return f"{len(uids)} prompts: {', '.join(uids[:5])}{more}" if uids else ""
 
-    def sample(self, *args: Any, **kwargs: Any) -> Any:
+    def done(self) -> str:
+        """How many prompts have their rollouts, of all that are asked now."""
+        name = self._partition
+        done, left = (
+            sum(len(getattr(self, f"{status}_keys")[name]) for status in pair)
+            for pair in (("finished", "failure"), ("pending", "running"))
+        )
+        return f"{done} of {done + left} prompts"
+
+    def sample(self, *args: Any, partition_id: str, **kwargs: Any) -> Any:
         """verl's sample, which waits for the rollouts."""
+        self._partition, kwargs["partition_id"] = partition_id, partition_id
         with self._watchdog.stage("rollout"):
             return super().sample(*args, **kwargs)
 

@@ -68,7 +68,8 @@ class Saver:
         """
         self._step_end: StepEnd | None = None
         self._seconds = 0.0
-        self._started = time.time()
+        self.began = float(config.get("began") or time.time())
+        """When this process's part of the run began, Ray's start included; seconds since 1970."""
 
     # ------------------------------------------------------------------ stopping
 
@@ -107,7 +108,7 @@ class Saver:
     def write(self, state: LoopState, dataloader: dict[str, Any], accuracy: float | None) -> Path | None:
         """Make a checkpoint of ``state.step``; its folder. If the disk refuses it, say so and keep the one before."""
         started, step, during_step = time.time(), state.step, state.sft is not None
-        state = replace(state, elapsed_seconds=state.elapsed_seconds + started - self._started)
+        state = replace(state, elapsed_seconds=state.elapsed_seconds + started - self.began)
         try:
             folder = self._store.begin() / f"global_step_{step}"
             state.save(folder / FOLDER)

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+import psutil
 import ray
 import transfer_queue as tq
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from ray.exceptions import ActorDiedError, GetTimeoutError, RayError
 from verl.trainer.main_ppo import TaskRunnerV1
 
@@ -21,7 +22,7 @@ from mifo_verl.plugin import require_loaded
 from mifo_verl.run.journal import RunRecords
 from mifo_verl.run.processes import free_resources
 from mifo_verl.run.stacks import note_cluster, write_stacks
-from mifo_verl.run.watchdog import START_SECONDS, Watchdog
+from mifo_verl.run.watchdog import Watchdog
 from mifo_verl.verl.saving import NotSaved, Stopped
 
 EXIT_STOPPED = 75
@@ -37,8 +38,9 @@ _TaskRunner: Any = TaskRunnerV1.__ray_metadata__.modified_class
 class MifoTaskRunner(_TaskRunner):
     """verl's task runner in a process that must have our plug-in; it can be asked to stop while it runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, began: float | None = None) -> None:
         super().__init__()
+        self._began = began
         self._stop_asked = False
 
     def run(self, config: DictConfig) -> None:
@@ -46,14 +48,17 @@ class MifoTaskRunner(_TaskRunner):
         note_cluster()
         OmegaConf.resolve(config)
         config.transfer_queue.enable = True
+        with open_dict(config):
+            config.began = self._began
         records = RunRecords(config.run_dir)
         watchdog = Watchdog(  # of what comes before the trainer, which has its own
             WatchdogConfig(**config.mifo.watchdog),
             records.event,
             lambda _: f"what Ray has: {free_resources()}",
             lambda: write_stacks(records.folder),
+            show=records.stage,
         )
-        watchdog.begins("TransferQueue's start", at_least=START_SECONDS)
+        watchdog.begins("start-up: TransferQueue")
         try:
             tq.init(config.transfer_queue)  # verl does it again, and finds it there
         finally:
@@ -85,7 +90,8 @@ class TaskRunnerStart:
         self._emit = emit
         self.runner: Any = None
         self.num_runs = 0
-        self.began = 0.0
+        self.began = psutil.Process().create_time()
+        """When the command was started, or an attempt after the first; seconds since 1970."""
         self.signals: list[int] = []
         self.stopped = False
         self.not_saved: str | None = None
@@ -95,8 +101,9 @@ class TaskRunnerStart:
 
     def remote(self) -> Any:
         self.num_runs += 1
-        self.began = time.time()
-        self.runner = ray.remote(num_cpus=1, max_concurrency=2)(MifoTaskRunner).remote()
+        if self.num_runs > 1:
+            self.began = time.time()
+        self.runner = ray.remote(num_cpus=1, max_concurrency=2)(MifoTaskRunner).remote(self.began)
         for number in (signal.SIGTERM, signal.SIGINT):  # not earlier: ray.init has just set handlers of its own
             signal.signal(number, self._on_signal)
         if self.signals:  # in an attempt before this one

@@ -4,6 +4,7 @@ Data flows one way: rollouts -> rewards -> groups -> verl's RL update -> schedul
 interval. What a run decides is in ``loop``; here verl is told, and observers hear what has happened.
 """
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from mifo_verl.cpu import rollout
 from mifo_verl.data.demonstrations import prompt_id_of
 from mifo_verl.loop.events import StepEnded, Validated
 from mifo_verl.run.journal import RunRecords
-from mifo_verl.run.watchdog import START_SECONDS, timed
+from mifo_verl.run.watchdog import timed
 from mifo_verl.types import Phase
 from mifo_verl.verl.agent_loop import GIVEN
 from mifo_verl.verl.build import assemble, prepare_workers
@@ -32,7 +33,7 @@ from mifo_verl.verl.records import Metrics, Timers, accuracy_by_source, end_of_r
 from mifo_verl.verl.replay import OrderedReplayBuffer, has_rollouts, rollouts_of, rows_of, without_rollouts
 from mifo_verl.verl.saving import Saver, Stopped
 from mifo_verl.verl.skipped_updates import require_updates
-from mifo_verl.verl.watched import timed_verl, watchdog_of, watched
+from mifo_verl.verl.watched import START, STARTS, start_seconds, timed_verl, watchdog_of, watched
 
 
 @register_trainer("mifo")
@@ -40,6 +41,7 @@ class MifoTrainer(PPOTrainerSync):
     """``trainer.v1.trainer_mode=mifo``."""
 
     _validation: dict[str, float] | None = None  # verl's metrics of the weights as they are now
+    _start: Timers | None = None  # seconds of what came before the first step, until they are in a record
 
     def __init__(self, config: DictConfig) -> None:
         with open_dict(config):
@@ -50,11 +52,17 @@ class MifoTrainer(PPOTrainerSync):
         self.watchdog = watchdog_of(self, self.mifo.watchdog, self.records)
         self.saver = Saver(config, self.mifo.checkpoint, self.records)
         self.stopping = self.saver.stopping
+        self._recorded = self.saver.began
         super().__init__(config)
 
-    on_init_end = timed_verl("on_init_end", "first weight sync", START_SECONDS)
+    on_init_end = timed_verl("on_init_end", "first weight sync")
     _compute_ref_log_prob = timed_verl("_compute_ref_log_prob", "reference log-probs")
     _compute_values = timed_verl("_compute_values", "values")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name in STARTS:
+            self.watchdog.begins(START + STARTS[name])
 
     def _init_resource_pool_mgr(self) -> None:
         super()._init_resource_pool_mgr()
@@ -74,6 +82,7 @@ class MifoTrainer(PPOTrainerSync):
         self.emit, self.cost, self.budget = made.emit, made.cost, made.budget
         if self.budget.is_spent and self.loop.state.sft is None:
             self.total_training_steps = self.global_steps
+        self.watchdog.begins(f"{START}agent loop workers")
 
     def _load_checkpoint(self) -> None:
         with self.saver.found():
@@ -100,6 +109,10 @@ class MifoTrainer(PPOTrainerSync):
 
     def on_step_begin(self) -> None:
         self.watchdog.step_begins()
+        if self._start is None:
+            now = time.time()
+            self._start = start_seconds(self.watchdog, now - self._recorded, self.records.event)
+            self._recorded = now
         super().on_step_begin()
         if self.config.algorithm.use_kl_in_reward:
             self.loop.state.kl_in_reward = float(self.kl_ctrl_in_reward.value)
@@ -207,8 +220,12 @@ class MifoTrainer(PPOTrainerSync):
         """verl's metrics, then this step's records, then its checkpoint; the run ends if its budget is spent."""
         rl = self._rl_record(batch, metrics, timing_raw)
         self.watchdog.require_alive()
-        for event in step_events(rl, self.loop, timing_raw, metrics, self.saver.take_seconds):
+        wall, now = time.time() - self._recorded, time.time()
+        events = step_events(rl, self.loop, timing_raw, metrics, self.saver.take_seconds, wall, self._start or {})
+        for event in events:
             self.emit(event)
+        if events:
+            self._recorded, self._start = now, {}
         self.loop.end_step()
         require_updates(metrics, self.mifo.watchdog.max_skipped_updates)
         if self.budget.is_spent:

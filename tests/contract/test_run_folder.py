@@ -120,3 +120,17 @@ def test_the_report_at_a_runs_end_is_a_process_and_a_run_that_has_none_says_why(
     launch.write_report(folder)
     said = capsys.readouterr().out
     assert said.startswith(f"warning: no report of {folder}: error: ") and f"mifo report {folder} makes it" in said
+
+
+def test_a_tracker_knows_a_run_by_one_id_when_it_is_resumed_and_another_run_by_another(tmp_path):
+    (tmp_path / "a").mkdir()
+    first = launch.tracked_run(tmp_path / "a")
+    assert launch.tracked_run(tmp_path / "a") == first and first["WANDB_RESUME"] == "allow"
+    (tmp_path / "b").mkdir()
+    assert launch.tracked_run(tmp_path / "b")["WANDB_RUN_ID"] != first["WANDB_RUN_ID"]
+
+
+def test_rays_workers_run_at_normal_niceness_if_the_user_does_not_say_otherwise():
+    assert compose_config(["experiment=quickstart"]).environment()["RAY_worker_niceness"] == "0"
+    own = compose_config(["experiment=quickstart", "+env.RAY_worker_niceness=5"])
+    assert own.environment()["RAY_worker_niceness"] == "5"

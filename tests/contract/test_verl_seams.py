@@ -301,3 +301,33 @@ def test_a_whole_number_a_row_passes_padding_unchanged():
     names = ("prompts", "responses", "input_ids", "position_ids", "loss_mask", "response_mask", "rm_scores")
     row, _ = construct_minimal_padding_template({name: torch.ones(4) for name in names} | {"mifo_prefix": 3}, {}, 0)
     assert row["mifo_prefix"] == 3 and row["response_mask"].tolist() == [0]
+
+
+def test_verls_setup_sets_the_attributes_that_the_stages_of_a_start_hang_on_in_their_order():
+    from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+
+    from mifo_verl.verl.watched import STARTS
+
+    source = inspect.getsource(PPOTrainer._setup)
+    names = ["critic_wg", "actor_rollout_wg", "reward_loop_manager", "teacher_model_manager"]
+    places = [source.index(f"self.{name} =") for name in names] + [source.index("self.checkpoint_manager:")]
+    assert places == sorted(places) and set(STARTS) == {*names, "checkpoint_manager", "resource_pool_manager"}
+    assert source.index("self._init_resource_pool_mgr()") < places[0]
+
+
+def test_where_a_start_went_adds_up_and_a_first_validation_is_told_apart():
+    from mifo_verl.run.watchdog import Stages
+    from mifo_verl.verl.watched import start_seconds
+
+    stages = Stages()
+    stages.seconds.update({"start-up: actor and reference": 30.0, "validation": 5.0, "rollout": 15.0})
+    said = []
+    assert start_seconds(stages, 60.0, lambda *event: said.append(event)) == {
+        "start_up": 40.0,
+        "first_validation": 20.0,
+    }
+    (event,) = said
+    assert event == (
+        "started",
+        "the first step begins after 60.0 s: checks and Ray 10.0, actor and reference 30.0, validation 5.0, rollout 15.0",
+    )

@@ -58,7 +58,7 @@ def test_a_task_runner_whose_transfer_queue_does_not_come_says_so(config, monkey
     before = set(threading.enumerate())
     task_runner.MifoTaskRunner().run(config)
     (event,) = read_lines(tmp_path / "events.jsonl")
-    assert event["kind"] == "failed" and "TransferQueue's start has taken 0 s" in event["text"]
+    assert event["kind"] == "failed" and "start-up: TransferQueue has taken 0 s" in event["text"]
     assert "waiting for what Ray has: 0 of 4 CPU free" in event["text"] and "limit_seconds is over" in event["text"]
     assert ran == [True]
     wait_until(lambda: set(threading.enumerate()) <= before)  # the trainer has a watchdog of its own

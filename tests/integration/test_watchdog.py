@@ -86,7 +86,7 @@ def test_a_stage_that_takes_its_usual_time_is_not_reported(watched):
 
 
 def test_a_late_stage_names_the_prompts_awaited_and_the_actor_that_does_not_answer(watched):
-    dog, pids, said = watched(factor=2.0, floor_seconds=2.0)
+    dog, pids, said = watched(factor=2.0, floor_seconds=2.0, first_seconds=2.0)
     os.kill(pids["reward worker 0"], signal.SIGSTOP)
     with dog.stage("rollout"):
         wait_until(lambda: said)
@@ -190,9 +190,9 @@ def test_an_actor_that_works_or_waits_through_many_steps_is_named_and_never_ende
     assert ("sleeping" in said[0][1]) or spin
 
 
-def test_a_stage_has_its_own_time_before_it_is_late(watched):
-    dog, _, said = watched(floor_seconds=0.5)
-    with dog.stage("start-up", at_least=2.0):
+def test_a_first_stage_has_a_time_of_its_own_before_it_is_late(watched):
+    dog, _, said = watched(floor_seconds=0.5, first_seconds=2.0)
+    with dog.stage("start-up"):
         time.sleep(1.5)
         assert said == []
         wait_until(lambda: said)
@@ -202,7 +202,7 @@ def test_a_stage_has_its_own_time_before_it_is_late(watched):
 def test_while_a_run_starts_it_says_what_ray_has_free():
     from mifo_verl.verl.watched import waiting_for
 
-    assert waiting_for(None, "start-up") == "what Ray has: 4 of 4 CPU, 0 of 0 GPU free"
+    assert waiting_for(None, "start-up: critic") == "what Ray has: 4 of 4 CPU, 0 of 0 GPU free"
     assert waiting_for(None, "weight sync") == ""
 
 

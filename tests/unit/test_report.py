@@ -11,11 +11,12 @@ import plotly.graph_objects as go
 import pytest
 import yaml
 
+from mifo_verl.run.journal import RunRecords
 from mifo_verl.tools.report.__main__ import main
 from mifo_verl.tools.report.figures_inspected import mask_figures
 from mifo_verl.tools.report.groups import curve, group, probe_curve
 from mifo_verl.tools.report.numbers import numbers
-from mifo_verl.tools.report.page import render
+from mifo_verl.tools.report.page import render, shown
 from mifo_verl.tools.report.run import load, load_all
 from tests.unit.example_run import ExampleRun, config, lines_of, make_data, write_lines
 
@@ -272,7 +273,8 @@ def test_the_stages_add_up_to_the_seconds_of_the_records_without_the_kl_twice(ru
     timeline = figure_named(html, "Phases")["data"]
     seconds = {bar["name"]: sum(bar["x"]) for bar in timeline}
     assert seconds["RL"] == pytest.approx(12 * (1.0 + 0.25 + 0.5))
-    assert seconds["beside"] == pytest.approx(12 * (0.25 + 0.125 + 0.25))  # weight sync, probes, the KL
+    assert sum(seconds.values()) == pytest.approx(100.0)  # the whole run's
+    assert by_stage["not in a record"] == pytest.approx(seconds["beside"] - 12 * (0.25 + 0.125 + 0.25))
     summary = json.loads((run / "summary.json").read_text())
     assert numbers(load(run))["seconds_rl"] == pytest.approx(summary["seconds"]["rl"]) == pytest.approx(12 * 1.75)
 
@@ -475,7 +477,7 @@ def test_means_are_of_finished_runs_and_the_others_are_named(tmp_path: Path, dat
     row = re.search(r"<tr><td><span class=\"dot\".*?</tr>", text, re.S)
     assert row is not None
     cells = [plain(cell) for cell in re.findall(r"<td>(.*?)</td>", row[0])]
-    assert cells[:4] == ["mifo", "2 + 1 not finished", "0.500 ± 0.000", "0.250 (n=1)"]
+    assert cells[:4] == ["mifo", "2 + 1 not finished", "0.500", "0.250 (n=1)"]  # two seeds have no interval
     validation = figure_named(text, "Validation accuracy")["data"][-1]
     assert (validation["x"], validation["y"]) == ([0, 6, 8], [0.125, 0.375, 0.5])
 
@@ -551,14 +553,14 @@ def test_what_is_not_written_whole_is_in_no_number(tmp_path: Path, data: Path):
         assert len(found.unproved) == num_unproved and found.faults == []
 
 
-def test_a_curve_has_no_band_where_one_run_has_a_value(tmp_path: Path, data: Path):
-    runs = [load(ExampleRun(tmp_path / f"r-{seed}", data, seed).run(steps)) for seed, steps in ((0, 3), (1, 5))]
+def test_a_curve_has_no_band_where_fewer_than_three_runs_have_a_value(tmp_path: Path, data: Path):
+    runs = [load(ExampleRun(tmp_path / f"r-{seed}", data, seed).run(steps)) for seed, steps in ((0, 3), (1, 4), (2, 5))]
     (one,) = group(runs)
     found = curve(one, "accuracy")
-    assert found.index.tolist() == [1, 2, 3, 4, 5] and found["count"].tolist() == [2, 2, 2, 1, 1]
+    assert found.index.tolist() == [1, 2, 3, 4, 5] and found["count"].tolist() == [3, 3, 3, 2, 1]
     assert found["half"].isna().tolist() == [False, False, False, True, True]
     labels = [trace.get("name") for trace in figure_named(render(runs), "Rollout accuracy")["data"]]
-    assert "r (n=1–2)" in labels
+    assert "r (n=1–3)" in labels
 
 
 def test_settings_that_differ_from_the_papers_are_marked(html: str, data: Path):
@@ -598,3 +600,35 @@ def test_the_coupling_is_drawn_by_phase_and_the_kl_as_it_was_recorded(run: Path,
         assert after["y"] == [line["cross_entropy_after"] for line in lines]
     kl = figure_named(html, "How far SFT moved the policy")["data"][0]
     assert kl["y"] == [line["kl_to_before"] for line in metrics if "kl_to_before" in line]
+
+
+@pytest.mark.parametrize(
+    ("events", "state"),
+    [
+        ([], "No summary yet: the run goes on, or was killed."),
+        (["ended"], "Stopped on request."),
+        (["ended", "resumed"], "No summary yet: the run goes on, or was killed."),
+        (["resumed", "saved", "failed"], "Ended by a failure (rank 1 has died)."),
+    ],
+)
+def test_what_became_of_a_run_without_an_end_is_said(tmp_path: Path, data: Path, events: list[str], state: str):
+    run = ExampleRun(tmp_path / "run", data).run(3, finish=False)
+    for kind in events:
+        RunRecords(run).event(kind, "rank 1 has died")
+    assert f"{state} Its last record is of step 3" in plain(render([load(run)]))
+
+
+def test_the_points_of_a_short_run_are_seen_and_its_steps_are_whole_numbers(html: str):
+    figure = figure_named(html, "Accuracy and reward")
+    assert figure["data"][0]["mode"] == "lines+markers" and figure["layout"]["xaxis"]["dtick"] == 1
+    assert len({bar["marker"]["color"] for bar in figure_named(html, "Seconds by stage")["data"]}) == 8
+
+
+def test_gains_and_losses_have_colours_and_the_words_are_explained():
+    assert 'class="n gain"' in shown("x", 0.25, "+.2f", 1) and 'class="n loss"' in shown("x", 0.25, "+.2f", -1)
+    assert 'class="n loss"' in shown("x", -0.25, "+.2f", 1) and 'class="n"' in shown("x", 0.0, "+.2f", 1)
+
+
+def test_arms_that_have_no_run_are_named(tmp_path: Path, data: Path):
+    runs = load_all([ExampleRun(tmp_path / f"mifo-{seed}", data, seed).run(3) for seed in (0, 1)])
+    assert "no run of it has ended: rl_only, sft." in plain(render(runs, missing=["rl_only", "sft"]))

@@ -1,7 +1,10 @@
 """A stage's seconds are its own; what is in no stage belongs to the outermost one."""
 
+from types import SimpleNamespace
+
 import pytest
 
+from mifo_verl.config import WatchdogConfig
 from mifo_verl.run import watchdog as module
 from mifo_verl.run.watchdog import Stages
 
@@ -38,9 +41,9 @@ def test_the_seconds_of_a_stage_are_those_outside_of_the_stages_inside_it(clock)
 
 def test_what_is_in_no_stage_is_the_rest_of_its_step(clock):
     stages = Stages()
-    stages.begins("start-up", at_least=300)
+    stages.begins("start-up")
     clock.now += 7
-    assert (stages.current().name, stages.current().at_least) == ("start-up", 300)
+    assert stages.current().name == "start-up"
     for rest in (2, 4, 6):
         stages.step_begins()
         with stages.stage("rollout"):
@@ -69,3 +72,33 @@ def test_what_was_told_of_a_stage_is_told_again_by_its_own_seconds_alone(clock):
         with stages.stage("probe"):
             assert stages.current().reported == 0
         assert stages.current().reported == 40.0
+
+
+def test_the_usual_time_is_that_of_the_newest_ends_and_the_sums_are_of_all(clock):
+    stages = Stages()
+    for seconds in [1.0] * 200 + [5.0] * 60:
+        with stages.stage("rollout"):
+            clock.now += seconds
+    assert stages.usual("rollout") == 5.0 and stages.seconds["rollout"] == 500.0
+
+
+def test_a_first_stage_that_gets_on_is_not_late_and_one_that_stands_still_is(clock, monkeypatch):
+    monkeypatch.setattr(module.threading, "Thread", lambda **_: SimpleNamespace(start=lambda: None))
+    said, shown, done = [], [], [0]
+    dog = module.Watchdog(
+        WatchdogConfig(first_seconds=600, limit_seconds=36000),
+        lambda *event: said.append(event),
+        done=lambda stage: f"{done[0]} of 16 prompts" if stage == "rollout" else "",
+        show=lambda text, since: shown.append(text),
+    )
+    clock.time = lambda: 0.0
+    dog.begins("start-up: actor and reference")
+    with dog.stage("rollout"):
+        for _ in range(8):
+            clock.now += 500
+            done[0] += 1
+            dog._tick(clock.now)
+        assert said == [] and shown[-1] == "rollout, 8 of 16 prompts"
+        clock.now += 601
+        dog._tick(clock.now)
+    assert [kind for kind, _ in said] == ["late"]

@@ -16,7 +16,13 @@ from mifo_verl.tools.report.run import Run
 RL_BLUE, SFT_ORANGE, GREY, INK = "#2563eb", "#ea580c", "#cbd5e1", "#334155"
 px.defaults.template = "none"  # the page has its own look
 PHASE_COLORS = {"rl": RL_BLUE, "sft": SFT_ORANGE}
-_STAGE_COLORS = ("#1e3a8a", "#2563eb", "#60a5fa", "#94a3b8", "#0f766e", "#5eead4", "#7c3aed", "#c4b5fd", "#475569")
+_STAGE_COLORS = (
+    "#2563eb", "#16a34a", "#9333ea", "#dc2626", "#0891b2", "#a16207", "#db2777", "#65a30d", "#475569", "#14b8a6", "#7c2d12", "#1e1b4b"
+)  # fmt: skip
+_FEW_PLACES = 16
+"""An axis of fewer steps has a tick for each."""
+_FEW_POINTS = 30
+"""Of so many or fewer every one is marked: a line through two is nothing to be seen."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,10 @@ def card(title: str, note: str, figure: go.Figure, x: str, y: str, **layout: Any
     In it are also ``marks`` and ``wide`` of the card.
     """
     own = {name: layout.pop(name) for name in ("marks", "wide") if name in layout}
+    if x in ("step", "interval"):
+        places = {int(place) for trace in figure.data for place in trace.x if place is not None and place == place}
+        if places and max(places) - min(places) < _FEW_PLACES:
+            layout = {"xaxis_dtick": 1} | layout  # else there are ticks between two whole numbers
     figure.layout.template, figure.layout.margin = None, None
     figure.update_layout({"legend_title_text": "", "xaxis_title": x, "yaxis_title": y} | layout)
     return Figure(title, note, figure, **own)
@@ -44,6 +54,7 @@ def card(title: str, note: str, figure: go.Figure, x: str, y: str, **layout: Any
 
 def lines(data: pd.DataFrame, x: str, y: Any, colors: dict[str, str], **look: Any) -> go.Figure:
     """Lines of the columns ``y``, named as they are."""
+    look = {"markers": len(data) <= _FEW_POINTS} | look
     return px.line(data, x=x, y=y, color_discrete_map=colors, render_mode="svg", **look)
 
 
@@ -53,18 +64,13 @@ def vertical(x: float, color: str) -> dict[str, Any]:
     return {"type": "line", "xref": "x", "yref": "paper", "x0": x, "x1": x, "y0": 0, "y1": 1, "line": line}
 
 
-def whole_numbers(x: Any) -> dict[str, Any]:
-    """An axis of intervals without fractions between them."""
-    return {"xaxis_dtick": 1} if len(set(x)) < 12 else {}
-
-
 def timeline(run: Run) -> Figure:
     """RL, SFT and what is beside them, by the seconds of the records."""
-    blocks = pd.Categorical(run.seconds["block"], ["RL", "SFT", "beside"])
+    blocks = pd.Categorical(run.seconds["block"], ["start-up", "RL", "SFT", "beside"])
     table = run.seconds.assign(block=blocks).groupby(["step", "block"], observed=True)["seconds"].sum().reset_index()
     table = table[table["seconds"] > 0]
     table["start"] = table["seconds"].cumsum() - table["seconds"]
-    colors = {"RL": RL_BLUE, "SFT": SFT_ORANGE, "beside": GREY}
+    colors = {"start-up": "#7c3aed", "RL": RL_BLUE, "SFT": SFT_ORANGE, "beside": GREY}
     figure = px.bar(
         table, x="seconds", base="start", y=[""] * len(table), color="block", orientation="h",
         color_discrete_map=colors, custom_data=["step"],
@@ -72,7 +78,7 @@ def timeline(run: Run) -> Figure:
     figure.update_traces(hovertemplate="step %{customdata[0]}: %{x:.2f} s", marker_line_width=0)
     figure.for_each_trace(lambda bar: bar.update(marker_line={"width": 1.5, "color": SFT_ORANGE}), {"name": "SFT"})
     axes = {"yaxis": {"showticklabels": False, "showgrid": False}, "xaxis_range": [0, table["seconds"].sum()]}
-    note = "Every step in turn. Beside the phases: probes, validation, weight sync, checkpoints."
+    note = "Every step in turn. Beside the phases: probes, validation, weight sync, checkpoints, the end."
     return card("Phases", note, figure, "seconds", "", wide=True, barmode="overlay", height=190, **axes)
 
 
@@ -124,8 +130,7 @@ def coupling(run: Run) -> list[Figure]:
             marker = {"color": color, "symbol": symbol, "size": 10, "line": {"width": 2, "color": color}}
             figure.add_scatter(name=f"{side} {phase}", x=rows["interval"], y=rows[side], mode="markers", marker=marker)
         note = f"One pair an interval, measured just before and just after its {phase} phase."
-        axes = whole_numbers(rows["interval"])
-        made.append(card(f"{words.capitalize()} around {phase}", note, figure, "interval", words, **axes))
+        made.append(card(f"{words.capitalize()} around {phase}", note, figure, "interval", words))
     return made
 
 
@@ -137,8 +142,7 @@ def shift(run: Run) -> Figure | None:
     table = pd.DataFrame(rows, columns=["interval", "KL"])
     figure = lines(table, "interval", ["KL"], {"KL": SFT_ORANGE}, markers=True)
     note = "KL(after‖before) of the next token, mean over the policy's own answers from before the phase."
-    axes = whole_numbers(table["interval"])
-    return card("How far SFT moved the policy", note, figure, "interval", "nats", showlegend=False, **axes)
+    return card("How far SFT moved the policy", note, figure, "interval", "nats", showlegend=False)
 
 
 def stages(run: Run) -> Figure:
@@ -232,7 +236,7 @@ def _with_bands(drawn: list[tuple[Group, pd.DataFrame]]) -> go.Figure:
         few, most = table["count"].min(), table["count"].max()
         number = f" (n={few if few == most else f'{few}–{most}'})" if len(group.runs) > 1 else ""
         line = {"color": group.color, "dash": group.dash, "width": 2}
-        mode = "lines" if len(table) > 2 else "lines+markers"
+        mode = "lines" if len(table) > _FEW_POINTS else "lines+markers"
         figure.add_scatter(name=group.label + number, x=table.index, y=table["mean"], mode=mode, line=line)
     return figure
 

@@ -8,7 +8,7 @@ import plotly.express as px
 import plotly.graph_objects as go
 
 from mifo_verl.tools.inspect.overlap import chance_jaccard, jaccard
-from mifo_verl.tools.report.figures import GREY, PHASE_COLORS, RL_BLUE, SFT_ORANGE, Figure, card, lines, whole_numbers
+from mifo_verl.tools.report.figures import GREY, PHASE_COLORS, RL_BLUE, SFT_ORANGE, Figure, card, lines
 from mifo_verl.tools.report.run import Run
 
 _SCALE = ["#1e40af", "#93c5fd", "#f8fafc", "#fdba74", "#c2410c"]
@@ -47,7 +47,7 @@ def _heat_map(masks: pd.DataFrame, by: str) -> Figure:
     note = "Share of the coordinates. White is the share of the whole model; orange is frozen more, blue less."
     title = "Frozen, by layer" if by == "layer" else "Frozen, by kind of matrix"
     height = max(300, 110 + 22 * len(table)) if len(table) < 40 else 720
-    return card(title, note, figure, "interval", by, height=height, **whole_numbers(table.columns))
+    return card(title, note, figure, "interval", by, height=height)
 
 
 def _overlap(layers: pd.DataFrame) -> Figure:
@@ -65,7 +65,7 @@ def _overlap(layers: pd.DataFrame) -> Figure:
         table, "interval", names, dict(zip(names, (RL_BLUE, "#94a3b8", "#64748b"), strict=True)), markers=True
     )
     note = "Jaccard: coordinates in both masks over those in either. With a history (α > 0) masks are meant to overlap."
-    axes = {"yaxis_range": [0, 1]} | whole_numbers(table["interval"])
+    axes = {"yaxis_range": [0, 1]}
     return card("Overlap with the mask before", note, figure, "interval", "Jaccard", **axes)
 
 
@@ -106,7 +106,7 @@ def _visible(layers: pd.DataFrame) -> Figure:
     note = "Changes that a bfloat16 copy of the weights shows."
     if not is_counted:
         note += " Not chance under freezing, where SFT cannot change what RL changed most."
-    axes = {"yaxis": {"range": [0, 1.02], "tickformat": ".0%"}} | whole_numbers(table.index)
+    axes = {"yaxis": {"range": [0, 1.02], "tickformat": ".0%"}}
     return card("RL's and SFT's changes meet", note, figure, "interval", "share", **axes)
 
 
@@ -144,7 +144,7 @@ def _thresholds(run: Run) -> Figure:
     note = (
         "The smallest entropy kept of a demonstration: median, smallest and largest over the demonstrations of a phase."
     )
-    axes = {"yaxis_rangemode": "tozero"} | whole_numbers(table["interval"])
+    axes = {"yaxis_rangemode": "tozero"}
     return card("Entropy threshold", note, figure, "interval", "nats", **axes)
 
 

@@ -25,7 +25,7 @@ from mifo_verl.tools.parts import described
 from mifo_verl.tools.report import figures as how
 from mifo_verl.tools.report.figures import RL_BLUE, Figure
 from mifo_verl.tools.report.figures_inspected import mask_figures, token_figures
-from mifo_verl.tools.report.groups import Group, group
+from mifo_verl.tools.report.groups import FEWEST, Group, group
 from mifo_verl.tools.report.numbers import Number, numbers
 from mifo_verl.tools.report.run import Run
 from mifo_verl.tools.run_files import lookup
@@ -53,16 +53,17 @@ _SIGNALS = (
     ),
 )
 _COUPLING = (
-    ("rl_raised_cross_entropy", "RL: CE of demon\u00adstrations", "+.4f"),
-    ("sft_raised_cross_entropy", "SFT: CE of demon\u00adstrations", "+.4f"),
-    ("sft_lost_accuracy", "SFT: accuracy lost, held out", "+.3f"),
-    ("sft_lost_solved", "lost, solved", "+.3f"),
-    ("sft_gained_hard", "gained, hard", "+.3f"),
-    ("lost_solved_per_gained_hard", "lost per gained", "+.2f"),
-    ("kl_to_before", "KL(after‖before)", ".4f"),
-    ("sft_raised_entropy", "entropy", "+.4f"),
-    ("sft_raised_margin", "reward margin", "+.4f"),
+    ("rl_raised_cross_entropy", "RL: CE of demon\u00adstrations", "+.4f", -1),
+    ("sft_raised_cross_entropy", "SFT: CE of demon\u00adstrations", "+.4f", -1),
+    ("sft_lost_accuracy", "SFT: accuracy lost, held out", "+.3f", -1),
+    ("sft_lost_solved", "lost, solved", "+.3f", -1),
+    ("sft_gained_hard", "gained, hard", "+.3f", 1),
+    ("lost_solved_per_gained_hard", "lost per gained", "+.2f", 0),
+    ("kl_to_before", "KL(after‖before)", ".4f", 0),
+    ("sft_raised_entropy", "entropy", "+.4f", 0),
+    ("sft_raised_margin", "reward margin", "+.4f", 1),
 )
+"""Name, title, format, and whether more of it is a gain (1), a loss (-1) or neither."""
 _COMPARED = (
     ("accuracy at the end", "accuracy_end", ".3f"),
     ("at the start", "accuracy_start", ".3f"),
@@ -105,25 +106,30 @@ class _Cards:
         return Markup(text.replace("</", "<\\/"))
 
 
-def render(runs: list[Run], first: Mapping[str, Sequence[Figure]] | None = None) -> str:
+def render(runs: list[Run], first: Mapping[str, Sequence[Figure]] | None = None, missing: Sequence[str] = ()) -> str:
     """The HTML of a report. Deterministic: it depends on the files of the runs alone.
 
-    ``first``: sections of figures that come before all others, by their titles.
+    ``first``: sections of figures that come before all others, by their titles; ``missing``: arms of a sweep that have
+    no run here.
     """
     cards = _Cards()
     begins = {heading: cards.add(*figures) for heading, figures in (first or {}).items()}
     if len(runs) == 1:
         found: dict[str, Any] = {"title": runs[0].label, "groups": [], "views": [_view(runs[0], cards, True)]}
     else:
-        found = {"title": f"{len(runs)} runs"} | _several(runs, cards)
+        found = {"title": f"{len(runs)} runs", "missing": missing} | _several(runs, cards)
     page = _environment().get_template("page.html")
     return page.render(found, first=begins, figures=cards.json(), library=_library()) + "\n"
 
 
-def shown(name: str, value: Number, form: str = ",d") -> Markup:
-    """One number as HTML: formatted, with its name and its exact value beside it."""
+def shown(name: str, value: Number, form: str = ",d", good: int = 0) -> Markup:
+    """One number as HTML: formatted, with its name and its exact value beside it.
+
+    ``good``: 1 if what is above 0 is a gain, -1 if it is a loss; they have colours.
+    """
     text = "–" if value is None else format(value, form)
-    return Markup('<span class="n" data-n="{}" data-v="{}">{}</span>').format(name, repr(value), text)
+    sign = " gain" if good * (value or 0) > 0 else " loss" if good * (value or 0) < 0 else ""
+    return Markup('<span class="n{}" data-n="{}" data-v="{}">{}</span>').format(sign, name, repr(value), text)
 
 
 def _view(run: Run, cards: _Cards, has_signals: bool) -> dict[str, Any]:
@@ -148,7 +154,7 @@ def _view(run: Run, cards: _Cards, has_signals: bool) -> dict[str, Any]:
         "kinds": _kinds(run),
         "phases": [_phase(lines) for lines in run.phases],
         "coupling": found,
-        "coupling_head": ("interval", *(title for _, title, _ in _COUPLING)),
+        "coupling_head": ("interval", *(title for _, title, *_ in _COUPLING)),
         "coupling_rows": _couplings(found),
         "examples": [(at, one) for at, own in examples[:1] + examples[1:][-1:] for one in own][:_MOST_EXAMPLES],
         "data": _data(run, n),
@@ -199,7 +205,7 @@ def _compared(place: int, group: Group) -> Row:
             continue
         mean, half = t_interval(values), t_interval(values).half_width
         cell = shown(f"group_{place}_{name}", mean.mean, form)
-        if half is not None:
+        if half is not None and len(values) >= FEWEST:
             cell += " ± " + shown(f"group_{place}_{name}_half", half, form.replace("+", ""))
         row.append(cell + (f" (n={len(values)})" if len(values) < len(found) else ""))
     return row
@@ -221,17 +227,18 @@ def _phase(lines: list[dict[str, Any]]) -> Row:
         ("accuracy_after", after, ".3f"),
         ("accuracy_change", None if before is None or after is None else change(before, after), "+.3f"),
     ]
-    return [last["interval"], last["step"], *(shown(where + name, value, form) for name, value, form in values)]
+    cells = (shown(where + name, value, form, int(name == "accuracy_change")) for name, value, form in values)
+    return [last["interval"], last["step"], *cells]
 
 
 def _couplings(found: Mapping[str, Any]) -> list[Row]:
     """What RL cost SFT and SFT cost RL, by interval and in all."""
     rows = [*found["intervals"], {"interval": "total"} | found["total"]] if found["intervals"] else []
 
-    def cell(row: Mapping[str, Any], name: str, form: str) -> str:
-        return "–" if row[name] is None else shown(f"coupling_{row['interval']}_{name}", row[name], form)
+    def cell(row: Mapping[str, Any], name: str, form: str, good: int) -> str:
+        return "–" if row[name] is None else shown(f"coupling_{row['interval']}_{name}", row[name], form, good)
 
-    return [[row["interval"], *(cell(row, name, form) for name, _, form in _COUPLING)] for row in rows]
+    return [[row["interval"], *(cell(row, name, form, good) for name, _, form, good in _COUPLING)] for row in rows]
 
 
 def _data(run: Run, n: dict[str, Number]) -> Iterable[Row]:

@@ -8,8 +8,9 @@ from typing import Any
 
 import pandas as pd
 
+from mifo_verl.loop.events import Noted
 from mifo_verl.probes.coupling import change, mean_of
-from mifo_verl.run.journal import INSPECTION, MEMORY, RL_STAGES, step_seconds
+from mifo_verl.run.journal import ENDED, EVENTS, INSPECTION, MEMORY, RL_STAGES, START_UP, step_seconds
 from mifo_verl.run.versions import VERSIONS
 from mifo_verl.tools.ledger.account import Account, account, count, find_files
 from mifo_verl.tools.ledger.audit import audit, settled, unproved
@@ -33,6 +34,7 @@ class Run:
     faults: list[str]
     unproved: list[str]
     versions: dict[str, str]
+    events: list[Line]
     left_out: list[str]
     """Lines of the other files that cannot be used."""
 
@@ -51,6 +53,16 @@ class Run:
     @property
     def is_finished(self) -> bool:
         return self.files.summary is not None
+
+    @property
+    def state(self) -> str:
+        """What became of it, in words."""
+        if self.is_finished:
+            return "Finished"
+        last = next((line for line in reversed(self.events) if line["kind"] in _ENDS), None)
+        if last is None or last["kind"] == "resumed":
+            return "No summary yet: the run goes on, or was killed"
+        return "Stopped on request" if last["kind"] == ENDED else f"Ended by a failure ({last['text']})"
 
     @property
     def steps(self) -> int:
@@ -101,12 +113,18 @@ class Run:
 
     @cached_property
     def seconds(self) -> pd.DataFrame:
-        """Columns: step, phase, stage, seconds, and block: RL, SFT, or beside for what is neither's own."""
+        """Columns: step, phase, stage, seconds, and block: start-up, RL, SFT, or beside for what is neither's own.
+
+        They add up to the run's seconds, where it has ended.
+        """
         rows = [
             (line["step"], line["phase"], stage, seconds, _BLOCKS.get(stage, "beside"))
             for line in self.rl + self.sft
             for stage, seconds in step_seconds(line).items()
         ]
+        if self.files.summary is not None:
+            rest = self.files.summary["seconds"]["total"] - sum(row[3] for row in rows)
+            rows += [(self.steps, "", "not in a record", rest, "beside")] if rest > 0 else []
         return pd.DataFrame(rows, columns=["step", "phase", "stage", "seconds", "block"])
 
     @cached_property
@@ -132,7 +150,9 @@ class Run:
         return [(line["interval"], line["tokens"]) for line in self.inspection if line["tokens"]]
 
 
-_BLOCKS = dict.fromkeys(RL_STAGES, "RL") | {"sft": "SFT"}
+_ENDS = (ENDED, "failed", "restart", "resumed")
+"""Events that say what became of a run, or that it goes on."""
+_BLOCKS = dict.fromkeys(RL_STAGES, "RL") | {"sft": "SFT", START_UP: "start-up"}
 
 
 def load(folder: Path) -> Run:
@@ -153,6 +173,7 @@ def load(folder: Path) -> Run:
         faults=audit(read),
         unproved=unproved(read),
         versions=read_table(folder / VERSIONS, dict[str, str], left_out) or {},
+        events=read_lines(folder / EVENTS, Noted, left_out),
         left_out=left_out,
     )
 

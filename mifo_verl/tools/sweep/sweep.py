@@ -136,7 +136,10 @@ def finish(sweep_dir: Path, out: Path | None = None) -> Table:
     picture = page.with_suffix(".png")
     replace_text(page, to_markdown(table, origin, picture.name if picture.is_file() else None))
     print_table(table, origin)
-    replace_text(sweep_dir / "report.html", render(runs, {"Answers": answers(table)}))
+    replace_text(
+        sweep_dir / "report.html",
+        render(runs, {"Answers": answers(table)}, [arm for arm in sweep.arms if arm not in table.arms]),
+    )
     print(f"{len(done)} of {len(sweep.runs)} runs; table.json, table.csv and report.html are in {sweep_dir}")
     return table
 
