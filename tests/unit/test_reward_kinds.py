@@ -239,12 +239,13 @@ def test_an_unknown_kind_names_the_kinds() -> None:
 )
 def test_a_step_is_rewarded_by_its_likeness_to_the_experts_and_correct_if_it_is_the_same(answer, expert, score):
     found = similarity.compute_score("srl", f"<think>hm</think>{answer}", expert, {}, require_think=True)
-    assert found == {"score": pytest.approx(score, abs=1e-8), "acc": int(score == 1)}
+    assert found == {"score": pytest.approx(score, abs=1e-8), "acc": int(score == 1), "method": "letters"}
 
 
 def test_a_step_without_the_tag_is_of_a_bad_format_where_thinking_is_asked_for():
-    assert similarity.compute_score("srl", "x = 3", "x = 3", require_think=True) == {"score": -1.0, "acc": 0}
-    assert similarity.compute_score("srl", "x = 3", "x = 3") == {"score": 1.0, "acc": 1}
+    asked = similarity.compute_score("srl", "x = 3", "x = 3", require_think=True)
+    assert asked == {"score": -1.0, "acc": 0, "method": "letters"}
+    assert similarity.compute_score("srl", "x = 3", "x = 3") == {"score": 1.0, "acc": 1, "method": "letters"}
 
 
 def test_two_long_texts_end_at_the_limit_with_a_score_of_0():
