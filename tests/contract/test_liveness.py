@@ -55,7 +55,7 @@ def watched():
     said = []
 
     def make(**actors):
-        watched_actors = Liveness(factor=2.0, stopped_seconds=60.0, emit=lambda *event: said.append(event))
+        watched_actors = Liveness(stopped_seconds=60.0, emit=lambda *event: said.append(event))
         watched_actors.watch(actors, now=0.0)
         return watched_actors
 
@@ -72,13 +72,13 @@ def test_an_actor_that_is_unavailable_for_the_moment_is_asked_again_and_not_lost
     watched_actors = make(**{"rank 0": rank})
     rank.answer = unavailable()
     for now in (1.0, 2.0, 3.0):
-        watched_actors.check(now, usual_step=10.0)
+        watched_actors.check(now, usual_step=10.0, patience=20.0)
     watched_actors.require_alive()
     assert rank.__ray_ready__.asked == 5 and said == []
-    watched_actors.check(25.0, usual_step=10.0)  # it owes an answer for more than two steps
+    watched_actors.check(25.0, usual_step=10.0, patience=20.0)  # it owes an answer for more than two steps
     assert said == [("silent", "SILENT: rank 0 has not answered for 25 s (its node says nothing of it)")]
     rank.answer = True
-    watched_actors.check(26.0, usual_step=10.0)
+    watched_actors.check(26.0, usual_step=10.0, patience=20.0)
     assert said[1:] == [("answers", "rank 0 answers again")]
 
 
@@ -88,7 +88,7 @@ def test_an_actor_that_has_died_is_lost(watched):
     watched_actors = make(**{"rank 0": rank})
     rank.answer = ActorDiedError()
     with pytest.raises(Lost, match="rank 0 has died"):
-        watched_actors.check(1.0, usual_step=10.0)
+        watched_actors.check(1.0, usual_step=10.0, patience=20.0)
     with pytest.raises(Lost, match="rank 0 has died"):
         watched_actors.require_alive()
 
@@ -107,7 +107,7 @@ def test_all_that_are_silent_are_looked_at_in_one_go(watched, monkeypatch):
         return {places[0]: Look("running", 12.0), places[1]: Look("stopped")}
 
     monkeypatch.setattr(liveness, "look_at_all", looks)
-    watched_actors.check(25.0, usual_step=10.0)
+    watched_actors.check(25.0, usual_step=10.0, patience=20.0)
     assert asked == [places]
     assert [(kind, text.split(" has ")[0]) for kind, text in said] == [
         ("silent", "SILENT: rank 0"),
