@@ -9,7 +9,6 @@ import pytest
 from tests.configs.mistakes import FOLDER, Mistake, messages_of, named, overrides_of, read_all
 
 CORPUS = read_all()
-LIMIT_SECONDS = 10.0
 
 
 @pytest.mark.parametrize("mistake", CORPUS, ids=[mistake.name for mistake in CORPUS])
@@ -41,14 +40,10 @@ def test_no_file_of_the_corpus_says_the_same_as_another():
 
 
 @pytest.mark.parametrize("name", ["key_batchsize", "special_token", "window", "reward_signature_of_trl"])
-def test_the_command_line_says_it_within_ten_seconds_of_work_and_exits_with_2(name, tmp_path):
+def test_the_command_line_says_it_and_exits_with_2(name, tmp_path):
     mistake = next(mistake for mistake in CORPUS if mistake.name == name)
     command = [sys.executable, "-m", "mifo_verl.checks", *overrides_of(mistake, tmp_path / "run")]
     environment = os.environ | {"COLUMNS": "1000"}
-    before = os.times()
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
-    after = os.times()
-    worked = after.children_user + after.children_system - before.children_user - before.children_system
     assert done.returncode == 2
     assert named(mistake, [" ".join(line.split()) for line in (done.stdout + done.stderr).splitlines()])
-    assert worked < LIMIT_SECONDS
