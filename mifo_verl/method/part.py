@@ -25,7 +25,8 @@ class Part:
 
         ``start``: theta_start, the weights at the start of the interval. ``history``: an importance history between
         intervals. ``entropy``, ``top_mass:K``, ``top_entropy:K``, ``teacher_log_prob``: facts of a token.
-        ``second_policy``: a second copy of the policy. ``demonstrations``: a verified demonstration of every question.
+        ``trainable_base``: base weights that train beside a LoRA adapter. ``second_policy``: a second copy of these,
+        with an optimizer, beside the same adapter. ``demonstrations``: a verified demonstration of every question.
         """
         return frozenset()
 

@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 
 from mifo_verl.compose import compose_config, config_folder
 from mifo_verl.config import build_config
+from mifo_verl.method.bilevel import Bilevel
 from mifo_verl.method.constraint import NoConstraint, StrictMask
 from mifo_verl.method.gate import Hpt, MaxAccuracy, Now
 from mifo_verl.method.importance import AbsChange, RandomImportance
@@ -51,6 +52,7 @@ METHODS = {
 
 
 MIXED = {
+    "bridge": (Now(), Bilevel(), Nll(), NoPrefix(), NotTrained()),
     "chord_mu": (Now(), Chord(0, 200, 0.9, 0.05), Nll(), NoPrefix(), NotTrained()),
     "chord_phi": (Now(), Chord(0, 200, 0.1, 0.1), ChordPhi(), NoPrefix(), NotTrained()),
     "hpt": (Hpt("0/8"), Constant(1.0, 1.0, "question"), Nll(), NoPrefix(), NotTrained()),
@@ -65,7 +67,8 @@ def test_the_methods_are_these_and_no_others():
 
 @pytest.mark.parametrize("method", MIXED)
 def test_each_mixed_method_is_rl_in_every_step_with_parts_of_its_own(method):
-    for mifo in (mifo_of("experiment=quickstart", f"method={method}"), mifo_of(f"experiment={method}")):
+    at_paper_size = "bridge_qwen3_8b" if method == "bridge" else method
+    for mifo in (mifo_of("experiment=quickstart", f"method={method}"), mifo_of(f"experiment={at_paper_size}")):
         assert (mifo.gate, mifo.mixing, mifo.sft_loss, mifo.prefix, mifo.off_policy) == MIXED[method]
         assert (mifo.schedule, mifo.constraint) == (Never(), NoConstraint())
 
