@@ -144,7 +144,9 @@ def resumed_run(folder: str) -> dict[str, Any]:
         mixed_update(engine, ppo(), step, 0.5)
     engine.save_checkpoint(f"{folder}/actor", None, 2)
     engine.save_interval(Path(folder) / "mifo")
-    sent = dict(engine.get_per_tensor_param()[0])
+    sent = {
+        name: weight.clone() for name, weight in engine.get_per_tensor_param()[0]
+    }  # of one rank, the shards themselves
     untouched = weights_of(engine)
     mixed_update(engine, ppo(), 2, 0.5)
     other = make_engine(bridge(0.5))
