@@ -187,6 +187,11 @@ class MifoConfig:
         return tuple(getattr(self, group) for group in _REGISTRIES)
 
     @property
+    def trains_base(self) -> bool:
+        """Whether the base weights train beside a LoRA adapter."""
+        return any("trainable_base" in part.needs for part in self.parts)
+
+    @property
     def keeps_start(self) -> bool:
         """Whether an interval's start is kept: for a part, for the inspection of RL's update, for the KL of RL."""
         of_sft = self.inspect.mask or any("start" in part.needs for part in self.parts)

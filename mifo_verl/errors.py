@@ -6,6 +6,7 @@ Standard library only.
 from difflib import get_close_matches
 from fractions import Fraction
 from math import inf
+from typing import TypeGuard
 
 from mifo_verl.types import Share
 
@@ -36,17 +37,20 @@ def require_count(name: str, value: object, cure: str) -> None:
     require_whole(name, value, cure, at_least=1)
 
 
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether the value is an int or a float; True and False are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def require_positive(name: str, value: object, cure: str) -> None:
     """Raise ValueError if the value is no number above 0."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    require(number and value > 0, name, value, "a number above 0", cure)  # type: ignore[operator]
+    require(is_number(value) and value > 0, name, value, "a number above 0", cure)
 
 
 def require_number(name: str, value: object, at_least: float, cure: str) -> None:
     """Raise ValueError if the value is no finite number of at least ``at_least``."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
     rule = f"a finite number of at least {at_least:g}"
-    require(number and at_least <= value < inf, name, value, rule, cure)  # type: ignore[operator]
+    require(is_number(value) and at_least <= value < inf, name, value, rule, cure)
 
 
 def require_choice(name: str, value: object, choices: tuple[str, ...], cure: str = "choose one of them") -> None:

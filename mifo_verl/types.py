@@ -137,6 +137,8 @@ class RunFacts:
     """Whether the gate may have a question's demonstration trained on in an RL step."""
     has_prefixes: bool = False
     """Whether rollouts may begin with given tokens."""
+    lora_rank: int = 0
+    """Of the adapter; 0 without one."""
     filters_groups: bool = False
     """Whether groups without contrast are discarded before the update (``algorithm.filter_groups``, DAPO)."""
     sft_optimizer: str = "shared"
@@ -166,3 +168,5 @@ class Cost:
     """For people; N coordinates, W ranks, k share frozen."""
     saved_bytes: float = 0.0
     """Of a checkpoint, a coordinate."""
+    host_bytes: float = 0.0
+    """Held on the host all the time, a coordinate."""

@@ -3,7 +3,7 @@
 from importlib.util import find_spec
 
 from mifo_verl.checks.findings import Findings
-from mifo_verl.checks.run import Run
+from mifo_verl.checks.run import Run, paths_of
 from mifo_verl.verl.critic import has_critic
 
 ACTOR, MODEL, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.model", "actor_rollout_ref.rollout"
@@ -45,6 +45,35 @@ def check_parallel(run: Run, found: Findings) -> None:
     if split and isinstance(heads, int) and run.get(f"{ROLLOUT}.name") != "transformers":
         rule = f"a divisor of the model's {heads} attention heads"
         found.require(heads % size == 0, key, size, rule, "make it smaller")
+
+
+def check_adapter(run: Run, found: Findings) -> None:
+    """A LoRA adapter is one that is folded into the weights, for the rollouts as for the export."""
+    rank = run.get(f"{MODEL}.lora_rank") or 0
+    key, of_megatron = f"{MODEL}.lora.rank", run.get(f"{MODEL}.lora.rank")
+    found.require(not of_megatron, key, of_megatron, "0, because it is Megatron's", f"use {MODEL}.lora_rank")
+    key, folder = f"{MODEL}.lora_adapter_path", run.get(f"{MODEL}.lora_adapter_path")
+    rule = f"left out where {MODEL}.lora_rank=0, with which verl reads no adapter"
+    found.require(bool(rank) or folder is None, key, folder, rule, f"set {MODEL}.lora_rank to the adapter's")
+    if not rank:
+        return
+    key, merges = f"{MODEL}.lora.merge", run.get(f"{MODEL}.lora.merge")
+    rule = "true with LoRA, because rollouts and exports take the weights with the adapter in them"
+    found.require(merges is True, key, merges, rule, f"use {key}=true")
+    key, targets = f"{MODEL}.target_modules", run.get(f"{MODEL}.target_modules")
+    on_head = any("lm_head" in name or "embed" in name for name in paths_of(targets))
+    rule = "without lm_head and embed_tokens: models may tie them, and only one of the two would have the adapter"
+    found.require(not on_head, key, targets, rule, "use all-linear, which leaves them out")
+    key, parameters = f"{MODEL}.target_parameters", run.get(f"{MODEL}.target_parameters")
+    rule = "left out, because an adapter on bare parameters is not folded"
+    found.require(parameters is None, key, parameters, rule, "remove it")
+    key, alone = f"{ACTOR}.checkpoint.save_lora_only", run.get(f"{ACTOR}.checkpoint.save_lora_only")
+    rule = "false, because a checkpoint without the base weights is neither resumed nor exported"
+    found.require(not alone, key, alone, rule, "leave it out")
+    key = f"{ACTOR}.fsdp_config.mixed_precision.param_dtype"
+    fits = str(run.get(key)) not in ("fp16", "float16") or not run.mifo.trains_base
+    rule = "bf16 or fp32 where base weights train beside an adapter: each is clipped by its own norm, and not scaled"
+    found.require(fits, key, run.get(key), rule, f"use {key}=bf16")
 
 
 def check_rollout(run: Run, found: Findings) -> None:

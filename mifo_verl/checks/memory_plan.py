@@ -161,6 +161,10 @@ def _host(shape: ModelShape, plan: MemoryPlan) -> list[Component]:
         Component("parameters offloaded", "host", FP32 * n * ranks * plan.offloads_parameters, PHASES, "4N/W*ranks"),
         Component("optimizer offloaded", "host", moments * ranks * plan.offloads_optimizer, PHASES, "8N/W*ranks"),
         Component("weights before SFT", "host", FP32 * n * ranks * plan.keeps_before_sft, PHASES, "4N/W*ranks"),
+        *(
+            Component(cost.name, "host", cost.host_bytes * n * ranks, PHASES, f"{cost.host_bytes:g}N/W*ranks")
+            for cost in plan.of_parts
+        ),
         Component("rollouts", "host", queue, PHASES, f"{ROLLOUT_TOKEN_BYTES}*rollouts*tokens"),
     ]
 

@@ -39,6 +39,7 @@ CHECKS: dict[str, Callable[[Run, Findings], None]] = {
     "batches": engine.check_batches,
     "micro-batches": engine.check_micro_batches,
     "parallelism": engine.check_parallel,
+    "adapter": engine.check_adapter,
     "rollout": engine.check_rollout,
     "model's files": model.check_folder,
     "model": model.check_model,

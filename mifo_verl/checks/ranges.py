@@ -10,7 +10,7 @@ from mifo_verl.checks.findings import Findings
 from mifo_verl.checks.run import Run
 from mifo_verl.compose import composed_defaults
 from mifo_verl.config import config_errors
-from mifo_verl.errors import nearest
+from mifo_verl.errors import is_number, nearest
 from mifo_verl.overrides import changes, keys, unread
 
 ACTOR, ROLLOUT, OPTIM = "actor_rollout_ref.actor", "actor_rollout_ref.rollout", "actor_rollout_ref.actor.optim"
@@ -20,12 +20,8 @@ def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _are_betas(value: Any) -> bool:
-    return len(value) == 2 and all(_is_number(beta) and 0 <= beta < 1 for beta in value)
+    return len(value) == 2 and all(is_number(beta) and 0 <= beta < 1 for beta in value)
 
 
 @dataclass(frozen=True)
@@ -40,7 +36,7 @@ class Rule:
 
 
 def _numbers(holds: Callable[[float], bool], rule: str, cure: str, *keys: str) -> Rule:
-    return Rule(lambda value: _is_number(value) and holds(value), rule, cure, keys)
+    return Rule(lambda value: is_number(value) and holds(value), rule, cure, keys)
 
 
 _PAPER, _SHARE, _OFF = "the paper's value is in the README", "write it as a share: 0.1 for 10 %", "0 switches it off"
@@ -184,9 +180,9 @@ def check_magnitudes(run: Run, found: Findings) -> None:
     """Settings that are allowed and hardly meant, alone or beside others."""
     for key in (f"{OPTIM}.lr", "mifo.sft.lr"):
         lr = run.get(key)
-        found.advise(not _is_number(lr) or lr <= 1e-2, key, lr, "is large for AdamW", "the paper's value is 1e-6")
+        found.advise(not is_number(lr) or lr <= 1e-2, key, lr, "is large for AdamW", "the paper's value is 1e-6")
     key, entropy = f"{ACTOR}.entropy_coeff", run.get(f"{ACTOR}.entropy_coeff")
-    rewards = _is_number(entropy) and entropy < 0
+    rewards = is_number(entropy) and entropy < 0
     found.advise(not rewards, key, entropy, "rewards low entropy", "the paper's value is 0.001")
     if run.get("algorithm.use_kl_in_reward") is True and run.get(f"{ACTOR}.use_kl_loss") is True:
         both = f"algorithm.use_kl_in_reward=True beside {ACTOR}.use_kl_loss=True"
@@ -207,5 +203,5 @@ def _kind_of(default: Any) -> tuple[str, Callable[[Any], bool]] | None:
     if isinstance(default, int):
         return "a whole number", _is_whole
     if isinstance(default, float):
-        return "a number", _is_number
+        return "a number", is_number
     return None

@@ -128,6 +128,7 @@ class Run:
             has_sft_phases=self.has_sft_phases,
             trains_now=self.mifo.gate.trains_now,
             has_prefixes="demonstrations" in self.mifo.prefix.needs,
+            lora_rank=int(self.get("actor_rollout_ref.model.lora_rank") or 0),
             filters_groups=self.get("algorithm.filter_groups.enable") is True,
             sft_optimizer=self.mifo.sft.optimizer,
             sft_surplus=self.mifo.sft.surplus,

@@ -36,6 +36,15 @@ class Staged(Record, frozen=True, kw_only=True):
     ledger_sha256: Annotated[str, Meta(description="digest of their ledger lines")]
 
 
+class Policies(Record, frozen=True, kw_only=True):
+    """A step of base weights, adapter and second policy, means over its updates; ``grad_norm`` is the base weights'."""
+
+    adapter_grad_norm: float
+    second_grad_norm: Annotated[float | None, Meta(description="of the second policy; null where it was not read")]
+    cooperative_gain: Annotated[float | None, Meta(description="J_RL of the policy minus that of the second one")]
+    clip_share: Annotated[float | None, Meta(description="of the tokens whose ratio to the second policy is clipped")]
+
+
 class StepEnded(Record, frozen=True, kw_only=True):
     """One RL step."""
 
@@ -72,6 +81,7 @@ class StepEnded(Record, frozen=True, kw_only=True):
     members_sha256: Annotated[str | UnsetType, Meta(description="digest of their ledger lines")] = UNSET
     mixing: Annotated[dict[str, float] | UnsetType, Meta(description="weights of the two losses, if not RL's")] = UNSET
     staged: Annotated[Staged | UnsetType, Meta(description="demonstrations in the step's updates")] = UNSET
+    policies: Annotated[Policies | UnsetType, Meta(description="if base weights train beside an adapter")] = UNSET
     validation: Accuracies | None = None
 
 

@@ -8,9 +8,11 @@ the bit.
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from mifo_verl.errors import require, require_choice, require_number, require_whole
+from torch import Tensor
+
+from mifo_verl.errors import is_number, require, require_choice, require_number, require_whole
 from mifo_verl.method.part import Part
 from mifo_verl.method.registry import Registry
 from mifo_verl.types import Problem, Progress, RunFacts
@@ -25,14 +27,53 @@ class Weights(NamedTuple):
     sft: float
 
 
+class Update(Protocol):
+    """One update of an engine, as far as a mixing may ask for it. Gradients are of losses: minus those of J.
+
+    What is asked beside ``both_losses`` the mixing has to need: ``trainable_base`` or ``second_policy``.
+    """
+
+    def both_losses(self) -> None:
+        """The gradients of the weighted sum of both losses, at the policy."""
+        ...
+
+    def adapter_gradients(self) -> list[Tensor]:
+        """The gradients of the adapter so far, to be written to."""
+        ...
+
+    def rl_at_second_policy(self, is_own_anchor: bool) -> list[Tensor]:
+        """The adapter's gradient of the RL loss beside the second policy's base weights.
+
+        The gradient that these have from the same pass stays, for their own step in the same update.
+        """
+        ...
+
+    def rl_one_step_ahead(self, is_own_anchor: bool) -> list[Tensor]:
+        """The adapter's gradient of the RL loss beside the base weights that a step of RL alone would give now."""
+        ...
+
+
 class Mixing(Part):
     """``mixing(progress) -> Weights``: the weights at this point of the run."""
 
     per: str = "demonstration"
     """L_SFT is a mean over the demonstrations of an update, or over the questions of its mini-batch (``question``)."""
+    adapter_lr: float | None = None
+    """The learning rate of the LoRA adapter beside trainable base weights; theirs if None."""
+    offload: bool = False
+    """Whether a second policy waits in host memory."""
 
     def __call__(self, progress: Progress) -> Weights:
         raise NotImplementedError
+
+    def gradients(self, update: Update, rl_weight: float) -> None:
+        """Ask the engine for the gradients of one update, in which the RL loss has this weight."""
+        update.both_losses()
+
+    @property
+    def extra_trainings(self) -> int:
+        """Passes with gradient over a step's rollouts, beside those of RL."""
+        return 0
 
     def problems(self, facts: RunFacts) -> Iterable[Problem]:
         """A second loss needs demonstrations in RL steps, and no SFT phase beside it."""
@@ -105,7 +146,7 @@ class Chord(Mixing):
             require_whole(name, getattr(self, name), "it counts steps, and 0 leaves it out")
         for name in ("peak", "valley"):
             value = getattr(self, name)
-            require(_is_number(value) and 0 <= value <= 1, name, value, "in [0, 1]", "mu is the share of the SFT loss")
+            require(is_number(value) and 0 <= value <= 1, name, value, "in [0, 1]", "mu is the share of the SFT loss")
         require_choice("per", self.per, PER)
 
     def __call__(self, progress: Progress) -> Weights:
@@ -138,7 +179,7 @@ class Progressive(Mixing):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stages", tuple(self.stages))
-        is_list = bool(self.stages) and all(_is_number(mu) and 0 <= mu <= 1 for mu in self.stages)
+        is_list = bool(self.stages) and all(is_number(mu) and 0 <= mu <= 1 for mu in self.stages)
         require(is_list, "stages", list(self.stages), "a list of numbers in [0, 1]", "each is SFT's weight of a stage")
         require_choice("per", self.per, PER)
 
@@ -149,7 +190,3 @@ class Progressive(Mixing):
 
     def describe(self) -> str:
         return f"(1 - mu) RL + mu SFT in every update, mu {', '.join(f'{mu:g}' for mu in self.stages)} by stage"
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -24,7 +24,7 @@ class RlCost:
     forwards: int
     """Passes without gradient beside the rollout: old log-probs, reference, values. A critic counts as the actor."""
     trainings: int
-    """Passes with gradient: epochs over the batch, those of a critic too."""
+    """Passes with gradient: epochs over the batch, those of a critic too, and those of a second policy."""
 
     def flops(self, trained_tokens: int, generated_tokens: int) -> int:
         """Of one step; both counts are of prompts and responses, the second one of all rollouts made."""

@@ -7,7 +7,7 @@ from typing import Any
 import ray
 from omegaconf import DictConfig, OmegaConf
 from verl.trainer.ppo.reward import get_custom_reward_fn
-from verl.trainer.ppo.utils import Role
+from verl.trainer.ppo.utils import Role, need_reference_policy
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.utils.reward_score import default_compute_score
 
@@ -15,7 +15,6 @@ from mifo_verl.config import MifoConfig, ProbeConfig
 from mifo_verl.loop.events import Event
 from mifo_verl.loop.loop import Loop, Parts
 from mifo_verl.loop.state import LoopState
-from mifo_verl.method.schedule import Schedule
 from mifo_verl.probes.held_out import held_out, measured_on
 from mifo_verl.probes.probes import Policy, Probes
 from mifo_verl.probes.rollouts import RolloutProbe
@@ -23,6 +22,7 @@ from mifo_verl.run.budget import Budget, rl_cost
 from mifo_verl.run.compute import RlCost
 from mifo_verl.run.journal import METRICS, RunRecords, read_lines
 from mifo_verl.verl.actor import Actor
+from mifo_verl.verl.adapter import prepare_model
 from mifo_verl.verl.asking import ask
 from mifo_verl.verl.demonstrations import Demonstrations
 from mifo_verl.verl.saving import Saver
@@ -46,10 +46,18 @@ class Assembly:
     """Tell every observer."""
 
 
-def prepare_workers(trainer: PPOTrainer, schedule: Schedule) -> None:
-    """Before verl builds its workers: they are ours, and learning rates are spread over the RL steps alone."""
+def prepare_workers(trainer: PPOTrainer, mifo: MifoConfig) -> None:
+    """Before verl builds its workers: they are ours, and learning rates are spread over the RL steps alone.
+
+    verl takes a model with an adapter for its own reference, without the adapter. Where the base weights train, that
+    one would move along, so that the reference becomes a model of its own.
+    """
     for part in (trainer.config.actor_rollout_ref.actor, trainer.config.critic):
-        part.optim.total_training_steps = max(1, schedule.num_rl_steps(trainer.total_training_steps))
+        part.optim.total_training_steps = max(1, mifo.schedule.num_rl_steps(trainer.total_training_steps))
+    prepare_model(trainer.config.actor_rollout_ref.model, mifo)
+    if mifo.trains_base and need_reference_policy(trainer.config):
+        for mapping in (trainer.role_worker_mapping, trainer.mapping):
+            mapping[Role.ActorRolloutRef] = mapping.pop(Role.ActorRollout)
     for role in trainer.role_worker_mapping:
         trainer.role_worker_mapping[role] = ray.remote(MifoTrainingWorker if role == Role.Critic else MifoWorker)
 
@@ -57,6 +65,7 @@ def prepare_workers(trainer: PPOTrainer, schedule: Schedule) -> None:
 def assemble(trainer: PPOTrainer, mifo: MifoConfig, saver: Saver, records: RunRecords) -> Assembly:
     """Everything around the loop, over a new state or the one of a checkpoint."""
     config, tokenizer = trainer.config, trainer.tokenizer
+    trainer.ref_in_actor = trainer.ref_in_actor and not mifo.trains_base
     actor = Actor(trainer.actor_rollout_wg, config.actor_rollout_ref.actor, tokenizer.pad_token_id)
     actor.configure(OmegaConf.to_container(config.mifo, resolve=True))  # type: ignore[arg-type]
     groups = {"actor": trainer.actor_rollout_wg} | ({"critic": trainer.critic_wg} if trainer.use_critic else {})
@@ -69,7 +78,7 @@ def assemble(trainer: PPOTrainer, mifo: MifoConfig, saver: Saver, records: RunRe
     score = get_custom_reward_fn(config) or default_compute_score
     template = config.data.get("apply_chat_template_kwargs", {})
     demonstrations = Demonstrations(tokenizer, score, config.data.max_response_length, template)
-    cost = rl_cost(config, actor.num_weights())
+    cost = rl_cost(config, actor.num_weights(), mifo.mixing.extra_trainings)
     budget = Budget(mifo.budget.flops, read_lines(records.folder / METRICS))
     parts = Parts(
         gate=mifo.gate,

@@ -20,9 +20,11 @@ from mifo_verl.method.constraint import MaskReport
 from mifo_verl.method.policy_shift import token_kl
 from mifo_verl.method.token_facts import token_facts
 from mifo_verl.types import Phase
+from mifo_verl.verl.adapter import AdapterMixin
 from mifo_verl.verl.engine_base import CpuModuleMixin, MifoCriticEngine, SaveTogetherMixin
 from mifo_verl.verl.interval import IntervalState
-from mifo_verl.verl.shards import ShardedModel, load_shards, save_shards
+from mifo_verl.verl.second_policy import SecondPolicyMixin
+from mifo_verl.verl.shards import ShardedModel, load_optimizer, load_shards, optimizer_tensors, save_shards
 from mifo_verl.verl.skipped_updates import SkippedUpdatesMixin
 from mifo_verl.verl.staging import StagedSftMixin
 
@@ -31,6 +33,9 @@ TOKEN_FACTS = "mifo_token_facts"
 POLICY_SHIFT = "mifo_policy_shift"
 """Non-tensor flag of a forward-only batch: every micro-batch also passes under the weights before the interval's SFT
 phase, and the exact KL of the policy to that one is taken while both logits are there."""
+
+_OPTIMIZER = "optimizer."
+"""Begin of the names of the SFT phase's own optimizer in a rank's part of a checkpoint."""
 
 
 @dataclass
@@ -42,7 +47,15 @@ class _RlSettings:
     clip_grad: float
 
 
-class MifoEngine(SkippedUpdatesMixin, SaveTogetherMixin, CpuModuleMixin, StagedSftMixin, FSDPEngineWithLMHead):
+class MifoEngine(
+    SkippedUpdatesMixin,
+    SaveTogetherMixin,
+    CpuModuleMixin,
+    SecondPolicyMixin,
+    StagedSftMixin,
+    AdapterMixin,
+    FSDPEngineWithLMHead,
+):
     """The actor's engine: RL updates as in verl, SFT updates under a constraint, theta_start beside the weights."""
 
     mifo: MifoConfig
@@ -67,6 +80,7 @@ class MifoEngine(SkippedUpdatesMixin, SaveTogetherMixin, CpuModuleMixin, StagedS
             keeps_before_sft=mifo.keeps_before_sft,
             inspects=mifo.inspect.mask,
         )
+        self.build_second_policy()
 
     # ------------------------------------------------------------------ phases
 
@@ -109,15 +123,23 @@ class MifoEngine(SkippedUpdatesMixin, SaveTogetherMixin, CpuModuleMixin, StagedS
 
     def save_interval(self, folder: Path) -> None:
         """Write this rank's interval state beside verl's checkpoint."""
-        state, interval = self.interval.state(), self.interval
-        save_shards(folder, state, interval.model, self._sft_optimizer, self.rank, torch.distributed.get_world_size())
+        state = self.interval.state()
+        if self._sft_optimizer is not None:
+            state |= optimizer_tensors(_OPTIMIZER, self.interval.model, self._sft_optimizer)
+        if self.second is not None:
+            state |= self.second.state()
+        save_shards(folder, state, self.rank, torch.distributed.get_world_size())
 
     def load_interval(self, folder: Path) -> None:
         """Read this rank's interval state back."""
-        own = None if self.mifo.sft.optimizer == "shared" else self._build_optimizer(self.module)
-        state = load_shards(folder, self.interval.model, own, self.rank, torch.distributed.get_world_size())
+        state = load_shards(folder, self.rank, torch.distributed.get_world_size())
         self.interval.load(state)
-        self._sft_optimizer = own if own is not None and own.state else None
+        if self.second is not None:
+            self.second.load(state)
+        self._sft_optimizer = None
+        if any(name.startswith(_OPTIMIZER) for name in state):
+            self._sft_optimizer = self._build_optimizer(self.module)
+            load_optimizer(_OPTIMIZER, self.interval.model, self._sft_optimizer, state)
 
     def _use(self, optimizer: Optimizer) -> None:
         """Make another optimizer the engine's own; if verl offloads optimizers, only this one is on the device."""

@@ -105,7 +105,7 @@ class IntervalState:
             self._inspection.restore_(counted)
 
 
-_ON_HOST = (_INSPECTION, "before_sft.", "optimizer.")
+_ON_HOST = (_INSPECTION, "before_sft.", "optimizer.", "second")
 
 
 def _numbered(prefix: str, tensors: Sequence[Tensor] | None) -> dict[str, Tensor]:

@@ -5,16 +5,17 @@ from collections.abc import Callable, Mapping
 from statistics import fmean
 from typing import Any
 
-from msgspec import UNSET, structs
+from msgspec import UNSET, UnsetType, structs
 from transfer_queue import KVBatchMeta
 
-from mifo_verl.loop.events import Event, Staged, StepEnded, Validated
+from mifo_verl.loop.events import Event, Policies, Staged, StepEnded, Validated
 from mifo_verl.loop.loop import Loop
 from mifo_verl.loop.state import LoopState, SftProgress
 from mifo_verl.probes.probes import mean_by_source
 from mifo_verl.run.compute import RlCost, sft_flops
 from mifo_verl.run.journal import OTHER, lines_sha256, step_seconds
 from mifo_verl.verl.actor import Actor
+from mifo_verl.verl.second_policy import ADAPTER_NORM, CLIP_SHARE, GAIN, SECOND_NORM
 from mifo_verl.verl.skipped_updates import MAX_SKIPPED
 
 Metrics = dict[str, Any]
@@ -97,7 +98,17 @@ def rl_record(
         members_sha256=lines_sha256(line.line() for line in loop.member_lines) if loop.members else UNSET,
         mixing=UNSET if mixed is None or mixed.is_rl else mixed.weights._asdict(),
         staged=UNSET if staged is None else staged,
+        policies=_policies(metrics),
     )
+
+
+def _policies(metrics: Mapping[str, Any]) -> Policies | UnsetType:
+    adapter, second, gain, share = (
+        _number(metrics, f"actor/{name}") for name in (ADAPTER_NORM, SECOND_NORM, GAIN, CLIP_SHARE)
+    )
+    if adapter is None:
+        return UNSET
+    return Policies(adapter_grad_norm=adapter, second_grad_norm=second, cooperative_gain=gain, clip_share=share)
 
 
 def staged_of(loop: Loop) -> Staged | None:

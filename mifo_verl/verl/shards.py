@@ -5,7 +5,7 @@ are split by rows. Replicas (HSDP) hold the same coordinates, so only the shard 
 module keeps gathered copies of weights that are swapped, and its parameters have the size of a rank's slice.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -106,29 +106,23 @@ class ShardedModel:
     def swapped(self, weights: list[Tensor]) -> Iterator[None]:
         """Run with other weights of the same shards; the model's own come back bit-identical."""
         own = [weight.clone() for weight in self.weights()]
-        self._write(weights)
+        self.write(weights)
         try:
             yield
         finally:
-            self._write(own)
+            self.write(own)
 
     @torch.no_grad()
-    def _write(self, weights: list[Tensor]) -> None:
+    def write(self, weights: list[Tensor]) -> None:
+        """Other weights into the same shards."""
         for target, source in zip(self.weights(), weights, strict=True):
             target.copy_(source)
         self.reshard()
 
 
-def save_shards(
-    folder: Path, state: dict[str, Tensor], model: ShardedModel, separate: Optimizer | None, rank: int, ranks: int
-) -> None:
-    """Write this rank's part; ``separate`` is the SFT phase's optimizer if it is not the RL phase's.
-
-    Raises OSError if the disk refuses it.
-    """
+def save_shards(folder: Path, state: Mapping[str, Tensor], rank: int, ranks: int) -> None:
+    """Write this rank's part. Raises OSError if the disk refuses it."""
     folder.mkdir(parents=True, exist_ok=True)
-    if separate is not None:
-        state = state | {f"optimizer.{number}.{name}": value for number, name, value in _states(model, separate)}
     file = rank_file(folder, rank, ranks)
     try:
         save_file({name: tensor.contiguous() for name, tensor in state.items()}, file)
@@ -136,29 +130,29 @@ def save_shards(
         raise OSError(f"{file} could not be written: {error}") from None
 
 
-def load_shards(
-    folder: Path, model: ShardedModel, separate: Optimizer | None, rank: int, ranks: int
-) -> dict[str, Tensor]:
-    """This rank's part, on the host; what is the optimizer's goes into ``separate``.
-
-    Raises ValueError if the checkpoint is of another number of ranks.
-    """
+def load_shards(folder: Path, rank: int, ranks: int) -> dict[str, Tensor]:
+    """This rank's part, on the host. Raises ValueError if the checkpoint is of another number of ranks."""
     file = rank_file(folder, rank, ranks)
     if not file.exists():
         raise ValueError(f"{file} does not exist: the checkpoint is of another number of ranks than {ranks}")
-    saved: dict[str, Tensor] = load_file(file)
-    if separate is not None:
-        for number, parameter in enumerate(model.parameters):
-            restore_(separate, parameter, {k.split(".")[2]: v for k, v in saved.items() if _is_of(k, number)})
-    return saved
+    return load_file(file)
 
 
-def _states(model: ShardedModel, optimizer: Optimizer) -> Iterable[tuple[int, str, Tensor]]:
-    """The states of every parameter, those with one value a coordinate and the step count."""
-    yield from model.optimizer_state(optimizer)
+def optimizer_tensors(prefix: str, model: ShardedModel, optimizer: Optimizer) -> dict[str, Tensor]:
+    """The states of every parameter as ``<prefix><parameter's number>.<name>``, the step counts among them."""
+    states = {f"{prefix}{number}.{name}": value for number, name, value in model.optimizer_state(optimizer)}
     for number, parameter in enumerate(model.parameters):
         if "step" in optimizer.state.get(parameter, {}):
-            yield number, "step", torch.as_tensor(optimizer.state[parameter]["step"]).reshape(1)
+            step = torch.as_tensor(optimizer.state[parameter]["step"]).reshape(1)
+            states[f"{prefix}{number}.step"] = step
+    return states
+
+
+def load_optimizer(prefix: str, model: ShardedModel, optimizer: Optimizer, state: Mapping[str, Tensor]) -> None:
+    """Give an optimizer what ``optimizer_tensors`` has taken from one."""
+    for number, parameter in enumerate(model.parameters):
+        own = f"{prefix}{number}."
+        restore_(optimizer, parameter, {k.removeprefix(own): v for k, v in state.items() if k.startswith(own)})
 
 
 def restore_(optimizer: Optimizer, parameter: Tensor, states: dict[str, Tensor]) -> None:
@@ -172,10 +166,6 @@ def restore_(optimizer: Optimizer, parameter: Tensor, states: dict[str, Tensor])
         state = optimizer.state[parameter].setdefault(name, torch.zeros_like(parameter))
         local = state.to_local() if hasattr(state, "to_local") else state
         local.view(-1).copy_(value)
-
-
-def _is_of(name: str, number: int) -> bool:
-    return name.startswith(f"optimizer.{number}.")
 
 
 def rank_file(folder: Path, rank: int, ranks: int) -> Path:

@@ -68,17 +68,19 @@ class StagedSftMixin:
     def forward_backward_batch(self, data: TensorDict, loss_function: Callable, forward_only: bool = False) -> Any:
         """verl's passes; in an update, those of the staged batch before them."""
         weight = tu.get_non_tensor_data(data, RL_WEIGHT, default=1.0)
-        if forward_only or not self._staged:
-            return self._pass(data, loss_function, weight, forward_only)
-        (sft, sft_loss), *rest = self._staged
-        output = self._pass(sft, sft_loss, tu.get_non_tensor_data(sft, SFT_WEIGHT, default=1.0))
-        self._staged = tuple(rest)
-        self._taken += (Taken(float(sum(output["loss"])), output["metrics"]),)
+        if forward_only:
+            return self.one_pass(data, loss_function, weight, forward_only)
+        if self._staged:
+            (sft, sft_loss), *rest = self._staged
+            output = self.one_pass(sft, sft_loss, tu.get_non_tensor_data(sft, SFT_WEIGHT, default=1.0))
+            self._staged = tuple(rest)
+            self._taken += (Taken(float(sum(output["loss"])), output["metrics"]),)
         # at weight 0 this loss adds no gradients to the other's, rather than 0 times what may be infinite
-        output = self._pass(data, loss_function, weight, forward_only=weight == 0)
+        output = self.one_pass(data, loss_function, weight, forward_only=weight == 0)
         return output | {"model_output": {}} if weight == 0 else output
 
-    def _pass(self, data: TensorDict, loss_function: Callable, weight: float, forward_only: bool = False) -> Any:
+    def one_pass(self, data: TensorDict, loss_function: Callable, weight: float, forward_only: bool = False) -> Any:
+        """verl's pass over one batch, its loss multiplied by ``weight``; nothing that is staged is taken up."""
         self._weight = weight
         try:
             return super().forward_backward_batch(data, loss_function, forward_only)  # type: ignore[misc]

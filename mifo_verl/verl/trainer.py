@@ -66,7 +66,7 @@ class MifoTrainer(PPOTrainerSync):
 
     def _init_resource_pool_mgr(self) -> None:
         super()._init_resource_pool_mgr()
-        prepare_workers(self, self.mifo.schedule)
+        prepare_workers(self, self.mifo)
 
     def _build_replay_buffer(self) -> ReplayBuffer:
         settle = self.config.actor_rollout_ref.rollout.name == "transformers"

@@ -9,6 +9,7 @@ from mifo_verl.checks.run import Run
 from mifo_verl.compose import compose_config, config_folder
 from mifo_verl.config import build_config
 from mifo_verl.method.anchor import Ewc, KlAnchor
+from mifo_verl.method.bilevel import Bilevel
 from mifo_verl.method.constraint import NoConstraint, StrictMask
 from mifo_verl.method.gate import AnyPrompt, Hpt, MaxAccuracy, Now, RandomGate
 from mifo_verl.method.importance import AbsChange, RandomImportance
@@ -57,6 +58,7 @@ METHODS = {
 
 
 MIXED = {
+    "bridge": (Now(), Bilevel(), Nll(), NoPrefix(), NotTrained()),
     "bread": (
         MaxAccuracy("1/8"),
         NoMixing(),
@@ -97,7 +99,8 @@ def test_the_methods_are_these_and_no_others():
 
 @pytest.mark.parametrize("method", MIXED)
 def test_each_mixed_method_is_rl_in_every_step_with_parts_of_its_own(method):
-    for mifo in (mifo_of("experiment=quickstart", f"method={method}"), mifo_of(f"method={method}")):
+    at_paper_size = "experiment=bridge_qwen3_8b" if method == "bridge" else f"method={method}"
+    for mifo in (mifo_of("experiment=quickstart", f"method={method}"), mifo_of(at_paper_size)):
         assert (mifo.gate, mifo.mixing, mifo.sft_loss, mifo.prefix, mifo.off_policy) == MIXED[method]
         assert (mifo.schedule, mifo.constraint) == (Never(), NoConstraint())
         assert mifo.on_policy == (LogLikelihood() if method == "srft" else Verls())

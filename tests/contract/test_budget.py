@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from verl.trainer.ppo.utils import need_critic
 from verl.trainer.ppo.v1 import replay_buffer
 
 from mifo_verl.compose import compose_config
-from mifo_verl.config import WatchdogConfig
+from mifo_verl.config import WatchdogConfig, build_config
 from mifo_verl.loop.events import UpdateMade, Validated
 from mifo_verl.run.budget import Budget, rl_cost
 from mifo_verl.run.watchdog import Watchdog
@@ -17,7 +18,8 @@ from mifo_verl.verl.replay import OrderedReplayBuffer
 def of_step(*overrides: str, discarded: int = 0) -> tuple[int, int]:
     """(response tokens, FLOPs) of a step with 8 rollouts of 40 prompt and 60 response tokens in all; N = 1000."""
     config = compose_config(["experiment=quickstart", *overrides]).node
-    return rl_cost(config, num_weights=1000).of_step(100, 60, 8, discarded)
+    extra = build_config(OmegaConf.to_container(config.mifo)).mixing.extra_trainings
+    return rl_cost(config, 1000, extra).of_step(100, 60, 8, discarded)
 
 
 def test_a_step_of_the_quick_start_is_rollout_old_log_probs_and_update():
@@ -29,6 +31,12 @@ def test_a_reference_and_a_critic_are_counted():
     # a reference: 2 more a token; a critic: 2 for its values, 6 for its update
     assert of_step("rl=grpo") == (60, 1_200_000)
     assert of_step("rl=ppo") == (60, 1_800_000)
+
+
+def test_the_passes_of_a_second_policy_are_counted():
+    # 6 more a token where it is tracked; 12 for the step ahead and the pass behind it
+    assert of_step("method=bridge") == (60, 1_600_000)
+    assert of_step("method=bridge", "mifo.mixing.auxiliary=one_step") == (60, 2_200_000)
 
 
 def test_a_critic_that_is_switched_on_or_off_by_itself_is_counted_as_it_runs():

@@ -1,6 +1,7 @@
 """verl's model merger, as we call it: its command line, the files it reads, and the rounding that we leave out."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mifo_verl.tools.export import main as export
 from mifo_verl.tools.prepare.tiny_model import START_MODEL
-from mifo_verl.verl.merge import SOURCE, merged_folder
+from mifo_verl.verl.merge import ADAPTER, SOURCE, merged_folder
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +64,38 @@ def test_config_json_says_the_dtype_that_the_weights_have(checkpoint, dtype):
     with safe_open(folder / "model.safetensors", "pt") as file:
         assert {str(file.get_tensor(name).dtype) for name in file.keys()} == {f"torch.{dtype}"}
     assert AutoModelForCausalLM.from_pretrained(folder, dtype="auto").dtype == getattr(torch, dtype)
+
+
+@pytest.fixture(scope="module")
+def with_adapter(checkpoint, tmp_path_factory) -> Path:
+    """The same start model with a LoRA adapter, rank 2 and alpha 3, on every linear layer but the head."""
+    from peft import LoraConfig, get_peft_model
+
+    folder = tmp_path_factory.mktemp("adapter") / "global_step_3"
+    shutil.copytree(checkpoint / "actor" / "huggingface", folder / "actor" / "huggingface")
+    shutil.copy(checkpoint / "actor" / "fsdp_config.json", folder / "actor")
+    torch.manual_seed(0)
+    base = AutoModelForCausalLM.from_pretrained(START_MODEL, dtype=torch.float32)
+    config = LoraConfig(r=2, lora_alpha=3, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
+    model = get_peft_model(base, config)
+    torch.save(dict(model.state_dict()), folder / "actor" / "model_world_size_1_rank_0.pt")
+    (folder / "actor" / ADAPTER).write_text('{"r": 2, "lora_alpha": 3, "task_type": "CAUSAL_LM"}')
+    return folder
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_adapter_is_folded_into_the_weights_in_float32_and_rounded_after(with_adapter, dtype):
+    saved = torch.load(with_adapter / "actor" / "model_world_size_1_rank_0.pt")
+    merged = weights(merged_folder(with_adapter, dtype))
+    stem = "base_model.model.model.layers.1.mlp.up_proj"
+    lora_a, lora_b = (saved[f"{stem}.lora_{part}.default.weight"] for part in "AB")
+    expected = saved[f"{stem}.base_layer.weight"] + 1.5 * (lora_b @ lora_a)
+    assert torch.equal(merged["model.layers.1.mlp.up_proj.weight"], expected.to(getattr(torch, dtype)).float())
+    start = AutoModelForCausalLM.from_pretrained(START_MODEL, dtype=torch.float32).state_dict()
+    assert merged.keys() == start.keys()
+    changed = {name for name in start if not torch.allclose(merged[name], start[name], atol=1e-2)}
+    assert changed == {name for name in start if name.endswith("_proj.weight")}
+    assert not (merged_folder(with_adapter, dtype) / "lora_adapter").exists()
 
 
 def test_export_writes_a_whole_hugging_face_folder_of_a_run(checkpoint, tmp_path, capsys):

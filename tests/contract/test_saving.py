@@ -123,7 +123,7 @@ def stop_in_the_rollouts(run: Run, state: LoopState) -> Path | None:
 def test_a_shard_that_the_disk_refuses_is_an_os_error_with_the_file_s_name(tmp_path):
     (tmp_path / "rank_0_of_1.safetensors").mkdir()  # a folder is no file to write
     with pytest.raises(OSError, match=r"rank_0_of_1\.safetensors could not be written: .*directory"):
-        save_shards(tmp_path, {"start.0": torch.zeros(4)}, None, None, rank=0, ranks=1)
+        save_shards(tmp_path, {"start.0": torch.zeros(4)}, rank=0, ranks=1)
 
 
 def test_a_checkpoint_holds_the_state_verl_s_files_and_the_place_in_the_data(make):

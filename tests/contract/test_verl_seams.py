@@ -331,3 +331,21 @@ def test_where_a_start_went_adds_up_and_a_first_validation_is_told_apart():
         "started",
         "the first step begins after 60.0 s: checks and Ray 10.0, actor and reference 30.0, validation 5.0, rollout 15.0",
     )
+
+
+def test_the_engine_builds_its_adapter_and_sends_it_merged_where_ours_steps_in():
+    from verl.workers.engine.fsdp.transformer_impl import FSDPEngine
+
+    assert parameters(FSDPEngine._build_lora_module) == parameters(FSDPEngine._build_optimizer) == ["module"]
+    assert parameters(FSDPEngine._merged_lora_per_tensor_param) == []
+    assert "return self._merged_lora_per_tensor_param(), None" in inspect.getsource(FSDPEngine.get_per_tensor_param)
+    built = inspect.getsource(FSDPEngine._build_model_optimizer)
+    assert built.index("self._build_lora_module(module)") < built.index("self._build_fsdp_module(module)")
+
+
+def test_verl_decides_by_the_rank_of_the_adapter_whether_the_actor_is_its_own_reference():
+    from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+
+    source = inspect.getsource(PPOTrainer._setup)
+    assert source.index("self._init_resource_pool_mgr()") < source.index("self.ref_in_actor = lora_rank > 0")
+    assert "if self.ref_in_actor:\n            self.ref_policy_wg = self.actor_rollout_wg" in source

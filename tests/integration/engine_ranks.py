@@ -40,6 +40,16 @@ def _quickstart() -> Any:
     return compose_config(["experiment=quickstart"]).node
 
 
+def configured(settings: dict[str, Any]) -> Any:
+    """The quick start's config with these dotted keys and their values."""
+    from omegaconf import OmegaConf
+
+    config = deepcopy(_quickstart())
+    for key, value in settings.items():
+        OmegaConf.update(config, key, value, merge=False, force_add=True)
+    return config
+
+
 def make_engine(settings: dict[str, Any], rl_steps: int = 100) -> Any:
     """The quick start's actor engine, configured for SFT phases; ``settings`` are dotted keys and their values."""
     from omegaconf import OmegaConf
@@ -47,12 +57,14 @@ def make_engine(settings: dict[str, Any], rl_steps: int = 100) -> Any:
     from verl.workers.engine import EngineRegistry
 
     from mifo_verl.config import build_config
+    from mifo_verl.verl.adapter import prepare_model
     from mifo_verl.verl.engine import register_engines
 
     register_engines()
-    config = deepcopy(_quickstart())
-    for key, value in settings.items():
-        OmegaConf.update(config, key, value, merge=False, force_add=True)
+    config = configured(settings)
+    mifo = build_config(OmegaConf.to_container(config.mifo))
+    prepare_model(config.actor_rollout_ref.model, mifo)
+    torch.manual_seed(0)  # a new adapter
     actor = omega_conf_to_dataclass(config.actor_rollout_ref.actor)
     model = omega_conf_to_dataclass(config.actor_rollout_ref.model)
     actor.optim.total_training_steps = rl_steps
@@ -67,13 +79,13 @@ def make_engine(settings: dict[str, Any], rl_steps: int = 100) -> Any:
     model.model_type = "language_model"
     engine.engine_config.use_remove_padding = False
     engine.initialize()
-    engine.configure(build_config(OmegaConf.to_container(config.mifo)))
+    engine.configure(mifo)
     return engine
 
 
-def examples(number: int) -> list[SftExample]:
+def examples(number: int, seed: int = 7) -> list[SftExample]:
     """Made-up demonstrations of different lengths over the start model's vocabulary."""
-    draw = torch.Generator().manual_seed(7)
+    draw = torch.Generator().manual_seed(seed)
     made = []
     for place in range(number):
         lengths = torch.randint(3, 24, (2,), generator=draw).tolist()

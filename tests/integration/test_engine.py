@@ -25,6 +25,8 @@ def _phase(num_updates: int, settings: dict[str, Any]) -> dict[str, Any]:
     """RL-like updates that fill AdamW's moments, then one SFT phase; the weights around it and the mask."""
     engine = make_engine(MOVING | settings)
     model = engine.interval.model
+    untrained = [parameter for parameter in engine.module.parameters() if not parameter.requires_grad]
+    base = [parameter.full_tensor().clone() for parameter in untrained]
     engine.interval.begin()
     for _ in range(2):
         update(engine, examples(8))
@@ -56,6 +58,8 @@ def _phase(num_updates: int, settings: dict[str, Any]) -> dict[str, Any]:
         "sft_steps": steps,
         "history": None if history is None else full(history),
         "clip_grad": engine.optimizer_config.clip_grad,
+        "untrained": sum(parameter.numel() for parameter in untrained),
+        "base_held": all(torch.equal(p.full_tensor(), old) for p, old in zip(untrained, base, strict=True)),
     }
 
 
@@ -77,6 +81,14 @@ CASES = {
         },
     ),
     "dagger": (1, {"mifo.constraint.history": 0}),
+    "adapter": (
+        2,
+        {
+            "actor_rollout_ref.model.lora_rank": 4,
+            "actor_rollout_ref.model.lora_alpha": 8,
+            "actor_rollout_ref.model.lora.merge": True,
+        },
+    ),
     "no freeze": (1, {"mifo.constraint": {"name": "none"}, "mifo.probe.kl_to_start": False}),
 }
 
@@ -105,6 +117,17 @@ def test_strict_freezing_keeps_weights_and_moments_bit_identical_under_momentum_
     assert sum(moved(mask, before, after) for mask, before, after in changed) == 0
     free = zip(run["mask"], run["before"], run["after"], strict=True)
     assert sum(moved(~mask, before, after) for mask, before, after in free) > 0.9 * (total - total // 2)
+
+
+def test_the_mask_of_a_run_with_lora_holds_half_of_the_adapter_and_the_base_never_moves(on_two_ranks):
+    run = on_two_ranks["adapter"]
+    total = sum(mask.numel() for mask in run["mask"])
+    assert (total, run["untrained"]) == (40_960, 888_576) and run["base_held"]
+    assert on_two_ranks["strict"]["untrained"] == 0
+    assert run["report"].num_frozen == total // 2 and run["drift"] == 0.0
+    pairs = list(zip(run["mask"], run["before"], run["after"], strict=True))
+    assert sum(moved(mask, before, after) for mask, before, after in pairs) == 0
+    assert sum(moved(~mask, before, after) for mask, before, after in pairs) > 0.9 * total / 2
 
 
 def test_everything_is_trainable_again_and_the_rl_settings_are_back(on_two_ranks):

@@ -140,3 +140,14 @@ def test_a_run_that_goes_on_from_its_middle_ends_as_the_one_that_was_never_stopp
     resumed = train(again, *SMALL, *ALL, "trainer.total_training_steps=4", "trainer.resume_mode=auto")
     assert resumed["summary"]["weights_sha256"] == run["summary"]["weights_sha256"]
     assert without_times(resumed) == without_times(run) and resumed["ledger"] == run["ledger"]
+
+
+def test_a_second_policy_trains_beside_the_actor_with_a_reference_of_its_own(tmp_path):
+    steps = ["trainer.total_training_steps=2", "trainer.save_freq=2"]
+    run = train(tmp_path / "run", *SMALL, *steps, "method=bridge", "rl=grpo")
+    first, second = (line["policies"] for line in run["metrics"])
+    assert first["cooperative_gain"] == 0.0 != second["cooperative_gain"]  # theta-hat begins as theta
+    assert all(line["adapter_grad_norm"] > 0 and line["second_grad_norm"] > 0 for line in (first, second))
+    assert all(line["mixing"] == {"rl": 0.5, "sft": 0.5} for line in run["metrics"])
+    assert [line["staged"]["demonstrations"] for line in run["metrics"]] == [8, 8]
+    assert all("reference" in line["seconds"] for line in run["metrics"])

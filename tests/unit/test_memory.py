@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from mifo_verl.checks.memory_plan import MemoryPlan, ModelShape, peak, predict
+from mifo_verl.checks.memory_plan import PHASES, MemoryPlan, ModelShape, peak, predict
+from mifo_verl.method.bilevel import Bilevel
 from mifo_verl.method.constraint import StrictMask
 from mifo_verl.types import RunFacts
 
@@ -120,6 +121,16 @@ def test_offloading_moves_bytes_from_the_device_to_the_host() -> None:
 
 def test_tied_embeddings_are_loaded_by_every_rank() -> None:
     assert by_name(PLAN, replace(SHAPE, is_tied=True))["loading"] == 8000
+
+
+def test_a_second_policy_takes_16_bytes_a_weight_or_waits_with_12_of_them_on_the_host():
+    facts = RunFacts(lora_rank=16)
+    n = SHAPE.num_parameters / PLAN.shard_ranks
+    found = by_name(replace(PLAN, of_parts=tuple(Bilevel().costs(facts))))
+    assert found["second policy and its moments"] == 12 * n and found["second policy's gradient"] == 4 * n
+    waiting = predict(SHAPE, replace(PLAN, of_parts=tuple(Bilevel(offload=True).costs(facts))))
+    held = {(c.place, c.phases): c.num_bytes for c in waiting if c.name == "second policy and its moments"}
+    assert held == {("device", ("rl",)): 12 * n, ("host", PHASES): 12 * n * PLAN.ranks_a_node}
 
 
 def test_the_shares_of_the_ranks_are_the_tensors_that_training_holds() -> None:
