@@ -132,7 +132,7 @@ class RunFacts:
     """Whether rollouts may begin with given tokens."""
     filters_groups: bool = False
     """Whether groups without contrast are discarded before the update (``algorithm.filter_groups``, DAPO)."""
-    sft_optimizer: str = "shared"
+    sft_optimizer: str = "separate"
     sft_surplus: str = "use"
 
 

@@ -95,7 +95,11 @@ def assemble(trainer: PPOTrainer, mifo: MifoConfig, saver: Saver, records: RunRe
             observer(event)
 
     probes = _probes(trainer, actor, mifo, state, demonstrations, records)
-    sft = SftPhase(loop, actor, probes, mifo.inspect, decode, parts.seed, cost.num_weights, trainer.watchdog)
+    sft = SftPhase(
+        loop, actor, probes, mifo.inspect, decode, parts.seed, cost.num_weights, trainer.watchdog,
+        shares_moments=mifo.sft.optimizer == "shared",
+        event=records.event,
+    )  # fmt: skip
     return Assembly(
         actor=actor,
         demonstrations=demonstrations,

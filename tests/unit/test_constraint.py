@@ -13,6 +13,7 @@ from mifo_verl.method.constraint import (
     NoConstraint,
     StrictMask,
     mask_gradients_,
+    step_factor,
 )
 from mifo_verl.method.coordinates import ShardRange
 from mifo_verl.method.importance import AbsChange
@@ -95,6 +96,21 @@ def test_drift_is_the_largest_change_of_a_frozen_coordinate():
     assert held.drift(tensors) == 0.5
     held.put_back_(tensors)
     assert held.drift(tensors) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("steps", "more", "factor"),
+    [
+        # ((1 - b1^t) / (1 - b1^(t+s))) / sqrt((1 - b2^t) / (1 - b2^(t+s))), worked out by hand
+        (20, 20, 1.25466),  # (0.878423 / 0.985219) / sqrt(0.0198111 / 0.0392298)
+        (2, 2, 0.78095),  # (0.19 / 0.3439) / sqrt(0.001999 / 0.003994): the first moment's correction is the larger
+        (100_000, 10, 1.0),
+        (20, 0, 1.0),
+        (0, 5, 1.0),  # moments of 0 make no step
+    ],
+)
+def test_the_step_of_a_held_weight_runs_ahead_by_the_bias_corrections_of_updates_it_has_not_taken(steps, more, factor):
+    assert step_factor(steps, more, (0.9, 0.999)) == pytest.approx(factor, abs=2e-5)
 
 
 def test_drift_of_nothing_held_is_0():
