@@ -98,6 +98,12 @@ def test_drift_is_the_largest_change_of_a_frozen_coordinate():
     assert held.drift(tensors) == 0.0
 
 
+def test_the_drift_is_that_of_the_tensor_that_moved_furthest():
+    masks = [torch.tensor([True, False]), torch.tensor([True]), torch.tensor([False])]
+    held = HeldStill([torch.zeros(2), torch.zeros(1), torch.zeros(1)], masks)
+    assert held.drift([torch.tensor([0.25, 9.0]), torch.tensor([-2.0]), torch.tensor([9.0])]) == 2.0
+
+
 @pytest.mark.parametrize(
     ("steps", "more", "factor"),
     [

@@ -87,12 +87,12 @@ def test_a_session_of_several_outputs_counts_once_and_its_last_output_decides():
     outputs = [
         Rollout(uid, 0, 1, 1),
         Rollout(uid, 0, 0, 0),
-        Rollout(uid, 1, 0, 1),
-        Rollout(uid, 1, 2, 0),
-        Rollout(uid, 1, 1, 1),
+        Rollout(uid, 1, 0, 0),
+        Rollout(uid, 1, 2, 1),
+        Rollout(uid, 1, 1, 0),
     ]
     loop.count(outputs, {uid: (5,)})
-    assert loop.groups[uid] == PromptGroup("q", 1, 2, step=1)
+    assert loop.groups[uid] == PromptGroup("q", 2, 2, step=1)
 
 
 def test_a_group_that_lost_rollouts_is_counted_and_not_judged():
