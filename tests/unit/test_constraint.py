@@ -293,7 +293,7 @@ def test_an_rl_update_between_leaving_and_entering_an_sft_phase_is_free():
     active.enter(optimizer)
     before = model.weights()[0].clone()
     update(model, active, optimizer, Phase.RL)
-    assert (model.weights()[0] != before).all()
+    assert (model.weights()[0] != before).all() and (model.parameter.grad != 0).all()
 
 
 def test_gradient_lets_momentum_and_weight_decay_move_what_is_frozen_and_measures_no_drift():
