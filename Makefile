@@ -4,7 +4,7 @@ BIN := .venv/bin
 LOCK := docker/cpu.lock.txt
 EXPERIMENT ?= quickstart
 
-.PHONY: help setup lock schemas quickstart rl-algorithms kill-test evidence test test-unit lint format types config clean mistakes
+.PHONY: help setup lock schemas quickstart rl-algorithms kill-test evidence test test-unit lint format types config clean mistakes mutants
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -53,6 +53,9 @@ test: setup ## all tests
 
 test-unit: setup ## the tests without Ray and verl, under a minute
 	$(BIN)/python -m pytest -q -n 2 tests/unit
+
+mutants: setup ## put in a mistake at a time, and see the tests find it
+	$(BIN)/python -m tests.mutants
 
 mistakes: setup ## the share of the mistakes in tests/mistakes/ that a check catches before anything starts
 	$(BIN)/python -m tests.configs.mistakes

@@ -56,7 +56,7 @@ class SftConfig:
     """Times that each buffered demonstration is trained on in a phase."""
     clip_grad: Positive = Field(default=1.0, description="use a large number to switch clipping off")
     """Largest gradient norm of an update, taken after the mask."""
-    optimizer: Literal["shared", "separate", "fresh"] = "shared"
+    optimizer: Literal["shared", "separate", "fresh"] = "separate"
     """The AdamW of the RL phase, a second one that persists, or a new one every interval."""
     surplus: Literal["use", "keep"] = "use"
     """Whether what the buffer holds over S is used in this SFT phase or kept for the next one."""

@@ -141,7 +141,7 @@ class RunFacts:
     """Of the adapter; 0 without one."""
     filters_groups: bool = False
     """Whether groups without contrast are discarded before the update (``algorithm.filter_groups``, DAPO)."""
-    sft_optimizer: str = "shared"
+    sft_optimizer: str = "separate"
     sft_surplus: str = "use"
 
 

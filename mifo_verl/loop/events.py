@@ -111,6 +111,12 @@ class UpdateMade(Record, frozen=True, kw_only=True):
     mask: Annotated[dict[str, Any] | UnsetType | None, Meta(description="the phase's mask, over all ranks")] = UNSET
     rejected_demonstrations: dict[str, int] | UnsetType = UNSET
     frozen_drift: Annotated[float | UnsetType | None, Meta(description="largest change of a frozen value")] = UNSET
+    grad_norm_ratio: Annotated[
+        float | UnsetType | None, Meta(description="mean gradient norm of the phase over its interval's RL steps")
+    ] = UNSET
+    rl_step_factor: Annotated[
+        float | UnsetType, Meta(description="times RL's next step of a held weight is too long; 1 if not shared")
+    ] = UNSET
     inspection: Annotated[dict[str, Any] | UnsetType, Meta(description="mask and tokens (inspection.jsonl)")] = UNSET
     accuracy_before: Accuracies | UnsetType | None = UNSET
     accuracy_after: Accuracies | UnsetType | None = UNSET

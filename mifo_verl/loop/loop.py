@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from math import isfinite
+from statistics import fmean
 from typing import Any, TypeVar
 
 from mifo_verl.loop.events import LedgerLine
@@ -252,9 +254,11 @@ class Loop:
         """Where the run stands."""
         return Progress(self.state.step, self.state.interval, self.state.rl_steps, self._parts.steps)
 
-    def rl_ended(self) -> None:
+    def rl_ended(self, grad_norm: float | None = None) -> None:
         """An RL step of this interval is trained."""
         self.state.rl_steps += 1
+        if grad_norm is not None and isfinite(grad_norm):
+            self.state.rl_grad_norms = [*self.state.rl_grad_norms, float(grad_norm)]
 
     def end_step(self) -> None:
         """A step is trained and recorded."""
@@ -291,12 +295,20 @@ class Loop:
             random.Random(f"{self._parts.seed}/{self.state.interval}/{number}").shuffle(order)
             yield from updates_of(order, self._parts.batch_size, self._parts.cut == "even")
 
+    @property
+    def grad_norm_ratio(self) -> float | None:
+        """Mean gradient norm of the phase that goes on over that of its interval's RL steps, before the clip."""
+        rl = self.state.rl_grad_norms
+        sft = [] if self.state.sft is None else [update.grad_norm for update in self.state.sft.updates]
+        sft = [norm for norm in sft if isfinite(norm)]
+        return fmean(sft) / fmean(rl) if sft and sum(rl) else None
+
     def end_sft(self) -> SftProgress:
         """The phase has ended, and with it the interval (MIFO step 7); the phase."""
         assert self.state.sft is not None
         self.ended, self.state.sft = self.state.sft, None
         self.state.interval += 1
-        self.state.rl_steps = 0
+        self.state.rl_steps, self.state.rl_grad_norms = 0, []
         return self.ended
 
 

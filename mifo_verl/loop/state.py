@@ -96,6 +96,8 @@ class LoopState:
     """One RL phase and the SFT phase that ends it."""
     rl_steps: int = 0
     """RL steps finished in this interval."""
+    rl_grad_norms: list[float] = field(default_factory=list)
+    """Mean gradient norms of those, before the clip."""
     drawn: int = 0
     """Prompts drawn from the data set."""
     buffer: DemonstrationBuffer = field(default_factory=DemonstrationBuffer)

@@ -53,6 +53,9 @@ class MaskReport:
     """The smallest importance that is frozen; None if nothing is."""
     num_frozen: int
     num_coordinates: int
+    change_of_held: float | None = None
+    """Median |RL change| of the coordinates that the phase before held, over that of the others: about 1 if RL moves
+    both alike. None without a mask before, or if the others have not moved."""
 
 
 Observer = Callable[[Sequence[Tensor], Sequence[Tensor]], None]
@@ -197,6 +200,18 @@ def mask_gradients_(gradients: Sequence[Tensor | None], frozen: Sequence[Tensor]
     for gradient, mask in zip(gradients, frozen, strict=True):
         if gradient is not None:
             gradient.masked_fill_(mask.to(gradient.device), 0.0)
+
+
+def step_factor(steps: int, more: int, betas: tuple[float, float]) -> float:
+    """How many times too long AdamW's step of a held coordinate is, after a phase of ``more`` updates that held it.
+
+    AdamW counts updates by tensor. The moments of a held coordinate have taken in ``steps`` of ``steps + more``, and
+    are divided by the corrections of moments that have taken in all: 1.25 for 20 more after 20, 1 in the long run.
+    """
+    if steps == 0:
+        return 1.0
+    first, second = ((1 - beta**steps) / (1 - beta ** (steps + more)) for beta in betas)
+    return first / second**0.5
 
 
 class HeldStill:

@@ -70,7 +70,6 @@ def select_top_share(scores: Sequence[Tensor], share: Share, shards: Shards | No
     Raises ValueError where a score is negative, infinite or NaN, on every shard.
     """
     shards = shards or OneShard()
-    device = scores[0].device
     counts = [_counts(chunk) for score in scores for chunk in score.split(_CHUNK)]
     totals = shards.sum(torch.stack(counts).sum(dim=0)).tolist()
     num_coordinates, num_positive, num_invalid = (int(total) for total in totals)
@@ -82,16 +81,40 @@ def select_top_share(scores: Sequence[Tensor], share: Share, shards: Shards | No
         nothing = [torch.zeros_like(score, dtype=torch.bool) for score in scores]
         return Selection(nothing, num_coordinates, num_positive, 0, float("inf"))
 
-    def keys() -> Iterator[Tensor]:
-        return (score.view(torch.int32) for score in scores)
+    threshold, above = _largest(scores, count, shards)
+    quota = _tie_quota(_keys(scores), threshold, count - above, shards)
+    frozen = [_mask(key, threshold, int(ties)) for key, ties in zip(_keys(scores), quota.tolist(), strict=True)]
+    return Selection(frozen, num_coordinates, num_positive, count, _value(threshold))
 
-    high, above = bin_of(shards.sum(histogram(keys(), None, device)), count)
-    low, above_low = bin_of(shards.sum(histogram(keys(), high, device)), count - above)
-    threshold = (high << 16) | low
-    quota = _tie_quota(keys(), threshold, count - above - above_low, shards)
-    frozen = [_mask(key, threshold, int(ties)) for key, ties in zip(keys(), quota.tolist(), strict=True)]
-    value = torch.tensor(threshold, dtype=torch.int32).view(torch.float32).item()
-    return Selection(frozen, num_coordinates, num_positive, count, value)
+
+def median(scores: Sequence[Tensor], shards: Shards | None = None) -> float | None:
+    """The median (the lower of two) of the scores of all tensors and shards, as ``select_top_share`` takes them.
+
+    None without scores.
+    """
+    shards = shards or OneShard()
+    totals = shards.sum(torch.stack([_counts(score) for score in scores]).sum(dim=0)).tolist()
+    num_coordinates, num_positive, _ = (int(total) for total in totals)
+    rank = num_coordinates // 2 + 1
+    if not num_coordinates:
+        return None
+    return _value(_largest(scores, rank, shards)[0]) if rank <= num_positive else 0.0
+
+
+def _keys(scores: Sequence[Tensor]) -> Iterator[Tensor]:
+    return (score.view(torch.int32) for score in scores)
+
+
+def _value(key: int) -> float:
+    return float(torch.tensor(key, dtype=torch.int32).view(torch.float32).item())
+
+
+def _largest(scores: Sequence[Tensor], rank: int, shards: Shards) -> tuple[int, int]:
+    """The bits of the ``rank``-th largest score, which is positive, and how many scores are larger."""
+    device = scores[0].device
+    high, above = bin_of(shards.sum(histogram(_keys(scores), None, device)), rank)
+    low, above_low = bin_of(shards.sum(histogram(_keys(scores), high, device)), rank - above)
+    return (high << 16) | low, above + above_low
 
 
 def select_top_share_per_tensor(scores: Sequence[Tensor], share: Share, shards: Shards | None = None) -> Selection:

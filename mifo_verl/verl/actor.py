@@ -136,6 +136,10 @@ class Actor:
         """Leave an SFT phase as it is, to be saved: the RL phase's optimizer settings are back."""
         self._group.leave_sft()
 
+    def rl_step_factor(self, num_updates: int) -> float:
+        """How many times too long RL's next step of a held coordinate is, after an SFT phase of so many updates."""
+        return max(self._group.rl_step_factor(num_updates))
+
     def end_sft(self) -> float | None:
         """Everything is trainable again. The largest change of a coordinate held; None if none was."""
         drifts = [drift for drift in self._group.end_sft() if drift is not None]

@@ -115,6 +115,8 @@ def assemble(trainer: PPOTrainer, mifo: MifoConfig, saver: Saver, records: RunRe
         cost.num_weights,
         forwards=len(mifo.kl_facts),
         watchdog=trainer.watchdog,
+        shares_moments=mifo.sft.optimizer == "shared",
+        event=records.event,
     )
     return Assembly(
         actor=actor,

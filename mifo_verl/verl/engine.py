@@ -16,7 +16,7 @@ from verl.workers.engine import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
 from mifo_verl.config import MifoConfig
-from mifo_verl.method.constraint import MaskReport
+from mifo_verl.method.constraint import MaskReport, step_factor
 from mifo_verl.method.policy_shift import token_kl
 from mifo_verl.method.token_facts import token_facts
 from mifo_verl.types import Phase
@@ -120,6 +120,15 @@ class MifoEngine(
         if self.mifo.sft.optimizer == "fresh":
             self._sft_optimizer = None
         return drift
+
+    def rl_step_factor(self, num_updates: int) -> float:
+        """``step_factor`` of RL's AdamW after this SFT phase of so many updates; 1 if that has had its own."""
+        optimizer = self.optimizer if self._rl is None else self._rl.optimizer
+        steps = [int(state["step"]) for state in optimizer.state.values() if "step" in state]
+        betas = optimizer.param_groups[0].get("betas")
+        if self.mifo.sft.optimizer != "shared" or not steps or betas is None:
+            return 1.0
+        return step_factor(max(steps) - num_updates, num_updates, betas)
 
     def save_interval(self, folder: Path) -> None:
         """Write this rank's interval state beside verl's checkpoint."""

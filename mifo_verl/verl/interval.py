@@ -1,12 +1,14 @@
 """What a rank keeps of an interval beside its shards: theta_start, the constraint's state, and what is inspected."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mifo_verl.method.constraint import ActiveConstraint, MaskReport
+from mifo_verl.method.top_share import median
 from mifo_verl.probes.mask import MaskInspection
 from mifo_verl.verl.shards import ShardedModel
 
@@ -58,10 +60,21 @@ class IntervalState:
         if self._inspects and self.start is not None:
             self._inspection = MaskInspection([where.name for where in self.model.slices])
             self._inspection.rl(self.start, self.model.weights())
+        change_of_held = self._change_of_held()
         report = self.constraint.select(self.start, interval, None if self._inspection is None else self._inspect_mask)
         if self._keeps_before_sft:
             self.before_sft = [weight.to("cpu", copy=True) for weight in self.model.weights()]
-        return report
+        return None if report is None else replace(report, change_of_held=change_of_held)
+
+    def _change_of_held(self) -> float | None:
+        """What ``MaskReport`` has of it. Collective."""
+        if self.start is None or self._last_mask is None:
+            return None
+        held, others = (
+            median(_Changes(self.start, self.model.weights(), self._last_mask, is_held), self.model.shards)
+            for is_held in (True, False)
+        )
+        return held / others if held is not None and others else None
 
     def _inspect_mask(self, frozen: Sequence[Tensor], importance: Sequence[Tensor]) -> None:
         assert self._inspection is not None
@@ -103,6 +116,21 @@ class IntervalState:
         if "counts" in counted:
             self._inspection = MaskInspection([where.name for where in self.model.slices])
             self._inspection.restore_(counted)
+
+
+class _Changes(Sequence[Tensor]):
+    """|end - start| of the coordinates of every tensor that are held, or of the others; made when asked for."""
+
+    def __init__(self, start: Sequence[Tensor], end: Sequence[Tensor], held: Sequence[Tensor], is_held: bool) -> None:
+        self._tensors = list(zip(start, end, held, strict=True))
+        self._is_held = is_held
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def __getitem__(self, number: Any) -> Any:
+        start_N, end_N, held_N = self._tensors[number]
+        return (end_N - start_N).abs_()[held_N.to(end_N.device) == self._is_held]
 
 
 _ON_HOST = (_INSPECTION, "before_sft.", "optimizer.", "second")

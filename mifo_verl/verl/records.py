@@ -175,6 +175,9 @@ def sft_metrics(phase: SftProgress) -> dict[str, float]:
         "mifo/sft/demonstrations": len(phase.entries),
         "mifo/sft/interval": updates[0].interval,
     }
+    for name in ("grad_norm_ratio", "rl_step_factor"):
+        if (value := getattr(updates[-1], name)) not in (None, UNSET):
+            metrics[f"mifo/sft/{name}"] = value
     if mask is not None:
         metrics["mifo/sft/frozen_share"] = mask["frozen_share"]
         if mask["threshold"] is not None:

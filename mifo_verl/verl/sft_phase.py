@@ -20,6 +20,13 @@ from mifo_verl.run.watchdog import Watchdog
 from mifo_verl.types import BufferEntry
 from mifo_verl.verl.actor import Actor
 
+MAX_RATIO = 3.0
+"""Gradient norm of SFT over RL's, above which moments that both share are mostly SFT's (docs/methods.md)."""
+LARGE = (
+    "interval {interval}: SFT's gradient norm is {ratio:.1f} times RL's, and both fill the same AdamW moments; "
+    "use mifo.sft.optimizer=separate"
+)
+
 
 class SftPhase:
     """Runs the phases that the loop asks for, and the probes at their borders."""
@@ -35,7 +42,10 @@ class SftPhase:
         num_weights: int,
         forwards: int,
         watchdog: Watchdog,
+        shares_moments: bool,
+        event: Callable[[str, str], None],
     ) -> None:
+        """``shares_moments`` says whether SFT trains with RL's AdamW, ``event`` writes to events.jsonl."""
         self._loop = loop
         self._actor = actor
         self._probes = probes
@@ -44,6 +54,8 @@ class SftPhase:
         self._decode = decode
         self._seed = seed
         self._flops = partial(sft_flops, num_weights, forwards=forwards)
+        self._shares_moments = shares_moments
+        self._event = event
 
     def before_rl(self, timing_raw: dict[str, float]) -> None:
         """Measure what an RL phase starts from, if no border before it has given that."""
@@ -74,7 +86,10 @@ class SftPhase:
                 phase.updates.append(update)
                 phase.ledger += ledger
             tokens = None if phase.tokens is None else phase.tokens.table(self._decode)
+            ratio = self._loop.grad_norm_ratio
             phase.note(
+                grad_norm_ratio=ratio,
+                rl_step_factor=self._actor.rl_step_factor(len(phase.updates)),
                 mask=phase.mask,
                 rejected_demonstrations=phase.rejected,
                 inspection={"mask": self._actor.inspect_sft() if self._inspect.mask else None, "tokens": tokens},
@@ -83,6 +98,8 @@ class SftPhase:
                 accuracy_after=None,
             )
             self._loop.end_sft()
+            if self._shares_moments and ratio is not None and ratio > MAX_RATIO:
+                self._event("gradients", LARGE.format(interval=interval, ratio=ratio))
         if self._probes.settings.around_sft:
             phase.note(**self._measure(self._probes.after_sft, timing_raw, phase.before))
         return phase

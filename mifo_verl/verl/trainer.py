@@ -134,7 +134,7 @@ class MifoTrainer(PPOTrainerSync):
                 loop.take_all(self.demonstrations.render)
         else:
             batch = super().step(metrics, timing_raw)
-            loop.rl_ended()
+            loop.rl_ended(metrics.get("actor/grad_norm"))
         if state.sft is None and loop.next_phase() is Phase.SFT and loop.has_demonstrations():
             self.saver.weights_change(state)
             self.sft.begin(timing_raw)

@@ -143,6 +143,11 @@ class MifoWorker(ActorRolloutRefWorker):
             self._engine.leave_sft()
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def rl_step_factor(self, num_updates: int) -> float:
+        """How far the bias corrections of RL's AdamW run ahead behind this SFT phase."""
+        return self._engine.rl_step_factor(num_updates)
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def end_sft(self) -> float | None:
         """Everything trainable again; the largest change of a held coordinate on this rank (0.0 in strict mode)."""
         with self._engine.train_mode():

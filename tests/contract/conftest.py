@@ -37,6 +37,9 @@ class Ranks:
             raise AttributeError(name)
         return call
 
+    def answer_rl_step_factor(self, num_updates: int) -> list[float]:
+        return [1.0]
+
     def answer_num_weights(self) -> list[int]:
         return [1000]
 

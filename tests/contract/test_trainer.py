@@ -140,6 +140,22 @@ def test_a_phase_writes_its_updates_and_its_ledger_and_begins_the_next_interval(
     assert calls.index("end_sft") < calls.index("begin_interval")
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "rl_norm", "warnings"), [("shared", 0.25, 1), ("shared", 0.5, 0), ("separate", 0.25, 0)]
+)
+def test_gradients_of_sft_more_than_three_times_rls_are_said_where_both_fill_the_same_moments(
+    make_trainer, tmp_path, optimizer, rl_norm, warnings
+):
+    trainer = make_trainer(*SFT_ALONE[:-1], f"mifo.sft.optimizer={optimizer}")
+    fill(trainer, "q1", "q2", "q3")
+    trainer.loop.rl_ended(rl_norm)
+    metrics = step(trainer)
+    assert metrics["mifo/sft/grad_norm_ratio"] == read_lines(tmp_path / "metrics.jsonl")[-1]["grad_norm_ratio"]
+    assert metrics["mifo/sft/grad_norm_ratio"] == 1.0 / rl_norm and metrics["mifo/sft/rl_step_factor"] == 1.0
+    said = [line["text"] for line in read_lines(tmp_path / "events.jsonl") if line["kind"] == "gradients"]
+    assert len(said) == warnings and all("4.0 times RL's" in text for text in said)
+
+
 def test_a_stop_inside_a_phase_ends_it_between_two_updates_and_the_next_process_makes_the_rest(make_trainer, tmp_path):
     trainer = make_trainer(*SFT_ALONE, "mifo.sft.batch_size=1")
     fill(trainer, "q1", "q2", "q3")

@@ -544,3 +544,49 @@ def test_gradients_are_dropped_in_the_phase_asked_for_the_same_on_every_number_o
     assert [case["updates"] for case in two] == [(2, 2), (1, 1), (1, 1)]
     first, second = two[0]["dropped"]
     assert float((first & second).float().mean()) == pytest.approx(0.25, abs=0.005)  # drawn anew
+
+
+OPTIM = "actor_rollout_ref.actor.optim"
+CHANGED = {
+    "nothing": {},
+    "RL's learning rate": {f"{OPTIM}.lr": 5e-4},
+    "RL's clip": {f"{OPTIM}.clip_grad": 20.0},
+    "weight decay": {f"{OPTIM}.weight_decay": 0.0},
+    "betas": {f"{OPTIM}.betas": [0.8, 0.999]},
+    "warm-up": {f"{OPTIM}.lr_warmup_steps": 3},
+    "mifo.sft.lr": {"mifo.sft.lr": 1e-4},
+    "mifo.sft.clip_grad": {"mifo.sft.clip_grad": 20.0},
+    "mifo.sft.optimizer=shared": {"mifo.sft.optimizer": "shared"},
+    "mifo.sft.optimizer=fresh": {"mifo.sft.optimizer": "fresh"},
+    "mifo.sft.normalise": {"mifo.sft.normalise": "token"},
+    "mifo/constraint=gradient": {"mifo.constraint.name": "gradient"},
+    "mifo/constraint=none": {"mifo.constraint": {"name": "none"}},
+    "mifo.constraint.share": {"mifo.constraint.share": 0.25},
+    "mifo.constraint.history": {"mifo.constraint.history": 0.9},
+    "mifo.constraint.scope": {"mifo.constraint.scope": "per_tensor"},
+    "mifo/importance": {"mifo.importance": {"name": "random", "seed": 0}},
+    "mifo.token_selector.ratio": {"mifo.token_selector.ratio": 0.5},
+    "mifo/token_selector=random": {"mifo.token_selector": {"name": "random", "ratio": 0.2}},
+    "mifo/sft_loss=dft": {"mifo.sft_loss": {"name": "dft"}},
+    "mifo/sft_loss=chord_phi": {"mifo.sft_loss": {"name": "chord_phi"}},
+}
+
+
+def _two_whole_intervals(settings: dict[str, Any]) -> torch.Tensor:
+    engine = make_engine(MOVING | {"mifo.sft.optimizer": "separate"} | settings)
+    for number in (1, 2):
+        engine.interval.begin()
+        update(engine, examples(4))
+        engine.lr_scheduler_step()
+        engine.begin_sft(number)
+        for size in (3, 5):
+            update(engine, examples(size))
+        engine.end_sft()
+    return torch.cat(full(engine.interval.model.weights()))
+
+
+def test_every_setting_of_an_update_changes_the_weights():
+    found = dict(zip(CHANGED, run_on_ranks(_two_whole_intervals, 1, [(one,) for one in CHANGED.values()]), strict=True))
+    plain = found.pop("nothing")
+    dead = [name for name, weights in found.items() if float((weights - plain).abs().max()) < 1e-5]
+    assert dead == []

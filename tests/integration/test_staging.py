@@ -165,3 +165,59 @@ def test_updates_take_up_staged_batches_in_order_each_in_one_step_of_the_optimiz
     assert run["said"] == "1 staged SFT batches were left over by 2 updates"
     assert run["steps"] == {4.0} and run["rows"] == [0, 1, 2, 3] and run["after"] == []
     assert all(norm > 0 for norm in run["norms"])
+
+
+NEUTRAL = {
+    "rl_only": {},
+    "CHORD at mu 0": {"mifo.gate": {"name": "now"}, "mifo.mixing": {"name": "chord", "peak": 0, "valley": 0}},
+    "HPT below 0": {
+        "mifo.gate": {"name": "hpt", "threshold": -1},
+        "mifo.mixing": {"name": "constant", "per": "question"},
+    },
+    "LUFFY without demonstrations": {"mifo.prefix": {"name": "whole"}, "mifo.off_policy": {"name": "shaped"}},
+    "without probes and inspection": {"mifo.probe.kl_to_start": False, "mifo.inspect.mask": False},
+}
+
+
+def _rl_alone(settings: dict[str, Any], is_mixed: bool) -> torch.Tensor:
+    """The weights after three updates by verl's loss, as a run with these parts would make them without a
+    demonstration; if not ``is_mixed``, after an SFT phase too."""
+    from functools import partial
+
+    from verl.utils import tensordict_utils as tu
+    from verl.utils.config import omega_conf_to_dataclass
+    from verl.workers.utils.losses import ppo_loss
+
+    from mifo_verl.verl.rl_loss import PREFIX, rl_loss
+    from tests.integration.engine_ranks import _quickstart, update
+
+    engine = make_engine(SETTINGS | settings)
+    loss = partial(ppo_loss, config=omega_conf_to_dataclass(_quickstart().actor_rollout_ref.actor))
+    loss = rl_loss(loss, engine.mifo.off_policy, engine.mifo.prefix.members > 0)
+    engine.interval.begin()
+    for step in range(3):
+        batch = batch_of(examples(8), engine, **ALL)
+        rows = [row.clone() for row in batch["loss_mask"].unbind()]
+        batch["response_mask"] = torch.nested.as_nested_tensor(rows, layout=torch.jagged)
+        for name, value in (("old_log_probs", -5.0), ("advantages", 0.5 - step)):
+            columns = [torch.full((len(row),), value) for row in rows]
+            batch[name] = torch.nested.as_nested_tensor(columns, layout=torch.jagged)
+        if engine.mifo.prefix.members:
+            batch[PREFIX] = torch.zeros(len(rows), dtype=torch.long)
+        with engine.train_mode():
+            engine.train_batch(batch, loss)
+    if not is_mixed:
+        engine.begin_sft(interval=1)
+        update(engine, examples(5))
+        engine.end_sft()
+    assert engine.take_staged() == [] and tu.get_non_tensor_data(batch, "mifo_rl_weight", default=None) is None
+    return torch.cat(full(engine.interval.model.weights()))
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_part_at_its_neutral_setting_changes_no_bit_of_the_weights(ranks):
+    mixed = [(settings, True) for name, settings in NEUTRAL.items() if name != "without probes and inspection"]
+    phases = [({}, False), (NEUTRAL["without probes and inspection"], False)]
+    rl, *others, phase, bare = run_on_ranks(_rl_alone, ranks, mixed + phases)
+    assert all(torch.equal(rl, other) for other in others) and torch.equal(phase, bare)
+    assert not torch.equal(rl, phase)

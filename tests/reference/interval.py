@@ -71,14 +71,15 @@ class Reference:
         self.rl = self._no_moments()
 
     def _no_moments(self) -> Moments:
-        zeros = torch.zeros(sum(p.numel() for p in self.parameters))
+        zeros = torch.zeros_like(self.weights())
         return Moments(zeros.clone(), zeros.clone())
 
     def weights(self) -> Tensor:
         """All coordinates in one vector, a copy."""
         return torch.cat([p.detach().reshape(-1) for p in self.parameters]).clone()
 
-    def _write(self, values: Tensor) -> None:
+    def set_weights(self, values: Tensor) -> None:
+        """Write all coordinates, in the order of ``weights``."""
         at = 0
         with torch.no_grad():
             for p in self.parameters:
@@ -125,7 +126,7 @@ class Reference:
         for p in self.parameters:
             p.grad = None
         (sum(self.loss(prompt, response) for prompt, response in batch) / len(batch)).backward()
-        gradient = torch.cat([p.grad.reshape(-1).float() for p in self.parameters])
+        gradient = torch.cat([p.grad.reshape(-1) for p in self.parameters])
         if frozen is not None:
             gradient[frozen] = 0.0
         self.norm = float(gradient.double().norm())  # a float32 sum over a million squares is off by 1e-4
@@ -136,7 +137,7 @@ class Reference:
             new = torch.where(frozen, old[0], new)
             moments.first = torch.where(frozen, old[1], moments.first)
             moments.second = torch.where(frozen, old[2], moments.second)
-        self._write(new)
+        self.set_weights(new)
 
     def _adamw(self, gradient: Tensor, moments: Moments, lr: float) -> Tensor:
         """Decoupled weight decay, then the step by moments whose start at 0 is corrected (Loshchilov & Hutter)."""
@@ -152,7 +153,7 @@ class Reference:
 
     def loss(self, prompt: Sequence[int], response: Sequence[int]) -> Tensor:
         """-(1/|s|) sum over the kept tokens of log p, the kept being the ceil(rho |s|) of the highest entropy."""
-        log_p_TV = self.logits([*prompt, *response])[len(prompt) - 1 : -1].float().log_softmax(-1)
+        log_p_TV = self.logits([*prompt, *response])[len(prompt) - 1 : -1].log_softmax(-1)
         entropy_T = -(log_p_TV.exp() * log_p_TV).sum(-1).detach()
         kept = top_places(entropy_T.tolist(), math.ceil(self.settings.keep * len(response)))
         return -sum((log_p_TV[t, response[t]] for t in kept), torch.tensor(0.0)) / len(response)

@@ -67,7 +67,7 @@ def test_the_papers_settings_are_the_defaults_of_every_section():
 def test_the_defaults_of_the_sft_phase_are_those_of_the_method():
     sft = SftConfig()
     assert (sft.lr, sft.batch_size, sft.passes, sft.clip_grad) == (1e-6, 64, 1, 1.0)
-    assert (sft.optimizer, sft.surplus) == ("shared", "use")
+    assert (sft.optimizer, sft.surplus) == ("separate", "use")
 
 
 def test_every_second_interval_is_measured_from_the_first_on():

@@ -13,6 +13,7 @@ from mifo_verl.method.constraint import (
     NoConstraint,
     StrictMask,
     mask_gradients_,
+    step_factor,
 )
 from mifo_verl.method.coordinates import ShardRange
 from mifo_verl.method.importance import AbsChange
@@ -95,6 +96,27 @@ def test_drift_is_the_largest_change_of_a_frozen_coordinate():
     assert held.drift(tensors) == 0.5
     held.put_back_(tensors)
     assert held.drift(tensors) == 0.0
+
+
+def test_the_drift_is_that_of_the_tensor_that_moved_furthest():
+    masks = [torch.tensor([True, False]), torch.tensor([True]), torch.tensor([False])]
+    held = HeldStill([torch.zeros(2), torch.zeros(1), torch.zeros(1)], masks)
+    assert held.drift([torch.tensor([0.25, 9.0]), torch.tensor([-2.0]), torch.tensor([9.0])]) == 2.0
+
+
+@pytest.mark.parametrize(
+    ("steps", "more", "factor"),
+    [
+        # ((1 - b1^t) / (1 - b1^(t+s))) / sqrt((1 - b2^t) / (1 - b2^(t+s))), worked out by hand
+        (20, 20, 1.25466),  # (0.878423 / 0.985219) / sqrt(0.0198111 / 0.0392298)
+        (2, 2, 0.78095),  # (0.19 / 0.3439) / sqrt(0.001999 / 0.003994): the first moment's correction is the larger
+        (100_000, 10, 1.0),
+        (20, 0, 1.0),
+        (0, 5, 1.0),  # moments of 0 make no step
+    ],
+)
+def test_the_step_of_a_held_weight_runs_ahead_by_the_bias_corrections_of_updates_it_has_not_taken(steps, more, factor):
+    assert step_factor(steps, more, (0.9, 0.999)) == pytest.approx(factor, abs=2e-5)
 
 
 def test_drift_of_nothing_held_is_0():
@@ -271,7 +293,7 @@ def test_an_rl_update_between_leaving_and_entering_an_sft_phase_is_free():
     active.enter(optimizer)
     before = model.weights()[0].clone()
     update(model, active, optimizer, Phase.RL)
-    assert (model.weights()[0] != before).all()
+    assert (model.weights()[0] != before).all() and (model.parameter.grad != 0).all()
 
 
 def test_gradient_lets_momentum_and_weight_decay_move_what_is_frozen_and_measures_no_drift():

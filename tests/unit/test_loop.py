@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from mifo_verl.loop.events import UpdateMade
 from mifo_verl.loop.loop import Loop, Parts, Rollout, updates_of
 from mifo_verl.loop.mixed import Given, Trained
 from mifo_verl.loop.state import LoopState
@@ -75,8 +76,8 @@ def test_uids_count_the_prompts_that_were_drawn_in_the_whole_run():
 def test_padding_rollouts_do_not_count():
     loop = loop_of()
     (uid,) = draw(loop, "q")
-    padding = rollouts(uid, [0] * 8, is_padding=True)  # with them 2 of 16 would be hard
-    loop.count(rollouts(uid, [1, 1, 0, 0, 0, 0, 0, 0]) + padding, {uid: (5,)})
+    padding = rollouts(uid, [0] * 8, is_padding=True)  # with them 2 of 16, or 0 of 8, would be hard
+    loop.count(padding + rollouts(uid, [1, 1, 0, 0, 0, 0, 0, 0]), {uid: (5,)})
     assert held(loop) == [] and loop.num_rollouts == 8
 
 
@@ -86,12 +87,12 @@ def test_a_session_of_several_outputs_counts_once_and_its_last_output_decides():
     outputs = [
         Rollout(uid, 0, 1, 1, is_fallback=True),
         Rollout(uid, 0, 0, 0),
-        Rollout(uid, 1, 0, 1),
-        Rollout(uid, 1, 2, 0),
-        Rollout(uid, 1, 1, 1),
+        Rollout(uid, 1, 0, 0),
+        Rollout(uid, 1, 2, 1),
+        Rollout(uid, 1, 1, 0),
     ]
     loop.count(outputs, {uid: (5,)})
-    assert loop.groups[uid] == PromptGroup("q", 1, 2, step=1)
+    assert loop.groups[uid] == PromptGroup("q", 2, 2, step=1)
     assert loop.num_fallbacks == 1
 
 
@@ -178,6 +179,26 @@ def test_an_sft_phase_ends_the_interval_and_its_count_of_rl_steps():
     count(loop, again=[0] * 8)
     loop.rl_ended()
     assert loop.next_phase() is Phase.RL  # one RL step of the new interval, not three
+
+
+def test_the_gradients_of_a_phase_are_compared_with_those_of_its_own_interval():
+    loop = filled(1)
+    for norm in (0.5, float("nan"), None, 1.5):  # a skipped update has none that counts
+        loop.rl_ended(norm)
+    assert loop.state.rl_grad_norms == [0.5, 1.5] and loop.grad_norm_ratio is None
+    loop.begin_sft(None, None, None)
+    loop.state.sft.updates += [update(norm) for norm in (2.0, 4.0)]
+    assert loop.grad_norm_ratio == 3.0  # (2 + 4) / 2 over (0.5 + 1.5) / 2
+    loop.end_sft()
+    assert loop.state.rl_grad_norms == [] and loop.grad_norm_ratio is None
+
+
+def update(grad_norm: float) -> UpdateMade:
+    counts = dict.fromkeys(("prompt_tokens", "response_tokens", "kept_tokens", "flops", "demonstrations"), 2)
+    shares = {"entropy": 0.5, "kept_share": 1.0, "frozen_share": 0.5, "loss": 0.1}
+    return UpdateMade(
+        step=1, interval=1, update=1, buffer_size=1, grad_norm=grad_norm, ledger_sha256="c" * 64, **shares, **counts
+    )
 
 
 def test_a_phase_takes_the_oldest_up_to_its_limit_and_the_rest_stays():

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mifo_verl.method import top_share
-from mifo_verl.method.top_share import OneShard, select_top_share, select_top_share_per_tensor
+from mifo_verl.method.top_share import OneShard, median, select_top_share, select_top_share_per_tensor
 
 SHARDS = (1, 2, 3, 4, 7)
 FLOAT32_MAX = torch.finfo(torch.float32).max
@@ -69,6 +69,20 @@ def test_a_selection_reports_its_counts_and_its_threshold():
     selection = select_top_share(tensors([0, 5, 1, 2], [4, 0, 3, 0, 0, 0]), 0.3)
     assert (selection.num_coordinates, selection.num_positive, selection.num_frozen) == (10, 5, 3)
     assert selection.threshold == 3
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [([[3.0, 1.0], [2.0]], 2.0), ([[3.0, 1.0], [2.0, 4.0]], 2.0), ([[0.0, 0.0], [5.0]], 0.0), ([[], []], None)],
+)
+def test_the_median_is_the_middle_of_all_tensors_and_the_lower_of_two(scores, expected):
+    assert median([torch.tensor(values) for values in scores]) == expected
+
+
+def test_the_median_does_not_depend_on_the_shards(over_shards):
+    scores = torch.rand(1001, generator=torch.Generator().manual_seed(0))
+    parts = scores[:300], scores[300:]
+    assert over_shards(lambda shards: median([parts[shards.rank]], shards), 2) == [float(scores.median())] * 2
 
 
 def test_a_score_of_0_is_never_frozen():
