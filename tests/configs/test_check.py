@@ -110,7 +110,7 @@ def test_json_is_all_of_stdout_and_holds_findings_data_and_memory(tmp_path, caps
     assert {finding["status"] for finding in said["findings"]} <= {status.value for status in Status}
     assert [file["num_rows"] for file in said["data"]] == [40, 10]
     assert said["data"][0]["sample"]["verified"] == 40
-    assert {"device", "host"} == {component["place"] for component in said["memory"]}
+    assert {"device", "host", "disk"} == {component["place"] for component in said["memory"]}
 
 
 def test_json_says_what_is_wrong_with_the_overrides_too(tmp_path, capsys):
