@@ -22,6 +22,7 @@ ADDRESS = f"http://127.0.0.1:{DASHBOARD}"
 RAY = str(Path(sys.executable).parent / "ray")
 ENVIRONMENT = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 SHORT = ["trainer.total_training_steps=4", "data.val_max_samples=8", "mifo.probe.around_sft=false"]
+FILES = {"train": "train", "val": "validation"}
 SIZE = ["trainer.nnodes=2", "trainer.n_gpus_per_node=1"]
 
 
@@ -34,7 +35,8 @@ def say(command: list[str], **more: str) -> subprocess.CompletedProcess[str]:
 
 def submit(folder: Path, *options: str, size: list[str] = SIZE, **more: str) -> subprocess.CompletedProcess[str]:
     print(f"launch/submit.sh {' '.join(options)} ... {' '.join(size)} run_dir={folder}", flush=True)
-    overrides = ["trainer.resume_mode=auto", *size, f"run_dir={folder}"]
+    data = [f"data.{split}_files={folder.parent}/data/{name}.parquet" for split, name in FILES.items()]
+    overrides = ["trainer.resume_mode=auto", *size, *data, f"run_dir={folder}"]
     return say(["launch/submit.sh", *options, ADDRESS, *RUN, *SHORT, *overrides], **more)
 
 
@@ -68,6 +70,7 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the cluster is ended
     temporary = Path(f"/tmp/ray-two-{os.getpid()}")  # Ray's sockets need a short path
     try:
+        assert say([sys.executable, "-m", "mifo_verl.tools.prepare", "addition", f"out={out / 'data'}"]).returncode == 0
         start(temporary)
         assert submit(out / "whole", size=["trainer.nnodes=3", "trainer.n_gpus_per_node=1"]).returncode == 2
         assert submit(out / "whole", RAY_AUTH_MODE="disabled").returncode == 2
