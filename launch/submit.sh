@@ -4,11 +4,12 @@ set -euo pipefail
 
 usage() {
   cat <<'USAGE'
-usage: launch/submit.sh [--no-wait] [--dry-run] <address> <override> [override ...]
+usage: launch/submit.sh [--no-wait] [--no-check] [--dry-run] <address> <override> [override ...]
 
   <address>    the cluster's dashboard, such as http://head:8265
   <override>   arguments of `python -m mifo_verl.train`, passed on as they are
   --no-wait    return once the job is accepted; else its log is followed and its exit code returned
+  --no-check   do not ask the cluster for its GPUs, for one that grows when a job comes
   --dry-run    print the command and submit nothing
 
 example: launch/submit.sh http://head:8265 experiment=mifo trainer.nnodes=2 \
@@ -21,13 +22,14 @@ fail() {
   exit 2
 }
 
-wait_option=() dry_run=false
+wait_option=() check=true dry_run=false
 while [[ $# -gt 0 ]]; do
   case "$1" in
     -h | --help) usage && exit 0 ;;
     --no-wait) wait_option=(--no-wait) && shift ;;
+    --no-check) check=false && shift ;;
     --dry-run) dry_run=true && shift ;;
-    -*) fail "$1 must be one of --no-wait, --dry-run, --help; see launch/submit.sh --help" ;;
+    -*) fail "$1 must be one of --no-wait, --no-check, --dry-run, --help; see launch/submit.sh --help" ;;
     *) break ;;
   esac
 done
@@ -59,5 +61,8 @@ submit=(ray job submit --address "$address" --working-dir "$repository" --runtim
 if "$dry_run"; then
   printf '%q ' "${submit[@]}" && echo
   exit 0
+fi
+if "$check"; then
+  (cd "$repository" && python -m mifo_verl.checks.cluster "$address" "$@") || exit 2
 fi
 exec "${submit[@]}"

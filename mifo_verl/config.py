@@ -127,6 +127,8 @@ class CheckpointConfig:
     """Newest checkpoints that are kept."""
     keep_best: Size = Field(default=1, description="use 0 to keep none")
     """Further checkpoints that are kept, those of the highest validation accuracy."""
+    save_final: Switch = True
+    """Whether a run ends with a checkpoint of its last step, which evaluate, analyze and export read."""
     on_failed_save: Literal["continue", "stop"] = "continue"
     """What a run does whose checkpoint the disk refuses. The last good one is kept either way."""
 

@@ -26,6 +26,9 @@ def check_engine(run: Run, found: Findings) -> None:
     rule = "false, because fused kernels give no logits to take the tokens' entropy from"
     fits = not (fused and run.trains_on_demonstrations)
     found.require(fits, key, fused, rule, "use method=rl_only, or switch them off")
+    for key in (f"{ACTOR}.fsdp_config.offload_policy", f"{MODEL}.enable_activation_offload"):
+        rule = "false, because it was never tried with masks and a second loss"
+        found.require(not run.get(key), key, run.get(key), rule, f"use {ACTOR}.fsdp_config.param_offload=true")
     surplus = run.mifo.sft.surplus
     fits = surplus != "keep" or run.mifo.schedule.buffer_limit is not None
     rule = "use, unless the schedule waits for a full buffer, which says what surplus is"
@@ -39,9 +42,17 @@ def check_parallel(run: Run, found: Findings) -> None:
     removed = size <= 1 or run.get(f"{MODEL}.use_remove_padding") is True
     found.require(removed, key, size, f"1 where {MODEL}.use_remove_padding=False", "change one of them")
     found.require(ranks % max(size, 1) == 0, key, size, f"a divisor of the {ranks} ranks", "change it")
+    attention = run.get(f"{MODEL}.override_config.attn_implementation") or "flash_attention_2"  # verl's default
+    rule = f"1 with attn_implementation={attention}: only flash attention sees the whole sequence"
+    found.require(size <= 1 or attention.startswith("flash"), key, size, rule, "use flash_attention_2, or leave it out")
+    heads, kv_heads = (run.model_config.get(f"num_{name}_heads") for name in ("attention", "key_value"))
+    if isinstance(heads, int) and size > 1:
+        kv_heads = kv_heads or heads
+        rule = f"a divisor of {heads} attention heads, and a divisor or a multiple of {kv_heads} key-value heads"
+        fits = heads % size == 0 and (kv_heads % size == 0 or size % kv_heads == 0)
+        found.require(fits, key, size, rule, "make it smaller")
     key, size = f"{ROLLOUT}.tensor_model_parallel_size", run.get(f"{ROLLOUT}.tensor_model_parallel_size")
     split = found.require(ranks % size == 0, key, size, f"a divisor of the {ranks} ranks", "make it smaller")
-    heads = run.model_config.get("num_attention_heads")
     if split and isinstance(heads, int) and run.get(f"{ROLLOUT}.name") != "transformers":
         rule = f"a divisor of the model's {heads} attention heads"
         found.require(heads % size == 0, key, size, rule, "make it smaller")
@@ -116,6 +127,12 @@ def check_micro_batches(run: Run, found: Findings) -> None:
     roles += [("critic", "ppo_", "use_dynamic_bsz")] if has_critic(run.config) else []
     for role, prefix, dynamic in roles:
         if run.get(f"{role}.{dynamic}"):
+            for key in (f"{role}.{prefix}micro_batch_size{per_gpu}" for per_gpu in ("", "_per_gpu")):
+                rule, cure = (
+                    f"left out where {role}.{dynamic}=True packs rows by their tokens",
+                    "switch one of them off",
+                )
+                found.require(run.get(key) is None, key, run.get(key), rule, cure)
             _check_budget(run, found, role, f"{role}.{prefix}max_token_len_per_gpu")
         else:
             _check_fixed(run, found, role, f"{role}.{prefix}micro_batch_size")

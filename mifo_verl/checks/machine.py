@@ -8,8 +8,10 @@ from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 
+from mifo_verl.checks.cluster import gpus_of_nodes, missing_gpus
 from mifo_verl.checks.findings import Findings
 from mifo_verl.checks.run import Run
+from mifo_verl.compose import ConfigError
 from mifo_verl.errors import nearest
 
 TRACKERS = ["console", "tensorboard", "wandb", "mlflow", "swanlab", "vemlp_wandb", "clearml", "trackio", "file"]
@@ -45,12 +47,19 @@ def check_gpus(run: Run, found: Findings) -> None:
     is_local = not address or address == "local"
     rule = "1 without a cluster: Ray would wait for the others for ever"
     found.require(nodes == 1 or not is_local, "trainer.nnodes", nodes, rule, "start a cluster and set RAY_ADDRESS")
+    if not is_local:
+        try:
+            line = missing_gpus(gpus_of_nodes(str(address)), nodes, ranks, f"RAY_ADDRESS={address}")
+        except ConfigError as error:
+            found.warn(f"trainer.n_gpus_per_node={ranks} is not checked: {error}", "see ray status")
+        else:
+            found.error(line) if line else found.note(f"{nodes} nodes of {ranks} GPUs")
+        return
     if run.get("trainer.device") != "cuda":
         return
-    gpus = visible_gpus() if is_local else None
+    gpus = visible_gpus()
     if gpus is None:
-        message = f"trainer.n_gpus_per_node={ranks} is not checked: the cluster's GPUs are not seen from here"
-        found.warn(message, "see ray status")
+        found.warn(f"trainer.n_gpus_per_node={ranks} is not checked: the driver does not answer", "see nvidia-smi")
         return
     rule = f"at most the {len(gpus)} GPUs of this machine"
     cure = "make it smaller, set RAY_ADDRESS for a cluster, or hardware=cpu"

@@ -120,7 +120,7 @@ def num_checkpoints(run: Run) -> int:
     """Checkpoints on the disk at most: while one is written, one more than is kept."""
     freq, kept = run.get("trainer.save_freq"), run.mifo.checkpoint.keep_last + run.mifo.checkpoint.keep_best
     if not isinstance(freq, int) or freq <= 0:
-        return 0
+        return int(run.mifo.checkpoint.save_final)
     made = -(-run.num_steps // freq)
     return min(made, kept + 1)
 
@@ -154,7 +154,7 @@ def check_disk(run: Run, found: Findings) -> None:
     """The checkpoints fit the disk."""
     made = num_checkpoints(run)
     if not made:
-        found.note("no checkpoints: trainer.save_freq is off")
+        found.note("no checkpoints: trainer.save_freq and mifo.checkpoint.save_final are off")
         return
     folder = Path(str(run.get("trainer.default_local_dir"))).absolute()
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())

@@ -6,6 +6,7 @@ launch waits for both, so that it moves and overwrites nothing of a run that goe
 """
 
 import fcntl
+import functools
 import os
 import secrets
 import subprocess
@@ -17,6 +18,7 @@ from typing import IO
 
 import ray
 from omegaconf import DictConfig, OmegaConf
+from ray._private import services
 from ray.exceptions import RayError
 from verl.trainer.main_ppo import run_ppo
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
@@ -38,6 +40,10 @@ TRACKED = "tracked_run"
 """The file with the id that a tracker knows the run by."""
 _POLL_SECONDS = 0.5
 _REPORT_SECONDS = 600.0
+
+# Ray's daemons in a session of their own: timeout, Slurm and a terminal signal the whole group of this process, which
+# then asks the run to stop with a checkpoint, and Ray has to be there for that. Ray still ends when this process does.
+services.ConsolePopen = functools.partial(services.ConsolePopen, start_new_session=True)
 
 
 def launch(config: DictConfig, write_data: Callable[[Path], None]) -> int:
@@ -65,6 +71,8 @@ def launch(config: DictConfig, write_data: Callable[[Path], None]) -> int:
     environment = "ray_kwargs.ray_init.runtime_env.env_vars"
     OmegaConf.update(config, f"{environment}.{FOLDER}", str(open_folder(folder)), force_add=True)
     OmegaConf.update(config, environment, tracked_run(folder) | dict(config.env), force_add=True, merge=True)
+    if os.environ.get("RAY_ADDRESS", "local") not in ("", "local"):  # a cluster that is there already has its own
+        OmegaConf.update(config, "ray_kwargs.ray_init", {"num_cpus": None, "num_gpus": None}, force_add=True)
     start = TaskRunnerStart(WatchdogConfig(**config.mifo.watchdog), RunRecords(folder).event)
     before = own_checkpoints(config)
     while not _run(config, folder, start):

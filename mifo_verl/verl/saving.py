@@ -61,6 +61,7 @@ class Saver:
         self._config = config
         self._records = records
         self._store = CheckpointStore(config.trainer.default_local_dir, settings.keep_last, settings.keep_best)
+        self._save_final = settings.save_final
         self._on_failed_save = settings.on_failed_save
         self._saved: tuple[int, bool] | None = (0, False)
         """(step, whether inside the next one) of what a run in this folder goes on from, be it step 0. None if that is
@@ -134,6 +135,11 @@ class Saver:
         """Make the checkpoint of a step that verl has asked for."""
         self.due = False
         return self.write(state, self._dataloader.state_dict(), accuracy)
+
+    def write_final(self, state: LoopState, accuracy: float | None) -> Path | None:
+        """Make the checkpoint of a run's end, if it is wanted and not there yet."""
+        is_due = self._save_final and self._saved != (state.step, False)
+        return self.write_due(state, accuracy) if is_due else None
 
     def take_seconds(self) -> float:
         """What the last checkpoint took, told once."""

@@ -230,7 +230,6 @@ class MifoTrainer(PPOTrainerSync):
         require_updates(metrics, self.mifo.watchdog.max_skipped_updates)
         if self.budget.is_spent:
             self.total_training_steps = self.global_steps
-            self.saver.due = self.config.trainer.save_freq > 0
         if self.saver.due:
             self._save(self.saver.write_due)
 
@@ -265,5 +264,6 @@ class MifoTrainer(PPOTrainerSync):
             accuracy = accuracy_by_source(self._validate())
         finally:
             self._shutdown_dump_executor()
+        self._save(self.saver.write_final)
         self.emit(Validated(step=self.loop.state.step, accuracy=accuracy))
         self.records.write_end(**end_of_run(self.loop.state, accuracy, self.actor, self.cost))

@@ -111,7 +111,7 @@ def test_json_is_all_of_stdout_and_holds_findings_data_and_memory(tmp_path, caps
     assert {finding["status"] for finding in said["findings"]} <= {status.value for status in Status}
     assert [file["num_rows"] for file in said["data"]] == [40, 10]
     assert said["data"][0]["sample"]["verified"] == 40
-    assert {"device", "host"} == {component["place"] for component in said["memory"]}
+    assert {"device", "host", "disk"} == {component["place"] for component in said["memory"]}
 
 
 def test_json_says_what_is_wrong_with_the_overrides_too(tmp_path, capsys):
@@ -297,7 +297,7 @@ def test_the_plan_follows_the_settings(tmp_path):
     costs = {cost.name: (cost.num_bytes, cost.saved_bytes) for cost in usual.of_parts}
     assert costs == {"importance": (4, 4), "mask": (1, 0), "held values": (6, 0)}
     assert usual.sft_optimizer == "separate"
-    assert usual.tokens == 8 * 8 // 2 * 128 and usual.num_checkpoints == 0
+    assert usual.tokens == 8 * 8 // 2 * 128 and usual.num_checkpoints == 1  # its end
     assert plan("method=rl_only").sft_optimizer == "none" and plan("method=rl_only").of_parts == ()
     assert [cost.saved_bytes for cost in plan("method=mifo_dagger").of_parts] == [0, 0, 0]
     assert plan("rl=grpo").has_reference and plan("rl=ppo").has_critic
@@ -305,6 +305,7 @@ def test_the_plan_follows_the_settings(tmp_path):
     assert saved.num_checkpoints == 4
     assert plan("trainer.save_freq=1", "mifo.checkpoint.keep_best=0").num_checkpoints == 3
     assert plan("trainer.save_freq=3").num_checkpoints == 2
+    assert plan("mifo.checkpoint.save_final=false").num_checkpoints == 0
 
 
 # ------------------------------------------------------------------ findings

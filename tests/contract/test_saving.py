@@ -96,14 +96,20 @@ class Run:
 
 @pytest.fixture
 def make(data, tmp_path):
-    def made(name: str = "run", on_failed_save: str = "continue", **trainer: Any) -> Run:
-        settings = [f"trainer.{key}={value}" for key, value in trainer.items()]
+    def made(name: str = "run", settings: dict[str, Any] | None = None, **trainer: Any) -> Run:
+        chosen = [f"trainer.{key}={value}" for key, value in trainer.items()]
         base = ["experiment=quickstart", f"run_dir={tmp_path / name}", f"data.train_files={data}"]
-        config = compose_config([*base, *settings]).node
+        config = compose_config([*base, *chosen]).node
         records = RunRecords(config.run_dir)
         (records.folder / CONFIG).write_text(OmegaConf.to_yaml(config, resolve=True))
         store = CheckpointStore(config.trainer.default_local_dir, keep_last=2, keep_best=0)
-        return Run(Saver(config, CheckpointConfig(2, 0, on_failed_save), records), Ranks(), records, store, config)
+        return Run(
+            Saver(config, CheckpointConfig(keep_last=2, keep_best=0, **(settings or {})), records),
+            Ranks(),
+            records,
+            store,
+            config,
+        )
 
     return made
 
@@ -124,6 +130,16 @@ def test_a_shard_that_the_disk_refuses_is_an_os_error_with_the_file_s_name(tmp_p
     (tmp_path / "rank_0_of_1.safetensors").mkdir()  # a folder is no file to write
     with pytest.raises(OSError, match=r"rank_0_of_1\.safetensors could not be written: .*directory"):
         save_shards(tmp_path, {"start.0": torch.zeros(4)}, rank=0, ranks=1)
+
+
+def test_the_end_is_saved_once_and_only_if_it_is_wanted(make):
+    run, end = make(), LoopState(step=4)
+    run.begin()
+    assert run.saver.write_final(end, 0.5) == run.store.folder / "global_step_4"
+    assert run.saver.write_final(end, 0.5) is None  # trainer.save_freq may have made it
+    unwanted = make("other", settings={"save_final": False})
+    unwanted.begin()
+    assert unwanted.saver.write_final(end, 0.5) is None and not unwanted.store.folder.exists()
 
 
 def test_a_checkpoint_holds_the_state_verl_s_files_and_the_place_in_the_data(make):
@@ -148,7 +164,7 @@ def test_a_run_goes_on_from_a_save_that_the_disk_refused_and_keeps_the_one_befor
 
 
 def test_a_run_that_is_to_stop_there_does(make):
-    run = make(on_failed_save="stop")
+    run = make(settings={"on_failed_save": "stop"})
     run.begin()
     run.ranks.refuses = OSError(28, "No space left on device")
     with pytest.raises(OSError, match=r"CHECKPOINT FAILED at step 4 .*No space left"):
@@ -225,7 +241,7 @@ def test_once_the_weights_change_a_run_stops_at_the_step_s_end_and_not_before(ma
 
 @pytest.mark.parametrize("on_failed_save", ["continue", "stop"])
 def test_a_stop_that_the_disk_does_not_let_save_says_so(make, on_failed_save):
-    run = make(on_failed_save=on_failed_save)
+    run = make(settings={"on_failed_save": on_failed_save})
     run.begin()
     run.ranks.refuses = OSError(28, "No space left on device")
     with pytest.raises(NotSaved, match="step 4"):

@@ -188,19 +188,14 @@ def test_an_update_that_comes_back_without_a_row_is_an_error(make_trainer):
 # ---------------------------------------------------------------------- the budget, skipped updates
 
 
-@pytest.mark.parametrize(("save_freq", "saves"), [(5, ["save_failed"]), (-1, [])])
-def test_the_step_that_spends_the_budget_is_the_last_and_is_saved(make_trainer, tmp_path, save_freq, saves):
-    """These ranks write nothing, so that a save is seen by its failure."""
-    trainer = make_trainer(*SFT_ALONE, "mifo.budget.flops=18001", f"trainer.save_freq={save_freq}")
+def test_the_step_that_spends_the_budget_is_the_last(make_trainer):
+    trainer = make_trainer(*SFT_ALONE, "mifo.budget.flops=18001")
     fill(trainer, "q1")
     step(trainer)
-    assert trainer.total_training_steps == 20 and [
-        event["kind"] for event in read_lines(tmp_path / "events.jsonl")
-    ] == ["started"]
+    assert trainer.total_training_steps == 20
     fill(trainer, "q1")
     step(trainer)
     assert trainer.total_training_steps == 2
-    assert [event["kind"] for event in read_lines(tmp_path / "events.jsonl")] == ["started", *saves]
 
 
 @pytest.mark.parametrize(("spent", "last"), [(99, 20), (100, 0)])

@@ -92,12 +92,13 @@ def _is_of_ray() -> bool:
 def kill(driver: int, role: str, number: int = signal.SIGKILL, which: int = 0) -> bool:
     """Signal one process of a role of the run with this driver: of several, by pid, the one that ``which`` falls on.
 
-    Returns whether there is one.
+    The driver's TERM goes to its whole process group, as ``timeout``, Slurm and a terminal send it. Returns whether there
+    is one.
     """
     import psutil
 
     if role == "driver":
-        os.kill(driver, number)
+        (os.killpg if number == signal.SIGTERM else os.kill)(driver, number)
         return True
     found = sorted(
         process.pid

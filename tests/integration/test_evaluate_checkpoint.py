@@ -1,4 +1,4 @@
-"""The curve and the table: a run's last validation, and the evaluation of its last checkpoint, give the same numbers."""
+"""The curve and the table: a run's last validation, and the evaluation of what it saves at its end, give the same numbers."""
 
 import json
 import os
@@ -13,7 +13,6 @@ REPOSITORY = Path(__file__).parents[2]
 TRAIN = [
     "experiment=quickstart",
     "trainer.total_training_steps=2",
-    "trainer.save_freq=2",
     "data.train_batch_size=8",
     "actor_rollout_ref.actor.ppo_mini_batch_size=8",
     "buffer_size=2",
