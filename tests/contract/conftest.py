@@ -103,7 +103,7 @@ def make_trainer(config_of, monkeypatch, tmp_path) -> Iterator[Callable[..., Mif
         manager = SimpleNamespace(get_replicas=list)
         self.llm_server_manager, self.reward_loop_manager = manager, SimpleNamespace(reward_loop_workers=[])
         self._load_checkpoint()
-        self.global_steps = 0
+        self.global_steps, self.ref_in_actor = 0, False
 
     monkeypatch.setattr(PPOTrainerSync, "_setup", setup)
     monkeypatch.setattr(replay.tq, "kv_put", lambda **_: None)
