@@ -200,14 +200,15 @@ class MifoEngine(
 
     def _of_logits(self, output: Any, output_args: dict[str, Any], micro_batch: TensorDict) -> dict[str, Tensor]:
         logits_NV, start_NV = output.logits.flatten(0, 1), self._start_logits
-        if start_NV is None and self._compares(micro_batch):
-            self._start_logits = logits_NV  # for the second pass
-            return {}
+        is_probe = tu.get_non_tensor_data(micro_batch, POLICY_SHIFT, default=False)
+        is_first_of_two = start_NV is None and self._compares(micro_batch)
         facts: dict[str, Tensor] = {}
         before: dict[str, Tensor] = {}
-        if tu.get_non_tensor_data(micro_batch, TOKEN_FACTS, default=False):
+        if tu.get_non_tensor_data(micro_batch, TOKEN_FACTS, default=False) and (is_probe or not is_first_of_two):
             facts = token_facts(logits_NV, self.mifo.token_facts)
-        if start_NV is not None and tu.get_non_tensor_data(micro_batch, POLICY_SHIFT, default=False):
+        if is_first_of_two:
+            self._start_logits = logits_NV
+        elif start_NV is not None and is_probe:
             facts["kl"] = token_kl(logits_NV, start_NV)
             before = {f"start_{name}": self._start_output[name] for name in ("log_probs", "entropy")}
         elif start_NV is not None:
