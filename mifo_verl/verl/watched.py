@@ -91,7 +91,7 @@ def waiting_for(trainer: PPOTrainer, stage: str) -> str:
 def timed_verl(name: str, stage: str) -> Any:
     """A method of verl's synchronous trainer, timed as a stage."""
 
-    def method(self: Any, *args: Any) -> Any:
-        return getattr(PPOTrainerSync, name)(self, *args)
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return getattr(PPOTrainerSync, name)(self, *args, **kwargs)
 
     return timed(stage)(method)

@@ -62,14 +62,15 @@ SFT_ALONE = ["method=sft_only", "mifo.sft.batch_size=2", "mifo.sft.optimizer=sha
 def test_a_call_that_waits_for_workers_has_a_stage_of_its_own(make_trainer, monkeypatch, method, arguments, stage):
     seen: list[str] = []
 
-    def noted(self: Any, *_: Any) -> dict[str, float]:
+    def noted(self: Any, *_: Any, **__: Any) -> dict[str, float]:
         seen.append(stage_of(self))
         return {}
 
     monkeypatch.setattr(PPOTrainer if method == "_validate" else PPOTrainerSync, method, noted)
     trainer = make_trainer("mifo.probe.kl_to_start=false")
     seen.clear()
-    getattr(trainer, method)(*arguments)
+    batch, metrics = arguments[:1], {"metrics": metrics for metrics in arguments[1:]}  # verl names its metrics
+    getattr(trainer, method)(*batch, **metrics)
     assert seen == [stage]
     assert stage_of(trainer).startswith("start-up: ")
 

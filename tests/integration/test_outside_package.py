@@ -111,7 +111,7 @@ def mifo(installed: Path, *arguments: str) -> subprocess.CompletedProcess:
 def test_the_experiment_and_the_part_are_listed_by_the_help(installed):
     lines = mifo(installed, "train", "--help").stdout.splitlines()
     chosen = {line.split("=")[0].strip(): line.partition("=")[2] for line in lines if line.startswith("  ")}
-    assert "focal" in chosen["experiment"] and "dft, focal, nll" in chosen["mifo/sft_loss"]
+    assert "focal" in chosen["experiment"] and "entropy_gate, focal, idft" in chosen["mifo/sft_loss"]
 
 
 def test_the_check_reads_its_settings_and_refuses_a_wrong_one_by_the_parts_own_rule(installed, tmp_path):

@@ -193,7 +193,8 @@ def _rl_alone(settings: dict[str, Any], is_mixed: bool) -> torch.Tensor:
 
     engine = make_engine(SETTINGS | settings)
     loss = partial(ppo_loss, config=omega_conf_to_dataclass(_quickstart().actor_rollout_ref.actor))
-    loss = rl_loss(loss, engine.mifo.off_policy, engine.mifo.prefix.members > 0)
+    has_prefixes = "demonstrations" in engine.mifo.prefix.needs
+    loss = rl_loss(loss, engine.mifo.off_policy, engine.mifo.on_policy, has_prefixes)
     engine.interval.begin()
     for step in range(3):
         batch = batch_of(examples(8), engine, **ALL)
@@ -202,7 +203,7 @@ def _rl_alone(settings: dict[str, Any], is_mixed: bool) -> torch.Tensor:
         for name, value in (("old_log_probs", -5.0), ("advantages", 0.5 - step)):
             columns = [torch.full((len(row),), value) for row in rows]
             batch[name] = torch.nested.as_nested_tensor(columns, layout=torch.jagged)
-        if engine.mifo.prefix.members:
+        if has_prefixes:
             batch[PREFIX] = torch.zeros(len(rows), dtype=torch.long)
         with engine.train_mode():
             engine.train_batch(batch, loss)
