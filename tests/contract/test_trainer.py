@@ -69,8 +69,7 @@ def test_a_call_that_waits_for_workers_has_a_stage_of_its_own(make_trainer, monk
     monkeypatch.setattr(PPOTrainer if method == "_validate" else PPOTrainerSync, method, noted)
     trainer = make_trainer("mifo.probe.kl_to_start=false")
     seen.clear()
-    batch, metrics = arguments[:1], {"metrics": metrics for metrics in arguments[1:]}  # verl names its metrics
-    getattr(trainer, method)(*batch, **metrics)
+    getattr(trainer, method)(*arguments[:1], **dict(zip(["metrics"], arguments[1:], strict=False)))  # as verl calls it
     assert seen == [stage]
     assert stage_of(trainer).startswith("start-up: ")
 
