@@ -1,16 +1,13 @@
-"""Runs with demonstrations in RL updates, on Ray: neutral parts change no bit, live ones train and go on."""
+"""Runs with demonstrations in RL updates, on Ray: they train, and go on from a checkpoint. Neutral parts: test_staging."""
 
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from mifo_verl.tools.ledger.audit import audit
-from mifo_verl.tools.prepare.__main__ import main as make_data
 from mifo_verl.tools.run_files import read_run
 from tests.integration.test_run import train
 
@@ -20,14 +17,6 @@ SMALL = [
     "mifo.probe.kl_to_start=false",
     "trainer.val_before_train=false",
     "trainer.test_freq=-1",
-]
-NEUTRAL = [
-    "mifo/gate=hpt",
-    "mifo.gate.threshold=-1",
-    "mifo/mixing=constant",
-    "mifo.mixing.per=question",
-    "mifo/prefix=whole",
-    "mifo/off_policy=shaped",
 ]
 ALL = [
     "method=luffy",
@@ -51,40 +40,15 @@ def without_times(run: dict[str, Any]) -> list[dict[str, Any]]:
     return [{key: value for key, value in line.items() if key != "seconds"} for line in run["metrics"]]
 
 
-@pytest.fixture(scope="module")
-def no_demonstrations(tmp_path_factory) -> list[str]:
-    """The training data with the demonstration of its last row alone, which no test draws: a check asks for one."""
-    folder = tmp_path_factory.mktemp("data")
-    assert make_data(["addition", f"out={folder}"]) == 0
-    table = pq.read_table(folder / "train.parquet")
-    place = table.schema.get_field_index("target")
-    table = table.set_column(
-        place,
-        "target",
-        pa.array([None] * (table.num_rows - 1) + table["target"].to_pylist()[-1:], table.schema.field("target").type),
-    )
-    file = folder / "train.parquet"
-    pq.write_table(table, file)
-    return [f"data.train_files=[{file}]", f"data.val_files=[{folder}/validation.parquet]"]
-
-
-def test_neutral_parts_all_at_once_have_the_weights_of_rl_alone(tmp_path, no_demonstrations):
-    steps = ["trainer.total_training_steps=2", "trainer.save_freq=-1", "method=rl_only", *no_demonstrations]
-    rl = train(tmp_path / "rl", *SMALL, *steps)
-    neutral = train(tmp_path / "neutral", *SMALL, *steps, *NEUTRAL)
-    assert neutral["summary"]["weights_sha256"] == rl["summary"]["weights_sha256"]
-    assert neutral["ledger"] == []
-    same = ("reward", "accuracy", "entropy", "loss", "grad_norm", "rollouts", "generated_tokens")
-    assert [[line[key] for key in same] for line in neutral["metrics"]] == [
-        [line[key] for key in same] for line in rl["metrics"]
-    ]
-
-
-def test_a_seed_fixes_a_run_whose_rollouts_start_in_stages(tmp_path):
+def test_a_run_whose_rollouts_start_in_stages_goes_on_from_its_middle_as_if_never_stopped(tmp_path):
     staged = ["method=bread", "mifo/off_policy=supervised", "mifo.off_policy.members=first"]
     staged += ["mifo.prefix.groups=[2,1,1]", "mifo.prefix.ratios=[0,1/2,1]", "mifo.prefix.thresholds=[-1,0.6,0.9]"]
-    steps = ["trainer.total_training_steps=2", "trainer.save_freq=-1"]
-    one, two = (train(tmp_path / name, *SMALL, *staged, *steps) for name in ("one", "two"))
+    steps = ["trainer.total_training_steps=2", "trainer.save_freq=1", "trainer.resume_mode=auto"]
+    one = train(tmp_path / "one", *SMALL, *staged, *steps)
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    shutil.rmtree(tmp_path / "two" / "checkpoints" / "global_step_2")
+    (tmp_path / "two" / "summary.json").unlink()
+    two = train(tmp_path / "two", *SMALL, *staged, *steps)
     assert one["summary"]["weights_sha256"] == two["summary"]["weights_sha256"]
     assert without_times(one) == without_times(two) and one["ledger"] == two["ledger"]
     assert audit(read_run(tmp_path / "one")) == []
@@ -129,17 +93,6 @@ def test_hpts_questions_are_trained_on_by_demonstration_with_chords_weights(mixe
             assert line["mixing"]["rl"] + line["mixing"]["sft"] == pytest.approx(1) and line["staged"]["loss"] > 0
     assert staged > 0
     assert run["metrics"][0]["mixing"] == {"rl": pytest.approx(0.1), "sft": 0.9}
-
-
-def test_a_run_that_goes_on_from_its_middle_ends_as_the_one_that_was_never_stopped(mixed, tmp_path):
-    folder, run = mixed
-    again = tmp_path / "again"
-    shutil.copytree(folder, again)
-    shutil.rmtree(again / "checkpoints" / "global_step_4")
-    (again / "summary.json").unlink()
-    resumed = train(again, *SMALL, *ALL, "trainer.total_training_steps=4", "trainer.resume_mode=auto")
-    assert resumed["summary"]["weights_sha256"] == run["summary"]["weights_sha256"]
-    assert without_times(resumed) == without_times(run) and resumed["ledger"] == run["ledger"]
 
 
 def test_a_second_policy_trains_beside_the_actor_with_a_reference_of_its_own(tmp_path):
