@@ -73,7 +73,7 @@ def test_every_record_has_the_fields_that_the_docs_promise(first):
     assert all(fields <= set(line) for line in first["metrics"])
     uses = {
         "interval", "step", "prompt_id", "num_correct", "num_rollouts", "demonstration_sha256", "source", "response_tokens",
-        "kept_tokens",
+        "kept_tokens", "kind",
     }  # fmt: skip
     assert all(set(line) == uses for line in first["ledger"])
 
@@ -112,7 +112,8 @@ def test_the_ledger_the_metrics_and_the_summary_agree(first):
     for phase in first["summary"]["sft_phases"]:
         assert 0 <= phase["accuracy_before"] <= 1 and 0 <= phase["accuracy_after"] <= 1
     seconds = first["summary"]["seconds"]
-    assert seconds["total"] == pytest.approx(seconds["rl"] + seconds["sft"] + seconds["overhead"])
+    assert {"rl", "sft", "start_up", "overhead"} <= set(seconds)
+    assert seconds["total"] == pytest.approx(sum(seconds.values()) - seconds["total"])
 
 
 def test_the_console_ends_with_the_table(first):
