@@ -41,7 +41,7 @@ WRONG = [
     (
         ["mifo.sft.optimizer=other"],
         "mifo.sft.optimizer=other must be one of shared, separate, fresh",
-        "the default is shared",
+        "the default is separate",
     ),
     (["mifo.sft.lr=-1"], "mifo.sft.lr=-1 must be a number above 0", "1e-6"),
     (
