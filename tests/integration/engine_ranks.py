@@ -1,5 +1,6 @@
 """The engine on gloo ranks, without Ray: each test names a function of this file, which runs on every rank."""
 
+import multiprocessing
 import os
 import tempfile
 from collections.abc import Callable
@@ -20,13 +21,22 @@ from mifo_verl.types import SftExample
 def run_on_ranks(function: Callable[..., Any], num_ranks: int, cases: list[tuple[Any, ...]]) -> list[Any]:
     """What ``function(*case)`` returns on rank 0 for each case, one after the other in the same processes."""
     with tempfile.TemporaryDirectory() as folder:
-        arguments = (function, num_ranks, folder, cases)
-        mp.start_processes(_rank, arguments, nprocs=num_ranks, start_method="spawn", join=True)
+        arguments = (dict(os.environ), function, num_ranks, folder, cases)
+        multiprocessing.set_forkserver_preload(["tests.integration.preloaded"])
+        mp.start_processes(_rank, arguments, nprocs=num_ranks, start_method="forkserver", join=True)
         return torch.load(Path(folder) / "0.pt", weights_only=False)
 
 
-def _rank(rank: int, function: Callable[..., Any], num_ranks: int, folder: str, cases: list[tuple[Any, ...]]) -> None:
+def _rank(
+    rank: int,
+    environment: dict[str, str],
+    function: Callable[..., Any],
+    num_ranks: int,
+    folder: str,
+    cases: list[tuple[Any, ...]],
+) -> None:
     torch.set_num_threads(1)
+    os.environ.update(environment)
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(num_ranks), LOCAL_RANK="0")
     dist.init_process_group("gloo", rank=rank, world_size=num_ranks, init_method=f"file://{folder}/store")
     torch.save([function(*case) for case in cases], Path(folder) / f"{rank}.pt")
