@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from copy import deepcopy
-from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +11,7 @@ from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils as tu
 
-from mifo_verl.compose import compose_config
+from mifo_verl.compose import composed_defaults
 from mifo_verl.run.watchdog import Watchdog
 from mifo_verl.verl import replay
 from mifo_verl.verl.skipped_updates import MAX_SKIPPED
@@ -80,19 +79,14 @@ class Dataloader:
         return None
 
 
-@cache
-def composed(*choices: str) -> DictConfig:
-    """The quick start's config with these files, not resolved, and not to be changed: composing takes half a second."""
-    return compose_config(["experiment=quickstart", *choices]).node
-
-
 @pytest.fixture
 def config_of(tmp_path) -> Callable[..., DictConfig]:
     """The quick start's config, resolved."""
 
     def made(*overrides: str) -> DictConfig:
         values = [one for one in overrides if "." in one.partition("=")[0] or one.startswith("run_dir=")]
-        node = deepcopy(composed(*(one for one in overrides if one not in values)))
+        choices = [one for one in overrides if one not in values]
+        node = deepcopy(composed_defaults(["experiment=quickstart", *choices]))  # composing takes half a second
         node.merge_with_dotlist([f"run_dir={tmp_path}", *values])
         OmegaConf.resolve(node)
         return node
