@@ -1,12 +1,14 @@
 """What the trainer does around verl's loop: stages, the SFT phase, records, the budget, validation, the end."""
 
 import json
+import math
 from typing import Any
 
 import pytest
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.utils import tensordict_utils as tu
 
 from mifo_verl.run.journal import read_lines
 from mifo_verl.run.liveness import Lost
@@ -154,6 +156,23 @@ def test_gradients_of_sft_more_than_three_times_rls_are_said_where_both_fill_the
     assert metrics["mifo/sft/grad_norm_ratio"] == 1.0 / rl_norm and metrics["mifo/sft/rl_step_factor"] == 1.0
     said = [line["text"] for line in read_lines(tmp_path / "events.jsonl") if line["kind"] == "gradients"]
     assert len(said) == warnings and all("4.0 times RL's" in text for text in said)
+
+
+def test_a_skipped_update_counts_neither_in_the_step_factor_nor_in_the_mean_norm(make_trainer):
+    trainer, norms = make_trainer(*SFT_ALONE), [math.nan, 3.0]
+    ranks = trainer.actor_rollout_wg
+    made = ranks.answer_update_sft
+
+    def update(data: Any) -> Any:
+        output = made(data)
+        tu.assign_non_tensor(output, metrics=tu.get(output, "metrics") | {"grad_norm": norms.pop()})
+        return output
+
+    ranks.answer_update_sft, ranks.answer_rl_step_factor = update, lambda num_updates: [1.0 + num_updates]
+    fill(trainer, "q1", "q2", "q3")
+    trainer.loop.rl_ended(1.5)
+    metrics = step(trainer)
+    assert (metrics["mifo/sft/rl_step_factor"], metrics["mifo/sft/grad_norm_ratio"]) == (2.0, 2.0)
 
 
 def test_a_stop_inside_a_phase_ends_it_between_two_updates_and_the_next_process_makes_the_rest(make_trainer, tmp_path):
