@@ -129,6 +129,8 @@ class Run:
             trains_now=self.mifo.gate.trains_now,
             has_prefixes="demonstrations" in self.mifo.prefix.needs,
             lora_rank=int(self.get("actor_rollout_ref.model.lora_rank") or 0),
+            colocates_rewards=self.get("reward.reward_model.enable") is True
+            and self.get("reward.reward_model.enable_resource_pool") is not True,
             filters_groups=self.get("algorithm.filter_groups.enable") is True,
             sft_optimizer=self.mifo.sft.optimizer,
             sft_surplus=self.mifo.sft.surplus,

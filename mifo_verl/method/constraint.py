@@ -68,8 +68,14 @@ class ActiveConstraint:
     def begin(self) -> None:
         """An interval begins: its RL phase comes first."""
 
-    def select(self, start: Sequence[Tensor] | None, interval: int, observe: Observer | None) -> MaskReport | None:
-        """The RL phase has ended, ``start`` is theta_start if the part needs it: decide what is held."""
+    def select(
+        self,
+        start: Sequence[Tensor] | None,
+        interval: int,
+        observe: Observer | None,
+        optimizer: Optimizer | None = None,
+    ) -> MaskReport | None:
+        """The RL phase has ended, ``start`` is theta_start if the part needs it, ``optimizer`` RL's: what is held."""
         return None
 
     def enter(self, optimizer: Optimizer) -> None:
@@ -101,7 +107,10 @@ class Constraint(Part):
         return ActiveConstraint()
 
     def penalty(self, facts: Mapping[str, Tensor], response_mask_BT: Tensor) -> Tensor:
-        """loss_B that is added to the SFT loss, of the KL that it ``needs`` (live, shape BT); never asked without."""
+        """loss_B that is added to the SFT loss, of ``log_prob`` (BT, live) and what it ``needs`` of the policy before.
+
+        Never asked unless it needs that.
+        """
         raise NotImplementedError
 
     def choose(self, importance: Sequence[Tensor], shards: Shards | None = None) -> Selection | None:
@@ -255,7 +264,13 @@ class ActiveMask(ActiveConstraint):
         self._held_keys: list[tuple[int, str]] = []
 
     @torch.no_grad()
-    def select(self, start: Sequence[Tensor] | None, interval: int, observe: Observer | None) -> MaskReport:
+    def select(
+        self,
+        start: Sequence[Tensor] | None,
+        interval: int,
+        observe: Observer | None,
+        optimizer: Optimizer | None = None,
+    ) -> MaskReport:
         """Steps 3 to 5: update magnitude, importance, mask, and what is remembered. Collective.
 
         Raises, on every rank, FloatingPointError if a weight of any rank is not finite, ValueError if nothing is left
