@@ -100,9 +100,9 @@ def _local(folder: str, own: Any) -> Callable[[SftExample], list[float]]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device, dtype = ("cuda", "auto") if torch.cuda.is_available() else ("cpu", torch.float32)
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").to(device).eval()
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(device).eval()
         theirs: Any = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as error:
         why = " ".join(str(error).split())[:200]
