@@ -100,7 +100,12 @@ class ActiveConstraint:
 
 
 class Constraint(Part):
-    """What an SFT phase may not change."""
+    """What an SFT phase may not change; a part that acts in RL's updates too says other ``problems``."""
+
+    def problems(self, facts: RunFacts) -> Iterable[Problem]:
+        if not facts.has_sft_phases:
+            rule = "holds nothing, because mifo.schedule has no SFT phases"
+            yield Problem(self.setting("name"), self.name, rule, "use mifo/constraint=none", is_error=False)
 
     def attach(self, model: Model, importance: Importance) -> ActiveConstraint:
         """The constraint at work on a model's shards."""
@@ -125,6 +130,9 @@ CONSTRAINTS: Registry[Constraint] = Registry("mifo/constraint", Constraint)
 @dataclass(frozen=True)
 class NoConstraint(Constraint):
     """Nothing is frozen: plain interleaving (ReLIFT)."""
+
+    def problems(self, facts: RunFacts) -> Iterable[Problem]:
+        return ()
 
     def describe(self) -> str:
         return "nothing is frozen"
@@ -154,6 +162,7 @@ class GradientMask(Constraint):
         return frozenset({"start", "history"}) if exact_share("history", self.history) else frozenset({"start"})
 
     def problems(self, facts: RunFacts) -> Iterable[Problem]:
+        yield from super().problems(facts)
         if facts.weights_dtype not in ("fp32", "float32"):
             setting = "actor_rollout_ref.actor.fsdp_config.model_dtype"
             rule = "fp32, because importance is taken from float32 master weights (bf16 hides most RL updates)"
