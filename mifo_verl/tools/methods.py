@@ -50,7 +50,7 @@ class Method:
         if mifo.schedule.has_sft_phases:
             comes_first = mifo.schedule(Progress(step=0, interval=1, rl_steps=0), buffer_size=0) is Phase.SFT
             on.append("the data set's prompts" if comes_first else mifo.gate.describe())
-            when.append(f"SFT phases: {mifo.schedule.describe()}")
+            when.append(mifo.schedule.describe())
             weight += [mifo.token_selector, mifo.sft_loss, mifo.constraint]
         if mifo.gate.trains_now:
             on.append(mifo.gate.describe())
@@ -58,12 +58,12 @@ class Method:
             weight += [mifo.mixing, mifo.sft_loss]
         if "demonstrations" in mifo.prefix.needs:
             on.append(mifo.prefix.describe())
-            when.append("every update, as rollouts")
+            when.append("as rollouts")
             weight.append(mifo.off_policy)
         if not mifo.on_policy.is_verls:
             weight.append(mifo.on_policy)
         weights = ", ".join(dict.fromkeys(f"`{part.name}`" for part in weight))
-        cells = ["; ".join(dict.fromkeys(cell)) or "rollouts alone" for cell in (on, when)]
+        cells = ["; ".join(cell) or "-" for cell in (on, when)]
         return [f"`{self.name}`", *cells, weights or "-", f"{self.flops / rl_flops:.2f}", f"{self.num_bytes:g}"]
 
     @property

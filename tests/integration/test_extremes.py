@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from mifo_verl.types import SftExample
 from tests.integration.engine_ranks import batch_of, examples, full, make_engine, run_on_ranks, update
 
 PLAIN = {
@@ -54,15 +55,20 @@ OTHERS = {
 CASES = {name: settings for name, (settings, _) in EXTREMES.items()} | OTHERS
 
 
+def taught(number: int) -> list[SftExample]:
+    """Demonstrations with a teacher's log-probabilities."""
+    return [replace(one, teacher_log_probs=(-4.0,) * len(one.response_ids)) for one in examples(number)]
+
+
 def _phase(settings: dict[str, Any]) -> dict[str, Any]:
     """An RL-like update, then an SFT phase of three: a digest of the weights, and how far it moved them."""
     engine = make_engine(PLAIN | settings)
     engine.interval.begin()
-    update(engine, examples(8))
+    update(engine, taught(8))
     engine.begin_sft(interval=1)
     before = torch.cat(full(engine.interval.model.weights()))
     for _ in range(3):
-        update(engine, [replace(one, teacher_log_probs=(-4.0,) * len(one.response_ids)) for one in examples(6)])
+        update(engine, taught(6))
     engine.end_sft()
     after = torch.cat(full(engine.interval.model.weights()))
     return {"sha256": sha256_of(engine), "moved": float((after - before).norm())}
