@@ -23,8 +23,8 @@ from mifo_verl.errors import (
 )
 from mifo_verl.method.part import Part
 from mifo_verl.method.registry import Registry
-from mifo_verl.method.token_facts import TEACHER, unknown_facts
-from mifo_verl.types import Problem, RunFacts, Share
+from mifo_verl.method.token_facts import BEFORE, TEACHER, unknown_facts
+from mifo_verl.types import Cost, Problem, RunFacts, Share
 
 
 class SftLoss(Part):
@@ -41,6 +41,10 @@ class SftLoss(Part):
 
     def problems(self, facts: RunFacts) -> Iterable[Problem]:
         return unknown_facts(self, facts)
+
+    def costs(self, facts: RunFacts) -> Iterable[Cost]:
+        if BEFORE in self.needs:
+            yield Cost("weights before SFT, for a pass", 4, ("sft",), "4N/W")
 
 
 SFT_LOSSES: Registry[SftLoss] = Registry("mifo/sft_loss", SftLoss)

@@ -28,6 +28,19 @@ from tests.configs.mistakes import Mistake, messages_of
 MODEL = "actor_rollout_ref.model.path=some/model"
 
 
+SIZES = {
+    "mifo": (128, 1e-6, None),
+    "luffy": (128, 1e-6, None),
+    "hpt": (128, 5e-6, 500),
+    "srft": (128, 1e-6, 500),
+    "uft": (128, 1e-6, 500),
+    "chord_mu": (32, 1e-6, None),
+    "chord_phi": (32, 1e-6, None),
+    "srl": (512, 5e-7, None),
+}
+"""Prompts a batch, learning rate and steps that the papers name."""
+
+
 def names(group: str) -> list[str]:
     return sorted(file.stem for file in (config_folder() / group).glob("*.yaml"))
 
@@ -41,6 +54,8 @@ def test_every_experiment_composes_and_builds(experiment):
     node = compose_config([MODEL, f"experiment={experiment}"]).node
     build_config(OmegaConf.to_container(node.mifo))
     assert node.name == experiment and Path(node.run_dir).name == experiment
+    sizes = (node.data.train_batch_size, node.actor_rollout_ref.actor.optim.lr, node.trainer.total_training_steps)
+    assert sizes == SIZES.get(experiment, sizes)
 
 
 S = WhenFull(26)  # the quick start's

@@ -152,7 +152,7 @@ def test_the_policy_before_an_sft_phase_is_compared_with_beside_such_phases_alon
             return frozenset({"log_prob_before"})
 
     Registry("mifo/sft_loss", SftLoss).register("near")(Near)
-    assert said(Near()) == []
+    assert said(Near()) == [] and [cost.num_bytes for cost in Near().costs(RunFacts())] == [4]
     (problem,) = said(Near(), has_sft_phases=False)
     assert problem.startswith("mifo.sft_loss.name=near must be beside SFT phases")
 
