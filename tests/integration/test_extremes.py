@@ -202,7 +202,7 @@ def _rl_steps(settings: dict[str, Any], has_demonstrations: bool) -> str:
 
         batch["response_mask"] = batch["loss_mask"] = column(keeps).long()
         batch["advantages"] = column([keep * (0.5 - (row + step) % 2) for keep, row in zip(keeps, rows, strict=True)])
-        batch["old_log_probs"] = column([-5.0] * len(rows))
+        batch["old_log_probs"], batch["entropy"] = column([-5.0] * len(rows)), column([1.0] * len(rows))
         if has_prefixes:
             starts = []
             for row in rows:
