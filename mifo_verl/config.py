@@ -23,7 +23,7 @@ from mifo_verl.method.prefix import PREFIXES, NoPrefix, Prefix
 from mifo_verl.method.registry import Registry
 from mifo_verl.method.schedule import SCHEDULES, Schedule
 from mifo_verl.method.sft_loss import SFT_LOSSES, SftLoss
-from mifo_verl.method.token_facts import facts_of_logits
+from mifo_verl.method.token_facts import BEFORE, facts_of_logits
 from mifo_verl.method.token_selection import TOKEN_SELECTORS, TokenSelector
 from mifo_verl.types import Share
 
@@ -202,17 +202,22 @@ class MifoConfig:
     @property
     def keeps_before_sft(self) -> bool:
         """Whether the weights before an SFT phase are kept, on the host: to inspect, to measure or to hold it."""
-        return self.schedule.has_sft_phases and (self.inspect.mask or self.probe.shifts or bool(self.kl_facts))
+        return self.schedule.has_sft_phases and (self.inspect.mask or self.probe.shifts or bool(self.before_facts))
 
     @property
-    def kl_facts(self) -> frozenset[str]:
-        """The KLs to the policy before an SFT phase that the constraint asks for in each of its updates."""
-        return self.constraint.needs & {"kl_to_before", "kl_from_before"}
+    def before_facts(self) -> frozenset[str]:
+        """What an SFT update takes of the policy before its phase, by one more forward pass."""
+        return (self.constraint.needs | self.sft_facts) & {"kl_to_before", "kl_from_before", BEFORE}
+
+    @property
+    def sft_facts(self) -> frozenset[str]:
+        """What the token selector and the SFT loss need."""
+        return self.token_selector.needs | self.sft_loss.needs
 
     @property
     def token_facts(self) -> list[str]:
         """What an SFT update takes of every token: what the parts need, and the entropy, which is always recorded."""
-        return sorted({"entropy"} | facts_of_logits(self.token_selector.needs | self.sft_loss.needs))
+        return sorted({"entropy"} | facts_of_logits(self.sft_facts))
 
     @property
     def sft_limit(self) -> int | None:

