@@ -210,6 +210,13 @@ class Loop:
         return self.mixed
 
     @property
+    def unasked_tokens(self) -> int:
+        """Tokens of this step's prompts and whole demonstrations that stand in the place of rollouts."""
+        given = ((self._given[uid], number) for (uid, _), number in self.members.items())
+        whole = (example for example, number in given if number == len(example.response_ids))
+        return sum(len(example.prompt_ids) + len(example.response_ids) for example in whole)
+
+    @property
     def rl_lines(self) -> list[LedgerLine]:
         """The uses of demonstrations in this RL step, in the order of the ledger."""
         return self.member_lines + self.update_lines

@@ -37,5 +37,7 @@ def rl_cost(config: DictConfig, num_weights: int, extra_trainings: int = 0) -> R
     return RlCost(
         num_weights=num_weights,
         forwards=int(recomputes) + int(reference) + int(critic),
-        trainings=int(actor.ppo_epochs) + (int(config.critic.ppo_epochs) if critic else 0) + extra_trainings,
+        trainings=int(actor.ppo_epochs),
+        critic_trainings=int(config.critic.ppo_epochs) if critic else 0,
+        extra_trainings=extra_trainings,
     )

@@ -61,8 +61,9 @@ def rl_record(
     prompt, response = (
         round((_number(metrics, f"{part}_length/mean") or 0.0) * rows) for part in ("prompt", "response")
     )
-    generated, flops = cost.of_step(prompt + response, response, rows, discarded_rollouts)
     given, staged, mixed = sum(loop.members.values()), staged_of(loop), loop.mixed
+    trains = mixed is None or mixed.weights.rl > 0
+    generated, flops = cost.of_step(prompt + response, response, rows, discarded_rollouts, loop.unasked_tokens, trains)
     if staged is not None:
         flops += sft_flops(cost.num_weights, staged.prompt_tokens + staged.response_tokens)
     phase = loop.ended or loop.state.sft  # the one that this step's rollouts have begun
