@@ -94,6 +94,8 @@ def assemble(trainer: PPOTrainer, mifo: MifoConfig, saver: Saver, records: RunRe
         steps=trainer.total_training_steps,
         mixing=mifo.mixing,
         prefix=mifo.prefix,
+        sampling=mifo.sampling,
+        temperature=float(config.actor_rollout_ref.rollout.temperature),
     )
     loop = Loop(parts, state, demonstrations.build)
 

@@ -99,6 +99,7 @@ def rl_record(
         members_sha256=lines_sha256(line.line() for line in loop.member_lines) if loop.members else UNSET,
         mixing=UNSET if mixed is None or mixed.is_rl else mixed.weights._asdict(),
         staged=UNSET if staged is None else staged,
+        sampling=loop.sampling or UNSET,
         policies=_policies(metrics),
     )
 
