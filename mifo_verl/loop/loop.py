@@ -86,7 +86,8 @@ class Parts:
 class Loop:
     """Moves a ``LoopState``; beside it, what it holds of the step that goes on is never saved."""
 
-    def __init__(self, parts: Parts, state: LoopState, build: Build) -> None:
+    def __init__(self, parts: Parts, state: LoopState, build: Build, spent: Callable[[], float] = lambda: 0.0) -> None:
+        """``spent`` says what share of the run's budget is spent."""
         self.state = state
         self.groups: dict[str, PromptGroup] = {}
         """The prompts of this step whose rollouts are counted, by uid."""
@@ -110,6 +111,7 @@ class Loop:
         self._now: dict[str, tuple[PromptGroup, Row, Sequence[int]]] = {}
         self._parts = parts
         self._build = build
+        self._spent = spent
         self._rows: dict[str, tuple[str, Row]] = {}
         self._solved = SolvedPrompts(parts.solved, parts.solved_accuracy, state.solved)
 
@@ -267,7 +269,7 @@ class Loop:
     @property
     def progress(self) -> Progress:
         """Where the run stands."""
-        return Progress(self.state.step, self.state.interval, self.state.rl_steps, self._parts.steps)
+        return Progress(self.state.step, self.state.interval, self.state.rl_steps, self._parts.steps, self._spent())
 
     def rl_ended(self, grad_norm: float | None = None, entropy: float | None = None) -> None:
         """An RL step of this interval is trained, on rollouts of this mean entropy."""

@@ -24,9 +24,7 @@ class Sampling(Part):
 
     def max_tokens(self, progress: Progress) -> int | None:
         """The longest response of this step; None if it is ``data.max_response_length``."""
-        if not self.lengths:
-            return None
-        return self.lengths[min(progress.step * len(self.lengths) // progress.steps, len(self.lengths) - 1)]
+        return self.lengths[progress.stage(len(self.lengths))] if self.lengths else None
 
     def next_temperature(self, temperature: float, entropy: float) -> float:
         """The temperature of the next step, from that of this one and the entropy (nats a token) of its rollouts."""

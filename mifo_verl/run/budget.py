@@ -22,6 +22,11 @@ class Budget:
             self._spent += event.flops
 
     @property
+    def share(self) -> float:
+        """The share of the limit that is spent; 0 without one."""
+        return 0.0 if self._limit is None else self._spent / self._limit
+
+    @property
     def is_spent(self) -> bool:
         """Whether no further step may begin."""
         return self._limit is not None and self._spent >= self._limit

@@ -97,7 +97,7 @@ def assemble(trainer: PPOTrainer, mifo: MifoConfig, saver: Saver, records: RunRe
         sampling=mifo.sampling,
         temperature=float(config.actor_rollout_ref.rollout.temperature),
     )
-    loop = Loop(parts, state, demonstrations.build)
+    loop = Loop(parts, state, demonstrations.build, lambda: budget.share)
 
     def decode(token: int) -> str:
         return tokenizer.decode([token])

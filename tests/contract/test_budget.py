@@ -110,10 +110,10 @@ def test_the_budget_is_spent_by_the_sum_of_all_records_those_before_a_resume_too
     assert not budget.is_spent
     for event in (update_made(59), Validated(step=1, accuracy={})):
         budget(event)
-    assert not budget.is_spent
+    assert not budget.is_spent and budget.share == 0.99
     budget(update_made(1))
     assert budget.is_spent
-    assert not Budget(None, [{"flops": 1e30}]).is_spent
+    assert not Budget(None, [{"flops": 1e30}]).is_spent and Budget(None, [{"flops": 1e30}]).share == 0
 
 
 def update_made(flops: int) -> UpdateMade:

@@ -195,8 +195,10 @@ def test_an_update_that_comes_back_without_a_row_is_an_error(make_trainer):
 def test_the_step_that_spends_the_budget_is_the_last(make_trainer):
     trainer = make_trainer(*SFT_ALONE, "mifo.budget.flops=18001")
     fill(trainer, "q1")
+    assert trainer.loop.progress.share == 0
     step(trainer)
     assert trainer.total_training_steps == 20
+    assert trainer.loop.progress.share == trainer.budget.share > 1 / 2  # of the budget, and not 1 of 20 steps
     fill(trainer, "q1")
     step(trainer)
     assert trainer.total_training_steps == 2
