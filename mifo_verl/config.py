@@ -21,6 +21,7 @@ from mifo_verl.method.on_policy import ON_POLICIES, OnPolicy, Verls
 from mifo_verl.method.part import Part
 from mifo_verl.method.prefix import PREFIXES, NoPrefix, Prefix
 from mifo_verl.method.registry import Registry
+from mifo_verl.method.sampling import SAMPLINGS, Fixed, Sampling
 from mifo_verl.method.schedule import SCHEDULES, Schedule
 from mifo_verl.method.sft_loss import SFT_LOSSES, SftLoss
 from mifo_verl.method.token_facts import BEFORE, facts_of_logits
@@ -182,6 +183,7 @@ class MifoConfig:
     off_policy: OffPolicy = field(default_factory=NotTrained)
     on_policy: OnPolicy = field(default_factory=Verls)
     mixing: Mixing = field(default_factory=NoMixing)
+    sampling: Sampling = field(default_factory=Fixed)
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -236,6 +238,7 @@ _REGISTRIES: dict[str, Registry[Any]] = {
     "off_policy": OFF_POLICIES,
     "on_policy": ON_POLICIES,
     "mixing": MIXINGS,
+    "sampling": SAMPLINGS,
 }
 _SECTIONS: dict[str, type] = {
     "sft": SftConfig,
@@ -246,7 +249,7 @@ _SECTIONS: dict[str, type] = {
     "budget": BudgetConfig,
 }
 _KNOWN = [*_REGISTRIES, *_SECTIONS]
-_NEUTRAL = ("prefix", "off_policy", "on_policy", "mixing")
+_NEUTRAL = ("prefix", "off_policy", "on_policy", "mixing", "sampling")
 """Groups that a run written before them does not have."""
 
 

@@ -95,9 +95,11 @@ def assemble(trainer: PPOTrainer, mifo: MifoConfig, saver: Saver, records: RunRe
         steps=trainer.total_training_steps,
         mixing=mifo.mixing,
         prefix=mifo.prefix,
+        sampling=mifo.sampling,
+        temperature=float(config.actor_rollout_ref.rollout.temperature),
     )
     build = demonstrations.build_with_teacher if TEACHER in mifo.sft_facts else demonstrations.build
-    loop = Loop(parts, state, build)
+    loop = Loop(parts, state, build, lambda: budget.share)
 
     def decode(token: int) -> str:
         return tokenizer.decode([token])

@@ -123,3 +123,60 @@ def test_a_checkpoint_is_merged_once_and_again_where_its_shards_have_changed(che
     with pytest.raises(ValueError, match="could not be merged"):
         merged_folder(checkpoint, "float32")
     assert not list(checkpoint.glob(".huggingface*"))
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory) -> Path:
+    """A Hugging Face folder of the same model with other weights, some of them -0.0."""
+    folder = tmp_path_factory.mktemp("other") / "model"
+    model = AutoModelForCausalLM.from_pretrained(START_MODEL, dtype=torch.float32)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3.3).clamp_(min=0).mul_(-1)
+    model.save_pretrained(folder)
+    return folder
+
+
+def bits(folder: Path) -> dict[str, torch.Tensor]:
+    return {name: weight.view(torch.int32) for name, weight in weights(folder).items()}
+
+
+def test_merging_at_0_and_1_is_either_model_to_the_bit_and_at_a_half_their_mean(other, tmp_path):
+    first, second = weights(START_MODEL), weights(other)
+    asked = [f"merge={other}", "share=[0,0.25,0.5,1]", f"out={tmp_path / 'out'}", "dtype=float32"]
+    assert export([str(START_MODEL), *asked]) == 0
+    found = {share: tmp_path / "out" / f"share_{share}" for share in ("0", "0.25", "0.5", "1")}
+    assert {folder.name for folder in (tmp_path / "out").iterdir()} == {f"share_{share}" for share in found}
+    for share, whole in (("0", first), ("1", second)):
+        own = bits(found[share])
+        assert own.keys() == whole.keys() and all(torch.equal(own[n], whole[n].view(torch.int32)) for n in whole)
+    half, quarter = weights(found["0.5"]), weights(found["0.25"])
+    for name in first:
+        mean = ((first[name].double() + second[name].double()) / 2).float()
+        assert torch.equal(half[name], mean)
+        assert torch.allclose(quarter[name], 0.75 * first[name] + 0.25 * second[name], atol=0, rtol=1e-6)
+    assert json.loads((found["0.5"] / "config.json").read_text())["dtype"] == "float32"
+    assert AutoTokenizer.from_pretrained(found["0.5"]).eos_token and not (found["0.5"] / SOURCE).exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["merge=x"], "share=[] must be given with merge=<model>; write both or none"),
+        (["share=0.5"], "share=[0.5] must be given with merge=<model>; write both or none"),
+        (["merge=x", "share=1.5", "out=y"], "share=[1.5] must be in [0, 1]; 0.5 is the mean"),
+        (["merge=x", "share=1"], "out=None must be given with merge=<model>; write out=<folder>"),
+    ],
+)
+def test_a_merge_that_is_half_asked_for_is_refused_at_once(given, told, capsys):
+    assert export([str(START_MODEL), *given]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_models_of_other_shapes_are_not_merged(tmp_path, capsys):
+    model = AutoModelForCausalLM.from_pretrained(START_MODEL, dtype=torch.float32)
+    model.resize_token_embeddings(model.config.vocab_size + 1)
+    model.save_pretrained(tmp_path / "larger")
+    asked = [f"merge={tmp_path / 'larger'}", "share=0.5", f"out={tmp_path / 'out'}"]
+    assert export([str(START_MODEL), *asked]) == 2
+    assert "has the shapes" in capsys.readouterr().err and not (tmp_path / "out").exists()

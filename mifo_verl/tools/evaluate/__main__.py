@@ -22,6 +22,7 @@ USAGE = """usage: mifo evaluate model=<folder> benchmarks=[<name or file>,...] [
   samples=1          responses a question; k=[1,2,4] for pass@k and maj@k (default: powers of two up to samples)
   temperature=0.6 top_p=1.0 max_tokens=8192 seed=0
   limit=<n>          the first n questions of each benchmark
+                     rows with a demonstration (parquet): also its cross-entropy after the prompt, in nats a token
   reward=auto        by data source; math, boxed, exact, choice, reasoning_gym, similarity or <file>.py:<function>;
                      require_think=true: no </think>, no reward
   engine=auto        vllm if it is installed, else transformers; dtype=float32|bfloat16, batch=64, threads=<cores>

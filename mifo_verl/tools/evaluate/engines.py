@@ -29,6 +29,9 @@ class Engine(Protocol):
         All requests are given, so that what is left after an interruption is computed as if there had been none.
         """
 
+    def log_likelihood(self, prompt_ids: Sequence[int], response_ids: Sequence[int]) -> float:
+        """The log-probability of a whole response after its prompt, in nats, at temperature 1."""
+
 
 def choose_engine(engine: str) -> str:
     """``vllm`` or ``transformers``. Raises ValueError on another name, and if vLLM is asked for and missing."""
@@ -81,6 +84,18 @@ class TransformersEngine:
             batch = [requests[place] for place in places]
             generate_batch(self._model, batch, self.tokenizer.pad_token_id or 0, self._eos_token_ids, give)
 
+    def log_likelihood(self, prompt_ids: Sequence[int], response_ids: Sequence[int]) -> float:
+        """One sequence at a time: its rounding depends on nothing beside it."""
+        import torch
+
+        response_T = torch.tensor(response_ids)
+        with torch.inference_mode():
+            logits_TV = self._model(
+                input_ids=torch.tensor([[*prompt_ids, *response_ids]]), logits_to_keep=len(response_ids) + 1
+            ).logits[0, :-1]
+            log_prob_TV = torch.log_softmax(logits_TV.float(), dim=-1)
+        return float(log_prob_TV.gather(1, response_T[:, None]).double().sum())
+
 
 class VllmEngine:
     """One vLLM 0.24 engine over all GPUs of the machine (tensor parallel). Every response has a seed of its own.
@@ -121,3 +136,12 @@ class VllmEngine:
                     cut = answer.finish_reason == "length"
                     completion = Completion(list(answer.token_ids), [], "length" if cut else "completed")
                     on_end(int(output.request_id), completion)
+
+    def log_likelihood(self, prompt_ids: Sequence[int], response_ids: Sequence[int]) -> float:
+        """vLLM's log-probabilities of the tokens of a prompt; the one token that it samples is thrown away."""
+        from vllm import SamplingParams
+
+        asked = SamplingParams(max_tokens=1, prompt_logprobs=0, detokenize=False)
+        [output] = self._llm.generate([{"prompt_token_ids": [*prompt_ids, *response_ids]}], asked, use_tqdm=False)
+        found = output.prompt_logprobs[len(prompt_ids) :]
+        return sum(at[token].logprob for at, token in zip(found, response_ids, strict=True))
