@@ -22,6 +22,8 @@ class Mixed:
     """Uids of the questions whose rollouts leave the updates."""
     per_question: bool
     """Whether the SFT loss is a mean over the questions of an update, else over its demonstrations."""
+    extra_trainings: int = 0
+    """Passes with gradient over the rollouts, beside those of RL."""
 
     @property
     def is_rl(self) -> bool:
@@ -59,7 +61,7 @@ def mix(
             entries.append(BufferEntry(group, found))
             if Use.RL not in use:
                 without_rl.add(uid)
-    return Mixed(weights, entries, frozenset(without_rl), mixing.per == "question")
+    return Mixed(weights, entries, frozenset(without_rl), mixing.per == "question", mixing.extra_trainings)
 
 
 def cut(entries: list[BufferEntry], num_updates: int, epochs: int, seed: int, step: int) -> list[list[BufferEntry]]:

@@ -72,7 +72,7 @@ class Mixing(Part):
 
     @property
     def extra_trainings(self) -> int:
-        """Passes with gradient over a step's rollouts, beside those of RL."""
+        """Passes with gradient over a step's rollouts, beside those of RL; none in a step of weight 0 of RL."""
         return 0
 
     def problems(self, facts: RunFacts) -> Iterable[Problem]:

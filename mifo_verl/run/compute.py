@@ -9,7 +9,7 @@ Generation is counted as one forward pass over prompt and response of every roll
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 FORWARD, TRAIN = 2, 6
 """Operations a weight and token."""
@@ -24,7 +24,15 @@ class RlCost:
     forwards: int
     """Passes without gradient beside the rollout: old log-probs, reference, values. A critic counts as the actor."""
     trainings: int
-    """Passes with gradient: epochs over the batch, those of a critic too, and those of a second policy."""
+    """Passes with gradient: epochs over the batch, those of a critic too."""
+    epochs: int = 1
+    """The actor's among them."""
+
+    def mixed(self, rl_weight: float, more: int) -> "RlCost":
+        """With ``more`` passes with gradient; at weight 0 of the RL loss the actor's own are without, and none more."""
+        if rl_weight:
+            return replace(self, trainings=self.trainings + more)
+        return replace(self, forwards=self.forwards + self.epochs, trainings=self.trainings - self.epochs)
 
     def flops(self, trained_tokens: int, generated_tokens: int) -> int:
         """Of one step; both counts are of prompts and responses, the second one of all rollouts made."""

@@ -61,13 +61,15 @@ def rl_record(
     prompt, response = (
         round((_number(metrics, f"{part}_length/mean") or 0.0) * rows) for part in ("prompt", "response")
     )
-    generated, flops = cost.of_step(prompt + response, response, rows, discarded_rollouts)
     given, staged, mixed = sum(loop.members.values()), staged_of(loop), loop.mixed
+    if mixed is not None:
+        cost = cost.mixed(mixed.weights.rl, mixed.extra_trainings)
+    generated, flops = cost.of_step(prompt + response, response, rows, discarded_rollouts)
     if staged is not None:
         flops += sft_flops(cost.num_weights, staged.prompt_tokens + staged.response_tokens)
     phase = loop.ended or loop.state.sft  # the one that this step's rollouts have begun
     before = None if phase is None else phase.before
-    kl_tokens = _number(metrics, "mifo/rl/kl_tokens")
+    kl_tokens, policies = _number(metrics, "mifo/rl/kl_tokens"), _policies(metrics)
     return StepEnded(
         step=loop.state.step + 1,
         interval=loop.state.interval - (loop.ended is not None),
@@ -96,9 +98,9 @@ def rl_record(
         members=len(loop.members) if loop.members else UNSET,
         prefix_tokens=given if loop.members else UNSET,
         members_sha256=lines_sha256(line.line() for line in loop.member_lines) if loop.members else UNSET,
-        mixing=UNSET if mixed is None or mixed.is_rl else mixed.weights._asdict(),
+        mixing=UNSET if mixed is None or (mixed.is_rl and policies is UNSET) else mixed.weights._asdict(),
         staged=UNSET if staged is None else staged,
-        policies=_policies(metrics),
+        policies=policies,
     )
 
 

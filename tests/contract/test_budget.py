@@ -11,15 +11,19 @@ from mifo_verl.config import WatchdogConfig, build_config
 from mifo_verl.loop.events import UpdateMade, Validated
 from mifo_verl.run.budget import Budget, rl_cost
 from mifo_verl.run.watchdog import Watchdog
+from mifo_verl.types import Progress
 from mifo_verl.verl.critic import has_critic
 from mifo_verl.verl.replay import OrderedReplayBuffer
+
+START = Progress(step=0, interval=1, rl_steps=0)
 
 
 def of_step(*overrides: str, discarded: int = 0) -> tuple[int, int]:
     """(response tokens, FLOPs) of a step with 8 rollouts of 40 prompt and 60 response tokens in all; N = 1000."""
     config = compose_config(["experiment=quickstart", *overrides]).node
-    extra = build_config(OmegaConf.to_container(config.mifo)).mixing.extra_trainings
-    return rl_cost(config, 1000, extra).of_step(100, 60, 8, discarded)
+    mixing = build_config(OmegaConf.to_container(config.mifo)).mixing
+    cost = rl_cost(config, 1000).mixed(mixing(START).rl, mixing.extra_trainings)
+    return cost.of_step(100, 60, 8, discarded)
 
 
 def test_a_step_of_the_quick_start_is_rollout_old_log_probs_and_update():
@@ -37,6 +41,8 @@ def test_the_passes_of_a_second_policy_are_counted():
     # 6 more a token where it is tracked; 12 for the step ahead and the pass behind it
     assert of_step("method=bridge") == (60, 1_600_000)
     assert of_step("method=bridge", "mifo.mixing.auxiliary=one_step") == (60, 2_200_000)
+    # at lambda = 0 there is no second policy, and RL's own pass has no gradient: 2 for 6
+    assert of_step("method=bridge", "mifo.mixing.lambda_end=0") == (60, 600_000)
 
 
 def test_a_critic_that_is_switched_on_or_off_by_itself_is_counted_as_it_runs():
