@@ -35,6 +35,10 @@ Build = Callable[[Row, Sequence[int]], SftExample | Rejection]
 """The row's verified demonstration after these prompt tokens, or the reason why there is none."""
 
 
+Others = Callable[[int, int], Iterable[tuple[Row, Sequence[int]]]]
+"""So many rows of the data set, with the tokens of their prompts, for the step of this number by itself."""
+
+
 @dataclass(frozen=True)
 class Rollout:
     """One finished trajectory. An agent loop may put out several of a session; the last is the answer."""
@@ -79,10 +83,15 @@ class Parts:
     prefix: Prefix = field(default_factory=NoPrefix)
 
 
+def no_others(step: int, number: int) -> Iterable[tuple[Row, Sequence[int]]]:
+    """Of a run that takes no demonstrations from the data set beside its own questions'."""
+    return ()
+
+
 class Loop:
     """Moves a ``LoopState``; beside it, what it holds of the step that goes on is never saved."""
 
-    def __init__(self, parts: Parts, state: LoopState, build: Build) -> None:
+    def __init__(self, parts: Parts, state: LoopState, build: Build, others: Others = no_others) -> None:
         self.state = state
         self.groups: dict[str, PromptGroup] = {}
         """The prompts of this step whose rollouts are counted, by uid."""
@@ -104,6 +113,7 @@ class Loop:
         self._now: dict[str, tuple[PromptGroup, Row, Sequence[int]]] = {}
         self._parts = parts
         self._build = build
+        self._others = others
         self._rows: dict[str, tuple[str, Row]] = {}
         self._solved = SolvedPrompts(parts.solved, parts.solved_accuracy, state.solved)
 
@@ -202,10 +212,16 @@ class Loop:
 
     def mix(self, uids: Iterable[str]) -> Mixed:
         """The demonstrations in the RL updates of this step, which train on the rollouts of these prompts."""
+        uids = self.groups.keys() & set(uids)
         groups = {uid: self._now[uid][0] for uid in uids if uid in self._now}
         parts = self._parts
+
+        def others() -> Iterator[SftExample]:
+            found = (self._example(*drawn) for drawn in self._others(self.state.step, len(uids)))
+            return (example for example in found if example is not None)
+
         self.mixed = mix(
-            parts.gate, parts.mixing, self.progress, groups, lambda uid: self._example(*self._now[uid][1:])
+            parts.gate, parts.mixing, self.progress, groups, lambda uid: self._example(*self._now[uid][1:]), others
         )
         return self.mixed
 

@@ -1,6 +1,6 @@
 """What works for a trainer, made from its config once its workers are there."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from verl.utils.reward_score import default_compute_score
 from mifo_verl.config import MifoConfig, ProbeConfig
 from mifo_verl.loop.events import Event
 from mifo_verl.loop.loop import Loop, Parts
+from mifo_verl.loop.mixed import places
 from mifo_verl.loop.state import LoopState
 from mifo_verl.probes.held_out import held_out, measured_on
 from mifo_verl.probes.probes import Policy, Probes
@@ -95,7 +96,13 @@ def assemble(trainer: PPOTrainer, mifo: MifoConfig, saver: Saver, records: RunRe
         mixing=mifo.mixing,
         prefix=mifo.prefix,
     )
-    loop = Loop(parts, state, demonstrations.build)
+
+    def others(step: int, number: int) -> Iterator[tuple[dict[str, Any], list[int]]]:
+        rows = trainer.train_dataset
+        for row in (rows[place] for place in places(len(rows), number, parts.seed, step)):
+            yield row, demonstrations.render(row)
+
+    loop = Loop(parts, state, demonstrations.build, others)
 
     def decode(token: int) -> str:
         return tokenizer.decode([token])
