@@ -195,6 +195,7 @@ def end_of_run(state: LoopState, accuracy: dict[str, float], actor: Actor, cost:
         "accuracy_end": accuracy,
         "weights_sha256": hashlib.sha256(shards.encode()).hexdigest(),
         "num_weights": cost.num_weights,
+        "peak_memory_gb": actor.peak_memory_gb(),
         "seconds_before": state.elapsed_seconds,
     }
 
