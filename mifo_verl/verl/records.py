@@ -15,7 +15,7 @@ from mifo_verl.probes.probes import mean_by_source
 from mifo_verl.run.compute import RlCost, sft_flops
 from mifo_verl.run.journal import OTHER, lines_sha256, step_seconds
 from mifo_verl.verl.actor import Actor
-from mifo_verl.verl.second_policy import ADAPTER_NORM, CLIP_SHARE, GAIN, SECOND_NORM
+from mifo_verl.verl.joint_update import ADAPTER_NORM, CLIP_SHARE, GAIN, SECOND_NORM
 from mifo_verl.verl.skipped_updates import MAX_SKIPPED
 
 Metrics = dict[str, Any]
