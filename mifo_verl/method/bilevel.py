@@ -69,13 +69,14 @@ class Bilevel(Mixing):
 
     def gradients(self, update: Update, rl_weight: float) -> None:
         """Algorithm 2 up to where the weights move: all gradients of one update, at the same theta, w and theta-hat."""
-        if not rl_weight:
+        if not rl_weight:  # nothing of (8) and (11) reads theta-hat
             update.both_losses()
             return
-        rl_at = update.rl_at_second_policy if self.auxiliary == "tracked" else update.rl_one_step_ahead
-        at_auxiliary = rl_at(self.anchor == "own")
-        update.both_losses()
-        subtract_auxiliary_(update.adapter_gradients(), at_auxiliary, rl_weight)
+        is_tracked, is_own = self.auxiliary == "tracked", self.anchor == "own"
+        # dJ_RL(theta-hat, w)/dw, the last term of (11); theta-hat keeps its own gradient for line 13
+        at_auxiliary = update.rl_at_second_policy(is_own) if is_tracked else update.rl_one_step_ahead(is_own)
+        update.both_losses()  # (8) as a whole, and of (11) all but its last term
+        subtract_auxiliary_(update.adapter_gradients(), at_auxiliary, rl_weight)  # (11)
 
     @property
     def needs(self) -> frozenset[str]:
