@@ -36,6 +36,10 @@ Build = Callable[[Row, Sequence[int]], SftExample | Rejection]
 """The row's verified demonstration after these prompt tokens, or the reason why there is none."""
 
 
+Others = Callable[[int, int], Iterable[tuple[Row, Sequence[int]]]]
+"""So many rows of the data set, with the tokens of their prompts, for the step of this number by itself."""
+
+
 @dataclass(frozen=True)
 class Rollout:
     """One finished trajectory. An agent loop may put out several of a session; the last is the answer."""
@@ -83,10 +87,22 @@ class Parts:
     """Of the run's rollouts."""
 
 
+def no_others(step: int, number: int) -> Iterable[tuple[Row, Sequence[int]]]:
+    """Of a run that takes no demonstrations from the data set beside its own questions'."""
+    return ()
+
+
 class Loop:
     """Moves a ``LoopState``; beside it, what it holds of the step that goes on is never saved."""
 
-    def __init__(self, parts: Parts, state: LoopState, build: Build, spent: Callable[[], float] = lambda: 0.0) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        state: LoopState,
+        build: Build,
+        others: Others = no_others,
+        spent: Callable[[], float] = lambda: 0.0,
+    ) -> None:
         """``spent`` says what share of the run's budget is spent."""
         self.state = state
         self.groups: dict[str, PromptGroup] = {}
@@ -112,6 +128,7 @@ class Loop:
         self._parts = parts
         self._build = build
         self._spent = spent
+        self._others = others
         self._rows: dict[str, tuple[str, Row]] = {}
         self._solved = SolvedPrompts(parts.solved, parts.solved_accuracy, state.solved)
 
@@ -212,10 +229,16 @@ class Loop:
 
     def mix(self, uids: Iterable[str]) -> Mixed:
         """The demonstrations in the RL updates of this step, which train on the rollouts of these prompts."""
+        uids = self.groups.keys() & set(uids)
         groups = {uid: self._now[uid][0] for uid in uids if uid in self._now}
         parts = self._parts
+
+        def others() -> Iterator[SftExample]:
+            found = (self._example(*drawn) for drawn in self._others(self.state.step, len(uids)))
+            return (example for example in found if example is not None)
+
         self.mixed = mix(
-            parts.gate, parts.mixing, self.progress, groups, lambda uid: self._example(*self._now[uid][1:])
+            parts.gate, parts.mixing, self.progress, groups, lambda uid: self._example(*self._now[uid][1:]), others
         )
         return self.mixed
 

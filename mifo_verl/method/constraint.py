@@ -29,6 +29,8 @@ class Model(Protocol):
     """This rank's part of the trainable parameters: flat local views, one a parameter, always in the same order."""
 
     slices: list[ShardRange]
+    adapter: list[int]
+    """The numbers of the parameters of a LoRA adapter."""
 
     @property
     def shards(self) -> Shards: ...
@@ -39,6 +41,14 @@ class Model(Protocol):
 
     def optimizer_state(self, optimizer: Optimizer) -> Iterator[tuple[int, str, Tensor]]:
         """(parameter's number, name, flat view) of every state that has one value a coordinate."""
+        ...
+
+    def forget_gradients(self, of_adapter: bool) -> None:
+        """The adapter has no gradients any more, or all other parameters: an optimizer passes them over."""
+        ...
+
+    def fold_adapter(self) -> None:
+        """W <- W + (alpha / r) B A in float32, then B <- 0. Collective."""
         ...
 
 

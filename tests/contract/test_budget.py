@@ -11,8 +11,11 @@ from mifo_verl.config import WatchdogConfig, build_config
 from mifo_verl.loop.events import UpdateMade, Validated
 from mifo_verl.run.budget import Budget, rl_cost
 from mifo_verl.run.watchdog import Watchdog
+from mifo_verl.types import Progress
 from mifo_verl.verl.critic import has_critic
 from mifo_verl.verl.replay import OrderedReplayBuffer
+
+START = Progress(step=0, interval=1, rl_steps=0)
 
 
 def of_step(*overrides: str, discarded: int = 0, unasked: int = 0, trains: bool = True) -> tuple[int, int]:

@@ -360,7 +360,7 @@ def test_what_cannot_be_frozen_is_said():
 
 
 def test_the_members_are_these():
-    assert CONSTRAINTS.names() == ["ewc", "gradient", "kl_anchor", "none", "sparsify", "strict"]
+    assert CONSTRAINTS.names() == ["ewc", "gradient", "kl_anchor", "lora", "none", "sparsify", "strict"]
     assert not isinstance(NoConstraint(), GradientMask) and isinstance(StrictMask(), GradientMask)
 
 

@@ -24,6 +24,7 @@ def numbers_of(run: Run) -> dict[str, float]:
     names = ("rl_steps", "sft_phases", "demonstrations", "rollouts")
     wanted = {ACCURACY: known["accuracy_end"], "accuracy_start": known["accuracy_start"]}
     wanted |= {name: known[name] for name in names} | {"seconds": known["seconds_total"]}
+    wanted["peak_memory_gb"] = (run.files.summary or {}).get("peak_memory_gb")
     found |= {name: float(value) for name, value in wanted.items() if value is not None}
     if ACCURACY in found and "accuracy_start" in found:
         found["gain"] = found[ACCURACY] - found["accuracy_start"]
