@@ -177,8 +177,10 @@ class Cost:
     phases: tuple[str, ...]
     """Of ``rollout``, ``rl`` and ``sft``: those in which it is held."""
     formula: str
-    """For people; N coordinates, W ranks, k share frozen."""
+    """For people; T trained coordinates, W ranks, k share frozen."""
     saved_bytes: float = 0.0
     """Of a checkpoint, a coordinate."""
     host_bytes: float = 0.0
     """Held on the host all the time, a coordinate."""
+    is_state: bool = False
+    """Whether it lies where ``mifo.state.device`` says."""

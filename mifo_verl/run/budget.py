@@ -32,8 +32,8 @@ class Budget:
         return self._limit is not None and self._spent >= self._limit
 
 
-def rl_cost(config: DictConfig, num_weights: int) -> RlCost:
-    """How often an RL step of this config passes over its tokens, if nothing is mixed into it."""
+def rl_cost(config: DictConfig, num_weights: int, extra_trainings: int = 0) -> RlCost:
+    """How often an RL step of this config passes over its tokens; ``extra_trainings`` are the mixing's own passes."""
     actor, algorithm = config.actor_rollout_ref.actor, config.algorithm
     correction = algorithm.get("rollout_correction")
     recomputes = not (correction and correction.get("bypass_mode", False))

@@ -10,7 +10,7 @@ prefix that it goes on from is read as a prompt is.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 FORWARD, TRAIN = 2, 6
 """Operations a weight and token."""

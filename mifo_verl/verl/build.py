@@ -80,7 +80,7 @@ def assemble(trainer: PPOTrainer, mifo: MifoConfig, saver: Saver, records: RunRe
     score = get_custom_reward_fn(config) or default_compute_score
     template = config.data.get("apply_chat_template_kwargs", {})
     demonstrations = Demonstrations(tokenizer, score, config.data.max_response_length, template)
-    cost = rl_cost(config, actor.num_weights())
+    cost = rl_cost(config, actor.num_weights(), mifo.mixing.extra_trainings)
     budget = Budget(mifo.budget.flops, read_lines(records.folder / METRICS))
     parts = Parts(
         gate=mifo.gate,

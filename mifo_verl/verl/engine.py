@@ -82,6 +82,7 @@ class MifoEngine(
             keeps_start=mifo.keeps_start,
             keeps_before_sft=mifo.keeps_before_sft,
             inspects=mifo.inspect.mask,
+            on_host=mifo.state.device == "host" or self._is_offload_param,
         )
         self.build_second_policy()
 

@@ -321,7 +321,19 @@ def test_seeds_are_composed_as_one_by_one():
 
 def test_these_are_the_definitions():
     names = sorted(file.stem for file in (config_folder() / "sweep").glob("*.yaml"))
-    assert names == ["evidence", "forgetting", "methods", "sensitivity", "sparsify"]
+    paper = ["paper_buffer", "paper_losses", "paper_templates"]
+    assert names == ["bridge", "evidence", "forgetting", "methods", *paper, "sensitivity", "sparsify"]
+
+
+def test_the_papers_sweeps_have_its_sizes_losses_and_templates():
+    buffer, losses, templates = map(read_definition, ("paper_buffer", "paper_losses", "paper_templates"))
+    assert buffer.arms == {"S": ["buffer_size=8,16,64,128,256"]}
+    swept = ["mifo/sft_loss=nll,dft", "rl=grpo,dapo"]
+    assert losses.arms == {arm: [f"method={arm}", *swept] for arm in ("mifo", "sft_then_rl")}
+    assert [*templates.arms] == ["none", "qwen", "prime", "luffy"]
+    last = ["experiment=paper/qwen25_math_1_5b", "method=mifo", "mifo/sft_loss=dft", "rl=dapo", "buffer_size=256"]
+    node = compose_config(last).node
+    assert (node.mifo.sft_loss.name, node.mifo.schedule.size, node.algorithm.filter_groups.enable) == ("dft", 256, True)
 
 
 def test_an_unknown_key_of_a_definition_is_named(tmp_path):

@@ -26,6 +26,7 @@ USAGE = """usage: mifo evaluate model=<folder> benchmarks=[<name or file>,...] [
   reward=auto        by data source; math, boxed, exact, choice, reasoning_gym, similarity or <file>.py:<function>;
                      require_think=true: no </think>, no reward
   engine=auto        vllm if it is installed, else transformers; dtype=float32|bfloat16, batch=64, threads=<cores>
+  tensor_parallel=<n>, gpu_memory=0.9, max_length=<tokens>   of vLLM; the GPUs left over answer as further copies
 
   compare            every pair of models on every benchmark and on their average: paired differences, and what can be
                      claimed of them. metric=[avg,pass@8,maj@8]: name all that you look at, the claims hold for all"""
