@@ -48,6 +48,15 @@ _NAME = re.compile(r"(?![a-z]{2}$)(?:\\[a-zA-Z]+|[A-Za-z|{}'\s]|_\{?\w+\}?|\([A-
 _VALUE_OF = re.compile(r"\s*\\(?:lim|sum|int|prod|max|min|gcd|operatorname|binom|log|sin|cos|tan)(?![a-zA-Z])")
 _CONGRUENCE = re.compile(r"([^,;]+?)\\equiv([^,;]+?)\\pmod\{(\w+)\}")
 _UNREADABLE = re.compile(r"\\ldots|\\equiv|\\pmod|\\mod|\\bmod|\\text|\\mathrm|\\mbox|\\begin\{cases\}|\\overset")
+_GREEK = (
+    r"\\(?i:alpha|beta|gamma|delta|(?:var)?epsilon|zeta|eta|theta|kappa|lambda|mu|nu|xi|rho|sigma|tau|(?:var)?phi|chi"
+    r"|psi|omega)"
+)
+_SYMBOL = re.compile(
+    rf"(?<![a-zA-Z\\])[eE]_(?:\w|\{{\w+\}})"
+    rf"|(?:(?<![a-zA-Z\\])[a-zA-Z]|{_GREEK})_(?:\{{[^{{}}]*\\[^{{}}]*\}}|\\[a-zA-Z]+)"
+)
+"""``E_0``, ``L_{\\odot}``, ``\\lambda_{\\max}``: symbols that math-verify cannot read. It takes any ``\\variable``."""
 _RELATION = re.compile(r"(?<![<>=])[<>]|\\(?:le|ge|ne|lt|gt)(?![a-zA-Z])")
 _SIGN = re.compile(r"\\pm(?![a-z])")
 _LOOSE = re.compile(r"\s*,?\s+(?:or|and)\s+|\s*[,;]\s*")
@@ -58,6 +67,11 @@ _COMPOUNDS = re.compile(rf"(?:{_COMPOUND.pattern}\s*(?:,|and)?\s*){{2,}}")
 _PHRASE = re.compile(r"(?i:answer)\**(?:\s+is|\s*[:=])\s*:?\s*([^\n]{1,80}?)\s*(?:\.\s|\.?\s*$|\n)")
 _UNFINISHED_WORDS = 4
 _POINTS = (7, 11, 13, 17, 19)
+
+
+def prepare(request: dict[str, Any]) -> None:
+    """Read the gold answer: what that takes must not be counted against a model's answer."""
+    is_readable(request["gold"])
 
 
 def check(request: dict[str, Any]) -> dict[str, Any]:
@@ -405,6 +419,7 @@ def _same_value(g: str, f: str) -> tuple[bool, str]:
 @lru_cache(maxsize=512)
 def _parsed(text: str) -> Any:
     """math-verify's reading; None if it has none."""
+    text = _SYMBOL.sub(lambda found: rf"\variable{{{re.sub('[^A-Za-z0-9]', '', found[0])}}}", text)
     return next(iter(parse(f"\\boxed{{{text}}}", _LATEX, "no_fallback", parsing_timeout=None)), None)
 
 

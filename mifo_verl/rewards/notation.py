@@ -60,6 +60,7 @@ _RULES: list[tuple[re.Pattern[str], str]] = [
         (r"√\s*\(([^()]*)\)|√\s*\{([^{}]*)\}|√\s*(\d+|[a-zA-Z])", r"\\sqrt{\1\2\3}"),
         (r"(?<![\\a-zA-Z])sqrt\s*(?:\(([^()]*)\)|(\d+))", r"\\sqrt{\1\2}"),
         (r"(?<![\\a-zA-Z])(\d+(?:\.\d+)?)[eE]([+-]?\d+)(?![\w.])", r"\1\\times 10^{\2}"),
+        (r"(?<![\\a-zA-Z])(?:np|numpy|math|sympy|sp)\.(?=[a-z])", ""),
         (r"(?<![\\a-zA-Z])(exp|log|ln|sin|cos|tan|arcsin|arccos|arctan)(?=\s*\()", r"\\\1"),
         (r"\*\*", "^"),
         (r"(?<=\d)\s*\*\s*I(?![a-zA-Z])", " i"),

@@ -620,6 +620,9 @@ m_{\max}=n^{2}-n-1
 \mathbb{R}\setminus\{3\}
 No real solutions
 $3$
+\hbar \omega(v+1 / 2)-\frac{E_{0}^{2} e^{2}}{2 m \omega^{2}}
+\frac{dM}{dt}=\frac{10^{5} L_{\odot}}{0.007 c^{2} M_{\odot}^{6}} M^{6}
+np.arcsin(10/13)
 """
 
 
