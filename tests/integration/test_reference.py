@@ -1,10 +1,15 @@
 """Two whole intervals on the engine against tests/reference: the same weights, importance and masks.
 
+How near is near enough is measured and not chosen: the reference runs in float32 and in float64, and what rounding does
+to it is the yardstick. The engine sums in another order, so it may be as far from the float32 run as two roundings are.
+The yardstick itself is short: float32 stores a weight of 0.1 to 4e-9, and a step is 1e-4, so rounding is some 4e-5 of
+the movement.
+
 AdamW divides by the root of a second moment, so a coordinate whose gradient is all rounding takes a step of full length
-in a direction by chance; in float64 the reference itself ends as far from its float32 as the engine does. An ``eps`` of
-the size of a gradient (1e-4) leaves such coordinates where they are.
+in a direction by chance. An ``eps`` of the size of a gradient (1e-4) leaves such coordinates where they are.
 """
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
@@ -29,6 +34,7 @@ CONFIG = {
     "mifo.sft.clip_grad": SETTINGS.sft_clip,
 }
 VOCABULARY = 265
+REFERENCES: dict[Any, list[Any]] = {}
 
 
 def batches() -> list[list[Any]]:
@@ -67,6 +73,14 @@ def by_engine(settings: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def by_reference(optimizer: str, change: Callable[[Any], Any], start: torch.Tensor, dtype: torch.dtype) -> list[Any]:
+    """What ``by_engine`` finds, in plain torch; made once for the same arguments."""
+    key = optimizer, change, dtype, hashlib.sha256(start.numpy().tobytes()).hexdigest()
+    if key not in REFERENCES:
+        REFERENCES[key] = _by_reference(optimizer, change, start, dtype)
+    return REFERENCES[key]
+
+
+def _by_reference(optimizer: str, change: Callable[[Any], Any], start: torch.Tensor, dtype: torch.dtype) -> list[Any]:
     from transformers import AutoModelForCausalLM
 
     from tests.integration.engine_ranks import _quickstart
@@ -85,7 +99,7 @@ def by_reference(optimizer: str, change: Callable[[Any], Any], start: torch.Tens
             reference.rl_update(next(left))
             norms.append(reference.norm)
         reference.begin_sft()
-        state = {"mask": reference.frozen, "history": reference.importance, "score": reference.score}
+        state = {"mask": reference.frozen, "history": reference.importance}
         for _ in range(SFT):
             reference.sft_update(next(left))
             norms.append(reference.norm)
@@ -119,13 +133,11 @@ LORA = {f"{MODEL}.lora_rank": 4, f"{MODEL}.lora_alpha": 8, f"{MODEL}.target_modu
 BF16 = {f"{FSDP}.mixed_precision.param_dtype": "bf16"}
 # ranks, optimizer of the SFT phase, settings, model of the reference
 CASES: dict[str, tuple[int, str, dict[str, Any], Callable[[Any], Any]]] = {
-    "shared": (1, "shared", {}, plain),
-    "separate": (1, "separate", {}, plain),
-    "fresh": (1, "fresh", {}, plain),
-    "LoRA": (1, "separate", LORA, with_adapters),
-    "bf16": (1, "separate", BF16, in_bf16),
-    "two ranks": (2, "separate", {}, plain),
-    "LoRA on two ranks": (2, "shared", LORA, with_adapters),
+    "shared": (2, "shared", {}, plain),
+    "separate": (2, "separate", {}, plain),
+    "fresh": (2, "fresh", {}, plain),
+    "LoRA": (2, "shared", LORA, with_adapters),
+    "bf16": (2, "separate", BF16, in_bf16),
     "HSDP 2 x 2": (4, "shared", {f"{FSDP}.fsdp_size": 2}, plain),
 }
 
@@ -175,7 +187,7 @@ def test_two_intervals_are_those_of_the_reference(case):
     rounded = by_reference(optimizer, change, start, torch.float32)
     exact = by_reference(optimizer, plain if change is in_bf16 else change, start, torch.float64)
     rounding, apart = distance(rounded, exact, start), distance(ours, rounded, start)
-    print(case, rounding, apart)
-    assert rounding.weights < (0.3 if change is in_bf16 else 1e-3)
-    for name, size in vars(rounding).items():
-        assert getattr(apart, name) <= 2 * size, name
+    # both of bf16 round the same weights alike, and only their sums differ
+    roundings, longest = (0.5, 0.3) if change is in_bf16 else (2, 1e-3)
+    assert rounding.weights < longest
+    assert {name: size for name, size in vars(apart).items() if size > roundings * getattr(rounding, name)} == {}
