@@ -21,6 +21,7 @@ from mifo_verl.method.on_policy import ON_POLICIES, OnPolicy, Verls
 from mifo_verl.method.part import Part
 from mifo_verl.method.prefix import PREFIXES, NoPrefix, Prefix
 from mifo_verl.method.registry import Registry
+from mifo_verl.method.sampling import SAMPLINGS, Fixed, Sampling
 from mifo_verl.method.schedule import SCHEDULES, Schedule
 from mifo_verl.method.sft_loss import SFT_LOSSES, SftLoss
 from mifo_verl.method.token_facts import BEFORE, facts_of_logits
@@ -120,6 +121,15 @@ class InspectConfig:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class StateConfig:
+    """Where an interval's state lies between its uses (``mifo.state``)."""
+
+    device: Literal["gpu", "host"] = Field(default="gpu", description="host takes 8 bytes a coordinate off the GPU")
+    """theta_start and what the mask remembers: beside the weights, or on pinned memory of the host, from where they are
+    copied tensor by tensor when an SFT phase begins. With ``param_offload`` they lie on the host either way."""
+
+
+@dataclass(frozen=True, config=_STRICT)
 class CheckpointConfig:
     """What happens to checkpoints (``mifo.checkpoint``); ``trainer.save_freq`` says when one is made."""
 
@@ -178,10 +188,12 @@ class MifoConfig:
     checkpoint: CheckpointConfig
     watchdog: WatchdogConfig
     budget: BudgetConfig
+    state: StateConfig = field(default_factory=StateConfig)
     prefix: Prefix = field(default_factory=NoPrefix)
     off_policy: OffPolicy = field(default_factory=NotTrained)
     on_policy: OnPolicy = field(default_factory=Verls)
     mixing: Mixing = field(default_factory=NoMixing)
+    sampling: Sampling = field(default_factory=Fixed)
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -236,6 +248,7 @@ _REGISTRIES: dict[str, Registry[Any]] = {
     "off_policy": OFF_POLICIES,
     "on_policy": ON_POLICIES,
     "mixing": MIXINGS,
+    "sampling": SAMPLINGS,
 }
 _SECTIONS: dict[str, type] = {
     "sft": SftConfig,
@@ -244,9 +257,10 @@ _SECTIONS: dict[str, type] = {
     "checkpoint": CheckpointConfig,
     "watchdog": WatchdogConfig,
     "budget": BudgetConfig,
+    "state": StateConfig,
 }
 _KNOWN = [*_REGISTRIES, *_SECTIONS]
-_NEUTRAL = ("prefix", "off_policy", "on_policy", "mixing")
+_NEUTRAL = ("prefix", "off_policy", "on_policy", "mixing", "sampling", "state")
 """Groups that a run written before them does not have."""
 
 
@@ -260,7 +274,7 @@ def build_config(node: Mapping[str, Any]) -> MifoConfig:
     if errors:
         raise ValueError(errors[0])
     parts = {key: registry.build(node[key]) for key, registry in _REGISTRIES.items() if key in node}
-    return MifoConfig(**parts, **{key: kind(**node[key]) for key, kind in _SECTIONS.items()})
+    return MifoConfig(**parts, **{key: kind(**node.get(key, {})) for key, kind in _SECTIONS.items()})
 
 
 def config_errors(node: Mapping[str, Any]) -> list[str]:

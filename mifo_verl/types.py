@@ -37,11 +37,17 @@ class Progress:
     """RL steps finished in this interval."""
     steps: int = 1000
     """Training steps of the whole run, the paper's unless it is known."""
+    spent: float = 0.0
+    """The share of ``mifo.budget.flops`` that is spent; 0 without a budget."""
 
     @property
     def share(self) -> float:
-        """The share of the run's steps that are finished, in [0, 1]."""
-        return min(1.0, self.step / self.steps)
+        """The share of the run that is over, of its steps or of its budget, whichever ends it first; in [0, 1]."""
+        return min(1.0, max(self.step / self.steps, self.spent))
+
+    def stage(self, number: int) -> int:
+        """In which of so many equal parts the run stands, from 0; by steps in whole numbers."""
+        return min(number - 1, max(self.step * number // self.steps, int(self.spent * number)))
 
 
 @dataclass(frozen=True)
@@ -171,8 +177,10 @@ class Cost:
     phases: tuple[str, ...]
     """Of ``rollout``, ``rl`` and ``sft``: those in which it is held."""
     formula: str
-    """For people; N coordinates, W ranks, k share frozen."""
+    """For people; T trained coordinates, W ranks, k share frozen."""
     saved_bytes: float = 0.0
     """Of a checkpoint, a coordinate."""
     host_bytes: float = 0.0
     """Held on the host all the time, a coordinate."""
+    is_state: bool = False
+    """Whether it lies where ``mifo.state.device`` says."""

@@ -49,8 +49,8 @@ class Ewc(Constraint):
 
     def costs(self, facts: RunFacts) -> Iterable[Cost]:
         if facts.has_sft_phases and self.strength:
-            yield Cost("anchor of the weights", 4, ("sft",), "4N/W")
-            yield Cost("their importance", 4, ("sft",), "4N/W")
+            yield Cost("anchor of the weights", 4, ("sft",), "4T/W")
+            yield Cost("their importance", 4, ("sft",), "4T/W")
 
     def describe(self) -> str:
         weighed = {"importance": ", by what RL changed", "second_moment": ", by RL's squared gradients", "ones": ""}
@@ -82,7 +82,9 @@ class ActiveEwc(ActiveConstraint):
             if start is None:
                 raise RuntimeError("the interval has no start; begin() comes before select()")
             pairs = zip(start, weights, self._model.slices, strict=True)
-            self.fisher = [self._importance(start_N, end_N, where, interval) for start_N, end_N, where in pairs]
+            self.fisher = [
+                self._importance(start_N.to(end_N.device), end_N, where, interval) for start_N, end_N, where in pairs
+            ]
         elif self._rule.fisher == "second_moment":
             self.fisher = [torch.zeros_like(weight) for weight in weights]  # RL has made no step yet
             for number, name, moment_N in self._model.optimizer_state(optimizer) if optimizer else ():
@@ -123,7 +125,10 @@ class ActiveEwc(ActiveConstraint):
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         numbers = range(len(self._model.slices) if "anchor.0" in state else 0)
-        self.anchor, self.fisher = ([state[f"{name}.{number}"] for number in numbers] for name in ("anchor", "fisher"))
+        device = self._model.weights()[0].device
+        self.anchor, self.fisher = (
+            [state[f"{name}.{number}"].to(device) for number in numbers] for name in ("anchor", "fisher")
+        )
 
 
 @CONSTRAINTS.register("kl_anchor")
@@ -166,7 +171,7 @@ class KlAnchor(Constraint):
 
     def costs(self, facts: RunFacts) -> Iterable[Cost]:
         if self.strength:
-            yield Cost("weights before SFT, for a pass", 4, ("sft",), "4N/W")
+            yield Cost("weights before SFT, for a pass", 4, ("sft",), "4T/W")
 
     def describe(self) -> str:
         return f"a penalty of {self.strength:g} on the KL to the policy before the phase"

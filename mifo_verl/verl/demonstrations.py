@@ -81,7 +81,7 @@ class Demonstrations:
     def _is_correct(self, row: dict[str, Any], text: str, answer: str) -> bool:
         """The reward's verdict, by everything that it is told, and the prompt."""
         prompt_id, extra_info = prompt_id_of(row), dict(row.get("extra_info") or {})
-        asked = json.dumps([text, answer, row["data_source"], extra_info, prompt_id], sort_keys=True, default=repr)
+        asked = json.dumps([text, answer, row["data_source"], extra_info, prompt_id], sort_keys=True, default=_whole)
         key = hashlib.sha256(asked.encode(errors="surrogatepass")).digest()
         if key not in self._verdicts:
             result = self._score(
@@ -92,6 +92,11 @@ class Demonstrations:
                 del self._verdicts[next(iter(self._verdicts))]
             self._verdicts[key] = counted[prompt_id] == (1, 1)
         return self._verdicts[key]
+
+
+def _whole(value: Any) -> Any:
+    """An array as a list: the words for a long one leave its middle out."""
+    return value.tolist() if hasattr(value, "tolist") else repr(value)
 
 
 def correctness(extra_fields: Mapping[str, Any]) -> object:

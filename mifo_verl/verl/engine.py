@@ -23,7 +23,7 @@ from mifo_verl.types import Phase
 from mifo_verl.verl.adapter import AdapterMixin
 from mifo_verl.verl.engine_base import CpuModuleMixin, MifoCriticEngine, SaveTogetherMixin
 from mifo_verl.verl.interval import IntervalState
-from mifo_verl.verl.second_policy import SecondPolicyMixin
+from mifo_verl.verl.joint_update import JointUpdateMixin
 from mifo_verl.verl.shards import ShardedModel, load_optimizer, load_shards, optimizer_tensors, save_shards
 from mifo_verl.verl.skipped_updates import SkippedUpdatesMixin
 from mifo_verl.verl.staging import StagedSftMixin
@@ -51,7 +51,7 @@ class MifoEngine(
     SkippedUpdatesMixin,
     SaveTogetherMixin,
     CpuModuleMixin,
-    SecondPolicyMixin,
+    JointUpdateMixin,
     StagedSftMixin,
     AdapterMixin,
     FSDPEngineWithLMHead,
@@ -82,6 +82,7 @@ class MifoEngine(
             keeps_start=mifo.keeps_start,
             keeps_before_sft=mifo.keeps_before_sft,
             inspects=mifo.inspect.mask,
+            on_host=mifo.state.device == "host" or self._is_offload_param,
         )
         self.build_second_policy()
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
+from verl.utils.config import omega_conf_to_dataclass
 
 from mifo_verl.compose import compose_config, config_folder
 from mifo_verl.config import build_config
@@ -244,3 +245,26 @@ def test_srl_filters_by_the_reward_since_hardly_any_step_is_correct():
     assert node.reward.custom_reward_function.path == "pkg://mifo_verl.rewards.similarity"
     assert (node.data.train_batch_size, node.actor_rollout_ref.actor.optim.lr) == (512, 5e-7)
     assert node.actor_rollout_ref.actor.use_kl_loss is False
+
+
+def test_the_papers_models_and_recipes_compose_each_with_what_is_its_own():
+    nodes = {name: compose_config([f"experiment=paper/{name}"]).node for name in names("experiment/paper")}
+    own = {
+        "qwen25_math_1_5b": {"actor_rollout_ref.model.path": "models/qwen25_math_1_5b", "mifo.state.device": "gpu"},
+        "qwen25_math_7b": {"actor_rollout_ref.model.path": "models/qwen25_math_7b", "mifo.state.device": "gpu"},
+        "llama31_8b": {"actor_rollout_ref.model.path": "models/llama31_8b", "mifo.state.device": "host"},
+        "qwen3_8b": {"actor_rollout_ref.model.path": "Qwen/Qwen3-8B-Base", "mifo.state.device": "host"},
+        "data_15k": {"data.train_max_samples": 15000, "actor_rollout_ref.model.path": "models/qwen25_math_1_5b"},
+        "lora": {"actor_rollout_ref.model.lora_rank": 32, "actor_rollout_ref.model.lora.merge": True},
+    }
+    assert nodes.keys() == own.keys()
+    for name, node in nodes.items():
+        assert {key: OmegaConf.select(node, key) for key in own[name]} == own[name]
+        assert node.name == f"paper_{name}" == Path(node.run_dir).name
+        assert (node.trainer.save_freq, node.trainer.resume_mode, node.mifo.checkpoint.save_final) == (20, "auto", True)
+        mifo = build_config(OmegaConf.to_container(node.mifo))
+        assert (mifo.schedule, mifo.constraint) == (WhenFull(64), StrictMask(0.5, 0.5))
+    for role in ("actor", "ref"):  # on the engine's own config, which is the one that verl's FSDP engine reads
+        node = nodes["qwen25_math_7b"].actor_rollout_ref[role]
+        engine = omega_conf_to_dataclass(node.fsdp_config)
+        assert engine.entropy_from_logits_with_chunking and engine.entropy_checkpointing

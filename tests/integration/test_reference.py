@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from torch.distributed.tensor import DTensor
 
 from mifo_verl.types import SftExample
 from tests.integration.engine_ranks import full, make_engine, run_on_ranks, update
@@ -39,6 +40,8 @@ def batches() -> list[list[Any]]:
 def by_engine(settings: dict[str, Any]) -> list[dict[str, Any]]:
     """The weights at the start; then weights, importance, mask and gradient norms so far, at the end of each interval."""
     engine = make_engine(CONFIG | settings)
+    held = [p.to_local() if isinstance(p, DTensor) else p for p in engine.module.parameters() if not p.requires_grad]
+    before = [p.detach().clone() for p in held]
     found, norms, left = [], [], iter(batches())
     copies = dist.get_world_size() // engine.device_mesh.size(-1)
 
@@ -63,6 +66,7 @@ def by_engine(settings: dict[str, Any]) -> list[dict[str, Any]]:
         engine.end_sft()
         weights = whole(engine.interval.model.weights())
         found.append({"weights": weights, "mask": mask, "history": history, "norms": list(norms)})
+    found[0]["stands still"] = [bool((one == other).all()) for one, other in zip(held, before, strict=True)]
     return found
 
 
@@ -140,6 +144,8 @@ def test_two_intervals_are_those_of_the_reference(case):
     ranks, optimizer, settings, change = CASES[case]
     start, *ours = on_ranks(ranks)[case]
     theirs = by_reference(optimizer, change, start["weights"])
+    has_adapter = LORA.items() <= settings.items()  # whose coordinates are then all that the mask is of
+    assert all(start["stands still"]) and bool(start["stands still"]) is has_adapter
     is_bf16 = settings == BF16  # 8 bits of a forward pass that is padded here and not there
     for one, other in zip(ours, theirs, strict=True):
         assert one["norms"] == pytest.approx(other["norms"], rel=0.06 if is_bf16 else 2e-5)

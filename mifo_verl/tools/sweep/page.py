@@ -15,7 +15,9 @@ from mifo_verl.tools.sweep.numbers import ACCURACY
 from mifo_verl.tools.sweep.table import ArmDifference, Mean, Table, is_share
 from mifo_verl.tools.tables import MISSING, markdown, print_frame, say
 
-_COSTS = ("flops", "rl_tokens", "generated_tokens", "sft_tokens", "loss_tokens", "rl_steps", "sft_phases", "seconds")
+_COSTS = (
+    "flops", "rl_tokens", "generated_tokens", "sft_tokens", "loss_tokens", "rl_steps", "sft_phases", "seconds", "peak_memory_gb"
+)  # fmt: skip
 _PHASES = ("sft/", "rl/")
 _ROW, _FRAME = 24, 110
 """Pixels of a row of a figure, and of all around its rows."""
