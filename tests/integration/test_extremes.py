@@ -49,7 +49,7 @@ OTHERS = {
     "kl anchor": held("kl_anchor", strength=100),
     "kl anchor reversed": held("kl_anchor", strength=100, reverse=True),
     "kl anchor by token": held("kl_anchor", strength=100, estimator="token"),
-    "ewc by second moments": held("ewc", strength=100, fisher="second_moment"),
+    "ewc by second moments": held("ewc", strength=1000, fisher="second_moment"),
     "pear": loss("pear"),
 }
 CASES = {name: settings for name, (settings, _) in EXTREMES.items()} | OTHERS
@@ -101,20 +101,20 @@ def test_the_anchors_hold_the_weights_back(found):
 
 
 def _gradient(rows_a_rank: int, cut: dict[str, Any]) -> torch.Tensor:
-    """The gradient under a KL anchor, with the policy an update away from it."""
+    """PEAR's gradient under a KL anchor, with the policy an update away from it."""
     from mifo_verl.verl.sft_step import SftLossOfBatch
 
-    engine = make_engine(PLAIN | held("kl_anchor", strength=10))
+    engine = make_engine(PLAIN | held("kl_anchor", strength=10) | loss("pear"))
     engine.interval.begin()
     engine.begin_sft(interval=1)
-    update(engine, examples(8))
+    update(engine, taught(8))
     with engine.train_mode():
         engine.optimizer_zero_grad()
-        engine.forward_backward_batch(batch_of(examples(7), engine, rows_a_rank, **cut), SftLossOfBatch(engine.mifo))
+        engine.forward_backward_batch(batch_of(taught(7), engine, rows_a_rank, **cut), SftLossOfBatch(engine.mifo))
         return torch.cat(full(engine.interval.model.gradients()))
 
 
-def test_the_gradient_of_the_kl_does_not_depend_on_how_the_update_is_cut():
+def test_the_gradient_of_pear_and_of_the_kl_does_not_depend_on_how_the_update_is_cut():
     cuts = [
         (1, {"use_dynamic_bsz": True, "max_token_len_per_gpu": 4096}),
         (1, {"use_dynamic_bsz": True, "max_token_len_per_gpu": 60}),
