@@ -273,7 +273,7 @@ def test_runs_that_come_after_others_have_started_are_marked_as_added(tmp_path):
 # The definitions
 
 
-@pytest.mark.parametrize("name", ["forgetting", "sensitivity", "sparsify"])
+@pytest.mark.parametrize("name", ["bridge", "forgetting", "sensitivity", "sparsify"])
 def test_every_definition_composes_and_asks_only_for_its_own_arms(name, tmp_path):
     definition = read_definition(name)
     arms = {run.arm for run in plan(definition, ["seed=0"], tmp_path)}
@@ -308,7 +308,7 @@ def test_seeds_are_composed_as_one_by_one():
 
 def test_these_are_the_definitions():
     names = sorted(file.stem for file in (config_folder() / "sweep").glob("*.yaml"))
-    assert names == ["evidence", "forgetting", "sensitivity", "sparsify"]
+    assert names == ["bridge", "evidence", "forgetting", "sensitivity", "sparsify"]
 
 
 def test_an_unknown_key_of_a_definition_is_named(tmp_path):
