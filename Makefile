@@ -4,7 +4,7 @@ BIN := .venv/bin
 LOCK := docker/cpu.lock.txt
 EXPERIMENT ?= quickstart
 
-.PHONY: help setup lock schemas quickstart rl-algorithms kill-test evidence test test-unit lint format types config clean mistakes mutants
+.PHONY: help setup lock lock-gpu schemas quickstart rl-algorithms kill-test evidence test test-unit lint format types config clean mistakes mutants
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -23,6 +23,11 @@ lock: ## resolve the CPU set anew and pin it in docker/cpu.lock.txt
 	.venv-lock/bin/python -m pip install --quiet setuptools wheel ".[cpu,dev]"
 	.venv-lock/bin/python -m pip freeze --all | sed -E '/^(mifo_verl|pip)\b/d; s/\+cpu$$//' > $(LOCK)
 	rm -rf .venv-lock
+
+lock-gpu: setup ## resolve the GPU set anew and pin it in docker/gpu.lock.txt; installs nothing
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --extra gpu --python-version 3.12 --python-platform x86_64-manylinux_2_28 \
+	  --no-annotate --no-header --quiet -o docker/gpu.lock.txt
 
 schemas: setup ## write the schemas of a run's files into docs/results.md, from the record types
 	$(BIN)/python -m mifo_verl.tools.schemas docs/results.md

@@ -81,6 +81,10 @@ class StepEnded(Record, frozen=True, kw_only=True):
     members_sha256: Annotated[str | UnsetType, Meta(description="digest of their ledger lines")] = UNSET
     mixing: Annotated[dict[str, float] | UnsetType, Meta(description="weights of the two losses, if not RL's")] = UNSET
     staged: Annotated[Staged | UnsetType, Meta(description="demonstrations in the step's updates")] = UNSET
+    sampling: Annotated[
+        dict[str, float] | UnsetType,
+        Meta(description="temperature, max_tokens of rollouts, if not the run's own"),
+    ] = UNSET
     policies: Annotated[Policies | UnsetType, Meta(description="if base weights train beside an adapter")] = UNSET
     validation: Accuracies | None = None
 

@@ -21,6 +21,7 @@ from mifo_verl.method.accuracy import count_correct
 from mifo_verl.method.gate import Gate
 from mifo_verl.method.mixing import Mixing, NoMixing
 from mifo_verl.method.prefix import NoPrefix, Prefix
+from mifo_verl.method.sampling import Fixed, Sampling
 from mifo_verl.method.schedule import Schedule
 from mifo_verl.method.solved import SolvedPrompts
 from mifo_verl.types import BufferEntry, Phase, Progress, PromptGroup, Rejection, SftExample, Share, Use
@@ -81,6 +82,9 @@ class Parts:
     """Training steps of the whole run."""
     mixing: Mixing = field(default_factory=NoMixing)
     prefix: Prefix = field(default_factory=NoPrefix)
+    sampling: Sampling = field(default_factory=Fixed)
+    temperature: float = 1.0
+    """Of the run's rollouts."""
 
 
 def no_others(step: int, number: int) -> Iterable[tuple[Row, Sequence[int]]]:
@@ -91,7 +95,15 @@ def no_others(step: int, number: int) -> Iterable[tuple[Row, Sequence[int]]]:
 class Loop:
     """Moves a ``LoopState``; beside it, what it holds of the step that goes on is never saved."""
 
-    def __init__(self, parts: Parts, state: LoopState, build: Build, others: Others = no_others) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        state: LoopState,
+        build: Build,
+        others: Others = no_others,
+        spent: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        """``spent`` says what share of the run's budget is spent."""
         self.state = state
         self.groups: dict[str, PromptGroup] = {}
         """The prompts of this step whose rollouts are counted, by uid."""
@@ -109,10 +121,13 @@ class Loop:
         """The demonstrations in this step's RL updates; None before them."""
         self.trained: Trained | None = None
         """What came of those; None if there were none."""
+        self.sampling: dict[str, float] = {}
+        """``temperature`` and ``max_tokens`` of this step's rollouts, if they are not the run's own."""
         self._given: dict[str, SftExample] = {}
         self._now: dict[str, tuple[PromptGroup, Row, Sequence[int]]] = {}
         self._parts = parts
         self._build = build
+        self._spent = spent
         self._others = others
         self._rows: dict[str, tuple[str, Row]] = {}
         self._solved = SolvedPrompts(parts.solved, parts.solved_accuracy, state.solved)
@@ -128,6 +143,8 @@ class Loop:
         self.ended = self.mixed = self.trained = None
         self.members.clear()
         self.correct.clear()
+        asked = {"temperature": self.state.temperature, "max_tokens": self._parts.sampling.max_tokens(self.progress)}
+        self.sampling = {name: value for name, value in asked.items() if value is not None}
         self._given.clear()
         self._now.clear()
 
@@ -226,6 +243,13 @@ class Loop:
         return self.mixed
 
     @property
+    def unasked_tokens(self) -> int:
+        """Tokens of this step's prompts and whole demonstrations that stand in the place of rollouts."""
+        given = ((self._given[uid], number) for (uid, _), number in self.members.items())
+        whole = (example for example, number in given if number == len(example.response_ids))
+        return sum(len(example.prompt_ids) + len(example.response_ids) for example in whole)
+
+    @property
     def rl_lines(self) -> list[LedgerLine]:
         """The uses of demonstrations in this RL step, in the order of the ledger."""
         return self.member_lines + self.update_lines
@@ -268,10 +292,13 @@ class Loop:
     @property
     def progress(self) -> Progress:
         """Where the run stands."""
-        return Progress(self.state.step, self.state.interval, self.state.rl_steps, self._parts.steps)
+        return Progress(self.state.step, self.state.interval, self.state.rl_steps, self._parts.steps, self._spent())
 
-    def rl_ended(self, grad_norm: float | None = None) -> None:
-        """An RL step of this interval is trained."""
+    def rl_ended(self, grad_norm: float | None = None, entropy: float | None = None) -> None:
+        """An RL step of this interval is trained, on rollouts of this mean entropy."""
+        now = self._parts.temperature if self.state.temperature is None else self.state.temperature
+        after = now if entropy is None else self._parts.sampling.next_temperature(now, entropy)
+        self.state.temperature = self.state.temperature if after == now else after
         self.state.rl_steps += 1
         if grad_norm is not None and isfinite(grad_norm):
             self.state.rl_grad_norms = [*self.state.rl_grad_norms, float(grad_norm)]

@@ -56,7 +56,13 @@ class ActiveLora(ActiveConstraint):
     def __init__(self, model: Model) -> None:
         self._model = model
 
-    def select(self, start: Sequence[Tensor] | None, interval: int, observe: Observer | None) -> MaskReport:
+    def select(
+        self,
+        start: Sequence[Tensor] | None,
+        interval: int,
+        observe: Observer | None,
+        optimizer: Optimizer | None = None,
+    ) -> MaskReport:
         """Nothing is chosen: every base weight is held. Collective."""
         sizes = torch.tensor([weight.numel() for weight in self._model.weights()])
         counts = torch.stack([sizes.sum() - sizes[self._model.adapter].sum(), sizes.sum()])

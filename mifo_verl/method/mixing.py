@@ -188,8 +188,7 @@ class Progressive(Mixing):
         require_choice("per", self.per, PER)
 
     def __call__(self, progress: Progress) -> Weights:
-        stage = min(progress.step * len(self.stages) // progress.steps, len(self.stages) - 1)
-        mu = float(self.stages[stage])
+        mu = float(self.stages[progress.stage(len(self.stages))])
         return Weights(rl=1.0 - mu, sft=mu)
 
     def describe(self) -> str:

@@ -22,13 +22,18 @@ class Budget:
             self._spent += event.flops
 
     @property
+    def share(self) -> float:
+        """The share of the limit that is spent; 0 without one."""
+        return 0.0 if self._limit is None else self._spent / self._limit
+
+    @property
     def is_spent(self) -> bool:
         """Whether no further step may begin."""
         return self._limit is not None and self._spent >= self._limit
 
 
-def rl_cost(config: DictConfig, num_weights: int) -> RlCost:
-    """How often an RL step of this config passes over its tokens, if nothing is mixed into it."""
+def rl_cost(config: DictConfig, num_weights: int, extra_trainings: int = 0) -> RlCost:
+    """How often an RL step of this config passes over its tokens; ``extra_trainings`` are the mixing's own passes."""
     actor, algorithm = config.actor_rollout_ref.actor, config.algorithm
     correction = algorithm.get("rollout_correction")
     recomputes = not (correction and correction.get("bypass_mode", False))
@@ -37,6 +42,7 @@ def rl_cost(config: DictConfig, num_weights: int) -> RlCost:
     return RlCost(
         num_weights=num_weights,
         forwards=int(recomputes) + int(reference) + int(critic),
-        trainings=int(actor.ppo_epochs) + (int(config.critic.ppo_epochs) if critic else 0),
-        epochs=int(actor.ppo_epochs),
+        trainings=int(actor.ppo_epochs),
+        critic_trainings=int(config.critic.ppo_epochs) if critic else 0,
+        extra_trainings=extra_trainings,
     )

@@ -16,6 +16,7 @@ from mifo_verl.loop.events import Event
 from mifo_verl.loop.loop import Loop, Parts
 from mifo_verl.loop.mixed import places
 from mifo_verl.loop.state import LoopState
+from mifo_verl.method.token_facts import TEACHER
 from mifo_verl.probes.held_out import held_out, measured_on
 from mifo_verl.probes.probes import Policy, Probes
 from mifo_verl.probes.rollouts import RolloutProbe
@@ -79,7 +80,7 @@ def assemble(trainer: PPOTrainer, mifo: MifoConfig, saver: Saver, records: RunRe
     score = get_custom_reward_fn(config) or default_compute_score
     template = config.data.get("apply_chat_template_kwargs", {})
     demonstrations = Demonstrations(tokenizer, score, config.data.max_response_length, template)
-    cost = rl_cost(config, actor.num_weights())
+    cost = rl_cost(config, actor.num_weights(), mifo.mixing.extra_trainings)
     budget = Budget(mifo.budget.flops, read_lines(records.folder / METRICS))
     parts = Parts(
         gate=mifo.gate,
@@ -95,6 +96,8 @@ def assemble(trainer: PPOTrainer, mifo: MifoConfig, saver: Saver, records: RunRe
         steps=trainer.total_training_steps,
         mixing=mifo.mixing,
         prefix=mifo.prefix,
+        sampling=mifo.sampling,
+        temperature=float(config.actor_rollout_ref.rollout.temperature),
     )
 
     def others(step: int, number: int) -> Iterator[tuple[dict[str, Any], list[int]]]:
@@ -102,7 +105,8 @@ def assemble(trainer: PPOTrainer, mifo: MifoConfig, saver: Saver, records: RunRe
         for row in (rows[place] for place in places(len(rows), number, parts.seed, step)):
             yield row, demonstrations.render(row)
 
-    loop = Loop(parts, state, demonstrations.build, others)
+    build = demonstrations.build_with_teacher if TEACHER in mifo.sft_facts else demonstrations.build
+    loop = Loop(parts, state, build, others, lambda: budget.share)
 
     def decode(token: int) -> str:
         return tokenizer.decode([token])
@@ -120,7 +124,7 @@ def assemble(trainer: PPOTrainer, mifo: MifoConfig, saver: Saver, records: RunRe
         decode,
         parts.seed,
         cost.num_weights,
-        forwards=len(mifo.kl_facts),
+        forwards=int(bool(mifo.before_facts)),
         watchdog=trainer.watchdog,
         shares_moments=mifo.sft.optimizer == "shared",
         event=records.event,

@@ -62,9 +62,8 @@ def rl_record(
         round((_number(metrics, f"{part}_length/mean") or 0.0) * rows) for part in ("prompt", "response")
     )
     given, staged, mixed = sum(loop.members.values()), staged_of(loop), loop.mixed
-    if mixed is not None:
-        cost = cost.mixed(mixed.weights.rl, mixed.extra_trainings)
-    generated, flops = cost.of_step(prompt + response, response, rows, discarded_rollouts)
+    trains = mixed is None or mixed.weights.rl > 0
+    generated, flops = cost.of_step(prompt + response, response, rows, discarded_rollouts, loop.unasked_tokens, trains)
     if staged is not None:
         flops += sft_flops(cost.num_weights, staged.prompt_tokens + staged.response_tokens)
     phase = loop.ended or loop.state.sft  # the one that this step's rollouts have begun
@@ -100,6 +99,7 @@ def rl_record(
         members_sha256=lines_sha256(line.line() for line in loop.member_lines) if loop.members else UNSET,
         mixing=UNSET if mixed is None or (mixed.is_rl and policies is UNSET) else mixed.weights._asdict(),
         staged=UNSET if staged is None else staged,
+        sampling=loop.sampling or UNSET,
         policies=policies,
     )
 

@@ -273,6 +273,9 @@ def test_demonstrations_among_the_rollouts_are_ledger_lines_with_the_counts_of_t
     ]
     assert found == [("a", 0, 1, 2, "rollout")] * 2 + [("b", None, None, 2, "rollout")] * 2
     assert (loop.member_lines[0].step, loop.member_lines[0].demonstration_sha256) == (1, "ab")
+    assert loop.unasked_tokens == 4 * (2 + 2)  # prompt and demonstration, of every member
+    loop.count([Rollout(b, 2, 1, 1, prefix_tokens=1)], {b: [1, 2]})  # a prefix is continued: a server was asked
+    assert loop.unasked_tokens == 3 * (2 + 2)
     loop.begin_step()
     assert loop.rl_lines == []
 

@@ -454,6 +454,14 @@ def test_numbers_that_are_not_finite_are_drawn_as_gaps(tmp_path: Path, data: Pat
     assert any(None in trace["y"] for trace in drawn)
 
 
+def test_a_run_whose_rollouts_all_begin_with_given_tokens_has_no_accuracy_and_a_report(tmp_path: Path, data: Path):
+    folder = ExampleRun(tmp_path / "uft", data).run(4)
+    nothing = {"accuracy": None, "fallback_share": None, "rollouts": 0, "members": 32, "prefix_tokens": 99}
+    lines = lines_of(folder / "metrics.jsonl")
+    write_lines(folder / "metrics.jsonl", [line | nothing if line["phase"] == "rl" else line for line in lines])
+    assert set(figure_named(render(load_all([folder])), "Accuracy and reward")["data"][0]["y"]) == {None}
+
+
 def test_where_sft_meets_rl_is_held_against_the_coordinates_that_are_not_frozen(run: Path):
     columns = {"layer": ["0", "1"], "coordinates": [10, 10], "frozen": [6, 4], "rl_visible": [8, 6]}
     columns |= {"frozen_rl_visible": [6, 3], "sft_visible": [3, 5], "both_visible": [2, 4]}

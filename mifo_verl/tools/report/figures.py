@@ -55,6 +55,7 @@ def card(title: str, note: str, figure: go.Figure, x: str, y: str, **layout: Any
 def lines(data: pd.DataFrame, x: str, y: Any, colors: dict[str, str], **look: Any) -> go.Figure:
     """Lines of the columns ``y``, named as they are."""
     look = {"markers": len(data) <= _FEW_POINTS} | look
+    data = data.astype(dict.fromkeys([y] if isinstance(y, str) else y, float))  # a column of None alone has no number
     return px.line(data, x=x, y=y, color_discrete_map=colors, render_mode="svg", **look)
 
 

@@ -34,16 +34,16 @@ def numbers_of(run: Run) -> dict[str, float]:
 def compute_of(rl: list[dict[str, Any]], sft: list[dict[str, Any]]) -> dict[str, float]:
     """Tokens and FLOPs of a run's records; none of them if a record is of a version that did not count.
 
-    ``sft_tokens`` and ``loss_tokens`` are of demonstrations, those in the updates of RL steps too.
+    SFT's tokens are those of its phases and of the demonstrations in the updates of RL steps, whose FLOPs are RL's.
     """
     if any("flops" not in line for line in rl + sft):
         return {}
-    demonstrations = sft + [line["staged"] for line in rl if line.get("staged")]
+    trained = sft + [line["staged"] for line in rl if line.get("staged")]
     return {
         "rl_tokens": float(sum(line["prompt_tokens"] + line["response_tokens"] for line in rl)),
         "generated_tokens": float(sum(line["generated_tokens"] for line in rl)),
-        "sft_tokens": float(sum(line["prompt_tokens"] + line["response_tokens"] for line in demonstrations)),
-        "loss_tokens": float(sum(line["kept_tokens"] for line in demonstrations)),
+        "sft_tokens": float(sum(line["prompt_tokens"] + line["response_tokens"] for line in trained)),
+        "loss_tokens": float(sum(line["kept_tokens"] for line in trained)),
         "rl_flops": float(sum(line["flops"] for line in rl)),
         "sft_flops": float(sum(line["flops"] for line in sft)),
         "flops": float(sum(line["flops"] for line in rl + sft)),
