@@ -157,6 +157,9 @@ class WatchdogConfig:
     """A stage that takes longer ends the run with a reason."""
     stopped_seconds: Positive = 60.0
     """An actor whose process stays stopped (SIGSTOP, a debugger) for longer ends the run with a reason."""
+    max_rollout_difference: Positive = 0.05
+    """Mean |difference| of a response token's probability in the rollout server and in the actor above which the run
+    ends, before its update: weights that did not arrive, or another dtype or temperature."""
     max_skipped_updates: Count = 3
     """Updates in a row, of the actor or the critic, that may be skipped because their gradient is not finite; one more
     ends the run."""

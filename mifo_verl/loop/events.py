@@ -62,6 +62,9 @@ class StepEnded(Record, frozen=True, kw_only=True):
     loss: float | None
     grad_norm: float | None
     response_length: Annotated[float | None, Meta(description="mean, tokens")]
+    rollout_difference: Annotated[
+        float | None, Meta(description="of a response token's probability, server against actor, mean")
+    ] = None
     rollouts: Annotated[int, Meta(description="rollouts counted for accuracy, those of filtered groups too")]
     fallback_share: Annotated[float | None, Meta(description="verdicts by letters: an answer was unreadable")] = None
     prompt_tokens: Annotated[int, Meta(description="of all rollouts trained on")]

@@ -1,6 +1,7 @@
 """verl's metrics of an RL step as its record, an SFT phase's records as metrics for verl's trackers."""
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 from statistics import fmean
 from typing import Any
@@ -14,6 +15,7 @@ from mifo_verl.loop.state import LoopState, SftProgress
 from mifo_verl.probes.probes import mean_by_source
 from mifo_verl.run.compute import RlCost, sft_flops
 from mifo_verl.run.journal import OTHER, lines_sha256, step_seconds
+from mifo_verl.run.watchdog import CannotGoOn
 from mifo_verl.verl.actor import Actor
 from mifo_verl.verl.joint_update import ADAPTER_NORM, CLIP_SHARE, GAIN, SECOND_NORM
 from mifo_verl.verl.skipped_updates import MAX_SKIPPED
@@ -80,6 +82,7 @@ def rl_record(
         loss=_number(metrics, "actor/loss"),
         grad_norm=_number(metrics, "actor/grad_norm"),
         response_length=_number(metrics, "response_length/mean"),
+        rollout_difference=None if loop.members else rollout_difference(metrics),
         rollouts=loop.num_rollouts,
         fallback_share=loop.num_fallbacks / loop.num_rollouts if loop.num_rollouts else None,
         prompt_tokens=prompt,
@@ -102,6 +105,23 @@ def rl_record(
         sampling=loop.sampling or UNSET,
         policies=policies,
     )
+
+
+def rollout_difference(metrics: Mapping[str, Any]) -> float | None:
+    """Mean |p_rollout - p_actor| of the response tokens, as verl has taken it; None if it was not."""
+    found = _number(metrics, "training/rollout_probs_diff_mean")
+    return found if found is not None and math.isfinite(found) else None
+
+
+def require_one_policy(metrics: Mapping[str, Any], limit: float) -> None:
+    """Raise CannotGoOn if the rollout server and the actor differ by more than ``limit``."""
+    found = rollout_difference(metrics)
+    if found is not None and found > limit:
+        raise CannotGoOn(
+            f"the rollout server gave response tokens other probabilities than the actor, by {found:.3g} on average "
+            f"(mifo.watchdog.max_rollout_difference={limit:g}): its weights are not the actor's, or its dtype, "
+            "temperature or chat template; compare actor_rollout_ref.rollout with actor_rollout_ref.actor"
+        )
 
 
 def _policies(metrics: Mapping[str, Any]) -> Policies | UnsetType:

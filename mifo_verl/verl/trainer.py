@@ -29,7 +29,16 @@ from mifo_verl.verl.agent_loop import GIVEN
 from mifo_verl.verl.build import assemble, prepare_workers
 from mifo_verl.verl.demonstrations import TARGET
 from mifo_verl.verl.mixed import mark_correct, mixed_updates
-from mifo_verl.verl.records import Metrics, Timers, accuracy_by_source, end_of_run, rl_record, sft_metrics, step_events
+from mifo_verl.verl.records import (
+    Metrics,
+    Timers,
+    accuracy_by_source,
+    end_of_run,
+    require_one_policy,
+    rl_record,
+    sft_metrics,
+    step_events,
+)
 from mifo_verl.verl.replay import OrderedReplayBuffer, has_rollouts, rollouts_of, rows_of, without_rollouts
 from mifo_verl.verl.sampling import SAMPLING
 from mifo_verl.verl.saving import Saver, Stopped
@@ -178,6 +187,8 @@ class MifoTrainer(PPOTrainerSync):
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: Metrics) -> KVBatchMeta:
         self.saver.stop_here(self.loop.state)
         batch = super()._compute_old_log_prob(batch, metrics)
+        if not self.loop.members:  # given tokens were drawn by nobody
+            require_one_policy(metrics, self.mifo.watchdog.max_rollout_difference)
         self.rollout_probe.measure(batch, metrics, self.timing_raw)
         return batch
 
