@@ -118,6 +118,8 @@ class InspectConfig:
     """Demonstrations of a phase kept with every token, its entropy and whether it was kept."""
     example_tokens: Size = Field(default=512, description="0 keeps no demonstration")
     """Tokens of such a demonstration that are kept, from its first."""
+    rollouts: Size = Field(default=2, description="0 keeps none")
+    """Rollouts of every RL step kept to read in ``samples.jsonl``, from the worst to the best answered question."""
 
 
 @dataclass(frozen=True, config=_STRICT)

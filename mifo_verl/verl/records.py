@@ -3,13 +3,14 @@
 import hashlib
 import math
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from statistics import fmean
 from typing import Any
 
 from msgspec import UNSET, UnsetType, structs
 from transfer_queue import KVBatchMeta
 
-from mifo_verl.loop.events import Event, Policies, Staged, StepEnded, Validated
+from mifo_verl.loop.events import Event, Policies, Staged, StepEnded, UpdateMade, Validated
 from mifo_verl.loop.loop import Loop
 from mifo_verl.loop.state import LoopState, SftProgress
 from mifo_verl.probes.probes import mean_by_source
@@ -178,12 +179,41 @@ def step_events(
         metrics["mifo/rl/fallback_share"] = rl.fallback_share or 0.0
         events.append(structs.replace(rl, seconds=seconds, validation=accuracy or None))
         events += loop.rl_lines or (phase.rl_ledger if phase is not None else [])
+        events += loop.samples or (phase.rl_samples if phase is not None else [])
     if phase is not None:
         events += phase.timed_updates(timing_raw["sft"], probe | beside if rl is None else {})
         events += phase.ledger
     if accuracy:
         events.append(Validated(step=loop.state.step + 1, accuracy=accuracy))
+    numbers: dict[str, float] = {}
+    for event in events:
+        numbers |= tracked(event) if isinstance(event, StepEnded | UpdateMade) else {}
+    metrics.update((name, value) for name, value in numbers.items() if name not in metrics)  # means of a phase stay
     return events
+
+
+_NOT_TRACKED = ("step", "phase", "update", "prompts", "mask", "inspection")
+
+
+def tracked(record: StepEnded | UpdateMade) -> dict[str, float]:
+    """Every number of a record for verl's trackers, by its name in the record: ``mifo/rl/accuracy``.
+
+    Of an RL step also how many prompts no rollout and every rollout has solved.
+    """
+    line, found = record.line(), dict[str, float]()
+    prompts = line.get("prompts", [])
+    solved = [Fraction(num_correct, num_rollouts) for _, num_correct, num_rollouts in prompts if num_rollouts]
+    line |= (
+        {"prompts_unsolved": solved.count(Fraction(0)), "prompts_solved": solved.count(Fraction(1))} if prompts else {}
+    )
+    todo = [(f"mifo/{record.phase}/{name}", value) for name, value in line.items() if name not in _NOT_TRACKED]
+    while todo:
+        name, value = todo.pop()
+        if isinstance(value, Mapping):
+            todo += [(f"{name}/{key}", held) for key, held in value.items()]
+        elif isinstance(value, int | float):
+            found[name] = value
+    return found
 
 
 def sft_metrics(phase: SftProgress) -> dict[str, float]:
