@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from mifo_verl.errors import nearest
-from mifo_verl.overrides import CHOICES, DEAD_NODES, chosen, keys, likely, malformed, normalised, own_folders
+from mifo_verl.overrides import CHOICES, DEAD_NODES, chosen, group_of, keys, likely, malformed, normalised, own_folders
 
 PACKAGE = Path(__file__).parent
 _MOST_ERRORS = 8
@@ -130,8 +130,10 @@ def _resolved(node: DictConfig) -> ComposedConfig:
     node.run_dir = str(Path(node.run_dir).expanduser().absolute())
     for key in _PATHS:
         value = OmegaConf.select(node, key)
-        if isinstance(value, str) and value.startswith("~/"):
-            OmegaConf.update(node, key, str(Path(value).expanduser()))
+        paths = value if OmegaConf.is_list(value) else [value]
+        if any(isinstance(path, str) and path.startswith("~/") for path in paths):
+            full = [str(Path(path).expanduser()) for path in paths]
+            OmegaConf.update(node, key, full if OmegaConf.is_list(value) else full[0])
     composed = ComposedConfig(node)
     # a local cluster inherits the driver's environment; a remote one gets it from Ray
     OmegaConf.update(node, "ray_kwargs.ray_init.runtime_env.env_vars", composed.environment(), force_add=True)
@@ -191,6 +193,8 @@ def _one_line(error: Exception, overrides: list[str]) -> tuple[str, str]:
         if names:
             where = ", ".join([f"trainer_configs/{group[1]}/", *(f"{folder}/" for folder in folders[1:])])
             return f"{given} must be one of {', '.join(names)}{nearest(group[2], names)}; the files of {where}", given
+        inside = group_of(f"{group[1]}.", list(keys(compose("mifo", overrides=[_search_path(overrides)]))))
+        return f"{given} must be a setting inside the group, not the group; choose one: {inside}", given
     key = re.search(r"Could not override '([\w.@/]+)'|Key '([\w.]+)' is not in struct", text)
     if key:
         node = key[1] or key[2]
@@ -217,10 +221,13 @@ def _cure(given: str, name: str, overrides: list[str]) -> str:
         base = compose("mifo", overrides=[_search_path(overrides)])
     if name.partition(".")[0] in DEAD_NODES:
         return f"; leave it out: nothing reads {name.partition('.')[0]}, and what is read lies in reward"
-    known = likely(name, list(keys(base)))
+    every = list(keys(base))
+    known = likely(name, every)
     if known and known != name:
         value = given.partition("=")[2] if given.startswith(f"{name}=") else "<value>"
         return f" (did you mean {known}?); write {known}={value}"
+    if group := group_of(name, every):
+        return f"; choose another one: {group}"
     return f"; leave it out, or add it with +{given} if code of your own reads it"
 
 

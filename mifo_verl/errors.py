@@ -16,8 +16,9 @@ RENAMED = {"freeze": "constraint", "prompt_selector": "gate", "sparsify": "const
 
 def nearest(word: str, choices: list[str], cutoff: float = 0.6) -> str:
     """' (did you mean X?)' for the choice that looks most like ``word``, or '' if none does."""
-    match = get_close_matches(word, choices, n=1, cutoff=cutoff)
-    return f" (did you mean {match[0]}?)" if match else ""
+    plain = {choice.casefold(): choice for choice in choices}
+    match = get_close_matches(word.casefold(), list(plain), n=1, cutoff=cutoff)
+    return f" (did you mean {plain[match[0]]}?)" if match else ""
 
 
 def require(condition: bool, name: str, value: object, rule: str, cure: str) -> None:

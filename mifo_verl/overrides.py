@@ -26,8 +26,15 @@ _MOVED = {
     "num_epochs": "trainer.total_epochs",
     "num_train_epochs": "trainer.total_epochs",
     "max_steps": "trainer.total_training_steps",
+    "model": "actor_rollout_ref.model.path",
+    "model_name_or_path": "actor_rollout_ref.model.path",
     "model_path": "actor_rollout_ref.model.path",
-    "output_dir": "run_dir",
+    **dict.fromkeys(("gpus", "n_gpus", "num_gpus"), "trainer.n_gpus_per_node"),
+    **dict.fromkeys(("reward_fn", "reward_function"), "reward.custom_reward_function.path"),
+    **dict.fromkeys(("project", "wandb_project"), "trainer.project_name"),
+    **dict.fromkeys(("max_length", "max_tokens", "max_new_tokens"), "data.max_response_length"),
+    **dict.fromkeys(("dataset", "train_file", "train_data"), "data.train_files"),
+    **dict.fromkeys(("output_dir", "output", "out"), "run_dir"),
 }
 """Settings by the last word of the names that other trainers give them."""
 _FIRST = ("trainer.", "data.", "actor_rollout_ref.actor.", "actor_rollout_ref.rollout.", "algorithm.")
@@ -102,8 +109,13 @@ def _syntax_error(given: str, name: str, value: str) -> str:
     pieces = re.split(r"[\s,;]+(?=[\w./@+~]+=)", given)
     if len(pieces) > 1 and all(map(_parse, pieces)):
         return f"{given} must be {len(pieces)} arguments, one a setting; write {' '.join(map(shlex.quote, pieces))}"
+    if listed := re.fullmatch(r"\[(.*)\]", value.strip(), re.DOTALL):
+        items = [item.strip() for item in listed[1].split(",")]
+        items = [item if _parse(f"x={item}") else '"{}"'.format(item.strip("\"'")) for item in items]
+        if _parse(whole := f"{name}=[{','.join(items)}]"):
+            return f"{given} must have its values quoted for Hydra; write {shlex.quote(whole)}"
     quoted = '{}="{}"'.format(name, value.replace('"', r"\""))
-    if not re.match(r"[\[{]", value) and _parse(quoted):
+    if not re.match(r"\[|\{.*:", value) and _parse(quoted):
         return f"{given} must be quoted for Hydra, inside the quotes of the shell; write {shlex.quote(quoted)}"
     return f"{given} must be setting=value, with brackets and quotes in pairs; write lists as '{name}=[a,b]'"
 
@@ -143,18 +155,41 @@ def likely(name: str, known: list[str], cutoff: float = 0.6) -> str:
     if old:
         return f"mifo{old[1]}{RENAMED[old[2]]}{name[old.end() :]}"
     parent, _, last = name.rpartition(".")
+    known = [key for key in known if key.partition(".")[0] not in DEAD_NODES]
+    groups = {key.rpartition(".")[0] for key in known}
+    ends = [key for key in known if parent and key.endswith(f".{name}")]
+    if ends:
+        return min(ends, key=_place)
     beside = [key for key in known if key.rpartition(".")[0] == parent]
     elsewhere = [key for key in known if key.rpartition(".")[2] == last]
+    if not parent and last in _MOVED:
+        return _MOVED[last]
     if len(elsewhere) == 1:
-        return elsewhere[0]
+        only = elsewhere[0]
+        main = (f"{only}.{each}" for each in ("path", "name") if f"{only}.{each}" in known)
+        return next(main, only) if only in groups else only
     if last in _MOVED and not nearest(last, [key.rpartition(".")[2] for key in beside], 0.85):
         return _MOVED[last]
     if elsewhere and not parent:
-        return min(elsewhere, key=lambda key: next((n for n, node in enumerate(_FIRST) if key.startswith(node)), 9))
-    by_last = nearest(last, [key.rpartition(".")[2] for key in beside], cutoff)
-    by_name = nearest(name, beside, 0.75) if cutoff < 0.75 else ""  # long names of one group always look alike
-    found = re.search(r"mean (?:\S+\.)?(\S+)\?", by_last or by_name)
+        return min(elsewhere, key=_place)
+    found = re.search(r"mean (\S+)\?", nearest(last, [key.rpartition(".")[2] for key in beside], cutoff))
     return f"{parent}.{found[1]}".lstrip(".") if found else ""
+
+
+def _place(key: str) -> int:
+    return next((place for place, node in enumerate(_FIRST) if key.startswith(node)), len(_FIRST))
+
+
+def group_of(name: str, known: list[str]) -> str:
+    """What to say of the group that a misspelt setting lies in: where the group is, and what it holds; '' if none."""
+    parent = name.rpartition(".")[0]
+    groups = [key for key in known if parent and (key == parent or key.endswith(f".{parent}"))]
+    if not groups:
+        return ""
+    group = min(groups, key=lambda key: (key != parent, _place(f"{key}.")))
+    inside = [key.removeprefix(f"{group}.") for key in known if key.rpartition(".")[0] == group]
+    inside = [key for key in inside if not key.startswith("_")]
+    return f"the settings of {group} are {', '.join(inside[:20])}{' ...' if len(inside) > 20 else ''}"
 
 
 def unread(defaults: DictConfig, config: DictConfig) -> Iterator[tuple[str, str]]:
@@ -162,8 +197,8 @@ def unread(defaults: DictConfig, config: DictConfig) -> Iterator[tuple[str, str]
     known = list(keys(defaults))
     there = set(known)
     for key in keys(config):
-        parent = key.rpartition(".")[0]
-        if key not in there and not _OPEN.search(key) and (not parent or parent in there):
+        added = key not in there and not _OPEN.search(key)
+        if added and not isinstance(OmegaConf.select(config, key), DictConfig):
             close = likely(key, known, cutoff=0.85)
             if close:
                 yield key, close

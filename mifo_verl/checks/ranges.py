@@ -33,13 +33,15 @@ class Rule:
     cure: str
     keys: tuple[str, ...]
     required: bool = False
+    fractions: bool = False
+    """Whether they need not be whole, even where verl's default is."""
 
 
 def _numbers(holds: Callable[[float], bool], rule: str, cure: str, *keys: str) -> Rule:
-    return Rule(lambda value: is_number(value) and holds(value), rule, cure, keys)
+    return Rule(lambda value: is_number(value) and holds(value), rule, cure, keys, fractions=True)
 
 
-_PAPER, _SHARE, _OFF = "the paper's value is in the README", "write it as a share: 0.1 for 10 %", "0 switches it off"
+_SHARE, _OFF = "write it as a share: 0.1 for 10 %", "0 switches it off"
 RULES = (
     Rule(
         lambda value: _is_whole(value) and value >= 1,
@@ -68,9 +70,12 @@ RULES = (
         "null takes all epochs",
         ("trainer.total_training_steps",),
     ),
-    _numbers(lambda v: v > 0, "a number above 0", _PAPER, f"{OPTIM}.lr", f"{OPTIM}.clip_grad"),
-    _numbers(lambda v: v > 0, "a number above 0", _PAPER, f"{ROLLOUT}.temperature"),
+    _numbers(lambda v: v > 0, "a number above 0", "the paper's value is 1e-6", f"{OPTIM}.lr"),
+    _numbers(
+        lambda v: v > 0, "a number above 0", "verl's default is 1", f"{OPTIM}.clip_grad", f"{ROLLOUT}.temperature"
+    ),
     _numbers(lambda v: v >= 0, "a number of at least 0", _OFF, f"{OPTIM}.weight_decay", f"{ACTOR}.kl_loss_coef"),
+    _numbers(lambda v: v >= 0, "a number of at least 0", "0 is greedy", f"{ROLLOUT}.val_kwargs.temperature"),
     _numbers(lambda v: v >= 0, "a number of at least 0", _OFF, "algorithm.kl_ctrl.kl_coef", "restarts"),
     _numbers(lambda v: 0 <= v <= 1, "in [0, 1]", _SHARE, f"{OPTIM}.lr_warmup_steps_ratio", f"{OPTIM}.min_lr_ratio"),
     _numbers(lambda v: 0 <= v <= 1, "in [0, 1]", _SHARE, "algorithm.gamma", "algorithm.lam"),
@@ -134,8 +139,8 @@ def check_kinds(run: Run, found: Findings) -> None:
     """Each override is read, and of its default's kind: Hydra takes ``yes`` and ``1e-6x`` for text."""
     base, defaults = composed_defaults([]), composed_defaults(run.overrides)
     for key, close in unread(base, run.config):
-        says = f"{key}={run.get(key)}: nothing reads this setting (did you mean {close}?)"
-        found.warn(says, f"write {close}=<value>")
+        rule = f"left out, because nothing reads it (did you mean {close}?)"
+        found.require(False, key, run.get(key), rule, f"write {close}={_written(run.get(key))}")
     for key in keys(run.config):
         dead = next((dead for dead in DEAD if f"{key}.".startswith(f"{dead}.")), None)
         is_set = dead and not OmegaConf.is_dict(run.get(key)) and run.get(key) != OmegaConf.select(base, key)
@@ -148,7 +153,13 @@ def check_kinds(run: Run, found: Findings) -> None:
             cure = f"write {live}={value}" if live.rpartition(".")[2] in there else "leave it out"
             found.require(False, key, run.get(key), "left out, because nothing reads it", cure)
     for key, default, value in changes(defaults, run.config, run.overrides):
-        kind = None if key.startswith("mifo.") else _kind_of(default)  # those are built, see check_settings
+        if OmegaConf.is_dict(default) and value is not None:
+            first = next((name for name in ("name", "path", "enable") if name in default), next(iter(default), "<key>"))
+            cure = f"write {key}.{first}={value}, of {', '.join(key for key in default if key[0] != '_')}"
+            found.require(False, key, value, "a group of settings, not a value", cure)
+            continue
+        fractions = any(key in rule.keys for rule in (*RULES, *CLIP) if rule.fractions)
+        kind = None if fractions or key.startswith("mifo.") else _kind_of(default)  # those are built: check_settings
         if kind is not None and value is not None:
             rule, accepts = kind
             found.require(accepts(value), key, value, rule, f"the default is {str(default).lower()}")
@@ -197,6 +208,10 @@ def check_magnitudes(run: Run, found: Findings) -> None:
     found.require(not is_given or clip in (low, high), f"{ACTOR}.clip_ratio", clip, rule, "set these two in its place")
 
 
+def _written(value: Any) -> str:
+    return "<value>" if OmegaConf.is_config(value) else str(value)
+
+
 def _kind_of(default: Any) -> tuple[str, Callable[[Any], bool]] | None:
     if isinstance(default, bool):
         return "true or false", lambda value: isinstance(value, bool)
@@ -204,4 +219,6 @@ def _kind_of(default: Any) -> tuple[str, Callable[[Any], bool]] | None:
         return "a whole number", _is_whole
     if isinstance(default, float):
         return "a number", is_number
+    if isinstance(default, str) and not default.endswith(".parquet"):
+        return "one value, not several", lambda value: not OmegaConf.is_config(value)
     return None

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from mifo_verl.loop.events import LedgerLine, StepEnded, UpdateMade
+from mifo_verl.loop.events import LedgerLine, RolloutSeen, StepEnded, UpdateMade
 from mifo_verl.loop.tokens import TokenSummary
 from mifo_verl.method.buffer import DemonstrationBuffer
 from mifo_verl.types import BufferEntry
@@ -72,6 +72,8 @@ class SftProgress:
     """The record of the RL step that filled the buffer, if it is not written yet."""
     rl_ledger: list[LedgerLine] = field(default_factory=list)
     """And the uses of demonstrations in that step's own updates."""
+    rl_samples: list[RolloutSeen] = field(default_factory=list)
+    """And the rollouts of that step that are kept to read."""
     tokens: TokenSummary | None = None
     """The tokens of the updates made so far, if they are inspected."""
 
@@ -117,6 +119,8 @@ class LoopState:
     """verl's coefficient of the KL penalty in the reward, which its adaptive controller moves at every step."""
     elapsed_seconds: float = 0.0
     """What the run took in all processes before this one; in a checkpoint, up to it."""
+    temperature: float | None = None
+    """Of the next step's rollouts, if mifo/sampling has moved it from the run's own."""
 
     def snapshot(self) -> "LoopState":
         """The state as it is now, apart from what the next step does before its update."""

@@ -3,7 +3,8 @@
 ``python -m mifo_verl.rewards.checker <module>`` imports the module once, lets it ``warm_up()``, and then forks a
 checker in milliseconds whenever one is asked for on its standard input, a socket. Each checker calls the module's
 ``check(request) -> reply`` under a limit of memory and one of CPU time, which the kernel enforces even inside one long
-big-number operation. Without the process that asked, all of them end.
+big-number operation. What a module does in ``prepare(request)``, such as reading the gold answer, has a limit of its
+own, so that it takes nothing from the answer's. Without the process that asked, all of them end.
 """
 
 import contextlib
@@ -23,16 +24,22 @@ from typing import Any
 MEMORY_BYTES = 1 << 30
 """A checker's address space: ``10^{10^{10}}`` would take 4 GB before its time is up."""
 
+PREPARE_CPU_SECONDS = 30.0
+"""A user's own gold answer may take far longer than a model's answer: the first formula of its shape does."""
+
 Check = Callable[[dict[str, Any]], dict[str, Any]]
 
 
-def serve(connection: Connection, check: Check) -> None:
+def serve(connection: Connection, check: Check, prepare: Callable[[dict[str, Any]], object]) -> None:
     """Answer requests until the other side has gone. Over ``cpu_seconds`` of CPU time SIGPROF ends the process."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     while True:
         request = json.loads(connection.recv_bytes())
-        signal.setitimer(signal.ITIMER_PROF, request["cpu_seconds"])
         try:
+            signal.setitimer(signal.ITIMER_PROF, PREPARE_CPU_SECONDS)
+            with contextlib.suppress(Exception):
+                prepare(request)
+            signal.setitimer(signal.ITIMER_PROF, request["cpu_seconds"])
             reply = check(request)
         except Exception as error:  # whatever a library raises on a model's text: what cannot be read is wrong
             reply = {"error": type(error).__name__}
@@ -40,7 +47,7 @@ def serve(connection: Connection, check: Check) -> None:
         connection.send_bytes(json.dumps(reply).encode("ascii"))
 
 
-def run_template(control: socket.socket, check: Check) -> None:
+def run_template(control: socket.socket, check: Check, prepare: Callable[[dict[str, Any]], object]) -> None:
     """Fork a checker for every socket that comes in, end one for every pid; what is sent back is a pid or a status."""
     children: set[int] = set()
     ended: set[int] = set()
@@ -53,7 +60,7 @@ def run_template(control: socket.socket, check: Check) -> None:
             if pid == 0:
                 control.close()
                 with contextlib.suppress(EOFError, ConnectionError):
-                    serve(Connection(files[0]), check)
+                    serve(Connection(files[0]), check, prepare)
                 os._exit(0)
             os.close(files[0])
             children.add(pid)
@@ -97,7 +104,7 @@ def main(module_name: str) -> None:
     gc.collect()
     gc.freeze()  # so that a checker's garbage collector does not copy the template's pages
     with contextlib.suppress(ConnectionError):
-        run_template(control, module.check)
+        run_template(control, module.check, getattr(module, "prepare", lambda _: None))
 
 
 if __name__ == "__main__":

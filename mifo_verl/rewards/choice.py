@@ -18,7 +18,10 @@ _STATED = re.compile(
     rf"(?i:answer|option|choice)(?:{_IS}(?i:\s+not\s+{_OPEN}[A-J][)}}*]{{0,3}},?\s+but)?)?(?:\s*[:=\u2013-])?{_OPEN}"
     r"([A-J](?![A-Za-z'\u2019])|[a-j](?=[\s*.)\]}$]*(?:\n|$)))"
 )
-_MORE = re.compile(r"[)}*\]]{0,3}\s*(?:/|,|&|\bor\b|\band\b)\s*[({*]{0,3}[A-J](?![A-Za-z'\u2019])")
+_TEXT = r"\s*(?:\\(?:text|textbf|mathrm|mathbf)\s*\{)?\s*"
+_MORE = re.compile(
+    rf"[)}}*\]]{{0,3}}{_TEXT}(?:/|,|&|\bor\b|\band\b)(?:\s+(?:maybe|perhaps|possibly|even))?\s*\}}?{_TEXT}[({{*]{{0,3}}[A-J](?![A-Za-z'\u2019])"
+)
 _ARTICLE = re.compile(
     r"[AI]\s+(?!(?:because|since|as|which|due|for|by|with|from|based|given|and|or|but|is|in|not|if)\b)[a-z]"
 )

@@ -13,11 +13,11 @@ from typing import Any
 from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
 from math_verify.grader import unwrap_fcs
 from math_verify.parser import get_extraction_regexes
-from sympy import Expr, FiniteSet, Float, Integer, N, Reals, Set, Union, preorder_traversal
+from sympy import Basic, Expr, FiniteSet, Float, I, Integer, N, Reals, Set, Union, preorder_traversal
 
 from mifo_verl.rewards.choice import chosen, letter_of
 from mifo_verl.rewards.extract import PLACES
-from mifo_verl.rewards.notation import bare, closing, labelled, squeezed, unify, without_clause, without_unit
+from mifo_verl.rewards.notation import bare, closing, labelled, squeezed, unify, unit_of, without_clause, without_unit
 
 _WARM_UP = (
     r"\frac{1}{2}", r"\sqrt{3}+2\pi", r"x^2-\frac{3}{x_1}", r"\left(3,\frac{\pi}{2}\right)", r"(-\infty,2]\cup[5,9)",
@@ -29,6 +29,8 @@ _MATRIX = re.compile(
     r"\(?\s*\\begin\s*\{(?:[pb]?matrix|array)\}(?:\s*\{[lcr|]*\})?((?:[^\\]|\\(?!begin|end))*)\\end\s*\{\w+\}\s*\)?",
     re.DOTALL,
 )
+_LISTS = re.compile(r"\[\s*(\[[^\[\]]*\](?:\s*,\s*\[[^\[\]]*\])+)\s*\]")
+"""``[[1,2],[3,4]]``, a matrix in plain text."""
 _LONGEST = 3000
 """A longer answer is compared letter by letter."""
 _LATEX = (
@@ -42,13 +44,29 @@ _CLOCK = re.compile(r"(\d{1,2}:[0-5]\d)\s*(?:\\text\s*\{)?\s*([AaPp]?)(?:\.?\s*[
 _LETTERS = re.compile(r"[A-Za-z]{2,}(?:\s+[A-Za-z]+)*|[A-Z](?:\s+[A-Z])+")
 _SENTENCE = re.compile(r"(?:\\text\s*\{)?[A-Za-z][A-Za-z\s.,;'\u2019/-]*\}?")
 _READABLE = (_LETTERS, _BASE, _RATIO, _CLOCK, _SENTENCE, re.compile(r"\(?[A-J]\)?"))
+_ONE_LETTER = re.compile(r"\(?([A-J])\)?")
 _POINTS_IN_A_ROW = re.compile(r"(?<![a-zA-Z\\])[A-Z](?:\s?[A-Z])+(?![a-zA-Z])")
 _NAME = re.compile(r"(?![a-z]{2}$)(?:\\[a-zA-Z]+|[A-Za-z|{}'\s]|_\{?\w+\}?|\([A-Za-z0-9,\s]*\)|\^\{?-1\}?){1,40}")
 """``x``, ``f(x)``, ``\\angle ABC``, ``a_{n}``, ``area``; not ``xy``, which is a product."""
 _VALUE_OF = re.compile(r"\s*\\(?:lim|sum|int|prod|max|min|gcd|operatorname|binom|log|sin|cos|tan)(?![a-zA-Z])")
 _CONGRUENCE = re.compile(r"([^,;]+?)\\equiv([^,;]+?)\\pmod\{(\w+)\}")
-_UNREADABLE = re.compile(r"\\ldots|\\equiv|\\pmod|\\mod|\\bmod|\\text|\\mathrm|\\mbox|\\begin\{cases\}|\\overset")
+_UNREADABLE = re.compile(
+    r'"\s*:|'
+    r"\\ldots|\\equiv|\\pmod|\\mod|\\bmod|\\text|\\mathrm|\\mbox|\\(?:coth|sech|csch)(?![a-z])|\\begin\{cases\}|\\overset"
+)
+_GREEK = (
+    r"\\(?i:alpha|beta|gamma|delta|(?:var)?epsilon|zeta|eta|theta|kappa|lambda|mu|nu|xi|rho|sigma|tau|(?:var)?phi|chi"
+    r"|psi|omega)(?![a-zA-Z])"
+)
+_SYMBOL = re.compile(
+    r"(?P<skip>\\(?:mathbb|mathcal|begin|end|operatorname|text|variable)\s*\{[^{}]*\})"
+    r"|\\frac\{(?P<derivative>(?:d|\\partial)(?:\^\{?\d\}?)?\s*[a-zA-Z]\s*\}\{\s*(?:d|\\partial)\s*[a-zA-Z](?:\^\{?\d\}?)?)\s*\}"
+    rf"|(?P<letter>{_GREEK}|(?<![\\])[a-zA-Z](?<!\\))(?P<primes>'*)(?P<under>_(?:\w|\{{[^{{}}]*\}}|\\[a-zA-Z]+))?"
+    r"|\\[a-zA-Z]+"
+)
+"""The symbols of a formula; of commands and their words none."""
 _RELATION = re.compile(r"(?<![<>=])[<>]|\\(?:le|ge|ne|lt|gt)(?![a-zA-Z])")
+_INDEX_I = re.compile(r"\\(?:sum|prod|vec|hat|mathbf)(?![a-zA-Z])|_\{?i")
 _SIGN = re.compile(r"\\pm(?![a-z])")
 _LOOSE = re.compile(r"\s*,?\s+(?:or|and)\s+|\s*[,;]\s*")
 _COMPOUND = re.compile(
@@ -60,6 +78,11 @@ _UNFINISHED_WORDS = 4
 _POINTS = (7, 11, 13, 17, 19)
 
 
+def prepare(request: dict[str, Any]) -> None:
+    """Read the gold answer: what that takes must not be counted against a model's answer."""
+    is_readable(request["gold"])
+
+
 def check(request: dict[str, Any]) -> dict[str, Any]:
     """Whether the text's answer is the gold answer, what was read as the text's answer, and how they were compared.
 
@@ -69,7 +92,7 @@ def check(request: dict[str, Any]) -> dict[str, Any]:
     if "text" not in request:
         return {"readable": is_readable(gold)}
     text = request["text"]
-    letter = re.fullmatch("[A-J]", unify(gold)) or labelled(unify(gold))[0]
+    letter = _ONE_LETTER.fullmatch(unify(gold)) or labelled(unify(gold))[0]
     places = (*PLACES, chosen, _stated) if letter else (*PLACES, _stated)
     found = next((found for place in places if (found := place(text)) is not None), None)
     if found is None:
@@ -126,6 +149,7 @@ def same(gold: str, found: str) -> tuple[bool, str]:
         _base,
         _ratio,
         _compound,
+        _units,
         _clause,
         _words,
         _congruence,
@@ -146,9 +170,9 @@ Answer = tuple[bool, str] | None
 def _choice(g: str, f: str) -> Answer:
     """A letter of a choice, with the value beside it or without."""
     (g_letter, g_value), (f_letter, f_value) = labelled(g), labelled(f)
-    if re.fullmatch("[A-J]", g) or (g_letter and not g_value):
+    if (alone := _ONE_LETTER.fullmatch(g)) or (g_letter and not g_value):
         letter = f_letter or letter_of(f)
-        return (letter == (g_letter or g), "letters") if letter else None
+        return (letter == (alone[1] if alone else g_letter), "letters") if letter else None
     if g_letter:
         if f_letter or letter_of(f):
             right = (f_letter or letter_of(f)) == g_letter
@@ -218,7 +242,27 @@ def _compound(g: str, f: str) -> Answer:
 
 
 def _short(parts: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
-    return [(number, first.strip()[:1], second[:1]) for number, first, second in parts]
+    def name(unit: str) -> str:
+        return unit_of(unit)[0] or unit.strip()[:1]
+
+    return [(number, name(first), name(second)) for number, first, second in parts]
+
+
+def _units(g: str, f: str) -> Answer:
+    """``20 cm`` is not 20 m, and is 0.2 m."""
+    g_value, f_value = without_unit(g), without_unit(f)
+    if g.endswith(r"\circ") and r"\pi" in f:
+        return same(rf"\frac{{({g_value})\pi}}{{180}}", f)
+    if f.endswith(r"\circ") and r"\pi" in g:
+        return same(g, rf"\frac{{({f_value})\pi}}{{180}}")
+    g_unit, f_unit = (unit_of(text[len(value) :]) for text, value in ((g, g_value), (f, f_value)))
+    if g_unit == f_unit or not g_unit[0] or not f_unit[0]:
+        return None
+    if g_unit[1] != f_unit[1]:
+        return False, "value"
+    return same(
+        *(rf"\frac{{({value})\cdot {unit[2]}}}{{{unit[3]}}}" for value, unit in ((g_value, g_unit), (f_value, f_unit)))
+    )
 
 
 def _clause(g: str, f: str) -> Answer:
@@ -234,7 +278,9 @@ def _words(g: str, f: str) -> Answer:
         moved = sorted(map(squeezed, g_points)) != sorted(map(squeezed, f_points))
         return (False, "letters") if moved and sorted("".join(g_points)) == sorted("".join(f_points)) else None
     a, b = squeezed(g), squeezed(f)
-    return a == b or (len(a) > 2 and a.casefold().rstrip("s") == b.casefold().rstrip("s")), "letters"
+    words = [word for word in (g + " " + f).split() if not (word.islower() or word.isupper() or word.istitle())]
+    same_letters = (len(a) > 2 or a.casefold() == "no") and a.casefold().rstrip("s") == b.casefold().rstrip("s")
+    return a == b or (same_letters and not words), "letters"
 
 
 def _congruence(g: str, f: str) -> Answer:
@@ -258,18 +304,21 @@ def _matrix(g: str, f: str) -> Answer:
 
 def _rows(text: str) -> list[list[str]] | None:
     """The cells of a matrix; None for anything else."""
+    if lists := _LISTS.fullmatch(text):
+        return [row.split(",") for row in re.findall(r"\[([^\[\]]*)\]", lists[1])]
     match = _MATRIX.fullmatch(text.replace("[", "(").replace("]", ")"))
     return match and [row.split("&") for row in match[1].split(r"\\") if row.strip()]
 
 
 def _sequence(g: str, f: str) -> Answer:
     """Several values: the order counts in brackets, not in braces or without either; a shape lost is wrong."""
+    g, f = _named_one_by_one(g, f), _named_one_by_one(f, g)
     g_shape, f_shape = _shape(g), _shape(f)
     if g_shape is None and f_shape is None:
         return None
     if g_shape is None or f_shape is None:
         brackets, parts = g_shape or f_shape  # type: ignore[misc]
-        if brackets == "{}" and len(parts) == 1:
+        if brackets == "{}" and len(parts) == 1 and parts[0] != r"\varnothing":
             return same(parts[0], f) if g_shape else same(g, parts[0])
         return (False, "value") if brackets in ("", "{}") else None
     (g_brackets, g_parts), (f_brackets, f_parts) = g_shape, f_shape
@@ -294,6 +343,15 @@ def _sequence(g: str, f: str) -> Answer:
             return False, "value"
         left.remove(match)
     return True, "value"
+
+
+def _named_one_by_one(text: str, other: str) -> str:
+    """``(x, y) = (1, 2)`` as ``x = 1, y = 2`` if the other answer is written so."""
+    sides = [_shape(side) for side in _sides(text)]
+    if len(sides) != 2 or not sides[0] or not sides[1] or len(sides[0][1]) != len(sides[1][1]):
+        return text
+    names = _names(_split(other))
+    return ", ".join(map("=".join, zip(sides[0][1], sides[1][1], strict=True))) if names else text
 
 
 def _shape(text: str) -> tuple[str, list[str]] | None:
@@ -396,6 +454,9 @@ def _same_value(g: str, f: str) -> tuple[bool, str]:
         if same_names and g_set == f_set:
             return True, "value"
     read = [None if _UNREADABLE.search(text) else _parsed(text) for text in (g, f)]
+    if max(map(_num_symbols, (g, f))) > 1:  # with one symbol nobody takes its capital for another
+        cased = [None if one is None else _parsed(_spelled(text, True)) for one, text in zip(read, (g, f), strict=True)]
+        read = cased if None not in cased else read
     if read[0] is None or read[1] is None:
         return False, "text"
     equal = _is_close(*read) and verify(read[:1], read[1:], timeout_seconds=None, allow_set_relation_comp=True)
@@ -405,7 +466,40 @@ def _same_value(g: str, f: str) -> tuple[bool, str]:
 @lru_cache(maxsize=512)
 def _parsed(text: str) -> Any:
     """math-verify's reading; None if it has none."""
-    return next(iter(parse(f"\\boxed{{{text}}}", _LATEX, "no_fallback", parsing_timeout=None)), None)
+    found = next(iter(parse(f"\\boxed{{{_spelled(text)}}}", _LATEX, "no_fallback", parsing_timeout=None)), None)
+    if isinstance(found, Basic) and not _INDEX_I.search(text):
+        found = found.xreplace({symbol: I for symbol in found.free_symbols if str(symbol) == "i"})
+    return found
+
+
+def _spelled(text: str, with_case: bool = False) -> str:
+    """The formula with every symbol that math-verify reads as another one under a name of its own.
+
+    It drops primes, does not know ``E_0``, ``L_{\\odot}`` and ``\\lambda_{\\max}``, and takes ``R`` for ``r``.
+    """
+
+    def name(found: re.Match[str]) -> str:
+        letter, primes, under = found["letter"], found["primes"] or "", found["under"] or ""
+        if found["derivative"]:
+            letter = found["derivative"]
+        if (primes or under) and found.string[: found.start()].endswith("d"):
+            return found[0]  # a differential
+        capital = (
+            bool(letter)
+            and letter.strip("\\")[0].isupper()
+            and (with_case or (letter[0] == "\\" and letter != r"\Gamma"))
+        )
+        if not letter or not (primes or under or capital or found["derivative"]):
+            return found[0]
+        full = letter + primes + under.removeprefix("_").strip("{}").replace("\\", "").replace(" ", "")
+        full = full if with_case or capital else full.lower()
+        return r"\variable{" + "".join(c if c.isdigit() or c.islower() else f"Q{ord(c)}" for c in full) + "}"
+
+    return _SYMBOL.sub(name, text)
+
+
+def _num_symbols(text: str) -> int:
+    return len({found["letter"] for found in _SYMBOL.finditer(text) if found["letter"] and found[0] not in "eid"})
 
 
 def _as_set(text: str) -> Any:
@@ -456,6 +550,7 @@ def _is_close(a: Any, b: Any) -> bool:
 
 def _stated(text: str) -> str | None:
     """The answer that a text without a box states: behind ``answer is``, else its last formula or number."""
+    text = re.sub(rf"\\\$(?=\s*\d)|\bnot\s+{_VALUE},?\s+but\s+", "", text)
     phrases = _PHRASE.findall(text)
     if phrases and re.fullmatch(
         r"[-+\d\s.,/()*^%$]*\d[-+\d\s.,/()*^%$]*(?:(?:or|and|percent|maybe|perhaps|possibly)[-+\d\s.,/()*^%$]*)*",
@@ -474,16 +569,21 @@ def _stated(text: str) -> str | None:
         matches = [match for _, pattern in group for match in pattern.finditer(text)]
         if matches:
             last = max(matches, key=lambda match: (match.end(), -match.start()))
-            return (
-                None
-                if rank == _UNANCHORED and _is_cut(text[: last.start() + 1], text[last.end() :])
-                else _formula(last)
-            )
+            before, rest = text[: last.end()], text[last.end() :]
+            if re.search(rf"{_HEDGE}\s+{_VALUE}$", before) or _TAKEN_BACK.search(rest):
+                return None
+            return None if rank == _UNANCHORED and _is_cut(text[: last.start() + 1], rest) else _formula(last)
     return None
 
 
 _UNANCHORED = 300
 _ENDED = re.compile(r"[.!?:)\]}$*\"'\d]\s*$")
+_VALUE = r"[$\\(]*-?\d[\d.,/]*[$\\)]*"
+_HEDGE = r"(?i:\b(?:not|n't|cannot be|never|nor|than|at least|at most|up to|as many as))"
+_TAKEN_BACK = re.compile(
+    r"^\W{0,4}(?:but|or|wait|hmm|actually|however|no)\b[^.!?]*$|\b(?:[Ww]ait|[Hh]mm|[Aa]ctually)\b"
+)
+_NEW_SENTENCE = re.compile(r"^\W*[.!?]\s+(?!(?i:qed|done|thanks|thank you|cheers)\b)[A-Z][a-z]+[\w\s,'-]*$")
 _GOES_ON = re.compile(
     r"(?<![*+])[*+=/×·^-]\s*$|(?i:\b(?:so|and|then|from|is|are|the|to|we|because|but|or|of|a|that|with|by|if|for|as)|,)\s*$"
 )
@@ -493,7 +593,12 @@ _EITHER = re.compile(r"[\d$)}]\s*,?\s*or\s+(?:(?:maybe|perhaps|possibly|even)\s+
 def _is_cut(before: str, rest: str) -> bool:
     """Whether a text breaks off in a sentence that goes on behind its last value, or wavers between two values."""
     unfinished = len(re.findall(r"[A-Za-z]+", rest)) > _UNFINISHED_WORDS and not _ENDED.search(rest)
-    return unfinished or bool(_GOES_ON.search(rest)) or bool(_EITHER.search(before[-80:]))
+    return (
+        unfinished
+        or bool(_NEW_SENTENCE.match(rest))
+        or bool(_GOES_ON.search(rest))
+        or bool(_EITHER.search(before[-80:]))
+    )
 
 
 def _formula(match: re.Match[str]) -> str:

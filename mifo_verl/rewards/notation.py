@@ -5,6 +5,7 @@ Text to text, without reading any mathematics. All of it takes time linear in th
 
 import re
 import unicodedata
+from collections.abc import Callable
 
 _TEXT = r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mbox|rm|bf)\s*"
 _SIGNS = str.maketrans({
@@ -25,8 +26,28 @@ _WORDS = {
     **dict.fromkeys(("percent", "per cent"), r"\%"),
     **dict.fromkeys(("all real numbers", "all reals"), r"\mathbb{R}"),
 }
+_NUMBERS = {
+    word: str(number)
+    for number, word in enumerate(
+        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+        "seventeen eighteen nineteen twenty".split()
+    )
+}
 _WORD = re.compile(rf"(?<![\\a-zA-Z])({'|'.join(_WORDS)})(?![a-zA-Z])")
-_RULES: list[tuple[re.Pattern[str], str]] = [
+
+
+def _scaled(found: re.Match[str]) -> str:
+    """``4.5 million`` as a product."""
+    return rf"\cdot 10^{{{dict(hundred=2, thousand=3, million=6, billion=9, trillion=12)[found[1]]}}}"
+
+
+def _reciprocal(found: re.Match[str]) -> str:
+    """``\\coth x`` as 1 over ``\\tanh x``, which math-verify knows."""
+    name = {"coth": "tanh", "sech": "cosh", "csch": "sinh"}[found[1]]
+    return rf"\frac{{1}}{{\{name}({found[2] or found[3] or found[4]})}}"
+
+
+_RULES: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
     (re.compile(pattern), to)
     for pattern, to in (
         (r"\\\\(?=[\[\s(]|$|[a-zA-Z0-9-])", "\0"),  # a row of a matrix ends: no spacing command
@@ -60,10 +81,22 @@ _RULES: list[tuple[re.Pattern[str], str]] = [
         (r"√\s*\(([^()]*)\)|√\s*\{([^{}]*)\}|√\s*(\d+|[a-zA-Z])", r"\\sqrt{\1\2\3}"),
         (r"(?<![\\a-zA-Z])sqrt\s*(?:\(([^()]*)\)|(\d+))", r"\\sqrt{\1\2}"),
         (r"(?<![\\a-zA-Z])(\d+(?:\.\d+)?)[eE]([+-]?\d+)(?![\w.])", r"\1\\times 10^{\2}"),
+        (r"(?<![\\a-zA-Z])(?:np|numpy|math|sympy|sp)\.(?=[a-z])", ""),
         (r"(?<![\\a-zA-Z])(exp|log|ln|sin|cos|tan|arcsin|arccos|arctan)(?=\s*\()", r"\\\1"),
         (r"\*\*", "^"),
         (r"(?<=\d)\s*\*\s*I(?![a-zA-Z])", " i"),
         (r"(?<=[\w)])\s*\*\s*(?=[\w(\\-])", r"\\cdot "),
+        (rf"{_TEXT}\{{\s*(-?[\d.,]*)\s*\}}", r"\1"),
+        (rf"(?<=\d)\s*(?:{_TEXT}\{{)?\s*(hundred|thousand|million|billion|trillion)(?![a-z])\s*\}}?", _scaled),
+        (r"(\\(?:sin|cos|tan|cot|sec|csc)\s*(?:\^\{?\d\}?)?\s*[({]?\s*)(\d+(?:\.\d+)?)\s*\^\\circ",
+         r"\1\\frac{\2\\pi}{180}"),
+        (r"^(?:Rs|USD|US|EUR|INR)\.?\s*(?=\d)", ""),
+        (rf"^(\d+(?:\.\d+)?)\s*(?:{_TEXT}\{{\s*to\s*\}}|to)\s*(\d+(?:\.\d+)?)$", r"\1:\2"),
+        (rf"(?:{_TEXT}|\\operatorname\s*)\{{cis\}}\s*\(([^()]*)\)", r"(\\cos(\1)+i \\sin(\1))"),
+        (r"\{?(?<![\w.])(\d+)\s*\\choose\s*(\d+)\}?|(?<![a-zA-Z])C\((\d+),\s*(\d+)\)", r"\\binom{\1\3}{\2\4}"),
+        (r"\\(coth|sech|csch)\s*(?:\(([^()]*)\)|\{([^{}]*)\}|(\w|\\[a-z]+))", _reciprocal),
+        (r"\^\s*\{?\s*((?:\\prime\s*)+)\}?", lambda found: "'" * found[1].count("prime")),
+        (r"\\(hat|bar|vec|dot|ddot|tilde)\s+([a-zA-Z])(?![a-zA-Z])", r"\\\1{\2}"),
         (rf"^\s*(?:{_TEXT}\{{)?\s*(?i:(?:the )?(?:final )?answer(?: is)?)\s*:?\s*\}}?(?=[^a-z}}])", ""),
         (rf"^\s*(?:{_TEXT}\{{)?\s*\(?(?i:\\approx|(?:approximately|about|around|roughly|exactly|total|sum)\s*:?)"
          rf"\s*\)?\s*\}}?\s*(?=[-+\d\\($.])", ""),
@@ -82,16 +115,23 @@ _REPEATING = re.compile(
 )
 _ELLIPSIS = re.compile(r"(?<!\d)(\d*\.\d{0,6}?)(\d{1,6}?)\2+\s*\\ldots")
 _PERIOD = re.compile(r"(?<!\d)(\d*\.\d{0,20})\((\d{1,20})\)")
-_LABEL = re.compile(rf"(?:{_TEXT}\{{\s*\(?\s*([A-J])\s*[).:]*\s*\}}[.:)]?|\(?([A-J])\)(?=\s+\S))\s*(.*)", re.DOTALL)
+_LABEL = re.compile(
+    rf"(?!.*(?:[,/&]|\b(?:and|or)\b)\W*(?:{_TEXT}\{{)?\(?[A-J]\)?\W*$)(?:{_TEXT}\{{\s*\(?\s*([A-J])\s*[).:]*\s*\}}[.:)]?(?![-+*/^=_])|\(?([A-J])\)(?=\s+\S))\s*(.*)",
+    re.DOTALL,
+)
 _WHOLE_TEXT = re.compile(rf"{_TEXT}\{{((?:[^{{}}]|\{{[^{{}}]*\}})*)\}}")
-_NO_UNIT = r"(?!\s*(?:or|and|more|less|at|not|about|if|than|to)\b)"
+_NO_UNIT = (
+    r"(?![^{}]*\s\d)(?!\s*(?:or|and|more|less|at|not|about|if|than|to|squared|cubed|"
+    r"factorial|below|above|over|plus|minus|times\s+\S|remainder|mod|choose|matrix|matrices)\b)"
+)
 _UNIT = re.compile(
     rf"(?<=[\d}})!a-z])(?:\s*(?:\\cdot)?\s*{_TEXT}\{{{_NO_UNIT}(?:[^{{}}]|\{{[^{{}}]*\}})*\}}(?:\s*\^\s*\{{?-?\d\}}?)?)+\s*$"
     r"|\^\\circ\s*[CF]?\s*$"
 )
 _NUMBER = r"(?:[-+\d.,/(){}^\s]|\\(?:sqrt|frac|pi|cdot|times)(?![a-zA-Z]))*[\d)}i]"
 _UNIT_WORDS = re.compile(
-    rf"({_NUMBER})\s+(?:{_NO_UNIT}[A-Za-z][A-Za-z./ ]+(?:\^\{{?\d\}}?)?|[mgshLJNWVK](?:\^\{{?[23]\}}?)?)"
+    rf"({_NUMBER})\s+(?:{_NO_UNIT}(?=[A-Za-z./ ]*[A-Za-z]{{2}})[A-Za-z][A-Za-z./ ]+(?:\^\{{?\d\}}?)?"
+    r"|[mgshLJNWVK](?:\^\{?[23]\}?)?)"
 )
 _CLAUSE = re.compile(
     rf"\s*,?\s*(?:{_TEXT}\{{\s*,?\s*(?:for|where)\b.*|\b(?:for (?:all|any|every|some)|where)\b.*)", re.DOTALL
@@ -118,7 +158,8 @@ def unify(answer: str) -> str:
     cases = _CASES.fullmatch(text.strip())
     if cases and "&" not in cases[1]:
         text = ", ".join(row.strip(" ,;.") for row in cases[1].split(r"\\") if row.strip(" ,;."))
-    return bare(text)
+    text = bare(text)
+    return _NUMBERS.get(text.lower(), text)
 
 
 def bare(text: str) -> str:
@@ -163,6 +204,37 @@ def without_unit(text: str) -> str:
     text = _UNIT.sub("", text).strip()
     words = _UNIT_WORDS.fullmatch(text)
     return words[1] if words else text
+
+
+_UNITS = {
+    unit: (quantity, top, bottom)
+    for line in (
+        "length km:1000 m,meter,metre:1 cm,centimeter,centimetre:1/100 mm,millimeter,millimetre:1/1000 "
+        "in,inch,inche:254/10000 ft,foot,feet:3048/10000 yd,yard:9144/10000 mi,mile:1609344/1000",
+        "mass kg,kilogram:1000 g,gram:1 mg,milligram:1/1000 lb,pound:45359237/100000 oz,ounce:45359237/1600000",
+        "time s,sec,second:1 min,minute:60 h,hr,hour:3600 day:86400 week:604800",
+        "money dollar:100 cent:1",
+        "volume l,liter,litre:1000 ml,milliliter,millilitre:1",
+    )
+    for quantity, *units in [line.split()]
+    for names, _, factor in [unit.partition(":") for unit in units]
+    for top, _, bottom in [factor.partition("/")]
+    for unit in names.split(",")
+}
+"""(quantity, factor, divisor) of the units that are told apart."""
+
+
+def unit_of(text: str) -> tuple[str, str, str, str]:
+    """(one name for a unit, its quantity, factor and divisor); empty for anything that is no unit known here."""
+    power = re.search(r"\^\s*\{?([23])", text)
+    word = re.sub(r"\\[a-z]+|[^A-Za-z]|\band\b", " ", text).strip().lower()
+    plain = word if word in _UNITS else word.removesuffix("s")
+    quantity, top, bottom = _UNITS.get(plain, ("", "", ""))
+    if not quantity:
+        return "", "", "", ""
+    top, bottom = (str(int(number or 1) ** int(power[1] if power else 1)) for number in (top, bottom))
+    quantity += power[1] if power else ""
+    return f"{quantity} {top}/{bottom}", quantity, top, bottom
 
 
 def without_clause(text: str) -> str:

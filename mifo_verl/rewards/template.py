@@ -12,7 +12,7 @@ from typing import Any
 _START_SECONDS = 120.0
 """The template imports sympy first, which is slow on a busy machine."""
 WALL_SECONDS = 15.0
-"""No check takes longer: one that is short of its CPU limit by then was stopped, or waits for what never comes."""
+"""A check that used no CPU time for so long was stopped, or waits for what never comes; a busy machine is neither."""
 _END_SECONDS = 2.0
 
 
@@ -89,13 +89,21 @@ class Checker:
         self.num_checks += 1
         try:
             self._connection.send_bytes(json.dumps(request).encode("ascii"))  # so lone surrogates pass
-            if not self._connection.poll(wall_seconds):
-                self.end()
-                return "wall clock"
+            used = -1
+            while not self._connection.poll(wall_seconds):
+                used, before = self._cpu_ticks(), used
+                if used == before:
+                    self.end()
+                    return "wall clock"
             return dict(json.loads(self._connection.recv_bytes()))
         except (OSError, EOFError):
             pass
         return "cpu limit" if self.end(wait=True) == -signal.SIGPROF else "crashed"
+
+    def _cpu_ticks(self) -> int:
+        """The CPU time that the process has used, in the kernel's ticks of 10 ms."""
+        with open(f"/proc/{self._pid}/stat", encoding="utf-8", errors="replace") as stat:
+            return sum(map(int, stat.read().rpartition(")")[2].split()[11:13]))
 
     def end(self, wait: bool = False) -> int | None:
         """End the process, without waiting until it has gone, or with its exit code."""

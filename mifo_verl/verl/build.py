@@ -1,20 +1,23 @@
 """What works for a trainer, made from its config once its workers are there."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
 from omegaconf import DictConfig, OmegaConf
 from verl.trainer.ppo.reward import get_custom_reward_fn
-from verl.trainer.ppo.utils import Role, need_reference_policy
+from verl.trainer.ppo.utils import Role, create_rl_dataset, need_reference_policy
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+from verl.utils.dataset.rl_dataset import RLHFDataset
 from verl.utils.reward_score import default_compute_score
 
 from mifo_verl.config import MifoConfig, ProbeConfig
 from mifo_verl.loop.events import Event
 from mifo_verl.loop.loop import Loop, Parts
+from mifo_verl.loop.mixed import places
 from mifo_verl.loop.state import LoopState
+from mifo_verl.method.token_facts import TEACHER
 from mifo_verl.probes.held_out import held_out, measured_on
 from mifo_verl.probes.probes import Policy, Probes
 from mifo_verl.probes.rollouts import RolloutProbe
@@ -62,6 +65,16 @@ def prepare_workers(trainer: PPOTrainer, mifo: MifoConfig) -> None:
         trainer.role_worker_mapping[role] = ray.remote(MifoTrainingWorker if role == Role.Critic else MifoWorker)
 
 
+def keep_validation(trainer: PPOTrainer) -> None:
+    """Validate every run on the same rows: verl draws ``data.val_max_samples`` of them by the run's seed."""
+    data = trainer.config.data
+    most = data.get("val_max_samples", -1)
+    if most > 0 and data.get("shuffle") and isinstance(trainer.val_dataset, RLHFDataset):
+        of_all = OmegaConf.merge(data, {"seed": 0})
+        fixed = create_rl_dataset(data.val_files, of_all, trainer.tokenizer, trainer.processor, False, max_samples=most)
+        trainer.val_dataset.dataframe = fixed.dataframe
+
+
 def assemble(trainer: PPOTrainer, mifo: MifoConfig, saver: Saver, records: RunRecords) -> Assembly:
     """Everything around the loop, over a new state or the one of a checkpoint."""
     config, tokenizer = trainer.config, trainer.tokenizer
@@ -94,8 +107,17 @@ def assemble(trainer: PPOTrainer, mifo: MifoConfig, saver: Saver, records: RunRe
         steps=trainer.total_training_steps,
         mixing=mifo.mixing,
         prefix=mifo.prefix,
+        sampling=mifo.sampling,
+        temperature=float(config.actor_rollout_ref.rollout.temperature),
     )
-    loop = Loop(parts, state, demonstrations.build)
+
+    def others(step: int, number: int) -> Iterator[tuple[dict[str, Any], list[int]]]:
+        rows = trainer.train_dataset
+        for row in (rows[place] for place in places(len(rows), number, parts.seed, step)):
+            yield row, demonstrations.render(row)
+
+    build = demonstrations.build_with_teacher if TEACHER in mifo.sft_facts else demonstrations.build
+    loop = Loop(parts, state, build, others, lambda: budget.share)
 
     def decode(token: int) -> str:
         return tokenizer.decode([token])
@@ -113,7 +135,7 @@ def assemble(trainer: PPOTrainer, mifo: MifoConfig, saver: Saver, records: RunRe
         decode,
         parts.seed,
         cost.num_weights,
-        forwards=len(mifo.kl_facts),
+        forwards=int(bool(mifo.before_facts)),
         watchdog=trainer.watchdog,
         shares_moments=mifo.sft.optimizer == "shared",
         event=records.event,

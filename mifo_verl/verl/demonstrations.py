@@ -8,14 +8,17 @@ from typing import Any
 from verl.utils import normalize_token_ids
 
 from mifo_verl.data.demonstrations import demonstration_of, prompt_id_of
-from mifo_verl.data.sft_batch import build_example
+from mifo_verl.data.sft_batch import build_example, with_teacher
 from mifo_verl.method.accuracy import count_correct
 from mifo_verl.types import Rejection, SftExample
 
 Scorer = Callable[..., Mapping[str, Any] | float]
 """The run's reward function, with verl's signature."""
 
-TARGET = ("target", "target_source")
+TEACHER = "target_log_probs"
+"""The column of the teacher's log-probabilities."""
+
+TARGET = ("target", "target_source", TEACHER)
 """The columns of the demonstrations. They stay on the controller."""
 
 REMEMBERED = 100_000
@@ -56,6 +59,11 @@ class Demonstrations:
             is_correct=lambda text, answer: self._is_correct(row, text, answer),
             max_response_tokens=self._max_response_tokens,
         )
+
+    def build_with_teacher(self, row: dict[str, Any], prompt_ids: Sequence[int]) -> SftExample | Rejection:
+        """The same, with the teacher's log-probabilities of its tokens."""
+        built = self.build(row, prompt_ids)
+        return built if isinstance(built, Rejection) else with_teacher(built, row.get(TEACHER))
 
     def step_ends(self, response_ids: Sequence[int]) -> list[int]:
         """Tokens up to the end of each step: of each line that is not blank. The end token belongs to the last one."""

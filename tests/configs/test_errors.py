@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from mifo_verl.compose import compose_config, composed_defaults
 from mifo_verl.data.parquet import write_rows
-from mifo_verl.overrides import malformed
+from mifo_verl.overrides import group_of, keys, likely, malformed
 from mifo_verl.tools.prepare.addition import rows
 from mifo_verl.train import main
 
@@ -28,7 +29,7 @@ def data(tmp_path_factory):
 WRONG = [
     (["experiment=quikstart"], "experiment=quikstart must be one of", "did you mean quickstart?"),
     (["rl=grppo"], "rl=grppo must be one of", "did you mean grpo?"),
-    (["method=mifoo"], "method=mifoo must be one of", "did you mean mifo?"),
+    (["method=MIFOO"], "method=MIFOO must be one of", "did you mean mifo?"),
     (["mifo/token_selector=top"], "mifo/token_selector=top must be one of all, random, top_entropy", "files of"),
     (["data.train_batch_sze=4"], "no setting is called data.train_batch_sze", "did you mean data.train_batch_size?"),
     (["+mifo.token_selector.rato=0.1"], "mifo.token_selector.rato=0.1 must be a setting of top_entropy", "ratio"),
@@ -93,6 +94,43 @@ def test_a_mistake_stops_before_ray_in_one_line_with_its_cure(overrides, message
     assert "ray" not in sys.modules or not sys.modules["ray"].is_initialized()
 
 
+def test_of_many_mistakes_each_has_its_line(data, capsys, monkeypatch):
+    monkeypatch.setenv("VERL_PLATFORM", "cpu")
+    files = [f"data.train_files={data}/train.parquet", f"data.val_files={data}/train.parquet", "buffer_size=8"]
+    given = ["+lr=1e-5", "+rollout.n=4", "reward.reward_manager=dapo", "trainer.experiment_name=[a]"]
+    given += ["actor_rollout_ref.rollout.val_kwargs.temperature=-1", "actor_rollout_ref.rollout.top_p=1.5"]
+    assert main(["experiment=quickstart", *files, *given]) == 2
+    said = capsys.readouterr().err
+    for line in (
+        "lr=1e-05 must be left out, because nothing reads it (did you mean actor_rollout_ref.actor.optim.lr?); write "
+        "actor_rollout_ref.actor.optim.lr=1e-05",
+        "(did you mean actor_rollout_ref.rollout.n?); write actor_rollout_ref.rollout.n=4",
+        "must be a group of settings, not a value; write reward.reward_manager.name=dapo",
+        "trainer.experiment_name=['a'] must be one value, not several; the default is quickstart",
+        "val_kwargs.temperature=-1 must be a number of at least 0; 0 is greedy",
+        "top_p=1.5 must be in (0, 1]",
+    ):
+        assert line in said
+
+
+def test_the_setting_that_is_meant():
+    known = list(keys(composed_defaults(["experiment=quickstart"])))
+    for name, meant in {
+        "rollout.n": "actor_rollout_ref.rollout.n",
+        "optim.lr": "actor_rollout_ref.actor.optim.lr",
+        "model": "actor_rollout_ref.model.path",
+        "gpus": "trainer.n_gpus_per_node",
+        "reward_manager": "reward.reward_manager.name",
+        "rollout.foo": "",
+        "mifo.gate.p": "",
+        "trainer.total_epoch": "trainer.total_epochs",
+    }.items():
+        assert likely(name, known) == meant, name
+    assert group_of("mifo.gate.p", known) == "the settings of mifo.gate are name, max_accuracy"
+    assert group_of("rollout.foo", known).startswith("the settings of actor_rollout_ref.rollout are name, mode")
+    assert group_of("nobody.knows", known) == ""
+
+
 @pytest.mark.parametrize("column", ["prompt", "reward_model", "data_source"])
 def test_a_missing_column_is_named(column, tmp_path, data, capsys):
     import pyarrow.parquet as pq
@@ -142,6 +180,8 @@ def test_a_plug_in_whose_import_fails_says_why(monkeypatch):
         ("run_dir=~/models", ['run_dir="~/models"'], {"run_dir": "~/models"}),
         ("name=exp(1)", ['name="exp(1)"'], {"name": "exp(1)"}),
         ("name=it's", ['name="it\'s"'], {"name": "it's"}),
+        ("name={a}", ['name="{a}"'], {"name": "{a}"}),
+        ("name=[~/a,b]", ['name=["~/a",b]'], {"name": ["~/a", "b"]}),
         ("seed=1, ", ["seed=1"], {"seed": 1}),
         ("seed=1 name=a", ["seed=1", "name=a"], {"seed": 1, "name": "a"}),
     ],
@@ -152,6 +192,12 @@ def test_the_cure_of_a_value_that_hydra_cannot_read_works_when_it_is_pasted_into
     assert pasted == cure and malformed(pasted) == []
     parsed = [OverridesParser.create().parse_override(one) for one in pasted]
     assert {one.key_or_group: one.value() for one in parsed} == values
+
+
+def test_the_users_folder_is_meant_by_a_tilde_in_a_list_too(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/lee")
+    config = compose_config(["experiment=quickstart", 'data.train_files=["~/a.parquet",b.parquet]'])
+    assert list(config.node.data.train_files) == ["/home/lee/a.parquet", "b.parquet"]
 
 
 def test_keys_may_be_deleted_where_any_may_stand():

@@ -47,6 +47,9 @@ class Ranks:
     def answer_has_start(self) -> list[bool]:
         return [self.keeps_start]
 
+    def answer_peak_memory_gb(self) -> list[float]:
+        return [0.5]
+
     def answer_weights_sha256(self) -> list[str]:
         return ["ab"]
 

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from torch.distributed.tensor import DTensor
 
 from mifo_verl.types import SftExample
 from tests.integration.engine_ranks import full, make_engine, run_on_ranks, update
@@ -45,6 +46,8 @@ def batches() -> list[list[Any]]:
 def by_engine(settings: dict[str, Any]) -> list[dict[str, Any]]:
     """The weights at the start; then weights, importance, mask and gradient norms so far, at the end of each interval."""
     engine = make_engine(CONFIG | settings)
+    held = [p.to_local() if isinstance(p, DTensor) else p for p in engine.module.parameters() if not p.requires_grad]
+    before = [p.detach().clone() for p in held]
     found, norms, left = [], [], iter(batches())
     copies = dist.get_world_size() // engine.device_mesh.size(-1)
 
@@ -69,6 +72,7 @@ def by_engine(settings: dict[str, Any]) -> list[dict[str, Any]]:
         engine.end_sft()
         weights = whole(engine.interval.model.weights())
         found.append({"weights": weights, "mask": mask, "history": history, "norms": list(norms)})
+    found[0]["stands still"] = [bool((one == other).all()) for one, other in zip(held, before, strict=True)]
     return found
 
 
@@ -181,8 +185,10 @@ def distance(ours: list[dict[str, Any]], theirs: list[dict[str, Any]], start: to
 
 @pytest.mark.parametrize("case", CASES)
 def test_two_intervals_are_those_of_the_reference(case):
-    ranks, optimizer, _, change = CASES[case]
+    ranks, optimizer, settings, change = CASES[case]
     start, *ours = on_ranks(ranks)[case]
+    has_adapter = LORA.items() <= settings.items()  # whose coordinates are then all that the mask is of
+    assert all(start["stands still"]) and bool(start["stands still"]) is has_adapter
     start = start["weights"].double()
     rounded = by_reference(optimizer, change, start, torch.float32)
     exact = by_reference(optimizer, plain if change is in_bf16 else change, start, torch.float64)

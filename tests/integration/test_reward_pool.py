@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -105,6 +106,35 @@ def test_the_wall_clock_ends_a_check_that_gets_nowhere() -> None:
     impatient.wall_seconds = 15.0
     assert impatient.check(HALF)[0]["correct"] is True
     impatient.close()
+
+
+SLOW = """
+import time
+def burn(seconds):
+    end = time.process_time() + seconds
+    while time.process_time() < end: pass
+def warm_up(): pass
+def prepare(request): burn(request["gold"])
+def check(request):
+    burn(request["answer"])
+    return {"done": True}
+"""
+
+
+def test_only_the_answer_is_limited_and_by_work_not_by_the_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "slow_module.py").write_text(SLOW)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    slow = Pool("slow_module", size=1, wall_seconds=0.4)
+    for gold, answer, reply in [
+        (1.0, 0.0, {"done": True}),  # the gold answer's time is not the answer's, and the clock is not the limit
+        (0.0, 0.1, {"done": True}),
+        (0.0, 1.0, {"error": "cpu limit"}),
+        (0.3, 0.1, {"done": True}),
+    ]:
+        assert slow.check({"gold": gold, "answer": answer}, cpu_seconds=0.3)[0] == reply, (gold, answer)
+    slow.close()
 
 
 def test_a_template_that_died_is_started_again() -> None:

@@ -307,6 +307,289 @@ It is 28 %. | 28
 \boxed{\text{yes}} | Yes
 \boxed{\text{x = 5}} | 5
 \boxed{\text{\$5}} | 5
+\boxed{\frac{7}{20}} | 35\%
+35 \% of the total | 35
+\boxed{0.35} | 35\%
+\boxed{35\text{ percent}} | 0.35
+The probability is 12.5 percent. | \frac18
+\boxed{12.5\,\%} | 12.5
+\boxed{\frac{100}{3}\%} | 33\frac13\%
+\boxed{5~\mathrm{kg}} | 5\text{ kg}
+\boxed{5\ \mathrm{kg}} | 5
+\boxed{12\:345} | 12345
+\boxed{12\;345} | 12345
+\boxed{1\,234.5} | 1234.5
+\boxed{3 ~ \text{apples}} | 3
+\boxed{\frac{1}{2}\text{ mile}} | 0.5
+\boxed{3.} | 3
+\boxed{7!} | 5040
+\boxed{\text{42}!} | 42!
+\boxed{x = 4,} | 4
+\boxed{(3, 4).} | (3,4)
+\boxed{3 1/2} | 3.5
+\boxed{7 3/8} | \frac{59}{8}
+\boxed{-1 3/4} | -1.75
+\boxed{10 1/2 \text{ hours}} | 10.5
+The answer is 2 3/5. | \frac{13}{5}
+\boxed{0.\bar{6}} | \frac23
+\boxed{0.\overline{27}} | \frac{3}{11}
+\boxed{1.\overline{142857}} | \frac87
+\boxed{.\overline{3}} | \frac13
+\boxed{0.1\bar{6}} | 1/6
+\boxed{0.58\overline{3}} | \frac{7}{12}
+\boxed{45°} | 45^\circ
+\boxed{⅓} | \frac13
+\boxed{2⅔} | \frac83
+\boxed{x³ − 2x} | x^3-2x
+\boxed{−3} | -3
+\boxed{3 ± √5} | 3\pm\sqrt5
+\boxed{√(17)} | \sqrt{17}
+\boxed{2·√3} | 2\sqrt3
+\boxed{π/4} | \frac{\pi}{4}
+\boxed{x ∈ [0,1]} | [0,1]
+\boxed{(-∞,2)∪(3,∞)} | (-\infty,2)\cup(3,\infty)
+\boxed{a ≤ 5} | (-\infty,5]
+\boxed{x \le -1 \text{ or } x \ge 1} | (-\infty,-1]\cup[1,\infty)
+\boxed{0 < x < 1} | (0,1)
+\boxed{x > 0} | (0,+\infty)
+\boxed{k \in (0, 4)} | 0<k<4
+\boxed{t \ge 5} | t\in[5,\infty)
+\boxed{|x| < 2} | (-2,2)
+\boxed{x\ne -2} | (-\infty,-2)\cup(-2,\infty)
+\boxed{3pi/4} | \frac{3\pi}{4}
+\boxed{sqrt(2)/2} | \frac{\sqrt{2}}{2}
+\boxed{6.02e23} | 6.02\times10^{23}
+\boxed{1.5e-3} | 0.0015
+\boxed{x^2+2x+1} | (x+1)^2
+\boxed{2^(1/2)} | \sqrt2
+\boxed{3/4*pi} | \frac{3\pi}{4}
+\boxed{e^(2x)} | e^{2x}
+\boxed{(a+b)^2} | a^2+2ab+b^2
+\boxed{ln(3)/2} | \frac{\ln 3}{2}
+\fbox{\frac{3}{4}} | 0.75
+\fbox{12} | 12
+So \boxed{\fbox{3}} | 3
+\boxed{\boxed{3}} | 3
+\boxed{\text{The answer is 12}} | 12
+\boxed{\text{about } 12} | 12
+\boxed{\text{12 \text{cm}}} | 12
+\boxed{n = 12 \text{ sides}} | 12
+\boxed{\text{Area} = 12} | 12
+\boxed{12 \text{ sq units}} | 12
+\boxed{\text{x=3 or x=4}} | 3,4
+\boxed{x=3\text{ and }x=4} | 3,4
+\boxed{\textbf{(D)}\ 35} | D
+\boxed{\textbf{(E) }\frac{3}{4}} | E
+\boxed{\textbf{(C)}~13} | C
+\boxed{\text{(A) } 7} | A
+\boxed{\mathrm{(B)}\ 12} | B
+\boxed{\textbf{(B)} 12} | \textbf{(B)}
+<answer>C</answer> | C
+<answer>\boxed{C}</answer> | C
+<answer> (C) </answer> | C
+<answer>3/4</answer> | \frac34
+<answer>The answer is 12.</answer> | 12
+<answer>$12$</answer> | 12
+\boxed{C. 15} | C
+\boxed{\text{Option C}} | C
+\boxed{C: 15} | C
+\boxed{15 dollars} | 15
+\boxed{15 square meters} | 15
+\boxed{60 mph} | 60
+\boxed{60 \text{ miles per hour}} | 60
+\boxed{60\text{ km/h}} | 60
+\boxed{300\,000\ \text{km/s}} | 300000
+\boxed{8\pi\text{ cm}^2} | 8\pi
+\boxed{\$1{,}234.56} | 1234.56
+\boxed{\text{\$}12} | 12
+\boxed{12\text{¢}} | 12
+\boxed{€12} | 12
+\boxed{72 clips.} | 72
+\boxed{15} | 15 \text{ people}
+\boxed{0.5} | \dfrac12
+\boxed{\left(\frac{1}{2}, 3\right)} | (0.5, 3)
+\boxed{\left[ -2, 3 \right)} | [-2,3)
+\boxed{\begin{pmatrix} 1 & 0 \\ 0 & 1 \end{pmatrix}} | \begin{bmatrix} 1 & 0 \\ 0 & 1 \end{bmatrix}
+\boxed{\begin{vmatrix} 1 & 2 \\ 3 & 4 \end{vmatrix}} | -2
+\boxed{\left(\begin{array}{c} 1 \\ 2 \end{array}\right)} | \begin{pmatrix} 1 \\ 2 \end{pmatrix}
+\boxed{[[1,2],[3,4]]} | \begin{pmatrix}1&2\\3&4\end{pmatrix}
+\boxed{\{1, 2, 3\}} | \{3,2,1\}
+\boxed{1, 2, 3} | \{1,2,3\}
+\boxed{\{-1, 1\}} | \pm 1
+\boxed{x^2+y^2=25} | y^2+x^2=25
+\boxed{3x-y=2} | y=3x-2
+\boxed{y = \frac{1}{2}x + 3} | x-2y+6=0
+\boxed{4x^2 + 4y^2 = 100} | x^2+y^2=25
+\boxed{x = \frac{-1 \pm \sqrt{5}}{2}} | \frac{-1+\sqrt5}{2}, \frac{-1-\sqrt5}{2}
+\boxed{\sin^{-1}(1/2)} | \frac{\pi}{6}
+\boxed{\arctan 1} | \frac{\pi}{4}
+\boxed{\cot x} | \frac{\cos x}{\sin x}
+\boxed{\log 100} | \log(100)
+\boxed{\ln e^3} | 3
+\boxed{1+2+3} | 6
+\boxed{i^2} | -1
+\boxed{2\operatorname{cis}(\pi/2)} | 2i
+\boxed{\lfloor 3.7 \rfloor} | 3
+\boxed{|{-5}|} | 5
+\boxed{10101_2} | 10101_{2}
+\boxed{\text{A3}_{16}} | A3_{16}
+\boxed{21_{\text{three}}} | 21_3
+\boxed{3:2} | 6:4
+\boxed{3 \text{ to } 2} | 3:2
+\boxed{8:00 \text{ p.m.}} | 8:00 PM
+\boxed{2 \text{ hr } 30 \text{ min}} | 2 \text{ hours } 30 \text{ minutes}
+\boxed{5 lb 3 oz} | 5 \text{ pounds } 3 \text{ ounces}
+\boxed{\text{Tuesday}} | Tuesday
+\boxed{\text{YES}} | Yes
+\boxed{\text{Infinitely many}} | infinitely many
+\boxed{\text{No}} | no
+\boxed{F = ma} | F=ma
+\boxed{\frac{mv^2}{2}} | \frac12 m v^2
+\boxed{v_0\sqrt{2h/g}} | v_{0} \sqrt{\frac{2h}{g}}
+\boxed{\frac{GM}{R^2}} | \frac{G M}{R^{2}}
+\boxed{\lambda_{\text{max}}} | \lambda_{\max}
+\boxed{E = mc^2} | mc^2
+\boxed{2\times 3^5} | 486
+\boxed{2\cdot 10^{-3}} | 0.002
+\boxed{10^{-3}} | 0.001
+\boxed{1 \times 10^{6}} | 10^6
+\boxed{n^{2}-n+1} | n^2 - n + 1
+\boxed{2^{n+1}-2} | 2(2^n-1)
+\boxed{\frac{n(n-1)}{2}} | \binom{n}{2}
+\boxed{\binom{n}{2}} | \frac{n^2-n}{2}
+\boxed{C(5,2)} | 10
+\boxed{\sqrt[3]{8}} | 2
+\boxed{∛8} | 2
+\boxed{8^{1/3}} | 2
+\boxed{x \in \mathbb{R}} | \mathbb{R}
+\boxed{\text{all real numbers}} | (-\infty,\infty)
+\boxed{\mathbb{R} \backslash \{0\}} | x\neq 0
+\boxed{\text{undefined}} | undefined
+\boxed{DNE} | \text{DNE}
+\boxed{\frac{3}{2}, -\frac{1}{2}} | -0.5, 1.5
+\boxed{a = 2, b = -3} | (2,-3)
+\boxed{(a, b) = (2, -3)} | a=2, b=-3
+\boxed{a=2; b=-3} | a=2,b=-3
+\boxed{x=1, y=2, z=3} | (1,2,3)
+\boxed{p = 3, q = 5} | q=5, p=3
+The answer is **42**. | 42
+**Answer:** 42 | 42
+Final Answer: 42 | 42
+#### 42 | 42
+#### 1,234 | 1234
+#### $42 | 42
+#### 42 dollars | 42
+The final answer is $\frac{3}{4}$. I hope it is correct. | 0.75
+Answer: \frac{3}{4} | 0.75
+So, the answer is x = 7. | 7
+Therefore, $x = \boxed{7}$. | 7
+The answer is: 7 apples | 7
+\boxed{7}\boxed{7} | 7
+\boxed{\dfrac{3}{4}}$ | 3/4
+$$\boxed{3/4}$$ | \frac{3}{4}
+\boxed{ \frac{3}{4} } | \frac{3}{4}
+\boxed{\frac 34} | 0.75
+\boxed{\frac34} | 0.75
+\boxed{\tfrac{3}{4}} | 0.75
+\boxed{3\div4} | 0.75
+\boxed{ 3 / 4 } | 0.75
+\boxed{100\pi} | 100 \pi
+\boxed{1.0} | 1
+\boxed{01} | 1
+\boxed{0} | 0.0
+\boxed{-0} | 0
+\boxed{1e3} | 1000
+\boxed{12 345 678} | 12345678
+\boxed{$12{,}345$} | 12345
+\boxed{\color{red}{5}} | 5
+\boxed{\mathbf{5}} | 5
+\boxed{\bf 5} | 5
+\boxed{\underline{5}} | 5
+\boxed{\displaystyle\frac{5}{2}} | 2.5
+\boxed{20 \text{ cm}^2} | 20 \text{ cm}^2
+\boxed{2000\text{ cm}^2} | 0.2 \text{ m}^2
+\boxed{1 \text{ hour}} | 60 \text{ minutes}
+\boxed{90\text{ minutes}} | 1.5 \text{ hours}
+\boxed{2.5 \text{ dollars}} | 250 \text{ cents}
+\boxed{5 \text{ seconds}} | 5 \text{ s}
+\boxed{5\text{ liters}} | 5 \text{ L}
+\boxed{3 \text{ miles}} | 3
+\boxed{GMm/R^2} | \frac{GMm}{R^2}
+\boxed{\frac{G M m}{R^{2}}} | \frac{GmM}{R^2}
+\boxed{N(N+1)/2} | \frac{n(n+1)}{2}
+\boxed{f'(x)=2x} | 2x
+\boxed{y' = 2xy} | y'=2xy
+\boxed{\frac{dy}{dx}=2x} | 2x
+\boxed{e^{i\pi}} | -1
+\boxed{(1+i)^2} | 2i
+\boxed{\frac{1}{i}} | -i
+\boxed{-i} | \frac{1}{i}
+\boxed{\sqrt{-4}} | 2i
+\boxed{3-2i} | -2i+3
+\boxed{\frac{1+i}{\sqrt2}} | e^{i\pi/4}
+\boxed{a_{n+1} = 2a_n} | a_{n+1}=2a_n
+\boxed{x_1 = 2, x_2 = 3} | x_1=2,x_2=3
+\boxed{x_{1}=2,\ x_{2}=3} | 2,3
+\boxed{\coth(x)} | \frac{\cosh x}{\sinh x}
+\boxed{\frac{1}{2}at^2} | \frac{1}{2} a t^{2}
+\boxed{\sqrt{2gh}} | \sqrt{2 g h}
+\boxed{v = \sqrt{2gh}} | \sqrt{2gh}
+\boxed{PV=nRT} | PV=nRT
+\boxed{\frac{nRT}{V}} | \frac{n R T}{V}
+\boxed{n_1 \sin\theta_1} | n_{1}\sin \theta_{1}
+\boxed{2\pi\sqrt{L/g}} | 2 \pi \sqrt{\frac{L}{g}}
+\boxed{\frac{\hbar}{2}} | \hbar/2
+\boxed{10.5\%} | 0.105
+\boxed{0.105} | 10.5 \%
+\boxed{\text{three}} | 3
+\boxed{\frac{2}{3} \text{ of the cake}} | \frac23
+\boxed{5 \text{ or } -5} | \pm 5
+\boxed{x=-5, 5} | \pm 5
+\boxed{(0,0), (1,1)} | (1,1),(0,0)
+\boxed{x^2 - 1 = 0} | x^2=1
+\boxed{y-1 = 2(x-3)} | y = 2x-5
+\boxed{\frac{x}{2}+\frac{y}{3}=1} | 3x+2y=6
+\boxed{r = 2\cos\theta} | r=2\cos\theta
+\boxed{a^{-1}} | \frac1a
+\boxed{\frac{-3}{4}} | -\frac{3}{4}
+\boxed{-\frac{3}{-4}} | \frac{3}{4}
+\boxed{2\frac{1}{2}} | \frac52
+\boxed{2 \tfrac{1}{2}} | 2.5
+\boxed{1.25 \times 10^{5}} | 125,000
+\boxed{4.5 million} | 4500000
+\boxed{4.5 \text{ million}} | 4{,}500{,}000
+\boxed{3 \text{ billion}} | 3000000000
+\boxed{2^{10} - 1} | 1023
+\boxed{2^{2^3}} | 256
+\boxed{\dfrac{\sqrt{3}}{3}} | \frac{1}{\sqrt3}
+\boxed{\cos 60^\circ} | \frac12
+\boxed{\sin 30^\circ} | 0.5
+\boxed{120^{\circ}} | 120
+\boxed{120 \text{ degrees}} | 120^\circ
+\boxed{\frac{2\pi}{3}} | \frac{2\pi}{3} \text{ radians}
+\boxed{\$3.50} | 3.5
+\boxed{\$ 3.50} | 3.50
+\boxed{Rs. 500} | 500
+\boxed{USD 500} | 500
+\boxed{-\$20} | -20
+\boxed{£20} | 20
+The answer is $\$20$. | 20
+The answer is \$20. | 20
+The total cost is $20. | 20
+So he needs 3 more. The answer is 3 | 3
+The number is 1,234,567. | 1234567
+It has 12 edges. | 12
+x = 12 | 12
+12 | 12
+$12$ | 12
+**12** | 12
+**Final Answer**: $\frac{1}{2}$ | 0.5
+The final answer is (C) | C
+The correct option is (C). | C
+Therefore the answer is $\textbf{(C)}$. | C
+Thus, the correct choice is **C**. | C
+<answer>x=5</answer> | 5
+<answer>5 apples</answer> | 5
 """
 
 DIFFERENT = r"""
@@ -554,6 +837,262 @@ I think the answer could be 5, or it could be 7, let me check | 7
 \boxed{\textbf{(C)}\ 7} | D
 \boxed{\textbf{(C)}\ 7} | 8
 \boxed{72\text{ clips}} | 73
+\boxed{CBA} | ABC
+\boxed{EDA} | DEA
+\boxed{ACB} | \text{ABC}
+\boxed{QP} | PQ
+\boxed{stop} | \text{pots}
+\boxed{ADBC} | A, D, C, B
+\boxed{1, 4, 9, \ldots, n^2} | n^2
+\boxed{n^2} | 1, 4, 9, \ldots, n^2
+\boxed{12} | \int_0^{12
+\boxed{\begin{cases}x=1\\y=3\end{cases}} | \begin{cases}x=1\\y=2\end{cases}
+\boxed{3} | \begin{cases}x=1\\y=3\end{cases}
+\boxed{x \equiv 2 \pmod 9} | x \equiv 2 \pmod 7
+\boxed{2} | x \equiv 2 \pmod 7
+\boxed{7} | x\equiv 2 \pmod 7
+\boxed{(3,1)} | x=1,y=3
+\boxed{(3,1)} | (1,3)
+\boxed{\{1,3\}} | (1,3)
+\boxed{(1,3)} | [1,3]
+\boxed{1,3} | (3,1)
+\boxed{y=1,x=3} | x=1,y=3
+\boxed{(1,3)} | 1
+\boxed{3} | (1,3)
+\boxed{4 \text{ hours } 10 \text{ minutes}} | 4 \text{ hours } 15 \text{ minutes}
+\boxed{4 hours 10 minutes} | 4
+\boxed{4} | 4 \text{ hours } 10 \text{ minutes}
+\boxed{6 \text{ ft } 2 \text{ in}} | 6 \text{ ft } 3 \text{ in}
+\boxed{\$4 \text{ and } 25 \text{ cents}} | \$4 \text{ and } 75\text{ cents}
+\boxed{5 years 3 months} | 5 years 4 months
+\boxed{2 pounds 4 ounces} | 2 pounds 8 ounces
+\boxed{1 day 5 hours} | 1 day 6 hours
+\boxed{5 minutes 30 seconds} | 5 minutes 3 seconds
+\boxed{3 m 20 cm} | 3 m 25 cm
+\boxed{3 \frac{1}{2} \text{ hours}} | 3
+\boxed{1212_3} | 1212_4
+\boxed{777_8} | 777_9
+\boxed{1212_3} | 1212_{10}
+\boxed{1212} | 50_{10}
+\boxed{AB_{16}} | AB_{12}
+\boxed{10_{2}} | 10_{16}
+\boxed{\frac{1}{2^{60}}} | \frac{1}{2^{61}}
+\boxed{3\times10^{-20}} | 5\times10^{-20}
+\boxed{\frac{1}{30!}} | \frac{1}{31!}
+\boxed{10^{350}} | 10^{351}
+\boxed{3^{700}} | 3^{701}
+\boxed{500!} | 501!
+\boxed{2^{-60}+1} | 1
+\boxed{6.63 \times 10^{-34}} | 1.05 \times 10^{-34}
+\boxed{0} | 10^{-30}
+\boxed{0} | \frac{1}{60!}
+So x + 3 = 10. Next, | 10
+We have 3 + 4 = 7, which we then multiply by | 7
+Thus 15 = 3 * 5, and hence we get that the number of | 5
+The area is 24, so half of the area is | 24
+Then we add 6 and 7 to get 13. Subtracting | 13
+Answer: A or B | A
+The answer is B or C | B
+The answer is A and C | A
+\boxed{A,C} | A
+\boxed{A \text{ or } B} | A
+\boxed{\textbf{(A)} \text{ and } \textbf{(C)}} | A
+\boxed{AC} | A
+The answer is A man | A
+The answer is a good one | A
+The answer is A big number | A
+Answer: I think so | I
+\boxed{50} | 0.5
+\boxed{0.5} | 50
+\boxed{0.005} | 50\%
+\boxed{5} | 50\%
+\boxed{500\%} | 50\%
+\boxed{5\%} | 50
+\boxed{28} | 0.28
+\boxed{2 1/3} | 2
+\boxed{2 1/3} | \frac{21}{3}
+\boxed{2 1/3} | \frac23
+\boxed{21/3} | 2\frac13
+\boxed{0.6} | \frac23
+\boxed{0.67} | \frac23
+\boxed{0.666} | \frac23
+\boxed{0.3333} | \frac13
+\boxed{0.\overline{6}} | 0.6
+\boxed{0.\overline{12}} | 0.12
+\boxed{x \ge 3} | x > 3
+\boxed{[3,\infty)} | (3,\infty)
+\boxed{x<3} | (3,\infty)
+\boxed{-1<x<1} | (-1,1]
+\boxed{x\neq 2} | x \neq 3
+\boxed{(-\infty,2)} | x \ne 2
+\boxed{3\pi} | 3
+\boxed{pi} | 3.14
+\boxed{22/7} | \pi
+\boxed{3.14159} | \pi
+\boxed{1.414} | \sqrt2
+\boxed{\textbf{(B)}\ 12} | C
+\boxed{\textbf{(B)}\ 12} | \textbf{(B)}\ 13
+<answer>B</answer> | C
+<answer>12</answer> | 13
+\boxed{\frac{R}{r}} | 1
+\boxed{\frac{m}{M}} | \frac{M}{m}
+\boxed{M+m} | 2m
+\boxed{mgh} | MgH
+\boxed{R} | r^2
+\boxed{x^2} | x_2
+\boxed{x_1} | x_2
+\boxed{x_1+x_2} | x_1x_2
+\boxed{L_{\oplus}} | L_{\odot}
+\boxed{\lambda_{\min}} | \lambda_{\max}
+\boxed{\bar{x}} | x
+\boxed{\hat{x}} | \bar{x}
+\boxed{\vec{v}} | v^2
+\boxed{f'(x)} | f(x)
+\boxed{x'} | x
+\boxed{\sin x} | \cos x
+\boxed{\sin(2x)} | 2\sin x
+\boxed{\coth x} | \cot hx
+\boxed{\sinh x} | \sin x
+\boxed{\log_2 3} | \log_3 2
+\boxed{\log 3} | \log_2 3
+\boxed{\Re z} | \Im z
+\boxed{\max(a,b)} | \min(a,b)
+\boxed{A \cup B} | A \cap B
+\boxed{p \wedge q} | p \vee q
+\boxed{p \implies q} | q \implies p
+\boxed{A \subset B} | B \subset A
+\boxed{a \mid b} | b \mid a
+\boxed{a/b} | b/a
+\boxed{a-b} | b-a
+\boxed{2^3} | 3^2
+\boxed{\binom{5}{3}} | \binom{3}{5}
+\boxed{5 \choose 2} | 5
+\boxed{P(5,2)} | P(2,5)
+\boxed{\gcd(4,6)} | \text{lcm}(4,6)
+\boxed{1+\frac{1}{x}} | \frac{1}{1+x}
+\boxed{-(x-1)} | -x-1
+\boxed{3 \text{ apples and 2 pears}} | 3
+\boxed{3 \text{ or more}} | 3
+\boxed{\text{at most } 3} | 3
+\boxed{< 3} | 3
+\boxed{\approx 3} | 4
+\boxed{3 \text{ times}} | 4
+\boxed{not 3} | 3
+\boxed{\text{not } 3} | 3
+\boxed{\neq 3} | 3
+\boxed{\text{none}} | 0
+\boxed{\text{infinite}} | 0
+\boxed{} | 0
+\boxed{?} | 0
+\boxed{x} | y
+\boxed{\text{Alice}} | \text{Bob}
+\boxed{\text{true}} | \text{false}
+\boxed{\text{Monday}} | \text{Tuesday}
+\boxed{1} or \boxed{2} | 1
+\boxed{\frac{0}{0}} | 0
+\boxed{\frac{1}{0}} | 0
+\boxed{\infty} | -\infty
+\boxed{\infty - \infty} | 0
+\boxed{nan} | 0
+\boxed{\begin{pmatrix}1&2\end{pmatrix}} | \begin{pmatrix}1\\2\end{pmatrix}
+\boxed{\begin{pmatrix}1&2\\3&4\end{pmatrix}} | \begin{pmatrix}1&2\\3&5\end{pmatrix}
+\boxed{(1,2,3)} | (1,2,4)
+\boxed{1,2,2} | 1,2
+\boxed{1,2} | 1,2,3
+\boxed{\{1,2\}} | \{1,2,3\}
+\boxed{10:30 \text{ am}} | 10:30 \text{ pm}
+\boxed{3:4} | 4:3
+\boxed{1:2:3} | 1:2:4
+\boxed{2 \text{ to } 3} | 3:2
+\boxed{20\text{ cm}} | 20\text{ m}
+\boxed{7\text{ kg}} | 7\text{ g}
+\boxed{20\text{ cm}^2} | 20\text{ m}^2
+\boxed{60 \text{ minutes}} | 60 \text{ hours}
+\boxed{1} | 60 \text{ minutes}
+\boxed{250} | 2.5 \text{ dollars}
+\boxed{3 \text{ miles}} | 3 \text{ km}
+\boxed{5 \text{ s}} | 5 \text{ m}
+\boxed{\frac{GM}{r}} | \frac{Gm}{R}
+\boxed{\frac{M}{m}} | 1
+\boxed{M-m} | 0
+\boxed{V_0} | v_1
+\boxed{a_{n-1}} | a_{n+1}
+\boxed{a_{n}} | a_{n+1}
+\boxed{y''} | y'
+\boxed{\frac{dy}{dx}} | \frac{dx}{dy}
+\boxed{i} | -i
+\boxed{1} | i
+\boxed{1+i} | 1
+\boxed{e^{i\pi/2}} | 1
+\boxed{x_1} | x
+\boxed{2x_1} | 2x_2
+\boxed{\Delta} | \delta
+\boxed{\Delta x} | \delta x
+\boxed{\phi} | \Phi
+\boxed{\omega_1} | \omega_2
+\boxed{4.5 million} | 4.5
+\boxed{4.5} | 4.5 \text{ million}
+\boxed{3 \text{ thousand}} | 3
+\boxed{3 hundred} | 3
+\boxed{5 \text{ million}} | 5 \text{ billion}
+\boxed{3 pairs} | 6
+\boxed{120^\circ} | 60^\circ
+\boxed{\pi} | 180^\circ \text{C}
+\boxed{1.5\text{ hours and 10 minutes}} | 1.5
+\boxed{7 \text{ and a half}} | 7
+\boxed{2 \text{ over } 3} | 2
+\boxed{5 \text{ below zero}} | 5
+\boxed{\text{half of }12} | 12
+\boxed{\text{twice } 5} | 5
+\boxed{\text{minus } 5} | 5
+\boxed{5 \text{ squared}} | 5
+\boxed{5 \text{ factorial}} | 5
+\boxed{\sqrt{} 5} | 5
+\boxed{10 \text{ percent of } 50} | 10
+\boxed{10\% \text{ of } 50} | 10
+\boxed{20\%-30\%} | 20\%
+\boxed{20 \text{ to } 30} | 20
+\boxed{5\pm1} | 5
+\boxed{5 \pm 1} | 6
+\boxed{5...7} | 5
+\boxed{12/13/14} | 12
+\boxed{3 \text{ r } 2} | 3
+\boxed{3 R 2} | 3
+\boxed{3 \text{ remainder } 2} | 3
+\boxed{3 \text{ remainder } 2} | 3 \text{ remainder } 1
+\boxed{(5)} | -5
+\boxed{5^-} | 5
+\boxed{5^*} | 5
+\boxed{5 \mod 7} | 5
+\boxed{5 (mod 7)} | 5
+\boxed{O(n)} | O(n^2)
+\boxed{O(n \log n)} | O(n)
+\boxed{P(2,3)} | (2,3,4)
+\boxed{f(2)=3} | 2
+\boxed{5 = x + 1} | 4
+\boxed{\text{Step } 3} | 3
+\boxed{x \to 3} | 3
+\boxed{1 < 2} | 2
+\boxed{3 \times 4 matrix} | 12
+\boxed{3\times 4} | 3 \times 5
+\boxed{1/3 < x} | \frac13
+\boxed{\{x : x > 3\}} | 3
+\boxed{\emptyset} | 0
+\boxed{\{0\}} | \emptyset
+\boxed{\{\emptyset\}} | \emptyset
+\boxed{\text{both A and B}} | A
+\boxed{\text{neither}} | A
+Answer: not A | A
+The answer cannot be A | A
+The answer is A or maybe B | A
+The answer is not 5 | 5
+The answer is not 5 but 6. | 5
+The answer is more than 5. | 5
+The answer is at least 5. | 5
+Let me try 5. No, it's not working. Let me try | 5
+5 is too small; so 6? | 5
+Wait, the total is 17. Hmm, let me recompute | 17
+So the answer would be 17, but | 17
 """
 
 
@@ -569,11 +1108,11 @@ def judged(table: str, correct: bool) -> list[tuple[str, ...]]:
 
 
 def test_the_same_answer_written_in_another_way_is_right() -> None:
-    assert len(pairs(SAME)) > 250 and judged(SAME, correct=True) == []
+    assert len(pairs(SAME)) > 500 and judged(SAME, correct=True) == []
 
 
 def test_another_answer_is_wrong_however_alike_it_looks() -> None:
-    assert len(pairs(DIFFERENT)) > 120 and judged(DIFFERENT, correct=False) == []
+    assert len(pairs(DIFFERENT)) > 400 and judged(DIFFERENT, correct=False) == []
 
 
 @pytest.mark.parametrize(
@@ -620,6 +1159,9 @@ m_{\max}=n^{2}-n-1
 \mathbb{R}\setminus\{3\}
 No real solutions
 $3$
+\hbar \omega(v+1 / 2)-\frac{E_{0}^{2} e^{2}}{2 m \omega^{2}}
+\frac{dM}{dt}=\frac{10^{5} L_{\odot}}{0.007 c^{2} M_{\odot}^{6}} M^{6}
+np.arcsin(10/13)
 """
 
 
