@@ -118,6 +118,8 @@ class InspectConfig:
     """Demonstrations of a phase kept with every token, its entropy and whether it was kept."""
     example_tokens: Size = Field(default=512, description="0 keeps no demonstration")
     """Tokens of such a demonstration that are kept, from its first."""
+    rollouts: Size = Field(default=2, description="0 keeps none")
+    """Rollouts of every RL step kept to read in ``samples.jsonl``, from the worst to the best answered question."""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -157,6 +159,9 @@ class WatchdogConfig:
     """A stage that takes longer ends the run with a reason."""
     stopped_seconds: Positive = 60.0
     """An actor whose process stays stopped (SIGSTOP, a debugger) for longer ends the run with a reason."""
+    max_rollout_difference: Positive = 0.05
+    """Mean |difference| of a response token's probability in the rollout server and in the actor above which the run
+    ends, before its update: weights that did not arrive, or another dtype or temperature."""
     max_skipped_updates: Count = 3
     """Updates in a row, of the actor or the critic, that may be skipped because their gradient is not finite; one more
     ends the run."""

@@ -1,6 +1,6 @@
 """Check a run before anything starts: ``mifo check experiment=quickstart [any setting] [--json] [--all]``.
 
-Errors first, then warnings, each with its cure; the data's bad rows; the memory and disk that the run will take.
+Errors first, then warnings, each with its cure; the memory and disk that the run will take.
 No Ray, no GPU, no network, no weights. Exit code 2 if there is an error, 0 otherwise.
 """
 
@@ -24,7 +24,7 @@ from mifo_verl.compose import ConfigError, compose_config
 USAGE = """usage: mifo check experiment=<name> [setting=value ...] [--all] [--json]
 
   the same settings as mifo train; nothing is started and nothing is trained
-  --all                          every check, and the memory by component, as tables
+  --all                          every check, bad rows, and the memory by component, as tables
   --json                         findings, data report and memory as JSON
 """
 _COLOURS = {Status.OK: "green", Status.SKIPPED: "dim", Status.WARNING: "yellow", Status.ERROR: "red"}
@@ -75,16 +75,17 @@ def _print_lines(found: Findings) -> None:
 
 def _filled(text: str) -> str:
     width = min(shutil.get_terminal_size().columns, 80)
-    return textwrap.fill(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    text = text.replace(" ", "\0", 1)  # the first word stays beside a second one of any length
+    filled = textwrap.fill(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return filled.replace("\0", " ", 1)
 
 
 def _print_details(checked: Checked, everything: bool) -> None:
     console, found = Console(highlight=False), checked.found
     if everything:
         console.print(_findings(found))
-    bad = _bad_rows(checked)
-    if bad.row_count:
-        console.print(bad)
+        if (bad := _bad_rows(checked)).row_count:
+            console.print(bad)
     if checked.components and everything:
         console.print(_components(checked.components))
     elif checked.components:

@@ -62,6 +62,9 @@ class StepEnded(Record, frozen=True, kw_only=True):
     loss: float | None
     grad_norm: float | None
     response_length: Annotated[float | None, Meta(description="mean, tokens")]
+    rollout_difference: Annotated[
+        float | None, Meta(description="of a response token's probability, server against actor, mean")
+    ] = None
     rollouts: Annotated[int, Meta(description="rollouts counted for accuracy, those of filtered groups too")]
     fallback_share: Annotated[float | None, Meta(description="verdicts by letters: an answer was unreadable")] = None
     prompt_tokens: Annotated[int, Meta(description="of all rollouts trained on")]
@@ -171,6 +174,21 @@ class LedgerLine(Record, frozen=True, kw_only=True):
         )
 
 
+class RolloutSeen(Record, frozen=True, kw_only=True):
+    """One rollout of a step, to read (``mifo.inspect.rollouts``)."""
+
+    step: int
+    interval: int
+    prompt_id: str
+    prompt: Annotated[str, Meta(description="as the model saw it, at most 4,000 characters")]
+    text: Annotated[str, Meta(description="the rollout, at most 4,000 characters: its beginning and its end")]
+    answer: Annotated[str, Meta(description="the right one")]
+    correct: bool
+    method: Annotated[str | None, Meta(description="what the verdict rests on, if the reward says so")]
+    num_correct: Annotated[int, Meta(description="of all rollouts of this question in this step")]
+    num_rollouts: int
+
+
 class Validated(Record, frozen=True, kw_only=True):
     """The validation after a step; step 0 is the start."""
 
@@ -186,11 +204,12 @@ class Noted(Record, frozen=True, kw_only=True):
     text: str
 
 
-Event = StepEnded | UpdateMade | LedgerLine | Validated | Noted
+Event = StepEnded | UpdateMade | LedgerLine | RolloutSeen | Validated | Noted
 
 FILES: Mapping[str, tuple[type[Record], ...]] = {
     "metrics.jsonl": (StepEnded, UpdateMade),
     "ledger.jsonl": (LedgerLine,),
+    "samples.jsonl": (RolloutSeen,),
     "validation.jsonl": (Validated,),
     "events.jsonl": (Noted,),
 }

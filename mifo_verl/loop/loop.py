@@ -13,7 +13,7 @@ from math import isfinite
 from statistics import fmean
 from typing import Any, TypeVar
 
-from mifo_verl.loop.events import LedgerLine
+from mifo_verl.loop.events import LedgerLine, RolloutSeen
 from mifo_verl.loop.mixed import Given, Mixed, Trained, give, mix
 from mifo_verl.loop.state import Before, LoopState, SftProgress
 from mifo_verl.loop.tokens import TokenSummary
@@ -113,6 +113,8 @@ class Loop:
         """Rollouts of this step whose verdict is a fallback."""
         self.ended: SftProgress | None = None
         """The SFT phase that has ended in this step."""
+        self.samples: list[RolloutSeen] = []
+        """Rollouts of this step that are kept to read."""
         self.members: dict[tuple[str, int], int] = {}
         """Sessions of this step that begin with given tokens, by uid and number, and how many they begin with."""
         self.correct: dict[tuple[str, int], bool] = {}
@@ -141,6 +143,7 @@ class Loop:
         self.rejected.clear()
         self.num_fallbacks = 0
         self.ended = self.mixed = self.trained = None
+        self.samples = []
         self.members.clear()
         self.correct.clear()
         asked = {"temperature": self.state.temperature, "max_tokens": self._parts.sampling.max_tokens(self.progress)}

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from mifo_verl.loop.events import LedgerLine, StepEnded, UpdateMade
+from mifo_verl.loop.events import LedgerLine, RolloutSeen, StepEnded, UpdateMade
 from mifo_verl.loop.tokens import TokenSummary
 from mifo_verl.method.buffer import DemonstrationBuffer
 from mifo_verl.types import BufferEntry
@@ -72,6 +72,8 @@ class SftProgress:
     """The record of the RL step that filled the buffer, if it is not written yet."""
     rl_ledger: list[LedgerLine] = field(default_factory=list)
     """And the uses of demonstrations in that step's own updates."""
+    rl_samples: list[RolloutSeen] = field(default_factory=list)
+    """And the rollouts of that step that are kept to read."""
     tokens: TokenSummary | None = None
     """The tokens of the updates made so far, if they are inspected."""
 

@@ -12,13 +12,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mifo_verl.loop.events import Event, LedgerLine, StepEnded, UpdateMade, Validated
+from mifo_verl.loop.events import Event, LedgerLine, RolloutSeen, StepEnded, UpdateMade, Validated
 from mifo_verl.probes import cost as probe_cost
 from mifo_verl.probes.coupling import coupling, mean_of
 
 METRICS = "metrics.jsonl"
 LEDGER = "ledger.jsonl"
 VALIDATION = "validation.jsonl"
+SAMPLES = "samples.jsonl"
 PROMPTS = "prompts.jsonl"
 INSPECTION = "inspection.jsonl"
 MEMORY = "memory.jsonl"
@@ -34,7 +35,7 @@ ENDED = "ended"
 STAGE = "stage.json"
 """What the controller does now."""
 CONFIG = "config.yaml"
-BY_STEP = (METRICS, LEDGER, VALIDATION, *PARTS.values())
+BY_STEP = (METRICS, LEDGER, VALIDATION, SAMPLES, *PARTS.values())
 """The files whose lines belong to a step: a checkpoint presupposes those up to its own."""
 
 logger = logging.getLogger(__name__)
@@ -87,6 +88,8 @@ class RunRecords:
             self.metrics(line)
         elif isinstance(event, LedgerLine):
             self.ledger([line])
+        elif isinstance(event, RolloutSeen):
+            self._append(SAMPLES, [line])
         elif isinstance(event, Validated):
             self.validation(event.step, event.accuracy)
 

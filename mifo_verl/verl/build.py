@@ -7,8 +7,9 @@ from typing import Any
 import ray
 from omegaconf import DictConfig, OmegaConf
 from verl.trainer.ppo.reward import get_custom_reward_fn
-from verl.trainer.ppo.utils import Role, need_reference_policy
+from verl.trainer.ppo.utils import Role, create_rl_dataset, need_reference_policy
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+from verl.utils.dataset.rl_dataset import RLHFDataset
 from verl.utils.reward_score import default_compute_score
 
 from mifo_verl.config import MifoConfig, ProbeConfig
@@ -62,6 +63,16 @@ def prepare_workers(trainer: PPOTrainer, mifo: MifoConfig) -> None:
             mapping[Role.ActorRolloutRef] = mapping.pop(Role.ActorRollout)
     for role in trainer.role_worker_mapping:
         trainer.role_worker_mapping[role] = ray.remote(MifoTrainingWorker if role == Role.Critic else MifoWorker)
+
+
+def keep_validation(trainer: PPOTrainer) -> None:
+    """Validate every run on the same rows: verl draws ``data.val_max_samples`` of them by the run's seed."""
+    data = trainer.config.data
+    most = data.get("val_max_samples", -1)
+    if most > 0 and data.get("shuffle") and isinstance(trainer.val_dataset, RLHFDataset):
+        of_all = OmegaConf.merge(data, {"seed": 0})
+        fixed = create_rl_dataset(data.val_files, of_all, trainer.tokenizer, trainer.processor, False, max_samples=most)
+        trainer.val_dataset.dataframe = fixed.dataframe
 
 
 def assemble(trainer: PPOTrainer, mifo: MifoConfig, saver: Saver, records: RunRecords) -> Assembly:

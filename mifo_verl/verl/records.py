@@ -1,19 +1,22 @@
 """verl's metrics of an RL step as its record, an SFT phase's records as metrics for verl's trackers."""
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from statistics import fmean
 from typing import Any
 
 from msgspec import UNSET, UnsetType, structs
 from transfer_queue import KVBatchMeta
 
-from mifo_verl.loop.events import Event, Policies, Staged, StepEnded, Validated
+from mifo_verl.loop.events import Event, Policies, Staged, StepEnded, UpdateMade, Validated
 from mifo_verl.loop.loop import Loop
 from mifo_verl.loop.state import LoopState, SftProgress
 from mifo_verl.probes.probes import mean_by_source
 from mifo_verl.run.compute import RlCost, sft_flops
 from mifo_verl.run.journal import OTHER, lines_sha256, step_seconds
+from mifo_verl.run.watchdog import CannotGoOn
 from mifo_verl.verl.actor import Actor
 from mifo_verl.verl.joint_update import ADAPTER_NORM, CLIP_SHARE, GAIN, SECOND_NORM
 from mifo_verl.verl.skipped_updates import MAX_SKIPPED
@@ -80,6 +83,7 @@ def rl_record(
         loss=_number(metrics, "actor/loss"),
         grad_norm=_number(metrics, "actor/grad_norm"),
         response_length=_number(metrics, "response_length/mean"),
+        rollout_difference=None if loop.members else rollout_difference(metrics),
         rollouts=loop.num_rollouts,
         fallback_share=loop.num_fallbacks / loop.num_rollouts if loop.num_rollouts else None,
         prompt_tokens=prompt,
@@ -102,6 +106,23 @@ def rl_record(
         sampling=loop.sampling or UNSET,
         policies=policies,
     )
+
+
+def rollout_difference(metrics: Mapping[str, Any]) -> float | None:
+    """Mean |p_rollout - p_actor| of the response tokens, as verl has taken it; None if it was not."""
+    found = _number(metrics, "training/rollout_probs_diff_mean")
+    return found if found is not None and math.isfinite(found) else None
+
+
+def require_one_policy(metrics: Mapping[str, Any], limit: float) -> None:
+    """Raise CannotGoOn if the rollout server and the actor differ by more than ``limit``."""
+    found = rollout_difference(metrics)
+    if found is not None and found > limit:
+        raise CannotGoOn(
+            f"the rollout server gave response tokens other probabilities than the actor, by {found:.3g} on average "
+            f"(mifo.watchdog.max_rollout_difference={limit:g}): its weights are not the actor's, or its dtype, "
+            "temperature or chat template; compare actor_rollout_ref.rollout with actor_rollout_ref.actor"
+        )
 
 
 def _policies(metrics: Mapping[str, Any]) -> Policies | UnsetType:
@@ -158,12 +179,41 @@ def step_events(
         metrics["mifo/rl/fallback_share"] = rl.fallback_share or 0.0
         events.append(structs.replace(rl, seconds=seconds, validation=accuracy or None))
         events += loop.rl_lines or (phase.rl_ledger if phase is not None else [])
+        events += loop.samples or (phase.rl_samples if phase is not None else [])
     if phase is not None:
         events += phase.timed_updates(timing_raw["sft"], probe | beside if rl is None else {})
         events += phase.ledger
     if accuracy:
         events.append(Validated(step=loop.state.step + 1, accuracy=accuracy))
+    numbers: dict[str, float] = {}
+    for event in events:
+        numbers |= tracked(event) if isinstance(event, StepEnded | UpdateMade) else {}
+    metrics.update((name, value) for name, value in numbers.items() if name not in metrics)  # means of a phase stay
     return events
+
+
+_NOT_TRACKED = ("step", "phase", "update", "prompts", "mask", "inspection")
+
+
+def tracked(record: StepEnded | UpdateMade) -> dict[str, float]:
+    """Every number of a record for verl's trackers, by its name in the record: ``mifo/rl/accuracy``.
+
+    Of an RL step also how many prompts no rollout and every rollout has solved.
+    """
+    line, found = record.line(), dict[str, float]()
+    prompts = line.get("prompts", [])
+    solved = [Fraction(num_correct, num_rollouts) for _, num_correct, num_rollouts in prompts if num_rollouts]
+    line |= (
+        {"prompts_unsolved": solved.count(Fraction(0)), "prompts_solved": solved.count(Fraction(1))} if prompts else {}
+    )
+    todo = [(f"mifo/{record.phase}/{name}", value) for name, value in line.items() if name not in _NOT_TRACKED]
+    while todo:
+        name, value = todo.pop()
+        if isinstance(value, Mapping):
+            todo += [(f"{name}/{key}", held) for key, held in value.items()]
+        elif isinstance(value, int | float):
+            found[name] = value
+    return found
 
 
 def sft_metrics(phase: SftProgress) -> dict[str, float]:

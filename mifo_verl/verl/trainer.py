@@ -26,11 +26,21 @@ from mifo_verl.run.journal import RunRecords
 from mifo_verl.run.watchdog import timed
 from mifo_verl.types import Phase
 from mifo_verl.verl.agent_loop import GIVEN
-from mifo_verl.verl.build import assemble, prepare_workers
+from mifo_verl.verl.build import assemble, keep_validation, prepare_workers
 from mifo_verl.verl.demonstrations import TARGET
 from mifo_verl.verl.mixed import mark_correct, mixed_updates
-from mifo_verl.verl.records import Metrics, Timers, accuracy_by_source, end_of_run, rl_record, sft_metrics, step_events
+from mifo_verl.verl.records import (
+    Metrics,
+    Timers,
+    accuracy_by_source,
+    end_of_run,
+    require_one_policy,
+    rl_record,
+    sft_metrics,
+    step_events,
+)
 from mifo_verl.verl.replay import OrderedReplayBuffer, has_rollouts, rollouts_of, rows_of, without_rollouts
+from mifo_verl.verl.samples import log_table, sampled, table_rows
 from mifo_verl.verl.sampling import SAMPLING
 from mifo_verl.verl.saving import Saver, Stopped
 from mifo_verl.verl.skipped_updates import require_updates
@@ -68,6 +78,10 @@ class MifoTrainer(PPOTrainerSync):
     def _init_resource_pool_mgr(self) -> None:
         super()._init_resource_pool_mgr()
         prepare_workers(self, self.mifo)
+
+    def _init_dataloader(self) -> None:
+        super()._init_dataloader()
+        keep_validation(self)
 
     def _build_replay_buffer(self) -> ReplayBuffer:
         settle = self.config.actor_rollout_ref.rollout.name == "transformers"
@@ -178,6 +192,8 @@ class MifoTrainer(PPOTrainerSync):
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: Metrics) -> KVBatchMeta:
         self.saver.stop_here(self.loop.state)
         batch = super()._compute_old_log_prob(batch, metrics)
+        if not self.loop.members:  # given tokens were drawn by nobody
+            require_one_policy(metrics, self.mifo.watchdog.max_rollout_difference)
         self.rollout_probe.measure(batch, metrics, self.timing_raw)
         return batch
 
@@ -201,6 +217,7 @@ class MifoTrainer(PPOTrainerSync):
         if self.loop.state.sft is not None:
             phase.rl_line = self._rl_record(batch, metrics, timing_raw) or phase.rl_line
             phase.rl_ledger = self.loop.rl_lines or phase.rl_ledger
+            phase.rl_samples = self.loop.samples or phase.rl_samples
             raise Stopped
         self._validation = None
         self._begin_interval()
@@ -216,6 +233,7 @@ class MifoTrainer(PPOTrainerSync):
         """verl's metrics of an RL step, and its record; None if the step made no rollouts."""
         if not has_rollouts(batch):
             return None
+        self.loop.samples = sampled(batch, self.loop, self.tokenizer, self.mifo.inspect.rollouts)
         epoch = (self.global_steps - 1) // self.steps_per_epoch
         timers = {"step": sum(timing_raw.values()), **timing_raw}  # verl's own is there at a step's end only
         super()._compute_metrics(batch, metrics, timers, global_steps=self.global_steps, epoch=epoch)
@@ -229,6 +247,8 @@ class MifoTrainer(PPOTrainerSync):
         events = step_events(rl, self.loop, timing_raw, metrics, self.saver.take_seconds, wall, self._start or {})
         for event in events:
             self.emit(event)
+        if (trackers := getattr(self, "logger", None)) is not None:
+            log_table(trackers.logger, table_rows(events), self.global_steps)
         if events:
             self._recorded, self._start = now, {}
         self.loop.end_step()

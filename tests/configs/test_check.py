@@ -247,9 +247,13 @@ def test_a_run_without_bad_rows_reads_the_users_own_files(tmp_path):
 
 def test_only_the_first_five_rows_of_a_reason_are_shown(tmp_path, capsys):
     change = {number: {"data_source": None} for number in range(10, 20)}
-    assert main(given(tmp_path, train={"change": change})) == 2
+    overrides = given(tmp_path, train={"change": change})
+    assert main(overrides) == 2
     said = capsys.readouterr().out
     assert "10 x no_data_source (row 10, row 11, row 12, row 13, row 14 ...)" in said
+    assert said.startswith("error: ") and "Bad rows" not in said
+    assert main([*overrides, "--all"]) == 2
+    said = capsys.readouterr().out
     assert "Bad rows" in said and "15:" not in said
 
 

@@ -274,7 +274,7 @@ def test_runs_that_come_after_others_have_started_are_marked_as_added(tmp_path):
 # The definitions
 
 
-@pytest.mark.parametrize("name", ["forgetting", "sensitivity", "sparsify"])
+@pytest.mark.parametrize("name", ["bridge", "forgetting", "sensitivity", "sparsify"])
 def test_every_definition_composes_and_asks_only_for_its_own_arms(name, tmp_path):
     definition = read_definition(name)
     arms = {run.arm for run in plan(definition, ["seed=0"], tmp_path)}

@@ -25,7 +25,7 @@ class Characters:
         assert not add_special_tokens
         return [ord(character) for character in text]
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
         return "".join(map(chr, ids))
 
     def apply_chat_template(self, messages: list[dict[str, str]], tokenize: bool, **options: Any) -> list[int]:

@@ -417,6 +417,12 @@ SHOWN_BY = {
     "mifo.watchdog.first_seconds": "tests/unit/test_stages.py::test_each_patience_says_when_a_stage_is_late",
     "mifo.watchdog.limit_seconds": "tests/unit/test_stages.py::test_each_patience_says_when_a_stage_is_late",
     "mifo.watchdog.stopped_seconds": "tests/integration/test_watchdog.py::test_a_stopped_actor_is_named_within_two_steps",
+    "mifo.watchdog.max_rollout_difference": "tests/contract/test_trainer.py"
+    "::test_a_rollout_server_with_other_probabilities_ends_the_run_before_its_update",
+    "mifo.inspect.rollouts": "tests/contract/test_samples.py::test_the_questions_go_from_the_worst_answered_to_the_best",
+    "mifo.state.device": "tests/unit/test_constraint.py::test_the_state_lies_on_the_host_from_its_begin_and_after_a_resume",
+    "actor_rollout_ref.model.lora.merge": "tests/integration/test_bilevel.py"
+    "::test_at_lambda_1_theta_is_that_of_full_parameter_rl_to_the_bit",
     "trainer.resume_mode": "tests/contract/test_saving.py::test_verl_is_told_the_checkpoint_that_is_resumed",
     "trainer.resume_from_path": "tests/configs/test_resume.py::test_the_check_reads_the_checkpoint_that_is_named",
     "mifo.config_dirs": "tests/configs/test_own_folders.py::test_a_relative_folder_is_kept_as_an_absolute_one",

@@ -240,6 +240,24 @@ def test_too_many_skipped_updates_in_a_row_end_the_run_after_their_step_is_recor
     assert [line["step"] for line in read_lines(tmp_path / "metrics.jsonl")] == [1, 2]
 
 
+@pytest.mark.parametrize(("given", "found", "refused"), [(0, 0.05, False), (0, 0.06, True), (1, 0.06, False)])
+def test_a_rollout_server_with_other_probabilities_ends_the_run_before_its_update(
+    make_trainer, monkeypatch, given, found, refused
+):
+    difference = {"training/rollout_probs_diff_mean": found}
+    monkeypatch.setattr(
+        PPOTrainerSync, "_compute_old_log_prob", lambda self, batch, metrics: metrics.update(difference) or batch
+    )
+    trainer, batch, metrics = make_trainer(), no_rollouts(), {}
+    trainer.rollout_probe.has_start = False
+    trainer.loop.members = {"a": given} if given else {}  # given tokens were drawn by nobody
+    if refused:
+        with pytest.raises(CannotGoOn, match=r"by 0.06 on average \(mifo.watchdog.max_rollout_difference=0.05\)"):
+            trainer._compute_old_log_prob(batch, metrics)
+    else:
+        assert trainer._compute_old_log_prob(batch, metrics) is batch
+
+
 # ---------------------------------------------------------------------- the start and the end
 
 

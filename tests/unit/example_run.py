@@ -11,7 +11,7 @@ import yaml
 
 from mifo_verl.data.demonstrations import demonstration_of, prompt_id_of
 from mifo_verl.data.parquet import write_rows
-from mifo_verl.loop.events import LedgerLine
+from mifo_verl.loop.events import LedgerLine, RolloutSeen
 from mifo_verl.loop.tokens import TokenSummary
 from mifo_verl.probes.columns import COUNTS
 from mifo_verl.run.journal import (
@@ -109,10 +109,26 @@ class ExampleRun:
         if full:
             line |= self.around("cross_entropy")
         self.records.metrics(line | {"prompts": prompts})
+        self.records(self.sample(step, groups[0]))
         if validation is not None:
             self.records.validation(step, validation)
         if full:
             self.phase(step)
+
+    def sample(self, step: int, group: PromptGroup) -> RolloutSeen:
+        row = next(row for row in self.rows if prompt_id_of(row) == group.prompt_id)
+        return RolloutSeen(
+            step=step,
+            interval=self.interval,
+            prompt_id=group.prompt_id,
+            prompt=row["prompt"][-1]["content"],
+            text=f"<b>{step}</b>",
+            answer=row["reward_model"]["ground_truth"],
+            correct=group.num_correct > 0,
+            method="letters",
+            num_correct=group.num_correct,
+            num_rollouts=group.num_rollouts,
+        )
 
     def example(self, row: dict[str, Any]) -> SftExample:
         demonstration = demonstration_of(row)

@@ -406,6 +406,10 @@ def test_none_takes_no_setting():
 # Where the state lies: mifo.state.device
 
 
+def optimizer_of(model):
+    return torch.optim.SGD([model.parameter], lr=0.1)
+
+
 def interval_of(model, on_host: bool) -> IntervalState:
     active = CONSTRAINTS.build({"name": "strict", "share": 0.5}).attach(model, AbsChange())
     return IntervalState(model, active, keeps_start=True, keeps_before_sft=True, inspects=True, on_host=on_host)
@@ -420,7 +424,7 @@ def test_two_intervals_and_a_resume_with_the_state_on_the_host_are_bit_identical
         for number in (1, 2, 3):
             interval.begin()
             model.weights()[0].add_(torch.randn(1000))
-            reports.append(interval.begin_sft(number))
+            reports.append(interval.begin_sft(number, optimizer_of(model)))
             model.weights()[0].add_(torch.randn(1000))
             reports.append(interval.inspect_sft())
             state = {name: tensor.clone() for name, tensor in interval.state().items()}
@@ -454,5 +458,5 @@ def test_no_second_copy_of_a_mask_that_the_history_has_is_kept_or_saved():
         interval = IntervalState(model, active, keeps_start=True, keeps_before_sft=True, inspects=True)
         interval.begin()
         model.weights()[0].add_(torch.arange(4.0))
-        interval.begin_sft(1)
+        interval.begin_sft(1, optimizer_of(model))
         assert ("inspection.last.0" in interval.state()) is kept

@@ -24,7 +24,8 @@ from mifo_verl.method.coordinates import ShardRange
 from mifo_verl.method.gate import Now
 from mifo_verl.method.importance import AbsChange
 from mifo_verl.method.prefix import Session
-from mifo_verl.method.token_facts import facts_of_logits, token_facts
+from mifo_verl.method.sampling import SAMPLINGS
+from mifo_verl.method.token_facts import BEFORE, TEACHER, facts_of_logits, token_facts
 from mifo_verl.types import Phase, Progress, PromptGroup, RunFacts, SftExample
 from tests.unit.test_constraint import OneTensor
 
@@ -39,6 +40,7 @@ REGISTRIES = (
     OFF_POLICIES,
     ON_POLICIES,
     MIXINGS,
+    SAMPLINGS,
 )
 DRAW = torch.Generator().manual_seed(3)
 B, T, V = 4, 12, 30
@@ -51,7 +53,11 @@ STEPS = [Progress(step, 1, rl_steps, 300) for step in (0, 5, 60, 150, 250) for r
 
 def facts_of(part: Any) -> dict[str, torch.Tensor]:
     found = token_facts(LOGITS_NV, facts_of_logits(part.needs | {"entropy"}))
-    return {name: fact_N.view(B, T) for name, fact_N in found.items()} | {"given": ON_BT, "first": ON_BT.triu()}
+    return {name: fact_N.view(B, T) for name, fact_N in found.items()} | {
+        "given": ON_BT,
+        "first": ON_BT.triu(),
+        TEACHER: LOG_PROB_BT.roll(1, 0),
+    }
 
 
 def of_gate(gate: Any) -> Any:
@@ -97,9 +103,9 @@ def of_constraint(constraint: Any) -> Any:
             update(Phase.SFT, [2.0, -1.0, 1.0, 1.0])
         active.release(optimizer)
         found.append(model.parameter.tolist())
-    kls = {"kl_to_before": LOG_PROB_BT, "kl_from_before": 2 * LOG_PROB_BT}
+    kls = {"kl_to_before": LOG_PROB_BT, "kl_from_before": 2 * LOG_PROB_BT, BEFORE: LOG_PROB_BT - 0.4}
     if needed := {name: kls[name] for name in constraint.needs & kls.keys()}:
-        found.append(constraint.penalty(needed, ON_BT).tolist())
+        found.append(constraint.penalty(needed | {"log_prob": LOG_PROB_BT}, ON_BT).tolist())
     mask = constraint.choose([torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([5.0, 6.0, 7.0, 8.0])])
     return found, mask and [frozen_N.tolist() for frozen_N in mask.frozen]
 
@@ -151,8 +157,15 @@ def of_mixing(mixing: Any) -> Any:
     update, group = Asked(), {"u": PromptGroup("q", 0, 8, 1)}
     mixing.gradients(update, 0.5)
     example = partial(lambda uid: SftExample("q", (1,), (2,), "ab"))
-    found = [mix(Now(), mixing, progress, group, example) for progress in STEPS]
-    return [(one.weights, one.per_question) for one in found], update.calls, list(mixing.costs(RunFacts()))
+    found = [mix(Now(), mixing, progress, group, example, lambda: [example("v")]) for progress in STEPS]
+    taken = [(one.weights, one.per_question, [entry.group is None for entry in one.entries]) for one in found]
+    return taken, update.calls, list(mixing.costs(RunFacts()))
+
+
+def of_sampling(sampling: Any) -> Any:
+    entropies, temperatures = (0.01, 0.2, 0.31, 0.5, float("nan")), (0.45, 0.8, 1.7)
+    asked = [sampling.next_temperature(now, entropy) for now in temperatures for entropy in entropies]
+    return [sampling.max_tokens(progress) for progress in STEPS], asked
 
 
 COMPUTED = {
@@ -166,6 +179,7 @@ COMPUTED = {
     "mifo/off_policy": of_off_policy,
     "mifo/on_policy": of_on_policy,
     "mifo/mixing": of_mixing,
+    "mifo/sampling": of_sampling,
 }
 # group/part: for each setting, two values; a dict beside them holds what else has to be set for it to count
 CHANGES: dict[str, dict[str, tuple[Any, ...]]] = {
@@ -188,11 +202,19 @@ CHANGES: dict[str, dict[str, tuple[Any, ...]]] = {
     "sft_loss/entropy_gate": {"k": (20, 5), "power": (1.0, 2.0)},
     "sft_loss/sequence_entropy": {"scale": (0.5, 1.0)},
     "sft_loss/sed": {"k": (10, 3), "strength": (0.2, 0.4), "threshold": (0.95, 0.5)},
+    "sft_loss/pear": {
+        "gamma": (0.999, 0.9),
+        "low": (-0.08, -0.5),
+        "high": (0.3, 0.1),
+        "total_low": (-10.0, -0.1),
+        "total_high": (5.0, 0.1),
+        "per": ("suffix", "sequence"),
+    },
     "importance/random": {"seed": (0, 1)},
     "constraint/gradient": {"share": (0.5, 0.25), "history": (0.5, 0.9), "scope": ("global", "per_tensor")},
     "constraint/strict": {"share": (0.5, 0.25), "history": (0.5, 0.9), "scope": ("global", "per_tensor")},
     "constraint/ewc": {"strength": (1.0, 5.0), "fisher": ("importance", "ones"), "decoupled": (False, True)},
-    "constraint/kl_anchor": {"strength": (0.1, 0.2), "reverse": (False, True)},
+    "constraint/kl_anchor": {"strength": (0.1, 0.2), "reverse": (False, True), "estimator": ("exact", "token")},
     "constraint/sparsify": {"rate": (0.5, 0.25), "phase": ("both", "rl"), "seed": (0, 1)},
     "prefix/whole": {"members": (1, 2)},
     "prefix/random": {"members": (1, 2), "low": (0.05, 0.5), "high": (0.95, 0.6), "decay": (0, 100)},
@@ -228,6 +250,15 @@ CHANGES: dict[str, dict[str, tuple[Any, ...]]] = {
         "auxiliary": ("tracked", "one_step"),
         "anchor": ("behaviour", "own"),
         "offload": (False, True),
+        "demonstrations": ("questions", "dataset"),
+    },
+    "sampling/fixed": {"lengths": ([], [8, 16])},
+    "sampling/by_entropy": {
+        "lengths": ([], [8, 16]),
+        "target": (0.3, 0.4),
+        "gain": (0.05, 0.1),
+        "low": (0.5, 0.3),
+        "high": (1.5, 2.0),
     },
 }
 ON_THE_ENGINE = {"mixing/bilevel.adapter_lr"}  # test_settings_are_read.py: a learning rate of verl's optimizer

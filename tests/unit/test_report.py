@@ -310,6 +310,19 @@ def test_rounding_is_no_change_in_a_curve_either(tmp_path: Path, data: Path):
     assert set(probe_curve(one, "sft", "accuracy")["mean"]) == {0.0}
 
 
+def test_rollouts_stand_beside_their_questions_demonstration_with_their_verdict(run: Path, html: str):
+    used = {use["prompt_id"] for use in lines_of(run / "ledger.jsonl")}
+    samples = {line["prompt_id"]: line for line in lines_of(run / "samples.jsonl")}
+    page = plain(html[html.index("Rollouts, beside the demonstration") : html.index("Time and memory")])
+    assert len(samples) > 4 and used & samples.keys()
+    shown = [prompt_id for prompt_id in samples if f"{prompt_id}: its demonstration was" in page]
+    assert len(shown) == 8 and len(used & samples.keys()) <= 8 and used & samples.keys() <= set(shown)
+    for prompt_id in shown:
+        line = samples[prompt_id]
+        assert f"{line['num_correct']} of {line['num_rollouts']} rollouts were correct" in page
+        assert f"&lt;b&gt;{line['step']}&lt;/b&gt;" in html  # what a model writes is text
+
+
 def test_it_needs_no_network(html: str):
     without_library = re.sub(r'<script type="text/plain" id="library">.*?</script>', "", html, flags=re.S)
     assert not re.search(r"https?://|src=|@import|url\(", without_library)

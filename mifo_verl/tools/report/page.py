@@ -35,6 +35,7 @@ _HERE = Path(__file__).parent
 _DETAILED = 6
 """Runs of a comparison that get figures of their own; the rest is in the overlaid curves and the table."""
 _MOST_EXAMPLES = 4
+_MOST_QUESTIONS = 8
 _SIGNALS = (
     ("accuracy", "Rollout accuracy", "", "share correct"),
     ("reward", "Reward", "", "mean reward"),
@@ -157,6 +158,7 @@ def _view(run: Run, cards: _Cards, has_signals: bool) -> dict[str, Any]:
         "coupling_head": ("interval", *(title for _, title, *_ in _COUPLING)),
         "coupling_rows": _couplings(found),
         "examples": [(at, one) for at, own in examples[:1] + examples[1:][-1:] for one in own][:_MOST_EXAMPLES],
+        "questions": _questions(run),
         "data": _data(run, n),
         "settings": settings,
         "num_different": sum("<mark>" in row[2] for row in settings),
@@ -241,6 +243,24 @@ def _couplings(found: Mapping[str, Any]) -> list[Row]:
         return "–" if row[name] is None else shown(f"coupling_{row['interval']}_{name}", row[name], form, good)
 
     return [[row["interval"], *(cell(row, name, form, good) for name, _, form, good in _COUPLING)] for row in rows]
+
+
+def _questions(run: Run) -> list[dict[str, Any]]:
+    """Sample rollouts by question, with the uses of its demonstration: those with a use first, then the newest."""
+    found: dict[str, dict[str, Any]] = {}
+    for line in run.samples:
+        found.setdefault(line["prompt_id"], {"rollouts": [], "uses": [], "examples": []})["rollouts"].append(line)
+    for use in run.files.ledger:
+        if use["prompt_id"] in found:
+            found[use["prompt_id"]]["uses"].append(use)
+    for interval, tokens in run.tokens:
+        for one in tokens["examples"]:
+            if one["prompt_id"] in found:
+                found[one["prompt_id"]]["examples"].append((interval, one))
+    newest = sorted(
+        found.items(), key=lambda each: (bool(each[1]["uses"]), each[1]["rollouts"][-1]["step"]), reverse=True
+    )
+    return [{"prompt_id": prompt_id} | held for prompt_id, held in newest[:_MOST_QUESTIONS]]
 
 
 def _data(run: Run, n: dict[str, Number]) -> Iterable[Row]:

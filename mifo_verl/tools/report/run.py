@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from mifo_verl.loop.events import Noted
+from mifo_verl.loop.events import Noted, RolloutSeen
 from mifo_verl.probes.coupling import change, mean_of
-from mifo_verl.run.journal import ENDED, EVENTS, INSPECTION, MEMORY, RL_STAGES, START_UP, step_seconds
+from mifo_verl.run.journal import ENDED, EVENTS, INSPECTION, MEMORY, RL_STAGES, SAMPLES, START_UP, step_seconds
 from mifo_verl.run.versions import VERSIONS
 from mifo_verl.tools.ledger.account import Account, account, count, find_files
 from mifo_verl.tools.ledger.audit import audit, settled, unproved
@@ -35,6 +35,8 @@ class Run:
     unproved: list[str]
     versions: dict[str, str]
     events: list[Line]
+    samples: list[Line]
+    """Rollouts to read."""
     left_out: list[str]
     """Lines of the other files that cannot be used."""
 
@@ -174,6 +176,7 @@ def load(folder: Path) -> Run:
         unproved=unproved(read),
         versions=read_table(folder / VERSIONS, dict[str, str], left_out) or {},
         events=read_lines(folder / EVENTS, Noted, left_out),
+        samples=read_lines(folder / SAMPLES, RolloutSeen, left_out),
         left_out=left_out,
     )
 

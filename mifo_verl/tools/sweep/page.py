@@ -105,7 +105,7 @@ def _cell(one: Mean | None, name: str, seeds: int) -> str:
     if one is None:
         return MISSING
     signed = "+" if name.startswith(_PHASES) else ""
-    form = f"{signed}.4f" if signed or is_share(name) else ",.4g" if name.endswith("flops") else ",.1f"
+    form = f"{signed}.4f" if signed or is_share(name) else ",.4g" if name.endswith(("flops", "_gb")) else ",.1f"
     half = "" if one.half_width is None else f" ± {one.half_width:{form.lstrip('+')}}"
     return f"{one.mean:{form}}{half}" + ("" if one.num_values == seeds else f" (n={one.num_values})")
 
