@@ -133,7 +133,7 @@ def rl_changes() -> dict[str, dict[str, Any]]:
 def cell(parts: Iterable[Part], facts: RunFacts, reasons: dict[str, str]) -> str:
     """✓, – where the parts have no effect, or the letters of the reasons why ``mifo check`` refuses them."""
     problems = [problem for part in parts for problem in part.problems(facts)]
-    refused = [f"must be {problem.rule}" for problem in problems if problem.is_error]
+    refused = [f"`{problem.setting}` must be {problem.rule}" for problem in problems if problem.is_error]
     for rule in refused:
         reasons.setdefault(rule, chr(ord("a") + len(reasons)))
     idle = IDLE if any(problem.setting == "mifo.constraint.name" for problem in problems) else FITS
@@ -155,7 +155,7 @@ def what_goes_with_what(every: Iterable[Method]) -> str:
         rows.setdefault((*with_rl, *with_constraint), []).append(f"`{method.name}`")
     heads = ["method", *(f"`{rl}`" for rl in changes), *(f"`{constraint}`" for constraint in constraints)]
     table = _markdown(heads, [[", ".join(alike), *cells] for cells, alike in rows.items()])
-    return "\n".join([table, "", *(f"- **{letter}**: the part {rule}." for rule, letter in reasons.items())])
+    return "\n".join([table, "", *(f"- **{letter}**: {rule}." for rule, letter in reasons.items())])
 
 
 def _markdown(heads: list[str], rows: list[list[str]]) -> str:

@@ -151,7 +151,7 @@ def test_check_refuses_what_the_page_says_and_for_the_same_reason(method, choice
     page = PAGE.read_text()
     letters = cells_of(page)[method, choice.rpartition("=")[2]].split()
     reasons = [
-        re.search(rf"^- \*\*{letter}\*\*: the part (.*)\.$", page, re.MULTILINE)[1]
+        re.search(rf"^- \*\*{letter}\*\*: `[\w.]+` (must be .*)\.$", page, re.MULTILINE)[1]
         for letter in letters
         if letter != FITS
     ]
