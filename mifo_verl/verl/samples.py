@@ -33,7 +33,7 @@ def sampled(batch: KVBatchMeta, loop: Loop, tokenizer: Any, number: int) -> list
         return []
     fields = ["prompts", "responses", "reward_model", "extra_fields"]
     data: Any = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=fields)
-    columns = (data["prompts"].unbind(), data["responses"].unbind(), data["reward_model"], data["extra_fields"])
+    columns = (data["prompts"].unbind(), data["responses"].unbind(), *(_listed(data[name]) for name in fields[2:]))
     found = []
     for key, prompt, response, reward, extra in zip(keys, *columns, strict=True):
         group = groups[key_order(key)[0]]
@@ -53,6 +53,11 @@ def sampled(batch: KVBatchMeta, loop: Loop, tokenizer: Any, number: int) -> list
             )
         )
     return found
+
+
+def _listed(column: Any) -> list[Any]:
+    """What is no tensor: a list already, or tensordict's own kind of one."""
+    return list(column.tolist() if hasattr(column, "tolist") else column)
 
 
 def _shortened(text: str) -> str:
