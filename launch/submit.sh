@@ -52,7 +52,7 @@ command -v ray > /dev/null || fail "ray must be on PATH; activate the environmen
 # What a job must not carry: environments, runs, data. /data/ is anchored, since mifo_verl/data/ is code.
 # The config brings the other env_vars, and Ray refuses a variable that both of them set. Of this one's seconds `ray job
 # stop` gives a run to save what it has; Ray's own 3 are too few.
-runtime_env='{"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "600"}, "excludes": ["/.git/", "/.venv/", "/.venv-lock/", "/runs/", "/outputs/", "/data/", "*.egg-info", "__pycache__"]}'
+runtime_env='{"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "600"}, "excludes": ["/.git/", "/.venv/", "/.venv-lock/", "/.venv-vllm/", "/runs/", "/outputs/", "/data/", "*.egg-info", "__pycache__"]}'
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 submit=(ray job submit --address "$address" --working-dir "$repository" --runtime-env-json "$runtime_env"

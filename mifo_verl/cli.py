@@ -49,6 +49,7 @@ class Command:
 COMMANDS = {
     "train": Command("mifo_verl.train", "train a model; the same command goes on after a stop", takes_settings=True),
     "check": Command("mifo_verl.checks.__main__", "check a run before anything starts", takes_settings=True),
+    "methods": Command("mifo_verl.tools.methods", "every method side by side, and what goes with what"),
     "report": Command("mifo_verl.tools.report.__main__", "one HTML file about one run or several"),
     "ledger": Command("mifo_verl.tools.ledger.__main__", "the data that a run used, verified"),
     "inspect": Command("mifo_verl.tools.inspect.__main__", "which weights were frozen, which tokens were kept"),

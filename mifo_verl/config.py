@@ -21,9 +21,10 @@ from mifo_verl.method.on_policy import ON_POLICIES, OnPolicy, Verls
 from mifo_verl.method.part import Part
 from mifo_verl.method.prefix import PREFIXES, NoPrefix, Prefix
 from mifo_verl.method.registry import Registry
+from mifo_verl.method.sampling import SAMPLINGS, Fixed, Sampling
 from mifo_verl.method.schedule import SCHEDULES, Schedule
 from mifo_verl.method.sft_loss import SFT_LOSSES, SftLoss
-from mifo_verl.method.token_facts import facts_of_logits
+from mifo_verl.method.token_facts import BEFORE, facts_of_logits
 from mifo_verl.method.token_selection import TOKEN_SELECTORS, TokenSelector
 from mifo_verl.types import Share
 
@@ -122,6 +123,15 @@ class InspectConfig:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class StateConfig:
+    """Where an interval's state lies between its uses (``mifo.state``)."""
+
+    device: Literal["gpu", "host"] = Field(default="gpu", description="host takes 8 bytes a coordinate off the GPU")
+    """theta_start and what the mask remembers: beside the weights, or on pinned memory of the host, from where they are
+    copied tensor by tensor when an SFT phase begins. With ``param_offload`` they lie on the host either way."""
+
+
+@dataclass(frozen=True, config=_STRICT)
 class CheckpointConfig:
     """What happens to checkpoints (``mifo.checkpoint``); ``trainer.save_freq`` says when one is made."""
 
@@ -149,6 +159,9 @@ class WatchdogConfig:
     """A stage that takes longer ends the run with a reason."""
     stopped_seconds: Positive = 60.0
     """An actor whose process stays stopped (SIGSTOP, a debugger) for longer ends the run with a reason."""
+    max_rollout_difference: Positive = 0.05
+    """Mean |difference| of a response token's probability in the rollout server and in the actor above which the run
+    ends, before its update: weights that did not arrive, or another dtype or temperature."""
     max_skipped_updates: Count = 3
     """Updates in a row, of the actor or the critic, that may be skipped because their gradient is not finite; one more
     ends the run."""
@@ -180,10 +193,12 @@ class MifoConfig:
     checkpoint: CheckpointConfig
     watchdog: WatchdogConfig
     budget: BudgetConfig
+    state: StateConfig = field(default_factory=StateConfig)
     prefix: Prefix = field(default_factory=NoPrefix)
     off_policy: OffPolicy = field(default_factory=NotTrained)
     on_policy: OnPolicy = field(default_factory=Verls)
     mixing: Mixing = field(default_factory=NoMixing)
+    sampling: Sampling = field(default_factory=Fixed)
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -204,17 +219,22 @@ class MifoConfig:
     @property
     def keeps_before_sft(self) -> bool:
         """Whether the weights before an SFT phase are kept, on the host: to inspect, to measure or to hold it."""
-        return self.schedule.has_sft_phases and (self.inspect.mask or self.probe.shifts or bool(self.kl_facts))
+        return self.schedule.has_sft_phases and (self.inspect.mask or self.probe.shifts or bool(self.before_facts))
 
     @property
-    def kl_facts(self) -> frozenset[str]:
-        """The KLs to the policy before an SFT phase that the constraint asks for in each of its updates."""
-        return self.constraint.needs & {"kl_to_before", "kl_from_before"}
+    def before_facts(self) -> frozenset[str]:
+        """What an SFT update takes of the policy before its phase, by one more forward pass."""
+        return (self.constraint.needs | self.sft_facts) & {"kl_to_before", "kl_from_before", BEFORE}
+
+    @property
+    def sft_facts(self) -> frozenset[str]:
+        """What the token selector and the SFT loss need."""
+        return self.token_selector.needs | self.sft_loss.needs
 
     @property
     def token_facts(self) -> list[str]:
         """What an SFT update takes of every token: what the parts need, and the entropy, which is always recorded."""
-        return sorted({"entropy"} | facts_of_logits(self.token_selector.needs | self.sft_loss.needs))
+        return sorted({"entropy"} | facts_of_logits(self.sft_facts))
 
     @property
     def sft_limit(self) -> int | None:
@@ -233,6 +253,7 @@ _REGISTRIES: dict[str, Registry[Any]] = {
     "off_policy": OFF_POLICIES,
     "on_policy": ON_POLICIES,
     "mixing": MIXINGS,
+    "sampling": SAMPLINGS,
 }
 _SECTIONS: dict[str, type] = {
     "sft": SftConfig,
@@ -241,9 +262,10 @@ _SECTIONS: dict[str, type] = {
     "checkpoint": CheckpointConfig,
     "watchdog": WatchdogConfig,
     "budget": BudgetConfig,
+    "state": StateConfig,
 }
 _KNOWN = [*_REGISTRIES, *_SECTIONS]
-_NEUTRAL = ("prefix", "off_policy", "on_policy", "mixing")
+_NEUTRAL = ("prefix", "off_policy", "on_policy", "mixing", "sampling", "state")
 """Groups that a run written before them does not have."""
 
 
@@ -257,7 +279,7 @@ def build_config(node: Mapping[str, Any]) -> MifoConfig:
     if errors:
         raise ValueError(errors[0])
     parts = {key: registry.build(node[key]) for key, registry in _REGISTRIES.items() if key in node}
-    return MifoConfig(**parts, **{key: kind(**node[key]) for key, kind in _SECTIONS.items()})
+    return MifoConfig(**parts, **{key: kind(**node.get(key, {})) for key, kind in _SECTIONS.items()})
 
 
 def config_errors(node: Mapping[str, Any]) -> list[str]:

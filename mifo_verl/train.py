@@ -27,6 +27,7 @@ def main(arguments: list[str]) -> int:
         return 0 if arguments else 2
     from mifo_verl.checks.preflight import check_run, prepare_data, write_data  # imports torch
     from mifo_verl.compose import ConfigError, compose_config
+    from mifo_verl.cpu import forkserver
 
     overrides = [argument for argument in arguments if argument != "--cfg"]
     try:
@@ -35,6 +36,7 @@ def main(arguments: list[str]) -> int:
             print(config.to_yaml())
             return 0
         os.environ.update(config.environment())
+        _server = forkserver.start()  # held: it ends with this process
         prepare_data(config.node)
         checked = check_run(config.node, overrides)
         for warning in checked.found.warnings():

@@ -37,11 +37,17 @@ class Progress:
     """RL steps finished in this interval."""
     steps: int = 1000
     """Training steps of the whole run, the paper's unless it is known."""
+    spent: float = 0.0
+    """The share of ``mifo.budget.flops`` that is spent; 0 without a budget."""
 
     @property
     def share(self) -> float:
-        """The share of the run's steps that are finished, in [0, 1]."""
-        return min(1.0, self.step / self.steps)
+        """The share of the run that is over, of its steps or of its budget, whichever ends it first; in [0, 1]."""
+        return min(1.0, max(self.step / self.steps, self.spent))
+
+    def stage(self, number: int) -> int:
+        """In which of so many equal parts the run stands, from 0; by steps in whole numbers."""
+        return min(number - 1, max(self.step * number // self.steps, int(self.spent * number)))
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,8 @@ class SftExample:
     response_ids: tuple[int, ...]
     demonstration_sha256: str
     source: str = "dataset"
+    teacher_log_probs: tuple[float, ...] = ()
+    """log p of every response token by the model that wrote it, in nats; empty unless a part needs it."""
 
 
 class Rejection(Enum):
@@ -85,6 +93,8 @@ class Rejection(Enum):
     """The demonstration's answer is not the ground truth."""
     TOO_LONG = "too_long"
     """The response does not fit; a demonstration is never cut."""
+    NO_TEACHER = "no_teacher"
+    """A part needs the teacher's log-probabilities, and the row has none of just these tokens."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +149,8 @@ class RunFacts:
     """Whether rollouts may begin with given tokens."""
     lora_rank: int = 0
     """Of the adapter; 0 without one."""
+    colocates_rewards: bool = False
+    """Whether a reward model takes turns with the rollout server on the same devices."""
     filters_groups: bool = False
     """Whether groups without contrast are discarded before the update (``algorithm.filter_groups``, DAPO)."""
     sft_optimizer: str = "separate"
@@ -165,8 +177,10 @@ class Cost:
     phases: tuple[str, ...]
     """Of ``rollout``, ``rl`` and ``sft``: those in which it is held."""
     formula: str
-    """For people; N coordinates, W ranks, k share frozen."""
+    """For people; T trained coordinates, W ranks, k share frozen."""
     saved_bytes: float = 0.0
     """Of a checkpoint, a coordinate."""
     host_bytes: float = 0.0
     """Held on the host all the time, a coordinate."""
+    is_state: bool = False
+    """Whether it lies where ``mifo.state.device`` says."""

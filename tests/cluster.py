@@ -27,7 +27,7 @@ SIZE = ["trainer.nnodes=2", "trainer.n_gpus_per_node=1"]
 
 
 def say(command: list[str], **more: str) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, env=ENVIRONMENT | more, timeout=300)
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, env=ENVIRONMENT | more, timeout=900)
     lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
     print(f"{time.strftime('%H:%M:%S')} exit code {done.returncode}: {lines[-1] if lines else ''}", flush=True)
     return done

@@ -1,4 +1,4 @@
-"""Whether a Ray cluster has the GPUs that a run asks for.
+"""Whether a Ray cluster has the GPUs that a run asks for, and every node the run's files.
 
 ``python -m mifo_verl.checks.cluster [--wait=<seconds>] <address> <override> ...``, which the files of ``launch/`` ask
 before a run starts. Exit code 2 and one line where it would fail, or wait for ever; nodes may take so long to come.
@@ -7,8 +7,14 @@ before a run starts. Exit code 2 and one line where it would fail, or wait for e
 import logging
 import sys
 import time
+from pathlib import Path
 
+from omegaconf import DictConfig, OmegaConf
+
+from mifo_verl.checks.run import FILES, HUB_NAME, paths_of
 from mifo_verl.compose import ConfigError, compose_config
+
+MODEL = "actor_rollout_ref.model.path"
 
 
 def gpus_of_nodes(address: str) -> list[int]:
@@ -47,13 +53,29 @@ def missing_gpus(nodes: list[int], num_nodes: int, num_gpus: int, where: str) ->
     )
 
 
+def relative_paths(node: DictConfig) -> list[str]:
+    """A line for every path of the run that other nodes would look for in a folder of their own."""
+    named = {key: paths_of(OmegaConf.select(node, key)) for key in ("run_dir", *FILES, MODEL)}
+    named[MODEL] = [path for path in named[MODEL] if Path(path).exists() or not HUB_NAME.fullmatch(path)]
+    return [
+        f"{key}={path} must be an absolute path on storage that every node sees; write {key}={Path(path).absolute()} "
+        "if this folder is such storage"
+        for key, paths in named.items()
+        for path in paths
+        if not Path(path).expanduser().is_absolute()
+    ]
+
+
 def main(arguments: list[str]) -> int:
     """Compare; returns the exit code."""
     waits = [argument for argument in arguments if argument.startswith("--wait=")]
     address, *overrides = arguments[len(waits) :]
     until = time.monotonic() + float(waits[0].partition("=")[2] if waits else 0)
     try:
-        trainer = compose_config(overrides).node.trainer
+        node = compose_config(overrides).node
+        if lines := relative_paths(node):
+            raise ConfigError(*lines)
+        trainer = node.trainer
         while line := _missing(address, trainer.nnodes, trainer.n_gpus_per_node):
             if time.monotonic() >= until:
                 raise ConfigError(line)

@@ -1,6 +1,9 @@
 """What the trainer, its engine, its rollout and its batches need of each other."""
 
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+
+from packaging.version import Version
 
 from mifo_verl.checks.findings import Findings
 from mifo_verl.checks.run import Run, paths_of
@@ -9,6 +12,8 @@ from mifo_verl.verl.critic import has_critic
 ACTOR, MODEL, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.model", "actor_rollout_ref.rollout"
 REF = "actor_rollout_ref.ref"
 _PACKAGES = {"vllm": "vllm", "sglang": "sglang", "trtllm": "tensorrt_llm"}
+_OLDEST_VLLM = "0.18.0"
+"""verl 0.9.1 refuses older ones, and says "vllm version None" where there is none."""
 _GROUP_BASELINES = ("grpo", "rloo", "opo", "baseline", "gpg", "gdpo")
 
 
@@ -93,7 +98,16 @@ def check_rollout(run: Run, found: Findings) -> None:
     package = _PACKAGES.get(name)
     cure = "pip install -e '.[gpu]', or hardware=cpu for the rollout without it"
     there = package is None or find_spec(package) is not None
-    found.require(there, key, name, f"installed, and there is no package {package} here", cure)
+    if found.require(there, key, name, f"installed, and there is no package {package} here", cure) and name == "vllm":
+        installed = _vllm_version()
+        rule = f"vLLM from {_OLDEST_VLLM} on, as verl finds it by the name vllm, and {installed or 'none'} is installed"
+        fits = installed is not None and Version(installed) >= Version(_OLDEST_VLLM)
+        if found.require(fits, key, name, rule, cure):
+            on_cpu = str(installed).endswith("+cpu")
+            rule = f"vLLM for trainer.device={device}, and {installed} is installed"
+            found.require(
+                on_cpu == (device == "cpu"), key, name, rule, "make vllm on a CPU, pip install -e '.[gpu]' else"
+            )
     key = f"{MODEL}.override_config.attn_implementation"
     fits = device != "cpu" or run.get(key) in ("sdpa", "eager")
     found.require(fits, key, run.get(key), "sdpa or eager on a CPU", "use sdpa, as hardware=cpu does")
@@ -102,6 +116,14 @@ def check_rollout(run: Run, found: Findings) -> None:
         f"cpu where {ROLLOUT}.name=transformers, which serves on CPUs",
     )
     found.require(fits, "trainer.device", device, rule, "use hardware=gpu for the settings of both")
+
+
+def _vllm_version() -> str | None:
+    """The installed vLLM's; None where no distribution has the name that verl looks up."""
+    try:
+        return version("vllm")
+    except PackageNotFoundError:
+        return None
 
 
 def check_batches(run: Run, found: Findings) -> None:

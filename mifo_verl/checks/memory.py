@@ -6,14 +6,16 @@ from typing import Any
 
 from mifo_verl.checks.findings import Findings, NotChecked
 from mifo_verl.checks.machine import visible_gpus
-from mifo_verl.checks.memory_plan import Component, MemoryPlan, ModelShape, peak, predict
-from mifo_verl.checks.run import Run
+from mifo_verl.checks.memory_plan import PHASES, Component, MemoryPlan, ModelShape, peak, predict, server_bytes, total
+from mifo_verl.checks.run import Run, paths_of
 from mifo_verl.verl.critic import has_critic
 
 ACTOR, REF, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.ref", "actor_rollout_ref.rollout"
 _BYTES = {"fp32": 4, "float32": 4, "float": 4}
 _ROOM = 0.9
 """A prediction above this share of what there is gets a warning."""
+ASSUMED_BYTES = 80 << 30
+"""A GPU's memory where none is visible, as on a login node."""
 
 
 def prediction(run: Run) -> list[Component]:
@@ -29,8 +31,11 @@ def shape_of(run: Run) -> ModelShape:
     model = _meta_model(run, dict(config))
     units = [module for module in model.modules() if type(module).__name__ in (model._no_split_modules or ())]
     heads = int(config["num_attention_heads"])
+    base, adapter = sum(parameter.numel() for parameter in model.parameters()), _adapter_size(run, model)
+    trains_base = not adapter or run.mifo.trains_base
     return ModelShape(
-        num_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        num_parameters=base + adapter,
+        num_trainable=adapter + base * trains_base,
         largest_unit=max(
             sum(parameter.numel() for parameter in module.parameters())
             for module in [*units, model.get_input_embeddings()]
@@ -42,6 +47,21 @@ def shape_of(run: Run) -> ModelShape:
         head_dim=int(config.get("head_dim") or config["hidden_size"] // heads),
         vocab_size=int(config["vocab_size"]),
         is_tied=bool(model.config.tie_word_embeddings),
+    )
+
+
+def _adapter_size(run: Run, model: Any) -> int:
+    """Weights of a LoRA adapter: rank * (inputs + outputs) of every matrix that has one; the head has none."""
+    from torch.nn import Linear
+
+    targets = run.get("actor_rollout_ref.model.target_modules")
+    named = [] if targets == "all-linear" else paths_of(targets)
+    return int(run.get("actor_rollout_ref.model.lora_rank") or 0) * sum(
+        module.in_features + module.out_features
+        for name, module in model.named_modules()
+        if isinstance(module, Linear)
+        and module is not model.get_output_embeddings()
+        and (not named or any(name == one or name.endswith(f".{one}") for one in named))
     )
 
 
@@ -67,7 +87,7 @@ def plan_of(run: Run) -> MemoryPlan:
     actor, rollout, probe = run.config.actor_rollout_ref.actor, run.config.actor_rollout_ref.rollout, run.mifo.probe
     fsdp, tensor = actor.fsdp_config, rollout.tensor_model_parallel_size
     compute = (fsdp.get("mixed_precision") or {}).get("param_dtype", "bf16")
-    sequences = run.get("data.train_batch_size") * rollout.n
+    sequences, on_cpu = run.get("data.train_batch_size") * rollout.n, run.get("trainer.device") == "cpu"
     return MemoryPlan(
         ranks=run.num_ranks,
         ranks_a_node=run.get("trainer.n_gpus_per_node"),
@@ -78,6 +98,8 @@ def plan_of(run: Run) -> MemoryPlan:
         offloads_parameters=bool(fsdp.param_offload),
         offloads_optimizer=bool(fsdp.optimizer_offload),
         keeps_start=run.mifo.keeps_start,
+        state_on_host=not on_cpu and (run.mifo.state.device == "host" or bool(fsdp.param_offload)),
+        inspects=run.mifo.inspect.mask and run.has_sft_phases,
         keeps_before_sft=run.mifo.keeps_before_sft,
         of_parts=tuple(cost for part in run.mifo.parts for cost in part.costs(run.facts_without_data)),
         probes_kl=probe.kl_to_start or (run.has_sft_phases and probe.shifts),
@@ -86,7 +108,10 @@ def plan_of(run: Run) -> MemoryPlan:
         reference_bytes=_BYTES.get(str(run.get(f"{REF}.fsdp_config.model_dtype")), 2),
         has_critic=has_critic(run.config),
         rollout_bytes=_BYTES.get(str(rollout.dtype), 2),
-        rollout_ranks=1 if run.get("trainer.device") == "cpu" else tensor,
+        rollout_ranks=1 if on_cpu else tensor,
+        rollout_share=None if on_cpu else float(rollout.gpu_memory_utilization),
+        rollout_sleeps=bool(rollout.free_cache_engine),
+        device_bytes=min(visible_gpus() or [ASSUMED_BYTES]),
         sequences_in_flight=min(rollout.max_num_seqs, -(-sequences * tensor // run.num_ranks)),
         sequence_tokens=run.max_tokens,
         rollouts=sequences,
@@ -133,10 +158,28 @@ def check_memory(run: Run, found: Findings) -> None:
         free, total = memory_of_machine()
         _judge(run, found, device * ranks + host, free, total, "this machine's memory")
     else:
-        gpus = visible_gpus()
-        if gpus:
-            _judge(run, found, device, min(gpus), None, "a GPU's memory")
+        _check_gpus(run, found, components)
     found.note(f"device {size(device)} a rank, host {size(host)} a node")
+
+
+def _check_gpus(run: Run, found: Findings, components: list[Component]) -> None:
+    """Training fits a GPU, and beside what it keeps there the share that vLLM is promised."""
+    plan = plan_of(run)
+    there = plan.device_bytes
+    what = "a GPU's memory" if visible_gpus() else "a GPU's memory (assumed, none is visible here)"
+    key, share = f"{ROLLOUT}.gpu_memory_utilization", plan.rollout_share or 0
+    server = sum(one.num_bytes for one in components if one.name == "rollout server")
+    kept = total(components, "device", "rollout") - server
+    says = f"leaves {size((1 - share) * there)} of {what} to training, which keeps {size(kept)} there during rollouts"
+    most = int(20 * (1 - kept / there)) / 20
+    lower = f"use {most:.2f}, or " if most > 0.2 else "use "
+    found.advise(kept + server <= there, key, share, says, f"{lower}mifo.state.device=host, offloading, more ranks")
+    weights, sequence = server_bytes(shape_of(run), plan)
+    says = f"gives a rollout server {size(share * there)} a GPU, and its weights and one sequence need more"
+    cure = f"make it larger, or raise {ROLLOUT}.tensor_model_parallel_size"
+    found.advise(weights + sequence <= _ROOM * share * there, key, share, says, cure)
+    update = max(total(components, "device", phase) for phase in PHASES[1:])
+    _judge(run, found, update, there, None, what)
 
 
 def _judge(run: Run, found: Findings, needed: float, free: int, total: int | None, what: str) -> None:

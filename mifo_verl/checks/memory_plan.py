@@ -1,8 +1,13 @@
 """The memory and disk that a run takes, by component, counted from the model's shape. Standard library only.
 
-Symbols of the formulas: N coordinates of the model, U of its largest FSDP unit, W ranks that
-share a copy, t tokens of a micro-batch on a rank, L layers, h width, f width of the MLP, c = key-value heads x head
-width, V vocabulary, b bytes of a number in the forward pass, k share frozen. All results are bytes.
+Symbols of the formulas: N coordinates of the model, T of them that are trained (N, or those of a LoRA adapter), U of
+its largest FSDP unit, W ranks that share a copy, t tokens of a micro-batch on a rank, L layers, h width, f width of the
+MLP, c = key-value heads x head width, V vocabulary, b bytes of a number in the forward pass, k share frozen, R ranks of
+a rollout server, u ``gpu_memory_utilization``, D a device's memory. All results are bytes.
+
+vLLM takes u*D in the rollout phase, weights and KV cache in it, whatever the model; what training keeps on the device
+lies beside that. Weights are sent before the KV cache is there. While the actor trains, the server sleeps (unless
+``free_cache_engine=false``), and of its memory only a context stays.
 """
 
 from dataclasses import dataclass
@@ -15,6 +20,8 @@ PHASES = ("rollout", "rl", "sft")
 Place = Literal["device", "host", "disk"]
 PROCESS_BYTES = 400_000_000
 """A process that has imported verl, what it shares with others divided among them; measured."""
+CONTEXT_BYTES = 3_000_000_000
+"""CUDA contexts of a rank's two processes, NCCL's buffers and CUDA graphs; an estimate, not measured."""
 ROLLOUT_TOKEN_BYTES = 68
 """A token in TransferQueue: six columns of int64 and five of float32."""
 
@@ -34,6 +41,8 @@ class ModelShape:
     vocab_size: int
     is_tied: bool
     """Whether the LM head shares the embedding's weights."""
+    num_trainable: int
+    """Of the parameters, those that are trained: all, or an adapter's."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,10 @@ class MemoryPlan:
     offloads_parameters: bool
     offloads_optimizer: bool
     keeps_start: bool
+    state_on_host: bool
+    """Whether theta_start and what the parts remember lie on the host."""
+    inspects: bool
+    """Whether the mask and the supports of RL's update wait on the host for the end of an SFT phase."""
     keeps_before_sft: bool
     """Whether every rank keeps its shard as it was before an SFT phase, on the host."""
     of_parts: tuple[Cost, ...]
@@ -65,6 +78,12 @@ class MemoryPlan:
     """Bytes of a weight in a rollout server."""
     rollout_ranks: int
     """Ranks that share one rollout server."""
+    rollout_share: float | None
+    """u: of a device's memory, what vLLM takes; None for a server that takes what it needs."""
+    rollout_sleeps: bool
+    """Whether such a server frees its memory while the actor trains."""
+    device_bytes: int
+    """D: the memory of one device."""
     sequences_in_flight: int
     """Sequences that one rollout server runs at a time."""
     sequence_tokens: int
@@ -106,18 +125,20 @@ def peak(components: list[Component], place: Place) -> float:
 
 
 def _training(shape: ModelShape, plan: MemoryPlan) -> list[Component]:
-    n, b, t = shape.num_parameters / plan.shard_ranks, plan.compute_bytes, plan.tokens
-    update = ("rl", "sft")
+    n, trained = shape.num_parameters / plan.shard_ranks, shape.num_trainable / plan.shard_ranks
+    b, t, update = plan.compute_bytes, plan.tokens, ("rl", "sft")
     weights_stay = update if plan.offloads_parameters else PHASES
-    moments_stay = update if plan.offloads_optimizer else PHASES
+    moments_stay: tuple[str, ...] = update if plan.offloads_optimizer else PHASES
+    if plan.offloads_optimizer and plan.sft_optimizer in ("separate", "fresh"):
+        moments_stay = ("rl",)  # the other one takes its place
     kv = shape.num_kv_heads * shape.head_dim
     layer = t * b * (6 * shape.hidden_size + 3 * kv + 4 * shape.intermediate_size)
     layers = layer + t * b * shape.hidden_size * shape.num_layers if plan.is_checkpointed else layer * shape.num_layers
     activations = "t*b*(6h + 3c + 4f)" + (" + t*b*h*L" if plan.is_checkpointed else "*L")
     return [
         Component("parameters", "device", FP32 * n, weights_stay, "4N/W"),
-        Component("gradients", "device", FP32 * n, update, "4N/W"),
-        Component("optimizer", "device", 2 * FP32 * n, moments_stay, "8N/W"),
+        Component("gradients", "device", FP32 * trained, update, "4T/W"),
+        Component("optimizer", "device", 2 * FP32 * trained, moments_stay, "8T/W"),
         Component("critic", "device", 4 * FP32 * n * plan.has_critic, PHASES, "16N/W"),
         Component("gathered layers", "device", 2 * b * shape.largest_unit, update, "2b*U"),
         Component("activations", "device", layers, update, activations),
@@ -126,43 +147,69 @@ def _training(shape: ModelShape, plan: MemoryPlan) -> list[Component]:
 
 
 def _interval(shape: ModelShape, plan: MemoryPlan) -> list[Component]:
-    n = shape.num_parameters / plan.shard_ranks
-    stay = ("rl", "sft") if plan.offloads_parameters else PHASES
+    n = shape.num_trainable / plan.shard_ranks
     second = {"separate": PHASES, "fresh": ("sft",)}.get(plan.sft_optimizer, ())
     second = ("sft",) if second and plan.offloads_optimizer else second
     return [
-        Component("SFT optimizer", "device", 2 * FP32 * n if second else 0, second, "8N/W"),
-        Component("theta_start", "device", FP32 * n * plan.keeps_start, stay, "4N/W"),
-        *(Component(cost.name, "device", cost.num_bytes * n, cost.phases, cost.formula) for cost in plan.of_parts),
-        Component("weights aside for KL", "device", FP32 * n * plan.probes_kl, ("rl",), "4N/W"),
+        Component("SFT optimizer", "device", 2 * FP32 * n if second else 0, second, "8T/W"),
+        Component("theta_start", "device", FP32 * n * (plan.keeps_start and not plan.state_on_host), PHASES, "4T/W"),
+        *(
+            Component(cost.name, "device", cost.num_bytes * n, cost.phases, cost.formula)
+            for cost in plan.of_parts
+            if not (plan.state_on_host and cost.is_state)
+        ),
+        Component("weights aside for KL", "device", FP32 * n * plan.probes_kl, ("rl",), "4T/W"),
     ]
 
 
-def _rollout(shape: ModelShape, plan: MemoryPlan) -> list[Component]:
-    kv = 2 * shape.num_layers * shape.num_kv_heads * shape.head_dim * plan.rollout_bytes
-    tokens = plan.sequences_in_flight * plan.sequence_tokens
+def server_bytes(shape: ModelShape, plan: MemoryPlan) -> tuple[float, float]:
+    """(weights, KV cache of one sequence of full length) of a rollout server, on each of its ranks."""
+    token = 2 * shape.num_layers * shape.num_kv_heads * shape.head_dim * plan.rollout_bytes
     weights = plan.rollout_bytes * shape.num_parameters
+    return weights / plan.rollout_ranks, token * plan.sequence_tokens / plan.rollout_ranks
+
+
+def _rollout(shape: ModelShape, plan: MemoryPlan) -> list[Component]:
+    weights, sequence = server_bytes(shape, plan)
+    if plan.rollout_share is not None:
+        arriving = FP32 * shape.num_parameters / plan.shard_ranks * plan.offloads_parameters
+        taken = max(plan.rollout_share * plan.device_bytes, weights + arriving + 2 * plan.sync_bytes)
+        phases, formula = ("rollout",) if plan.rollout_sleeps else PHASES, "u*D; or b*N/R, 2 buckets and what is sent"
+        return [
+            Component("rollout server", "device", taken, phases, formula),
+            Component("CUDA and NCCL", "device", CONTEXT_BYTES, PHASES, "an estimate"),
+        ]
     return [
-        Component("rollout weights", "device", weights / plan.rollout_ranks, ("rollout",), "b*N/R"),
-        Component("KV cache", "device", kv * tokens / plan.rollout_ranks, ("rollout",), "2b*L*c*tokens/R"),
+        Component("rollout weights", "device", weights, ("rollout",), "b*N/R"),
+        Component("KV cache", "device", sequence * plan.sequences_in_flight, ("rollout",), "2b*L*c*tokens/R"),
         Component("weight sync", "device", 2 * plan.sync_bytes, ("rollout",), "2 buckets"),
     ]
 
 
 def _host(shape: ModelShape, plan: MemoryPlan) -> list[Component]:
     n, ranks = shape.num_parameters / plan.shard_ranks, plan.ranks_a_node
-    moments = 2 * FP32 * n * (2 if plan.sft_optimizer == "separate" else 1)
+    trained = shape.num_trainable / plan.shard_ranks
+    moments = 2 * FP32 * trained * (2 if plan.sft_optimizer == "separate" else 1)
     copies = ranks if shape.is_tied else 1
     queue = plan.rollouts * plan.sequence_tokens * ROLLOUT_TOKEN_BYTES
+    start = FP32 * trained * ranks * (plan.keeps_start and plan.state_on_host)
+    state = [
+        Component(cost.name, "host", cost.num_bytes * trained * ranks, PHASES, f"{cost.formula}*ranks")
+        for cost in plan.of_parts
+        if plan.state_on_host and cost.is_state
+    ]
     return [
         Component("processes", "host", PROCESS_BYTES * plan.num_processes, PHASES, "0.4 GB*processes"),
         Component("loading", "host", FP32 * shape.num_parameters * copies, ("rollout",), f"4N*{copies}"),
         Component("reference", "host", plan.reference_bytes * n * ranks * plan.has_reference, PHASES, "b*N/W*ranks"),
         Component("parameters offloaded", "host", FP32 * n * ranks * plan.offloads_parameters, PHASES, "4N/W*ranks"),
-        Component("optimizer offloaded", "host", moments * ranks * plan.offloads_optimizer, PHASES, "8N/W*ranks"),
-        Component("weights before SFT", "host", FP32 * n * ranks * plan.keeps_before_sft, PHASES, "4N/W*ranks"),
+        Component("optimizer offloaded", "host", moments * ranks * plan.offloads_optimizer, PHASES, "8T/W*ranks"),
+        Component("theta_start", "host", start, PHASES, "4T/W*ranks"),
+        *state,
+        Component("weights before SFT", "host", FP32 * trained * ranks * plan.keeps_before_sft, PHASES, "4T/W*ranks"),
+        Component("inspection", "host", 2 * trained * ranks * plan.inspects, ("sft",), "2T/W*ranks"),
         *(
-            Component(cost.name, "host", cost.host_bytes * n * ranks, PHASES, f"{cost.host_bytes:g}N/W*ranks")
+            Component(cost.name, "host", cost.host_bytes * trained * ranks, PHASES, f"{cost.host_bytes:g}T/W*ranks")
             for cost in plan.of_parts
         ),
         Component("rollouts", "host", queue, PHASES, f"{ROLLOUT_TOKEN_BYTES}*rollouts*tokens"),
@@ -170,11 +217,11 @@ def _host(shape: ModelShape, plan: MemoryPlan) -> list[Component]:
 
 
 def _disk(shape: ModelShape, plan: MemoryPlan) -> list[Component]:
-    n, kept = shape.num_parameters, plan.num_checkpoints
+    n, trained, kept = shape.num_parameters, shape.num_trainable, plan.num_checkpoints
     of_parts = sum(cost.saved_bytes for cost in plan.of_parts)
-    interval = n * (FP32 * plan.keeps_start + of_parts + 2 * FP32 * (plan.sft_optimizer == "separate"))
+    interval = trained * (FP32 * plan.keeps_start + of_parts + 2 * FP32 * (plan.sft_optimizer == "separate"))
     return [
-        Component("weights and optimizer", "disk", 3 * FP32 * n * kept, PHASES, f"12N*{kept} checkpoints"),
+        Component("weights and optimizer", "disk", FP32 * (n + 2 * trained) * kept, PHASES, f"(4N + 8T)*{kept}"),
         Component("interval state", "disk", interval * kept, PHASES, f"theta_start, importance, SFT optimizer*{kept}"),
         Component("critic's", "disk", 3 * FP32 * n * kept * plan.has_critic, PHASES, f"12N*{kept} checkpoints"),
     ]

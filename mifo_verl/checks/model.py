@@ -70,7 +70,7 @@ def check_window(run: Run, found: Findings) -> None:
     if longest is None:
         raise NotChecked("not checked: config.json has no max_position_embeddings")
     rule = f"at least data.max_prompt_length + data.max_response_length = {run.max_tokens}"
-    cure = "make the lengths smaller, or write the window (and rope_theta) into the model's config.json (docs/start.md)"
+    cure = "make the lengths smaller, or make a copy with a longer one by mifo data model (docs/start.md)"
     found.require(run.max_tokens <= longest, "config.json: max_position_embeddings", longest, rule, cure)
     served, name = run.get("actor_rollout_ref.rollout.max_model_len"), "actor_rollout_ref.rollout.max_model_len"
     rule = f"null, or from {run.max_tokens} (prompt + response) to {longest}"

@@ -46,7 +46,7 @@ class Run:
 
     @property
     def num_ranks(self) -> int:
-        return int(self.config.trainer.n_gpus_per_node) * int(self.config.trainer.nnodes)
+        return num_ranks(self.config)
 
     @property
     def max_tokens(self) -> int:
@@ -108,31 +108,7 @@ class Run:
     @cached_property
     def facts_without_data(self) -> RunFacts:
         """The same with the paper's numbers of rows and steps, for what does not depend on them."""
-        actor, correction = self.config.actor_rollout_ref.actor, "algorithm.rollout_correction.rollout"
-        return RunFacts(
-            prompts=self.get("data.train_batch_size"),
-            num_rollouts=self.get("actor_rollout_ref.rollout.n"),
-            mini_batch=actor.ppo_mini_batch_size,
-            epochs=actor.ppo_epochs,
-            ranks=self.num_ranks,
-            prompt_tokens=self.get("data.max_prompt_length"),
-            response_tokens=self.get("data.max_response_length"),
-            temperature=self.get("actor_rollout_ref.rollout.temperature"),
-            algorithm=self.get("algorithm.adv_estimator"),
-            loss_aggregation=actor.loss_agg_mode,
-            has_critic=has_critic(self.config),
-            corrects_rollouts=bool(self.get(f"{correction}_is") or self.get(f"{correction}_rs")),
-            weights_dtype=str(actor.fsdp_config.model_dtype),
-            optimizer=str(actor.optim.optimizer),
-            lr_schedule=str(actor.optim.lr_scheduler_type),
-            has_sft_phases=self.has_sft_phases,
-            trains_now=self.mifo.gate.trains_now,
-            has_prefixes="demonstrations" in self.mifo.prefix.needs,
-            lora_rank=int(self.get("actor_rollout_ref.model.lora_rank") or 0),
-            filters_groups=self.get("algorithm.filter_groups.enable") is True,
-            sft_optimizer=self.mifo.sft.optimizer,
-            sft_surplus=self.mifo.sft.surplus,
-        )
+        return facts_of(self.config, self.mifo)
 
     @cached_property
     def model_folder(self) -> Path | None:
@@ -204,6 +180,46 @@ class Run:
             check_columns(path, setting)
         tokens = special_tokens(self.model_folder) if self.model_folder else []
         return [scan_rows(path, tokens, NUM_SAMPLED) for path in paths]
+
+
+def facts_of(config: DictConfig, mifo: MifoConfig) -> RunFacts:
+    """What a part may know of a run, with the paper's numbers of rows and steps."""
+
+    def get(key: str) -> Any:
+        return OmegaConf.select(config, key)
+
+    actor, correction = config.actor_rollout_ref.actor, "algorithm.rollout_correction.rollout"
+    return RunFacts(
+        prompts=get("data.train_batch_size"),
+        num_rollouts=get("actor_rollout_ref.rollout.n"),
+        mini_batch=actor.ppo_mini_batch_size,
+        epochs=actor.ppo_epochs,
+        ranks=num_ranks(config),
+        prompt_tokens=get("data.max_prompt_length"),
+        response_tokens=get("data.max_response_length"),
+        temperature=get("actor_rollout_ref.rollout.temperature"),
+        algorithm=get("algorithm.adv_estimator"),
+        loss_aggregation=actor.loss_agg_mode,
+        has_critic=has_critic(config),
+        corrects_rollouts=bool(get(f"{correction}_is") or get(f"{correction}_rs")),
+        weights_dtype=str(actor.fsdp_config.model_dtype),
+        optimizer=str(actor.optim.optimizer),
+        lr_schedule=str(actor.optim.lr_scheduler_type),
+        has_sft_phases=mifo.schedule.has_sft_phases,
+        trains_now=mifo.gate.trains_now,
+        has_prefixes="demonstrations" in mifo.prefix.needs,
+        lora_rank=int(get("actor_rollout_ref.model.lora_rank") or 0),
+        colocates_rewards=get("reward.reward_model.enable") is True
+        and get("reward.reward_model.enable_resource_pool") is not True,
+        filters_groups=get("algorithm.filter_groups.enable") is True,
+        sft_optimizer=mifo.sft.optimizer,
+        sft_surplus=mifo.sft.surplus,
+    )
+
+
+def num_ranks(config: DictConfig) -> int:
+    """Of the actor."""
+    return int(config.trainer.n_gpus_per_node) * int(config.trainer.nnodes)
 
 
 def good_copy(folder: Path, setting: str, number: int) -> Path:

@@ -4,6 +4,8 @@ import time
 from itertools import pairwise
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from mifo_verl.checks.data import add_bad_rows
 from mifo_verl.checks.findings import Findings, NotChecked
 from mifo_verl.checks.reward import NODE, Score, is_right, reward_of
@@ -11,11 +13,14 @@ from mifo_verl.checks.run import FILES, Run
 from mifo_verl.data.bad_rows import NUM_SHOWN, RowScan
 from mifo_verl.data.demonstrations import demonstration_of
 from mifo_verl.data.report import BadRows, FileReport
-from mifo_verl.data.sft_batch import continuation
+from mifo_verl.data.sft_batch import continuation, tokens_sha256
+from mifo_verl.method.token_facts import TEACHER
+from mifo_verl.verl.demonstrations import TEACHER as COLUMN
 
 SECONDS = 2.5
 """Time for the tokenizer, and again for the reward; a sample that takes longer is cut, and its size reported."""
 _SHOWN_TOKENS = 30
+_TEACHER_ROWS = 32
 _TRAIN, _PROMPT, _RESPONSE = "data.train_files", "data.max_prompt_length", "data.max_response_length"
 
 
@@ -41,12 +46,16 @@ def check_lengths(run: Run, found: Findings) -> None:
 
 def _lengths(run: Run, row: dict[str, Any]) -> tuple[int, int]:
     """Tokens of the prompt, and of the demonstration with its end token; 0 without one."""
+    return len(run.render(row["prompt"], tokenize=True)), len(_response_ids(run, row))
+
+
+def _response_ids(run: Run, row: dict[str, Any]) -> list[int]:
+    """The demonstration's tokens, its end token among them; empty without one."""
     demonstration = demonstration_of(row)
-    prompt = len(run.render(row["prompt"], tokenize=True))
     if demonstration is None:
-        return prompt, 0
+        return []
     text = continuation(demonstration.text, run.render(row["prompt"], tokenize=False))
-    return prompt, len(run.tokenizer.encode(text, add_special_tokens=False)) + 1
+    return [*run.tokenizer.encode(text, add_special_tokens=False), run.tokenizer.eos_token_id]
 
 
 def _judge_prompts(run: Run, found: Findings, prompts: list[int]) -> None:
@@ -139,6 +148,26 @@ def check_demonstrations(run: Run, found: Findings) -> None:
     cure = "write the answers in the form that the reward reads"
     found.require(not total or verified > 0, _TRAIN, run.get(_TRAIN), rule, cure)
     found.note(f"{verified} of {total} demonstrations of a sample verify")
+
+
+def check_teacher(run: Run, found: Findings) -> None:
+    """The teacher's log-probabilities, if a part needs them: there, and of this run's own tokens."""
+    if TEACHER not in run.mifo.sft_facts:
+        raise NotChecked("not needed: no part compares with the teacher")
+    cure = "make the column with mifo data teacher_log_probs, or choose another mifo/sft_loss"
+    number = 0
+    for scan in run.scans(_TRAIN):
+        file = pq.ParquetFile(scan.path)
+        rule = "data with the column target_log_probs, log p of each demonstration by the model that wrote it"
+        if not found.require(COLUMN in file.schema_arrow.names, _TRAIN, scan.path, rule, cure):
+            continue
+        batch = next(file.iter_batches(_TEACHER_ROWS, columns=["prompt", "target", "reward_model", COLUMN]))
+        own = [(row, ids) for row in batch.to_pylist() if (ids := _response_ids(run, row))]
+        others = [row for row, ids in own if (row[COLUMN] or {}).get("tokens_sha256") != tokens_sha256(ids)]
+        number += len(own)
+        rule = f"data whose {COLUMN} are of this run's tokens, and {len(others)} of {len(own)} of a sample are not"
+        found.require(not others, _TRAIN, scan.path, rule, f"{cure} (another tokenizer, template or text was used)")
+    found.note(f"{number} demonstrations of a sample have the teacher's log-probabilities")
 
 
 def check_format(run: Run, found: Findings) -> None:

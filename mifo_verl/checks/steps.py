@@ -11,6 +11,8 @@ from mifo_verl.compose import composed_defaults
 from mifo_verl.run.checkpoints import NAME
 
 OPTIM = "actor_rollout_ref.actor.optim"
+OF_PHASES = ("lr", "batch_size", "cut", "passes", "clip_grad", "optimizer", "surplus")
+"""Settings of ``mifo.sft`` that SFT phases alone read."""
 
 
 def check_steps(run: Run, found: Findings) -> None:
@@ -45,6 +47,26 @@ def check_demonstrations(run: Run, found: Findings) -> None:
     key, rule = "data.train_files", "data with demonstrations in the column target, each one message of the assistant"
     found.require(run.num_demonstrations > 0, key, run.get(key), rule, "use method=rl_only for RL alone")
     found.note(f"{run.num_demonstrations} demonstrations")
+
+
+def check_unused(run: Run, found: Findings) -> None:
+    """Settings of SFT phases that were typed for a run without any."""
+    if run.has_sft_phases:
+        return
+    for key in OF_PHASES:
+        name = f"mifo.sft.{key}"
+        is_given = any(given.startswith(f"{name}=") for given in run.overrides)
+        rule = "is of SFT phases, and mifo.schedule has none: nothing reads it"
+        cure = "leave it out"
+        if run.mifo.gate.trains_now:
+            rule += f" (demonstrations train in RL's own updates, with {OPTIM})"
+            cure = {
+                "lr": f"set {OPTIM}.lr, and the weight of their loss in mifo.mixing",
+                "clip_grad": f"set {OPTIM}.clip_grad",
+                "batch_size": "set data.train_batch_size, whose questions they are of",
+                "passes": "set actor_rollout_ref.actor.ppo_epochs",
+            }.get(key, cure)
+        found.advise(not is_given, name, run.get(name), rule, cure)
 
 
 def check_parts(run: Run, found: Findings) -> None:

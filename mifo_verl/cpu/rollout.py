@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from verl.utils import normalize_token_ids
 from verl.utils.config import omega_conf_to_dataclass
+from verl.utils.device import get_device_name
 from verl.utils.torch_dtypes import PrecisionType
 from verl.workers.config import HFModelConfig, RolloutConfig
 from verl.workers.rollout.base import _ROLLOUT_REGISTRY, BaseRollout
@@ -236,6 +237,14 @@ class TransformersRollout(BaseRollout):
 
 
 def register() -> None:
-    """Make ``rollout.name=transformers`` known to verl in this process; again is harmless."""
+    """Make ``rollout.name=transformers`` known to verl, and on a CPU our ``vllm``; again is harmless."""
     RolloutReplicaRegistry.register(ROLLOUT_NAME, lambda: TransformersReplica)
     _ROLLOUT_REGISTRY[(ROLLOUT_NAME, "async")] = f"{__name__}.{TransformersRollout.__name__}"
+    if get_device_name() == "cpu":
+        RolloutReplicaRegistry.register("vllm", _vllm_replica)
+
+
+def _vllm_replica() -> type[RolloutReplica]:
+    from mifo_verl.cpu.vllm import CpuVllmReplica  # imports vLLM
+
+    return CpuVllmReplica

@@ -2,7 +2,9 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 from mifo_verl.types import Demonstration, Rejection, SftExample
 
@@ -38,6 +40,18 @@ def build_example(
         return Rejection.TOO_LONG
     sha256 = hashlib.sha256(demonstration.text.encode()).hexdigest()
     return SftExample(demonstration.prompt_id, tuple(prompt_ids), response_ids, sha256, demonstration.source)
+
+
+def with_teacher(example: SftExample, found: Mapping[str, Any] | None) -> SftExample | Rejection:
+    """The example with those of a row's ``target_log_probs``; NO_TEACHER if they are of other tokens."""
+    if not found or found["tokens_sha256"] != tokens_sha256(example.response_ids):
+        return Rejection.NO_TEACHER
+    return replace(example, teacher_log_probs=tuple(map(float, found["values"])))
+
+
+def tokens_sha256(ids: Sequence[int]) -> str:
+    """A digest of token ids: another tokenizer, template or text gives another one."""
+    return hashlib.sha256(" ".join(map(str, ids)).encode()).hexdigest()
 
 
 def continuation(text: str, prompt: str) -> str:

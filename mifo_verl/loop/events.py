@@ -62,6 +62,9 @@ class StepEnded(Record, frozen=True, kw_only=True):
     loss: float | None
     grad_norm: float | None
     response_length: Annotated[float | None, Meta(description="mean, tokens")]
+    rollout_difference: Annotated[
+        float | None, Meta(description="of a response token's probability, server against actor, mean")
+    ] = None
     rollouts: Annotated[int, Meta(description="rollouts counted for accuracy, those of filtered groups too")]
     fallback_share: Annotated[float | None, Meta(description="verdicts by letters: an answer was unreadable")] = None
     prompt_tokens: Annotated[int, Meta(description="of all rollouts trained on")]
@@ -81,6 +84,10 @@ class StepEnded(Record, frozen=True, kw_only=True):
     members_sha256: Annotated[str | UnsetType, Meta(description="digest of their ledger lines")] = UNSET
     mixing: Annotated[dict[str, float] | UnsetType, Meta(description="weights of the two losses, if not RL's")] = UNSET
     staged: Annotated[Staged | UnsetType, Meta(description="demonstrations in the step's updates")] = UNSET
+    sampling: Annotated[
+        dict[str, float] | UnsetType,
+        Meta(description="temperature, max_tokens of rollouts, if not the run's own"),
+    ] = UNSET
     policies: Annotated[Policies | UnsetType, Meta(description="if base weights train beside an adapter")] = UNSET
     validation: Accuracies | None = None
 

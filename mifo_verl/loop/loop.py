@@ -21,6 +21,7 @@ from mifo_verl.method.accuracy import count_correct
 from mifo_verl.method.gate import Gate
 from mifo_verl.method.mixing import Mixing, NoMixing
 from mifo_verl.method.prefix import NoPrefix, Prefix
+from mifo_verl.method.sampling import Fixed, Sampling
 from mifo_verl.method.schedule import Schedule
 from mifo_verl.method.solved import SolvedPrompts
 from mifo_verl.types import BufferEntry, Phase, Progress, PromptGroup, Rejection, SftExample, Share, Use
@@ -33,6 +34,10 @@ Row = dict[str, Any]
 """A row of the data set."""
 Build = Callable[[Row, Sequence[int]], SftExample | Rejection]
 """The row's verified demonstration after these prompt tokens, or the reason why there is none."""
+
+
+Others = Callable[[int, int], Iterable[tuple[Row, Sequence[int]]]]
+"""So many rows of the data set, with the tokens of their prompts, for the step of this number by itself."""
 
 
 @dataclass(frozen=True)
@@ -77,12 +82,28 @@ class Parts:
     """Training steps of the whole run."""
     mixing: Mixing = field(default_factory=NoMixing)
     prefix: Prefix = field(default_factory=NoPrefix)
+    sampling: Sampling = field(default_factory=Fixed)
+    temperature: float = 1.0
+    """Of the run's rollouts."""
+
+
+def no_others(step: int, number: int) -> Iterable[tuple[Row, Sequence[int]]]:
+    """Of a run that takes no demonstrations from the data set beside its own questions'."""
+    return ()
 
 
 class Loop:
     """Moves a ``LoopState``; beside it, what it holds of the step that goes on is never saved."""
 
-    def __init__(self, parts: Parts, state: LoopState, build: Build) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        state: LoopState,
+        build: Build,
+        others: Others = no_others,
+        spent: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        """``spent`` says what share of the run's budget is spent."""
         self.state = state
         self.groups: dict[str, PromptGroup] = {}
         """The prompts of this step whose rollouts are counted, by uid."""
@@ -102,10 +123,14 @@ class Loop:
         """The demonstrations in this step's RL updates; None before them."""
         self.trained: Trained | None = None
         """What came of those; None if there were none."""
+        self.sampling: dict[str, float] = {}
+        """``temperature`` and ``max_tokens`` of this step's rollouts, if they are not the run's own."""
         self._given: dict[str, SftExample] = {}
         self._now: dict[str, tuple[PromptGroup, Row, Sequence[int]]] = {}
         self._parts = parts
         self._build = build
+        self._spent = spent
+        self._others = others
         self._rows: dict[str, tuple[str, Row]] = {}
         self._solved = SolvedPrompts(parts.solved, parts.solved_accuracy, state.solved)
 
@@ -121,6 +146,8 @@ class Loop:
         self.samples = []
         self.members.clear()
         self.correct.clear()
+        asked = {"temperature": self.state.temperature, "max_tokens": self._parts.sampling.max_tokens(self.progress)}
+        self.sampling = {name: value for name, value in asked.items() if value is not None}
         self._given.clear()
         self._now.clear()
 
@@ -205,12 +232,25 @@ class Loop:
 
     def mix(self, uids: Iterable[str]) -> Mixed:
         """The demonstrations in the RL updates of this step, which train on the rollouts of these prompts."""
+        uids = self.groups.keys() & set(uids)
         groups = {uid: self._now[uid][0] for uid in uids if uid in self._now}
         parts = self._parts
+
+        def others() -> Iterator[SftExample]:
+            found = (self._example(*drawn) for drawn in self._others(self.state.step, len(uids)))
+            return (example for example in found if example is not None)
+
         self.mixed = mix(
-            parts.gate, parts.mixing, self.progress, groups, lambda uid: self._example(*self._now[uid][1:])
+            parts.gate, parts.mixing, self.progress, groups, lambda uid: self._example(*self._now[uid][1:]), others
         )
         return self.mixed
+
+    @property
+    def unasked_tokens(self) -> int:
+        """Tokens of this step's prompts and whole demonstrations that stand in the place of rollouts."""
+        given = ((self._given[uid], number) for (uid, _), number in self.members.items())
+        whole = (example for example, number in given if number == len(example.response_ids))
+        return sum(len(example.prompt_ids) + len(example.response_ids) for example in whole)
 
     @property
     def rl_lines(self) -> list[LedgerLine]:
@@ -255,10 +295,13 @@ class Loop:
     @property
     def progress(self) -> Progress:
         """Where the run stands."""
-        return Progress(self.state.step, self.state.interval, self.state.rl_steps, self._parts.steps)
+        return Progress(self.state.step, self.state.interval, self.state.rl_steps, self._parts.steps, self._spent())
 
-    def rl_ended(self, grad_norm: float | None = None) -> None:
-        """An RL step of this interval is trained."""
+    def rl_ended(self, grad_norm: float | None = None, entropy: float | None = None) -> None:
+        """An RL step of this interval is trained, on rollouts of this mean entropy."""
+        now = self._parts.temperature if self.state.temperature is None else self.state.temperature
+        after = now if entropy is None else self._parts.sampling.next_temperature(now, entropy)
+        self.state.temperature = self.state.temperature if after == now else after
         self.state.rl_steps += 1
         if grad_norm is not None and isfinite(grad_norm):
             self.state.rl_grad_norms = [*self.state.rl_grad_norms, float(grad_norm)]

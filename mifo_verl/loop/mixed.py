@@ -1,7 +1,7 @@
 """What an RL step trains on beside its rollouts or instead of them: demonstrations of its own questions. Pure."""
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mifo_verl.loop.streams import stable_seed
@@ -22,6 +22,8 @@ class Mixed:
     """Uids of the questions whose rollouts leave the updates."""
     per_question: bool
     """Whether the SFT loss is a mean over the questions of an update, else over its demonstrations."""
+    extra_trainings: int = 0
+    """Passes with gradient over the rollouts, beside those of RL."""
 
     @property
     def is_rl(self) -> bool:
@@ -45,21 +47,38 @@ def mix(
     progress: Progress,
     groups: Mapping[str, PromptGroup],
     example: Callable[[str], SftExample | None],
+    others: Callable[[], Iterable[SftExample]] = tuple,
 ) -> Mixed:
     """What the gate has trained now of whole groups, by uid. A question without a usable demonstration stays in RL.
 
-    At weight 0 of SFT no question leaves RL.
+    At weight 0 of SFT no question leaves RL. ``others`` are the step's of the data set, for a mixing that takes these.
     """
     weights = mixing(progress)
     entries: list[BufferEntry] = []
     without_rl: set[str] = set()
-    for uid, group in sorted(groups.items()) if weights.sft else ():
+    from_dataset = mixing.demonstrations == "dataset"
+    if from_dataset and weights.sft:
+        entries = [BufferEntry(None, example) for example in others()]
+    for uid, group in sorted(groups.items()) if weights.sft and not from_dataset else ():
         use = gate(group)
         if Use.SFT_NOW in use and (found := example(uid)) is not None:
             entries.append(BufferEntry(group, found))
             if Use.RL not in use:
                 without_rl.add(uid)
-    return Mixed(weights, entries, frozenset(without_rl), mixing.per == "question")
+    return Mixed(weights, entries, frozenset(without_rl), mixing.per == "question", mixing.extra_trainings)
+
+
+def places(num_rows: int, number: int, seed: int, step: int) -> list[int]:
+    """The rows of the data set that a step takes for itself: in each pass every row once, in an order of its own.
+
+    They depend on nothing else, so that a resumed run goes on with the same.
+    """
+    taken = range(step * number, (step + 1) * number)
+    orders = {
+        number: random.Random(f"{seed}/dataset/{number}").sample(range(num_rows), num_rows)
+        for number in {place // num_rows for place in taken}
+    }
+    return [orders[place // num_rows][place % num_rows] for place in taken]
 
 
 def cut(entries: list[BufferEntry], num_updates: int, epochs: int, seed: int, step: int) -> list[list[BufferEntry]]:

@@ -119,6 +119,8 @@ class LoopState:
     """verl's coefficient of the KL penalty in the reward, which its adaptive controller moves at every step."""
     elapsed_seconds: float = 0.0
     """What the run took in all processes before this one; in a checkpoint, up to it."""
+    temperature: float | None = None
+    """Of the next step's rollouts, if mifo/sampling has moved it from the run's own."""
 
     def snapshot(self) -> "LoopState":
         """The state as it is now, apart from what the next step does before its update."""

@@ -16,7 +16,9 @@ from torch.optim import Optimizer
 from mifo_verl.errors import require, require_choice, require_number
 from mifo_verl.method.constraint import CONSTRAINTS, ActiveConstraint, Constraint, Model, Observer
 from mifo_verl.method.importance import Importance
+from mifo_verl.method.policy_shift import k3
 from mifo_verl.method.sft_loss import mean_over_response
+from mifo_verl.method.token_facts import BEFORE
 from mifo_verl.types import Cost, Phase, Problem, RunFacts
 
 
@@ -27,14 +29,15 @@ class Ewc(Constraint):
 
     strength: float = 100.0
     """c. No paper states one for this use: sweep 10 to 10,000."""
-    fisher: Literal["importance", "ones"] = "importance"
-    """F: the score of mifo/importance, divided by its mean over all coordinates, or 1 everywhere (L2-SP)."""
+    fisher: Literal["importance", "second_moment", "ones"] = "importance"
+    """F: the score of mifo/importance or the second moment of RL's AdamW, an estimate of the squared gradient, each
+    divided by its mean over all coordinates; or 1 everywhere (L2-SP)."""
     decoupled: bool = False
     """Whether theta <- theta - lr strength F (theta - theta*) follows the update instead: AdamW rescales a gradient."""
 
     def __post_init__(self) -> None:
         require_number("strength", self.strength, 0, "0 is mifo/constraint=none")
-        require_choice("fisher", self.fisher, ("importance", "ones"))
+        require_choice("fisher", self.fisher, ("importance", "second_moment", "ones"))
         require(isinstance(self.decoupled, bool), "decoupled", self.decoupled, "true or false", "true is not rescaled")
 
     @property
@@ -46,12 +49,12 @@ class Ewc(Constraint):
 
     def costs(self, facts: RunFacts) -> Iterable[Cost]:
         if facts.has_sft_phases and self.strength:
-            yield Cost("anchor of the weights", 4, ("sft",), "4N/W")
-            yield Cost("their importance", 4, ("sft",), "4N/W")
+            yield Cost("anchor of the weights", 4, ("sft",), "4T/W")
+            yield Cost("their importance", 4, ("sft",), "4T/W")
 
     def describe(self) -> str:
-        weighed = " by what RL changed" if self.fisher == "importance" else ""
-        return f"a penalty of {self.strength:g}/2 on the squared change of the weights{weighed}"
+        weighed = {"importance": ", by what RL changed", "second_moment": ", by RL's squared gradients", "ones": ""}
+        return f"a penalty of {self.strength:g}/2 on the squared change of the weights{weighed[self.fisher]}"
 
 
 class ActiveEwc(ActiveConstraint):
@@ -65,7 +68,13 @@ class ActiveEwc(ActiveConstraint):
         self.fisher: list[Tensor] = []
 
     @torch.no_grad()
-    def select(self, start: Sequence[Tensor] | None, interval: int, observe: Observer | None) -> None:
+    def select(
+        self,
+        start: Sequence[Tensor] | None,
+        interval: int,
+        observe: Observer | None,
+        optimizer: Optimizer | None = None,
+    ) -> None:
         weights = self._model.weights()
         self.anchor = [weight.clone() for weight in weights]
         self.fisher = [torch.ones_like(weight) for weight in weights]
@@ -73,7 +82,15 @@ class ActiveEwc(ActiveConstraint):
             if start is None:
                 raise RuntimeError("the interval has no start; begin() comes before select()")
             pairs = zip(start, weights, self._model.slices, strict=True)
-            self.fisher = [self._importance(start_N, end_N, where, interval) for start_N, end_N, where in pairs]
+            self.fisher = [
+                self._importance(start_N.to(end_N.device), end_N, where, interval) for start_N, end_N, where in pairs
+            ]
+        elif self._rule.fisher == "second_moment":
+            self.fisher = [torch.zeros_like(weight) for weight in weights]  # RL has made no step yet
+            for number, name, moment_N in self._model.optimizer_state(optimizer) if optimizer else ():
+                if name == "exp_avg_sq":
+                    self.fisher[number].copy_(moment_N)
+        if self._rule.fisher != "ones":
             sums = torch.zeros(2, dtype=torch.float64, device=weights[0].device)
             for score_N in self.fisher:
                 sums += torch.stack([score_N.sum(dtype=torch.float64), sums.new_tensor(score_N.numel())])
@@ -108,13 +125,16 @@ class ActiveEwc(ActiveConstraint):
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         numbers = range(len(self._model.slices) if "anchor.0" in state else 0)
-        self.anchor, self.fisher = ([state[f"{name}.{number}"] for number in numbers] for name in ("anchor", "fisher"))
+        device = self._model.weights()[0].device
+        self.anchor, self.fisher = (
+            [state[f"{name}.{number}"].to(device) for number in numbers] for name in ("anchor", "fisher")
+        )
 
 
 @CONSTRAINTS.register("kl_anchor")
 @dataclass(frozen=True)
 class KlAnchor(Constraint):
-    """L + strength mean_t KL(policy || policy*), exact over the vocabulary, on the response tokens of demonstrations.
+    """L + strength mean_t KL(policy || policy*) on the response tokens of demonstrations, exact over the vocabulary.
 
     Motivated by RL's Razor (arXiv 2509.04259): the KL to the policy before predicts what is forgotten. At strength 0 it
     is plain SFT, to the bit.
@@ -124,17 +144,24 @@ class KlAnchor(Constraint):
     """beta. No paper states one for this use."""
     reverse: bool = False
     """Whether it is KL(policy* || policy) instead."""
+    estimator: Literal["exact", "token"] = "exact"
+    """``token``: k3 at the demonstration's token, for which no second logits are kept."""
 
     def __post_init__(self) -> None:
         require_number("strength", self.strength, 0, "0 is mifo/constraint=none")
         require(isinstance(self.reverse, bool), "reverse", self.reverse, "true or false", "false is KL(now || before)")
+        require_choice("estimator", self.estimator, ("exact", "token"))
+        is_known = self.estimator == "exact" or not self.reverse
+        require(is_known, "reverse", self.reverse, "false with estimator=token", "use estimator=exact")
 
     @property
     def needs(self) -> frozenset[str]:
-        return frozenset({"kl_from_before" if self.reverse else "kl_to_before"} if self.strength else ())
+        exact = "kl_from_before" if self.reverse else "kl_to_before"
+        return frozenset({BEFORE if self.estimator == "token" else exact} if self.strength else ())
 
     def penalty(self, facts: Mapping[str, Tensor], response_mask_BT: Tensor) -> Tensor:
         (kl_BT,) = (facts[name] for name in self.needs)
+        kl_BT = k3(facts["log_prob"], kl_BT) if self.estimator == "token" else kl_BT
         return self.strength * mean_over_response(kl_BT, response_mask_BT, response_mask_BT)
 
     def problems(self, facts: RunFacts) -> Iterable[Problem]:
@@ -144,7 +171,7 @@ class KlAnchor(Constraint):
 
     def costs(self, facts: RunFacts) -> Iterable[Cost]:
         if self.strength:
-            yield Cost("weights before SFT, for a pass", 4, ("sft",), "4N/W")
+            yield Cost("weights before SFT, for a pass", 4, ("sft",), "4T/W")
 
     def describe(self) -> str:
         return f"a penalty of {self.strength:g} on the KL to the policy before the phase"

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from mifo_verl.errors import is_number, require, require_choice, require_whole
-from mifo_verl.method.mixing import MIXINGS, Mixing, Update, Weights
+from mifo_verl.method.mixing import DEMONSTRATIONS, MIXINGS, Mixing, Update, Weights
 from mifo_verl.types import Cost, Problem, Progress, RunFacts
 
 
@@ -41,6 +41,8 @@ class Bilevel(Mixing):
     """theta-hat is ``tracked`` over the run (Algorithm 2), or ``one_step`` of RL from the theta of now (10)."""
     anchor: str = "behaviour"
     """The denominator of theta-hat's ratio: the policy that made the rollouts, or theta-hat's ``own``, ratio 1."""
+    demonstrations: str = "questions"
+    """The SFT batch: the demonstrations of the step's ``questions``, or as many others of the ``dataset``."""
     offload: bool = False
     """Whether theta-hat and its moments wait in host memory."""
 
@@ -56,6 +58,7 @@ class Bilevel(Mixing):
         require(is_rate, "adapter_lr", lr, "a number of at least 0, or null", "null takes the base weights' rate")
         require_choice("auxiliary", self.auxiliary, ("tracked", "one_step"))
         require_choice("anchor", self.anchor, ("behaviour", "own"))
+        require_choice("demonstrations", self.demonstrations, DEMONSTRATIONS)
         require(isinstance(self.offload, bool), "offload", self.offload, "true or false", "false is faster")
 
     def __call__(self, progress: Progress) -> Weights:
@@ -66,13 +69,14 @@ class Bilevel(Mixing):
 
     def gradients(self, update: Update, rl_weight: float) -> None:
         """Algorithm 2 up to where the weights move: all gradients of one update, at the same theta, w and theta-hat."""
-        if not rl_weight:
+        if not rl_weight:  # nothing of (8) and (11) reads theta-hat
             update.both_losses()
             return
-        rl_at = update.rl_at_second_policy if self.auxiliary == "tracked" else update.rl_one_step_ahead
-        at_auxiliary = rl_at(self.anchor == "own")
-        update.both_losses()
-        subtract_auxiliary_(update.adapter_gradients(), at_auxiliary, rl_weight)
+        is_tracked, is_own = self.auxiliary == "tracked", self.anchor == "own"
+        # dJ_RL(theta-hat, w)/dw, the last term of (11); theta-hat keeps its own gradient for line 13
+        at_auxiliary = update.rl_at_second_policy(is_own) if is_tracked else update.rl_one_step_ahead(is_own)
+        update.both_losses()  # (8) as a whole, and of (11) all but its last term
+        subtract_auxiliary_(update.adapter_gradients(), at_auxiliary, rl_weight)  # (11)
 
     @property
     def needs(self) -> frozenset[str]:

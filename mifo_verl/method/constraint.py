@@ -21,7 +21,7 @@ from mifo_verl.method.coordinates import ShardRange
 from mifo_verl.method.importance import Importance, accumulate_, forget_unselected_
 from mifo_verl.method.part import Part
 from mifo_verl.method.registry import Registry
-from mifo_verl.method.top_share import Selection, Shards, select_top_share, select_top_share_per_tensor
+from mifo_verl.method.top_share import OnDevice, Selection, Shards, select_top_share, select_top_share_per_tensor
 from mifo_verl.types import Cost, Phase, Problem, RunFacts, Share
 
 
@@ -29,6 +29,8 @@ class Model(Protocol):
     """This rank's part of the trainable parameters: flat local views, one a parameter, always in the same order."""
 
     slices: list[ShardRange]
+    adapter: list[int]
+    """The numbers of the parameters of a LoRA adapter."""
 
     @property
     def shards(self) -> Shards: ...
@@ -39,6 +41,14 @@ class Model(Protocol):
 
     def optimizer_state(self, optimizer: Optimizer) -> Iterator[tuple[int, str, Tensor]]:
         """(parameter's number, name, flat view) of every state that has one value a coordinate."""
+        ...
+
+    def forget_gradients(self, of_adapter: bool) -> None:
+        """The adapter has no gradients any more, or all other parameters: an optimizer passes them over."""
+        ...
+
+    def fold_adapter(self) -> None:
+        """W <- W + (alpha / r) B A in float32, then B <- 0. Collective."""
         ...
 
 
@@ -68,8 +78,14 @@ class ActiveConstraint:
     def begin(self) -> None:
         """An interval begins: its RL phase comes first."""
 
-    def select(self, start: Sequence[Tensor] | None, interval: int, observe: Observer | None) -> MaskReport | None:
-        """The RL phase has ended, ``start`` is theta_start if the part needs it: decide what is held."""
+    def select(
+        self,
+        start: Sequence[Tensor] | None,
+        interval: int,
+        observe: Observer | None,
+        optimizer: Optimizer | None = None,
+    ) -> MaskReport | None:
+        """The RL phase has ended, ``start`` is theta_start if the part needs it, ``optimizer`` RL's: what is held."""
         return None
 
     def enter(self, optimizer: Optimizer) -> None:
@@ -85,23 +101,38 @@ class ActiveConstraint:
         """The SFT phase has ended. The largest drift of what was held; None if nothing was."""
         return None
 
+    @property
+    def last_mask(self) -> Iterable[Tensor] | None:
+        """The mask of the phase before, as far as what is remembered has it; made when asked for."""
+        return None
+
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint has to keep."""
         return {}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a checkpoint's state, on the device of the weights; what it has no key for is empty."""
+        """Go on from a checkpoint's state, on the host or on the device of the weights, as ``mifo.state.device`` says;
+        what it has no key for is empty.
+        """
 
 
 class Constraint(Part):
-    """What an SFT phase may not change."""
+    """What an SFT phase may not change; a part that acts in RL's updates too says other ``problems``."""
+
+    def problems(self, facts: RunFacts) -> Iterable[Problem]:
+        if not facts.has_sft_phases:
+            rule = "holds nothing, because mifo.schedule has no SFT phases"
+            yield Problem(self.setting("name"), self.name, rule, "use mifo/constraint=none", is_error=False)
 
     def attach(self, model: Model, importance: Importance) -> ActiveConstraint:
         """The constraint at work on a model's shards."""
         return ActiveConstraint()
 
     def penalty(self, facts: Mapping[str, Tensor], response_mask_BT: Tensor) -> Tensor:
-        """loss_B that is added to the SFT loss, of the KL that it ``needs`` (live, shape BT); never asked without."""
+        """loss_B that is added to the SFT loss, of ``log_prob`` (BT, live) and what it ``needs`` of the policy before.
+
+        Never asked unless it needs that.
+        """
         raise NotImplementedError
 
     def choose(self, importance: Sequence[Tensor], shards: Shards | None = None) -> Selection | None:
@@ -116,6 +147,9 @@ CONSTRAINTS: Registry[Constraint] = Registry("mifo/constraint", Constraint)
 @dataclass(frozen=True)
 class NoConstraint(Constraint):
     """Nothing is frozen: plain interleaving (ReLIFT)."""
+
+    def problems(self, facts: RunFacts) -> Iterable[Problem]:
+        return ()
 
     def describe(self) -> str:
         return "nothing is frozen"
@@ -145,6 +179,7 @@ class GradientMask(Constraint):
         return frozenset({"start", "history"}) if exact_share("history", self.history) else frozenset({"start"})
 
     def problems(self, facts: RunFacts) -> Iterable[Problem]:
+        yield from super().problems(facts)
         if facts.weights_dtype not in ("fp32", "float32"):
             setting = "actor_rollout_ref.actor.fsdp_config.model_dtype"
             rule = "fp32, because importance is taken from float32 master weights (bf16 hides most RL updates)"
@@ -161,8 +196,8 @@ class GradientMask(Constraint):
         if facts.has_sft_phases:
             remembers = "history" in self.needs
             phases = ("rollout", "rl", "sft") if remembers else ("sft",)
-            yield Cost("importance", 4, phases, "4N/W", saved_bytes=4 * remembers)
-            yield Cost("mask", 1, ("sft",), "N/W")
+            yield Cost("importance", 4, phases, "4T/W", saved_bytes=4 * remembers, is_state=True)
+            yield Cost("mask", 1, ("sft",), "T/W")
 
     def describe(self) -> str:
         return f"the gradient of the top {self.share} of the coordinates by importance is zeroed"
@@ -188,7 +223,7 @@ class StrictMask(GradientMask):
         if facts.has_sft_phases:
             values = 1 if facts.sft_optimizer == "fresh" else 3  # the weight, and an older optimizer's two moments
             share = float(exact_share("share", self.share))
-            yield Cost("held values", 4 * values * share, ("sft",), f"{4 * values}k*N/W")
+            yield Cost("held values", 4 * values * share, ("sft",), f"{4 * values}k*T/W")
 
     def describe(self) -> str:
         return f"the top {self.share} of the coordinates by importance are frozen"
@@ -255,7 +290,13 @@ class ActiveMask(ActiveConstraint):
         self._held_keys: list[tuple[int, str]] = []
 
     @torch.no_grad()
-    def select(self, start: Sequence[Tensor] | None, interval: int, observe: Observer | None) -> MaskReport:
+    def select(
+        self,
+        start: Sequence[Tensor] | None,
+        interval: int,
+        observe: Observer | None,
+        optimizer: Optimizer | None = None,
+    ) -> MaskReport:
         """Steps 3 to 5: update magnitude, importance, mask, and what is remembered. Collective.
 
         Raises, on every rank, FloatingPointError if a weight of any rank is not finite, ValueError if nothing is left
@@ -263,19 +304,20 @@ class ActiveMask(ActiveConstraint):
         """
         if start is None:
             raise RuntimeError("the interval has no start; begin() comes before select()")
-        scores = self._scores(start, interval)
+        history = self._accumulated(start, interval)
+        scores = OnDevice(history, self._model.weights()[0].device)
         self._require_finite(scores)
         selection = self._rule.choose(scores, self._model.shards)
         if observe is not None:
             observe(selection.frozen, scores)
-        for score_N, frozen_N in zip(scores, selection.frozen, strict=True):
-            forget_unselected_(score_N, frozen_N)
+        for score_N, frozen_N in zip(history, selection.frozen, strict=True):
+            forget_unselected_(score_N, frozen_N.to(score_N.device))
         if selection.num_frozen == selection.num_coordinates:
             raise ValueError(
                 f"mifo.constraint.share={self._rule.share} must leave something to train, and it froze all "
                 f"{selection.num_coordinates} coordinates; lower it"
             )
-        self.history = scores if "history" in self._rule.needs else None
+        self.history = history if "history" in self._rule.needs else None
         self.frozen = selection.frozen
         return MaskReport(
             frozen_share=selection.num_frozen / selection.num_coordinates,
@@ -307,6 +349,10 @@ class ActiveMask(ActiveConstraint):
         self.frozen = self._held = None
         return drift
 
+    @property
+    def last_mask(self) -> Iterable[Tensor] | None:
+        return None if self.history is None else (score_N > 0 for score_N in self.history)  # a 0 is never selected
+
     def state(self) -> dict[str, Tensor]:
         parts = {"history": self.history, "frozen": self.frozen}
         return {f"{part}.{number}": tensor for part, held in parts.items() for number, tensor in enumerate(held or [])}
@@ -314,15 +360,22 @@ class ActiveMask(ActiveConstraint):
     def load(self, state: Mapping[str, Tensor]) -> None:
         numbers = range(len(self._model.slices))
         held = {part: [state[f"{part}.{number}"] for number in numbers if f"{part}.0" in state] for part in _PARTS}
-        self.history, self.frozen = (held[part] or None for part in _PARTS)
+        weights = self._model.weights()
+        self.history = held["history"] or None
+        self.frozen = [mask.to(weight.device) for mask, weight in zip(held["frozen"], weights, strict=False)] or None
 
-    def _scores(self, start: Sequence[Tensor], interval: int) -> list[Tensor]:
-        """C~ of every tensor."""
+    def _accumulated(self, start: Sequence[Tensor], interval: int) -> list[Tensor]:
+        """C~ of every tensor, where the start lies, computed where the weights are."""
         alpha = float(exact_share("history", self._rule.history))
-        history = self.history or [torch.zeros_like(start_N, dtype=torch.float32) for start_N in start]
+        history = self.history or [
+            torch.zeros_like(start_N, dtype=torch.float32, pin_memory=start_N.is_pinned()) for start_N in start
+        ]
         ends = self._model.weights()
         for old_N, start_N, end_N, where in zip(history, start, ends, self._model.slices, strict=True):
-            accumulate_(old_N, self._importance(start_N, end_N.to(start_N.device), where, interval), alpha)
+            here_N = old_N.to(end_N.device)
+            accumulate_(here_N, self._importance(start_N.to(end_N.device), end_N, where, interval), alpha)
+            if here_N is not old_N:
+                old_N.copy_(here_N)
         return history
 
     def _require_finite(self, scores: Sequence[Tensor]) -> None:

@@ -23,6 +23,10 @@ class Gate(Part):
     trains_now: bool = False
     """Whether a question's demonstration may count in this step's update (``Use.SFT_NOW``)."""
 
+    def expected_share(self, hard_share: float) -> float:
+        """The share of the questions whose demonstration it takes, if ``hard_share`` of them are hard."""
+        return hard_share
+
     def accepts(self, num_correct: int, num_rollouts: int) -> bool:
         """Whether a question with these rollouts may be trained on by its demonstration: what a ledger promises."""
         use = self(PromptGroup("", num_correct, num_rollouts, step=0))
@@ -69,6 +73,9 @@ class AnyPrompt(Gate):
     def __call__(self, group: PromptGroup) -> Use:
         return Use.RL | Use.SFT_LATER
 
+    def expected_share(self, hard_share: float) -> float:
+        return 1.0
+
     def describe(self) -> str:
         return "every prompt"
 
@@ -82,6 +89,9 @@ class Now(Gate):
 
     def __call__(self, group: PromptGroup) -> Use:
         return Use.RL | Use.SFT_NOW
+
+    def expected_share(self, hard_share: float) -> float:
+        return 1.0
 
     def describe(self) -> str:
         return "every question, beside its rollouts"
@@ -107,6 +117,9 @@ class RandomGate(Gate):
     def __call__(self, group: PromptGroup) -> Use:
         drawn = random.Random(f"{self.seed}/gate/{group.step}/{group.prompt_id}").random()
         return Use.SFT_NOW if drawn < exact_share("share", self.share) else Use.RL
+
+    def expected_share(self, hard_share: float) -> float:
+        return float(exact_share("share", self.share))
 
     def accepts(self, num_correct: int, num_rollouts: int) -> bool:
         return exact_share("share", self.share) > 0

@@ -1,6 +1,6 @@
 """The weights of the RL and the SFT loss in one update (CHORD, arXiv 2508.11408; SRFT, arXiv 2506.19767).
 
-L = w_rl * L_RL + w_sft * L_SFT. What L_SFT trains on is the gate's choice: the demonstrations of this step's questions.
+L = w_rl * L_RL + w_sft * L_SFT. L_SFT is of what the gate takes of this step's questions, or of the data set (bilevel).
 A weight of exactly 0 leaves its loss out, a weight of exactly 1 multiplies nothing: at (1, 0) an update is RL's, to
 the bit.
 """
@@ -18,6 +18,7 @@ from mifo_verl.method.registry import Registry
 from mifo_verl.types import Problem, Progress, RunFacts
 
 PER = ("demonstration", "question")
+DEMONSTRATIONS = ("questions", "dataset")
 
 
 class Weights(NamedTuple):
@@ -58,6 +59,9 @@ class Mixing(Part):
 
     per: str = "demonstration"
     """L_SFT is a mean over the demonstrations of an update, or over the questions of its mini-batch (``question``)."""
+    demonstrations: str = "questions"
+    """Which demonstrations L_SFT trains on: those that the gate takes of the step's ``questions``, or as many as the
+    step has questions from a stream of its own over the ``dataset``."""
     adapter_lr: float | None = None
     """The learning rate of the LoRA adapter beside trainable base weights; theirs if None."""
     offload: bool = False
@@ -72,7 +76,7 @@ class Mixing(Part):
 
     @property
     def extra_trainings(self) -> int:
-        """Passes with gradient over a step's rollouts, beside those of RL."""
+        """Passes with gradient over a step's rollouts, beside those of RL; none in a step of weight 0 of RL."""
         return 0
 
     def problems(self, facts: RunFacts) -> Iterable[Problem]:
@@ -184,8 +188,7 @@ class Progressive(Mixing):
         require_choice("per", self.per, PER)
 
     def __call__(self, progress: Progress) -> Weights:
-        stage = min(progress.step * len(self.stages) // progress.steps, len(self.stages) - 1)
-        mu = float(self.stages[stage])
+        mu = float(self.stages[progress.stage(len(self.stages))])
         return Weights(rl=1.0 - mu, sft=mu)
 
     def describe(self) -> str:

@@ -127,6 +127,9 @@ class Ratio(OffPolicy):
         loss_BT = torch.maximum(-advantage_BT * ratio_BT, -advantage_BT * clipped_BT)
         return torch.where(kept_BT, loss_BT, 0.0)
 
+    def describe(self) -> str:
+        return f"the top {self.share} of the given tokens by entropy count as sampled ones"
+
 
 @OFF_POLICIES.register("supervised")
 @dataclass(frozen=True)

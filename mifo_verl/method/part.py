@@ -25,10 +25,11 @@ class Part:
 
         ``start``: theta_start, the weights at the start of the interval. ``history``: an importance history between
         intervals. ``entropy``, ``top_mass:K``, ``top_entropy:K``: facts of a token. ``progress``: the share of the
-        run's steps that are finished. ``kl_to_before``, ``kl_from_before``: the KL of the policy to the one before the
-        SFT phase, live; of that one to the policy. ``trainable_base``: base weights that train beside a LoRA adapter.
-        ``second_policy``: a second copy of these, with an optimizer, beside the same adapter. ``demonstrations``: a
-        verified demonstration of every question.
+        run's steps that are finished. ``teacher_log_prob``: a column of the data. ``kl_to_before``,
+        ``kl_from_before``: the KL of the policy to the one before the SFT phase, live; of that one to the policy.
+        ``log_prob_before``: log p of the demonstration's tokens by that one. ``trainable_base``: base weights that
+        train beside a LoRA adapter. ``second_policy``: a second copy of these, with an optimizer, beside the same
+        adapter. ``demonstrations``: a verified demonstration of every question.
         """
         return frozenset()
 

@@ -27,6 +27,12 @@ def _kl(after_NV: Tensor, before_NV: Tensor) -> Tensor:
     return torch.where(share > 0, share * (after - before), 0.0).sum(dim=-1).clamp(min=0.0)  # less is rounding
 
 
+def k3(log_prob: Tensor, before: Tensor) -> Tensor:
+    """r - 1 - log r, r = p_before / p of one token: an estimate of KL(p || p_before), at least 0, float32."""
+    log_r = (before - log_prob).float().clamp(-20, 20)
+    return log_r.expm1() - log_r
+
+
 def reward_margin(mean_log_prob: Sequence[float], is_correct: Sequence[bool]) -> float | None:
     """Mean over the correct rollouts of log pi(y | x) / |y|, minus the same over the wrong ones; None without both.
 

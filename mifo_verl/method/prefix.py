@@ -74,6 +74,10 @@ class Prefix(Part):
         if facts.corrects_rollouts:
             rule = "none under algorithm.rollout_correction: no server has log-probabilities of given tokens"
             yield Problem(setting, self.name, rule, "remove algorithm.rollout_correction")
+        if facts.colocates_rewards:
+            rule = "none beside a reward model on the rollout's own devices, which scores when all rollouts are made"
+            cure = "give it its own with reward.reward_model.enable_resource_pool=true"
+            yield Problem(setting, self.name, rule, cure)
         if facts.has_critic:
             rule = "none beside a critic, whose values would be of rollouts that the policy has not made"
             yield Problem(setting, self.name, rule, "choose rl=dr_grpo or rl=grpo")

@@ -4,7 +4,7 @@ The paper's analysis of how much of an update RL and SFT can lose (MIFO section 
 AdamW a coordinate whose gradient is dropped still moves by its moments and by weight decay, as in the paper.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,7 +15,7 @@ from mifo_verl.errors import require, require_choice, require_whole
 from mifo_verl.method.constraint import CONSTRAINTS, ActiveConstraint, Constraint, Model
 from mifo_verl.method.coordinates import BITS, ShardRange, random_bits
 from mifo_verl.method.importance import Importance
-from mifo_verl.types import Phase
+from mifo_verl.types import Phase, Problem, RunFacts
 
 _CHUNK = 1 << 24
 """Coordinates drawn at a time: 8 bytes each, a few times over."""
@@ -42,6 +42,9 @@ class Sparsify(Constraint):
 
     def attach(self, model: Model, importance: Importance) -> "ActiveSparsify":
         return ActiveSparsify(self, model)
+
+    def problems(self, facts: RunFacts) -> Iterable[Problem]:
+        return super().problems(facts) if self.phase == "sft" else ()
 
     def describe(self) -> str:
         updates = "every update" if self.phase == "both" else f"every {self.phase.upper()} update"

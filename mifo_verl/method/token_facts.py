@@ -2,7 +2,9 @@
 
 ``entropy``: H_t = -sum_v p_v log p_v in nats (MIFO section 3, token selection). ``top_mass:K``: the probability of the
 K likeliest tokens together. ``top_entropy:K``: the entropy of those K, renormalised, in nats.
-Beside them a part may ask for ``progress``, the share of the run's steps that are finished.
+Beside them a part may ask for facts that no logits of the same pass give (``GIVEN``): ``progress``, the share of the
+run's steps that are finished; ``teacher_log_prob``, log p of the token by the model that wrote the demonstration, a
+column of the data; ``log_prob_before``, log p of the token by the policy before the SFT phase.
 Shapes: N tokens, V vocabulary.
 """
 
@@ -12,9 +14,10 @@ import torch
 from torch import Tensor
 
 from mifo_verl.method.part import Part
-from mifo_verl.types import Problem
+from mifo_verl.types import Problem, RunFacts
 
-PROGRESS = "progress"
+PROGRESS, TEACHER, BEFORE = "progress", "teacher_log_prob", "log_prob_before"
+GIVEN = frozenset({PROGRESS, TEACHER, BEFORE})
 
 
 def facts_of_logits(needs: Iterable[str]) -> set[str]:
@@ -27,11 +30,17 @@ def facts_of_logits(needs: Iterable[str]) -> set[str]:
     }
 
 
-def unknown_facts(part: Part) -> Iterable[Problem]:
-    """What a part needs and nobody gives."""
-    for name in sorted(part.needs - facts_of_logits(part.needs) - {PROGRESS}):
-        rule = "a part whose needs are entropy, progress, top_mass:K or top_entropy:K, of the K likeliest tokens"
+def unknown_facts(part: Part, facts: RunFacts) -> Iterable[Problem]:
+    """What a part needs and nobody gives, or not in this run."""
+    for name in sorted(part.needs - facts_of_logits(part.needs) - GIVEN):
+        known = ", ".join(sorted(GIVEN))
+        rule = f"a part whose needs are entropy, {known}, top_mass:K or top_entropy:K, of the K likeliest tokens"
         yield Problem(part.group.replace("/", "."), f"{part.name} (needs {name})", rule, "correct its needs")
+    if BEFORE in part.needs and not facts.has_sft_phases:
+        rule = "beside SFT phases, which it compares with the policy before them, and mifo.schedule has none"
+        yield Problem(
+            part.setting("name"), part.name, rule, f"choose a mifo/schedule with them, or another {part.group}"
+        )
 
 
 @torch.no_grad()

@@ -28,7 +28,7 @@ class TokenSelector(Part):
         raise NotImplementedError
 
     def problems(self, facts: RunFacts) -> Iterable[Problem]:
-        return unknown_facts(self)
+        return unknown_facts(self, facts)
 
     def kept_tokens(self, num_response_tokens: int) -> int | None:
         """Tokens kept of a response of this length, which a ledger promises; None if that depends on the response."""

@@ -47,6 +47,20 @@ class OneShard:
         return counts[None]
 
 
+class OnDevice(Sequence[Tensor]):
+    """Tensors that may lie on the host, each on the device while it is asked for."""
+
+    def __init__(self, tensors: Sequence[Tensor], device: torch.device) -> None:
+        self._tensors = tensors
+        self._device = device
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def __getitem__(self, number: int) -> Tensor:  # type: ignore[override]  # nobody asks for slices
+        return self._tensors[number].to(self._device)
+
+
 @dataclass(frozen=True)
 class Selection:
     """What the top share selected, over all shards."""

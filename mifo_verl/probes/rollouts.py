@@ -51,7 +51,7 @@ class RolloutProbe:
             say("probe", text)
         self._settings = settings
         self._actor = actor
-        self._temperature = rollout.temperature
+        self._rollout = rollout
         rows = 1 if rollout.log_prob_use_dynamic_bsz else rollout.log_prob_micro_batch_size_per_gpu
         self._multiple = actor.cut.num_ranks * rows
 
@@ -66,7 +66,7 @@ class RolloutProbe:
     def kl_to_start(self, batch: KVBatchMeta) -> tuple[float, int]:
         """(mean over tokens of r - 1 - log r, r = pi_start / pi: KL(pi || pi_start), never negative; the tokens)."""
         batch = self._some_of(batch)
-        extra = {"calculate_entropy": False, "compute_loss": False, "temperature": self._temperature}
+        extra = {"calculate_entropy": False, "compute_loss": False, "temperature": self._rollout.temperature}
         batch.extra_info.update(extra)
         self._actor.compute_start_log_prob(batch)
         fields = ["log_probs", "old_log_probs", "response_mask", PREFIX]

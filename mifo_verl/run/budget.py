@@ -22,6 +22,11 @@ class Budget:
             self._spent += event.flops
 
     @property
+    def share(self) -> float:
+        """The share of the limit that is spent; 0 without one."""
+        return 0.0 if self._limit is None else self._spent / self._limit
+
+    @property
     def is_spent(self) -> bool:
         """Whether no further step may begin."""
         return self._limit is not None and self._spent >= self._limit
@@ -37,5 +42,7 @@ def rl_cost(config: DictConfig, num_weights: int, extra_trainings: int = 0) -> R
     return RlCost(
         num_weights=num_weights,
         forwards=int(recomputes) + int(reference) + int(critic),
-        trainings=int(actor.ppo_epochs) + (int(config.critic.ppo_epochs) if critic else 0) + extra_trainings,
+        trainings=int(actor.ppo_epochs),
+        critic_trainings=int(config.critic.ppo_epochs) if critic else 0,
+        extra_trainings=extra_trainings,
     )

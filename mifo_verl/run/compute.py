@@ -5,7 +5,8 @@ A token costs 2N floating-point operations in a forward pass and 6N in one with 
 output head too. Not counted: attention, 4 * layers * c * width to a token with c before it (of its 2N 5 % at the end of
 a sequence of the quick start; 4 * 28 * 8192 * 1536 / 3.08e9 = 46 % at 8,192 tokens of Qwen2.5-1.5B, N = 1.54e9); what
 gradient checkpointing computes twice; and what only measures (validation, probes, the KL to the interval's start).
-Generation is counted as one forward pass over prompt and response of every rollout.
+Generation is counted as one forward pass over prompt and response of every rollout that a server was asked for; a
+prefix that it goes on from is read as a prompt is.
 """
 
 from collections.abc import Iterable
@@ -24,20 +25,37 @@ class RlCost:
     forwards: int
     """Passes without gradient beside the rollout: old log-probs, reference, values. A critic counts as the actor."""
     trainings: int
-    """Passes with gradient: epochs over the batch, those of a critic too, and those of a second policy."""
+    """Passes with gradient of the policy: its epochs over the batch."""
+    critic_trainings: int = 0
+    extra_trainings: int = 0
+    """Those of the mixing, such as a second policy's."""
 
-    def flops(self, trained_tokens: int, generated_tokens: int) -> int:
-        """Of one step; both counts are of prompts and responses, the second one of all rollouts made."""
-        passes = FORWARD * self.forwards + TRAIN * self.trainings
+    def flops(self, trained_tokens: int, generated_tokens: int, trains: bool = True) -> int:
+        """Of one step; both counts are of prompts and responses, the second one of all rollouts made.
+
+        Unless it ``trains``, the RL loss has weight 0: its passes have no gradient, and a mixing makes none of its own.
+        """
+        training = TRAIN * (self.trainings + self.extra_trainings) if trains else FORWARD * self.trainings
+        passes = FORWARD * self.forwards + TRAIN * self.critic_trainings + training
         return self.num_weights * (FORWARD * generated_tokens + passes * trained_tokens)
 
-    def of_step(self, tokens: int, response_tokens: int, num_trained: int, num_discarded: int) -> tuple[int, int]:
+    def of_step(
+        self,
+        tokens: int,
+        response_tokens: int,
+        num_trained: int,
+        num_discarded: int,
+        unasked_tokens: int = 0,
+        trains: bool = True,
+    ) -> tuple[int, int]:
         """(response tokens generated, FLOPs) of a step whose ``num_trained`` rollouts have so many tokens.
 
-        Rollouts that were made and not trained on (DAPO's) count with the batch's mean length.
+        Rollouts that were made and not trained on (DAPO's) count with the batch's mean length. ``unasked_tokens`` are
+        prompts and responses of rollouts that no server was asked for: demonstrations in their place.
         """
         made = (num_trained + num_discarded) / num_trained if num_trained else 0.0
-        return round(response_tokens * made), self.flops(tokens, round(tokens * made))
+        generated = round(tokens * made) - unasked_tokens
+        return round(response_tokens * made), self.flops(tokens, generated, trains)
 
 
 def sft_flops(num_weights: int, tokens: int, forwards: int = 0) -> int:

@@ -72,7 +72,8 @@ def launch(config: DictConfig, write_data: Callable[[Path], None]) -> int:
     record_versions(folder)
     environment = "ray_kwargs.ray_init.runtime_env.env_vars"
     OmegaConf.update(config, f"{environment}.{FOLDER}", str(open_folder(folder)), force_add=True)
-    OmegaConf.update(config, environment, tracked_run(folder) | dict(config.env), force_add=True, merge=True)
+    tracked = {name: value for name, value in tracked_run(folder).items() if name not in config.env}
+    OmegaConf.update(config, environment, tracked, force_add=True, merge=True)
     if os.environ.get("RAY_ADDRESS", "local") not in ("", "local"):  # a cluster that is there already has its own
         OmegaConf.update(config, "ray_kwargs.ray_init", {"num_cpus": None, "num_gpus": None}, force_add=True)
     start = TaskRunnerStart(WatchdogConfig(**config.mifo.watchdog), RunRecords(folder).event)

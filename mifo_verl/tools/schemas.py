@@ -49,11 +49,16 @@ def _about(field: dict[str, Any]) -> str:
 
 def rewritten(page: str) -> str:
     """The page with the schemas of now. Raises ValueError if it has no place for them."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"the page must have the lines {BEGIN} and {END}; add them")
-    return f"{before}{BEGIN}\n\n{schemas()}\n\n{END}{after}"
+    return put(page, schemas(), BEGIN, END)
+
+
+def put(page: str, text: str, begin: str, end: str) -> str:
+    """The page with a text between two marks. Raises ValueError if it has none."""
+    before, found, rest = page.partition(begin)
+    _, ended, after = rest.partition(end)
+    if not found or not ended:
+        raise ValueError(f"the page must have the lines {begin} and {end}; add them")
+    return f"{before}{begin}\n\n{text}\n\n{end}{after}"
 
 
 def main(arguments: list[str]) -> int:

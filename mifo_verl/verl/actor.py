@@ -160,6 +160,10 @@ class Actor:
         """The weights of the whole model that multiply."""
         return int(self._group.num_weights()[0])
 
+    def peak_memory_gb(self) -> float:
+        """The most memory that a rank has held so far, GiB."""
+        return float(max(self._group.peak_memory_gb()))
+
     def weights_sha256(self) -> list[str]:
         """A digest of every rank's shards of the master weights."""
         return list(self._group.weights_sha256())

@@ -57,6 +57,26 @@ def folded(weights: Mapping[str, Any], scaling: float) -> Iterator[tuple[str, Te
         yield name.removeprefix("base_model.model.").replace(_BASE, "."), _whole(weight)
 
 
+@torch.no_grad()
+def fold_(module: nn.Module) -> None:
+    """Take the adapter of a module of peft into its weights, shard by shard: W <- W + scaling B A, then B <- 0.
+
+    W and B are cut by the same rows, and A is gathered. Collective.
+    """
+    named, scaling = dict(module.named_parameters()), scaling_of(module)
+    for name, lora_b in named.items():
+        if name.endswith(_LORA_B):
+            stem = name.removesuffix(_LORA_B)
+            lora_a = _whole(named[f"{stem}{_LORA_A}"])
+            base, rows = (_local(held) for held in (named[f"{stem}{_BASE}weight"], lora_b))
+            base.copy_(fold(base, lora_a.to(base.device), rows, scaling))
+            rows.zero_()
+
+
+def _local(tensor: Tensor) -> Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor.detach()
+
+
 def _whole(tensor: Tensor) -> Tensor:
     if not isinstance(tensor, DTensor):
         return tensor.detach()

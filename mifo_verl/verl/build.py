@@ -1,6 +1,6 @@
 """What works for a trainer, made from its config once its workers are there."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,9 @@ from verl.utils.reward_score import default_compute_score
 from mifo_verl.config import MifoConfig, ProbeConfig
 from mifo_verl.loop.events import Event
 from mifo_verl.loop.loop import Loop, Parts
+from mifo_verl.loop.mixed import places
 from mifo_verl.loop.state import LoopState
+from mifo_verl.method.token_facts import TEACHER
 from mifo_verl.probes.held_out import held_out, measured_on
 from mifo_verl.probes.probes import Policy, Probes
 from mifo_verl.probes.rollouts import RolloutProbe
@@ -105,8 +107,17 @@ def assemble(trainer: PPOTrainer, mifo: MifoConfig, saver: Saver, records: RunRe
         steps=trainer.total_training_steps,
         mixing=mifo.mixing,
         prefix=mifo.prefix,
+        sampling=mifo.sampling,
+        temperature=float(config.actor_rollout_ref.rollout.temperature),
     )
-    loop = Loop(parts, state, demonstrations.build)
+
+    def others(step: int, number: int) -> Iterator[tuple[dict[str, Any], list[int]]]:
+        rows = trainer.train_dataset
+        for row in (rows[place] for place in places(len(rows), number, parts.seed, step)):
+            yield row, demonstrations.render(row)
+
+    build = demonstrations.build_with_teacher if TEACHER in mifo.sft_facts else demonstrations.build
+    loop = Loop(parts, state, build, others, lambda: budget.share)
 
     def decode(token: int) -> str:
         return tokenizer.decode([token])
@@ -124,7 +135,7 @@ def assemble(trainer: PPOTrainer, mifo: MifoConfig, saver: Saver, records: RunRe
         decode,
         parts.seed,
         cost.num_weights,
-        forwards=len(mifo.kl_facts),
+        forwards=int(bool(mifo.before_facts)),
         watchdog=trainer.watchdog,
         shares_moments=mifo.sft.optimizer == "shared",
         event=records.event,

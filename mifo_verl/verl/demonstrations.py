@@ -8,14 +8,17 @@ from typing import Any
 from verl.utils import normalize_token_ids
 
 from mifo_verl.data.demonstrations import demonstration_of, prompt_id_of
-from mifo_verl.data.sft_batch import build_example
+from mifo_verl.data.sft_batch import build_example, with_teacher
 from mifo_verl.method.accuracy import count_correct
 from mifo_verl.types import Rejection, SftExample
 
 Scorer = Callable[..., Mapping[str, Any] | float]
 """The run's reward function, with verl's signature."""
 
-TARGET = ("target", "target_source")
+TEACHER = "target_log_probs"
+"""The column of the teacher's log-probabilities."""
+
+TARGET = ("target", "target_source", TEACHER)
 """The columns of the demonstrations. They stay on the controller."""
 
 REMEMBERED = 100_000
@@ -57,6 +60,11 @@ class Demonstrations:
             max_response_tokens=self._max_response_tokens,
         )
 
+    def build_with_teacher(self, row: dict[str, Any], prompt_ids: Sequence[int]) -> SftExample | Rejection:
+        """The same, with the teacher's log-probabilities of its tokens."""
+        built = self.build(row, prompt_ids)
+        return built if isinstance(built, Rejection) else with_teacher(built, row.get(TEACHER))
+
     def step_ends(self, response_ids: Sequence[int]) -> list[int]:
         """Tokens up to the end of each step: of each line that is not blank. The end token belongs to the last one."""
         for token in set(response_ids) - self._texts.keys():  # a vocabulary of them at most
@@ -73,7 +81,7 @@ class Demonstrations:
     def _is_correct(self, row: dict[str, Any], text: str, answer: str) -> bool:
         """The reward's verdict, by everything that it is told, and the prompt."""
         prompt_id, extra_info = prompt_id_of(row), dict(row.get("extra_info") or {})
-        asked = json.dumps([text, answer, row["data_source"], extra_info, prompt_id], sort_keys=True, default=repr)
+        asked = json.dumps([text, answer, row["data_source"], extra_info, prompt_id], sort_keys=True, default=_whole)
         key = hashlib.sha256(asked.encode(errors="surrogatepass")).digest()
         if key not in self._verdicts:
             result = self._score(
@@ -84,6 +92,11 @@ class Demonstrations:
                 del self._verdicts[next(iter(self._verdicts))]
             self._verdicts[key] = counted[prompt_id] == (1, 1)
         return self._verdicts[key]
+
+
+def _whole(value: Any) -> Any:
+    """An array as a list: the words for a long one leave its middle out."""
+    return value.tolist() if hasattr(value, "tolist") else repr(value)
 
 
 def correctness(extra_fields: Mapping[str, Any]) -> object:

@@ -18,12 +18,12 @@ from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 from mifo_verl.config import MifoConfig
 from mifo_verl.method.constraint import MaskReport, step_factor
 from mifo_verl.method.policy_shift import token_kl
-from mifo_verl.method.token_facts import token_facts
+from mifo_verl.method.token_facts import BEFORE, token_facts
 from mifo_verl.types import Phase
 from mifo_verl.verl.adapter import AdapterMixin
 from mifo_verl.verl.engine_base import CpuModuleMixin, MifoCriticEngine, SaveTogetherMixin
 from mifo_verl.verl.interval import IntervalState
-from mifo_verl.verl.second_policy import SecondPolicyMixin
+from mifo_verl.verl.joint_update import JointUpdateMixin
 from mifo_verl.verl.shards import ShardedModel, load_optimizer, load_shards, optimizer_tensors, save_shards
 from mifo_verl.verl.skipped_updates import SkippedUpdatesMixin
 from mifo_verl.verl.staging import StagedSftMixin
@@ -51,7 +51,7 @@ class MifoEngine(
     SkippedUpdatesMixin,
     SaveTogetherMixin,
     CpuModuleMixin,
-    SecondPolicyMixin,
+    JointUpdateMixin,
     StagedSftMixin,
     AdapterMixin,
     FSDPEngineWithLMHead,
@@ -67,7 +67,10 @@ class MifoEngine(
     """The SFT phase's own, if it is not the RL phase's."""
     _start_logits: Tensor | None = None
     """Logits of the weights compared with, between the two passes of one micro-batch of a probe."""
-    _start_output: dict[str, Tensor]
+    _start_output: dict[str, Tensor] = {}  # noqa: RUF012  always replaced, never written to
+    """Of the same pass: its log-probs, and its entropy where asked for."""
+    _is_before: bool = False
+    """Whether the pass that runs is that of the weights compared with."""
 
     def configure(self, mifo: MifoConfig) -> None:
         """Called once after the model is built."""
@@ -79,6 +82,7 @@ class MifoEngine(
             keeps_start=mifo.keeps_start,
             keeps_before_sft=mifo.keeps_before_sft,
             inspects=mifo.inspect.mask,
+            on_host=mifo.state.device == "host" or self._is_offload_param,
         )
         self.build_second_policy()
 
@@ -86,7 +90,7 @@ class MifoEngine(
 
     def begin_sft(self, interval: int) -> MaskReport | None:
         """Let the constraint select, then the SFT phase's optimizer, learning rate and clip norm in. Collective."""
-        report = self.interval.begin_sft(interval)
+        report = self.interval.begin_sft(interval, self.optimizer)
         self.enter_sft()
         return report
 
@@ -178,17 +182,18 @@ class MifoEngine(
         if self.interval.before_sft is None:
             raise RuntimeError("no weights before SFT are kept; begin_sft() comes first")
         try:
+            self._is_before = True
             with torch.no_grad(), self.interval.model.swapped(self.interval.before_sft):
                 _, start = super().forward_step(micro_batch, None, forward_only=True)
-            self._start_output = start["model_output"]
+            self._is_before, self._start_output = False, start["model_output"]
             return super().forward_step(micro_batch, loss_function, forward_only)
         finally:
+            self._is_before, self._start_output = False, {}
             self._start_logits = None
-            self._start_output = {}
 
     def _compares(self, micro_batch: TensorDict) -> bool:
-        """Whether a batch also passes under the weights before SFT: a probe's, or one that a constraint holds by KL."""
-        is_held = self._rl is not None and bool(self.mifo.kl_facts)
+        """Whether a batch also passes under the weights before SFT: a probe's, or one of a part that needs it."""
+        is_held = self._rl is not None and bool(self.mifo.before_facts)
         return is_held or bool(tu.get_non_tensor_data(micro_batch, POLICY_SHIFT, default=False))
 
     def prepare_model_outputs(
@@ -199,21 +204,22 @@ class MifoEngine(
         return super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func) | found
 
     def _of_logits(self, output: Any, output_args: dict[str, Any], micro_batch: TensorDict) -> dict[str, Tensor]:
-        logits_NV, start_NV = output.logits.flatten(0, 1), self._start_logits
+        logits_NV, start_NV, wanted = output.logits.flatten(0, 1), self._start_logits, self.mifo.before_facts
         is_probe = tu.get_non_tensor_data(micro_batch, POLICY_SHIFT, default=False)
-        is_first_of_two = start_NV is None and self._compares(micro_batch)
         facts: dict[str, Tensor] = {}
         before: dict[str, Tensor] = {}
-        if tu.get_non_tensor_data(micro_batch, TOKEN_FACTS, default=False) and (is_probe or not is_first_of_two):
+        if tu.get_non_tensor_data(micro_batch, TOKEN_FACTS, default=False) and (is_probe or not self._is_before):
             facts = token_facts(logits_NV, self.mifo.token_facts)
-        if is_first_of_two:
-            self._start_logits = logits_NV
+        if self._is_before:
+            self._start_logits = logits_NV if is_probe or wanted - {BEFORE} else None
         elif start_NV is not None and is_probe:
             facts["kl"] = token_kl(logits_NV, start_NV)
             before = {f"start_{name}": self._start_output[name] for name in ("log_probs", "entropy")}
-        elif start_NV is not None:
-            pairs = {"kl_to_before": (logits_NV, start_NV), "kl_from_before": (start_NV, logits_NV)}
-            facts |= {name: token_kl(*pairs[name]) for name in self.mifo.kl_facts}
+        elif self._start_output:
+            if start_NV is not None:
+                pairs = {"kl_to_before": (logits_NV, start_NV), "kl_from_before": (start_NV, logits_NV)}
+                facts |= {name: token_kl(*pairs[name]) for name in wanted - {BEFORE}}
+            before = {BEFORE: self._start_output["log_probs"]} if BEFORE in wanted else {}
         return {
             name: self._by_token(fact_N, output, output_args, micro_batch) for name, fact_N in facts.items()
         } | before

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from mifo_verl.method.constraint import ActiveConstraint, MaskReport
 from mifo_verl.method.top_share import median
@@ -16,7 +17,11 @@ _INSPECTION, _LAST_MASK = "inspection.", "last."
 
 
 class IntervalState:
-    """4 bytes a coordinate for theta_start, on the device, and 4 for theta before an SFT phase, on the host."""
+    """4 bytes a coordinate for theta_start, and 4 for theta before an SFT phase, which is on the host.
+
+    ``on_host``: theta_start and what the constraint remembers lie on (pinned) memory of the host too, and are copied to
+    the device tensor by tensor where they are used. The numbers are the same.
+    """
 
     def __init__(
         self,
@@ -26,6 +31,7 @@ class IntervalState:
         keeps_start: bool,
         keeps_before_sft: bool,
         inspects: bool,
+        on_host: bool = False,
     ) -> None:
         self.model = model
         self.constraint = constraint
@@ -36,6 +42,7 @@ class IntervalState:
         self._keeps_start = keeps_start
         self._keeps_before_sft = keeps_before_sft
         self._inspects = inspects
+        self._on_host = on_host
         self._inspection: MaskInspection | None = None
         self._last_mask: list[Tensor] | None = None
 
@@ -46,22 +53,34 @@ class IntervalState:
         if not self._keeps_start:
             self.start = None
         elif self.start is None:
-            self.start = [weight.clone() for weight in weights]
+            self.start = [self._kept(weight) for weight in weights]
         else:
             for start_N, weight_N in zip(self.start, weights, strict=True):
                 start_N.copy_(weight_N)
         self.before_sft = None
         self.constraint.begin()
 
+    def _kept(self, tensor: Tensor) -> Tensor:
+        """A copy where the state lies."""
+        if not self._on_host:
+            return tensor.clone()
+        return torch.empty_like(tensor, device="cpu", pin_memory=torch.cuda.is_available()).copy_(tensor)
+
     @torch.no_grad()
-    def begin_sft(self, interval: int) -> MaskReport | None:
-        """The RL phase has ended: count its update, and let the constraint decide what it holds. Collective."""
+    def begin_sft(self, interval: int, optimizer: Optimizer) -> MaskReport | None:
+        """The RL phase of this optimizer has ended: count its update, and let the constraint decide. Collective."""
         self._inspection = None
+        if self._inspects and self.constraint.last_mask is not None:
+            self._last_mask = list(self.constraint.last_mask)
         if self._inspects and self.start is not None:
             self._inspection = MaskInspection([where.name for where in self.model.slices])
             self._inspection.rl(self.start, self.model.weights())
         change_of_held = self._change_of_held()
-        report = self.constraint.select(self.start, interval, None if self._inspection is None else self._inspect_mask)
+        observe = None if self._inspection is None else self._inspect_mask
+        report = self.constraint.select(self.start, interval, observe, optimizer)
+        if self._last_mask is not None:  # no copy of what the constraint remembers
+            has_it = self.constraint.last_mask is not None
+            self._last_mask = None if has_it else [frozen_N.to("cpu", copy=True) for frozen_N in self._last_mask]
         if self._keeps_before_sft:
             self.before_sft = [weight.to("cpu", copy=True) for weight in self.model.weights()]
         return None if report is None else replace(report, change_of_held=change_of_held)
@@ -81,7 +100,7 @@ class IntervalState:
         for number, (frozen_N, score_N) in enumerate(zip(frozen, importance, strict=True)):
             last_N = None if self._last_mask is None else self._last_mask[number]
             self._inspection.mask(number, frozen_N, score_N, last_N)
-        self._last_mask = [frozen_N.to("cpu", copy=True) for frozen_N in frozen]
+        self._last_mask = list(frozen)
 
     @torch.no_grad()
     def inspect_sft(self) -> dict[str, Any] | None:
@@ -106,10 +125,11 @@ class IntervalState:
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Go on from a checkpoint's state, whose tensors are on the host."""
         device, num = self.model.weights()[0].device, len(self.model.slices)
-        on_device = {name: tensor.to(device) for name, tensor in state.items() if not name.startswith(_ON_HOST)}
-        self.start = _unnumbered("start.", on_device, num) if self._keeps_start else None
+        ours = {name: tensor for name, tensor in state.items() if not name.startswith(_ON_HOST)}
+        kept = {name: self._kept(tensor) if self._on_host else tensor.to(device) for name, tensor in ours.items()}
+        self.start = _unnumbered("start.", kept, num) if self._keeps_start else None
         self.before_sft = _unnumbered("before_sft.", state, num)
-        self.constraint.load(on_device)
+        self.constraint.load(kept)
         counted = {name.removeprefix(_INSPECTION): value for name, value in state.items() if _INSPECTION in name}
         self._last_mask = _unnumbered(_LAST_MASK, counted, num)
         self._inspection = None
@@ -130,7 +150,7 @@ class _Changes(Sequence[Tensor]):
 
     def __getitem__(self, number: Any) -> Any:
         start_N, end_N, held_N = self._tensors[number]
-        return (end_N - start_N).abs_()[held_N.to(end_N.device) == self._is_held]
+        return (end_N - start_N.to(end_N.device)).abs_()[held_N.to(end_N.device) == self._is_held]
 
 
 _ON_HOST = (_INSPECTION, "before_sft.", "optimizer.", "second")

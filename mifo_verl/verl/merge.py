@@ -43,7 +43,7 @@ def merged_folder(checkpoint: Path, dtype: str) -> Path:
     unfinished = checkpoint / f".huggingface_{dtype}.{os.getpid()}"
     try:
         _merge(actor, unfinished, dtype)
-        _say_dtype(unfinished / "config.json", dtype)
+        say_dtype(unfinished / "config.json", dtype)
         (unfinished / SOURCE).write_text(json.dumps(source) + "\n")
         shutil.rmtree(folder, ignore_errors=True)
         unfinished.rename(folder)
@@ -63,7 +63,7 @@ def _merge(actor: Path, folder: Path, dtype: str) -> None:
         raise ValueError(f"model={actor} could not be merged by {module[0]}: {done.stderr.strip()[-500:]}")
 
 
-def _say_dtype(config: Path, dtype: str) -> None:
+def say_dtype(config: Path, dtype: str) -> None:
     """Let ``config.json`` say the dtype of the weights: verl's merger writes bfloat16, whatever they are."""
     said = json.loads(config.read_text())
     said.pop("torch_dtype", None)

@@ -50,10 +50,13 @@ def mixed_updates(actor: Actor, batch: KVBatchMeta, loop: Loop, config: DictConf
 
 
 def mark_correct(batch: KVBatchMeta, loop: Loop) -> None:
-    """Give every rollout of a batch the column ``CORRECT``; padding, which is in no loss, has one too."""
+    """Give every rollout of a batch the column ``CORRECT``; padding, which is in no loss, has one too.
+
+    The workers are handed the fields that the batch names, so it names this one too.
+    """
     correct = [int(loop.correct.get(key_order(key)[:2], False)) for key in batch.keys]
     fields = TensorDict({CORRECT: torch.tensor(correct)}, batch_size=len(batch.keys))
-    tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=fields)
+    batch.fields = tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=fields).fields
 
 
 @contextmanager

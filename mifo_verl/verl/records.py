@@ -1,6 +1,7 @@
 """verl's metrics of an RL step as its record, an SFT phase's records as metrics for verl's trackers."""
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from statistics import fmean
@@ -15,8 +16,9 @@ from mifo_verl.loop.state import LoopState, SftProgress
 from mifo_verl.probes.probes import mean_by_source
 from mifo_verl.run.compute import RlCost, sft_flops
 from mifo_verl.run.journal import OTHER, lines_sha256, step_seconds
+from mifo_verl.run.watchdog import CannotGoOn
 from mifo_verl.verl.actor import Actor
-from mifo_verl.verl.second_policy import ADAPTER_NORM, CLIP_SHARE, GAIN, SECOND_NORM
+from mifo_verl.verl.joint_update import ADAPTER_NORM, CLIP_SHARE, GAIN, SECOND_NORM
 from mifo_verl.verl.skipped_updates import MAX_SKIPPED
 
 Metrics = dict[str, Any]
@@ -62,13 +64,14 @@ def rl_record(
     prompt, response = (
         round((_number(metrics, f"{part}_length/mean") or 0.0) * rows) for part in ("prompt", "response")
     )
-    generated, flops = cost.of_step(prompt + response, response, rows, discarded_rollouts)
     given, staged, mixed = sum(loop.members.values()), staged_of(loop), loop.mixed
+    trains = mixed is None or mixed.weights.rl > 0
+    generated, flops = cost.of_step(prompt + response, response, rows, discarded_rollouts, loop.unasked_tokens, trains)
     if staged is not None:
         flops += sft_flops(cost.num_weights, staged.prompt_tokens + staged.response_tokens)
     phase = loop.ended or loop.state.sft  # the one that this step's rollouts have begun
     before = None if phase is None else phase.before
-    kl_tokens = _number(metrics, "mifo/rl/kl_tokens")
+    kl_tokens, policies = _number(metrics, "mifo/rl/kl_tokens"), _policies(metrics)
     return StepEnded(
         step=loop.state.step + 1,
         interval=loop.state.interval - (loop.ended is not None),
@@ -80,6 +83,7 @@ def rl_record(
         loss=_number(metrics, "actor/loss"),
         grad_norm=_number(metrics, "actor/grad_norm"),
         response_length=_number(metrics, "response_length/mean"),
+        rollout_difference=None if loop.members else rollout_difference(metrics),
         rollouts=loop.num_rollouts,
         fallback_share=loop.num_fallbacks / loop.num_rollouts if loop.num_rollouts else None,
         prompt_tokens=prompt,
@@ -97,10 +101,28 @@ def rl_record(
         members=len(loop.members) if loop.members else UNSET,
         prefix_tokens=given if loop.members else UNSET,
         members_sha256=lines_sha256(line.line() for line in loop.member_lines) if loop.members else UNSET,
-        mixing=UNSET if mixed is None or mixed.is_rl else mixed.weights._asdict(),
+        mixing=UNSET if mixed is None or (mixed.is_rl and policies is UNSET) else mixed.weights._asdict(),
         staged=UNSET if staged is None else staged,
-        policies=_policies(metrics),
+        sampling=loop.sampling or UNSET,
+        policies=policies,
     )
+
+
+def rollout_difference(metrics: Mapping[str, Any]) -> float | None:
+    """Mean |p_rollout - p_actor| of the response tokens, as verl has taken it; None if it was not."""
+    found = _number(metrics, "training/rollout_probs_diff_mean")
+    return found if found is not None and math.isfinite(found) else None
+
+
+def require_one_policy(metrics: Mapping[str, Any], limit: float) -> None:
+    """Raise CannotGoOn if the rollout server and the actor differ by more than ``limit``."""
+    found = rollout_difference(metrics)
+    if found is not None and found > limit:
+        raise CannotGoOn(
+            f"the rollout server gave response tokens other probabilities than the actor, by {found:.3g} on average "
+            f"(mifo.watchdog.max_rollout_difference={limit:g}): its weights are not the actor's, or its dtype, "
+            "temperature or chat template; compare actor_rollout_ref.rollout with actor_rollout_ref.actor"
+        )
 
 
 def _policies(metrics: Mapping[str, Any]) -> Policies | UnsetType:
@@ -223,6 +245,7 @@ def end_of_run(state: LoopState, accuracy: dict[str, float], actor: Actor, cost:
         "accuracy_end": accuracy,
         "weights_sha256": hashlib.sha256(shards.encode()).hexdigest(),
         "num_weights": cost.num_weights,
+        "peak_memory_gb": actor.peak_memory_gb(),
         "seconds_before": state.elapsed_seconds,
     }
 

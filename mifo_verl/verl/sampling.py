@@ -7,6 +7,7 @@ Chosen by ``actor_rollout_ref.rollout.agent.agent_loop_manager_class``. vLLM get
 ``rollout.full_determinism`` is set, since a seed of its own slows the sampling of every request there.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import ray
@@ -24,6 +25,13 @@ from mifo_verl.verl.rl_loss import FIRST, PREFIX
 
 STREAM = "mifo_stream"
 """The column with the name of a prompt's random stream. It goes no further than the agent loop worker."""
+SAMPLING = "mifo_sampling"
+"""The column with what a prompt's rollouts are sampled with, where it is not the run's own. No further either."""
+
+
+def sampled_with(run: Mapping[str, Any], step: Mapping[str, Any], seed: int | None) -> dict[str, Any]:
+    """The sampling parameters of one request: the run's as verl gives them, the step's own over them, and its seed."""
+    return {**run, **step} if seed is None else {**run, **step, "seed": seed}
 
 
 class SeededAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):  # type: ignore[misc]
@@ -47,8 +55,8 @@ class SeededAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class): 
 
     async def _run_agent_loop(self, sampling_params: dict[str, Any], trajectory: dict[str, Any], **kwargs: Any) -> Any:
         seed = stable_seed(self.rollout_config.seed, kwargs.pop(STREAM), kwargs["session_id"])
-        if self.rollout_config.name == ROLLOUT_NAME or self.rollout_config.full_determinism:
-            sampling_params = {**sampling_params, "seed": seed}
+        is_seeded = self.rollout_config.name == ROLLOUT_NAME or self.rollout_config.full_determinism
+        sampling_params = sampled_with(sampling_params, kwargs.pop(SAMPLING, {}), seed if is_seeded else None)
         if GIVEN not in kwargs:
             return await super()._run_agent_loop(sampling_params, trajectory, **kwargs)
         uid, session = kwargs["uid"], kwargs["session_id"]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from math import isfinite
 from typing import Any
 
 from tqdm import tqdm
@@ -86,10 +87,10 @@ class SftPhase:
                 phase.updates.append(update)
                 phase.ledger += ledger
             tokens = None if phase.tokens is None else phase.tokens.table(self._decode)
-            ratio = self._loop.grad_norm_ratio
+            ratio, made = self._loop.grad_norm_ratio, sum(isfinite(update.grad_norm) for update in phase.updates)
             phase.note(
                 grad_norm_ratio=ratio,
-                rl_step_factor=self._actor.rl_step_factor(len(phase.updates)),
+                rl_step_factor=self._actor.rl_step_factor(made),  # a skipped update counts in no optimizer
                 mask=phase.mask,
                 rejected_demonstrations=phase.rejected,
                 inspection={"mask": self._actor.inspect_sft() if self._inspect.mask else None, "tokens": tokens},

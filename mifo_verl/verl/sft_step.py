@@ -18,7 +18,7 @@ from verl.utils.seqlen_balancing import get_seqlen_balanced_partitions
 from verl.workers.utils.padding import no_padding_2_padding
 
 from mifo_verl.config import MifoConfig
-from mifo_verl.method.token_facts import PROGRESS
+from mifo_verl.method.token_facts import PROGRESS, TEACHER
 from mifo_verl.types import SftExample
 from mifo_verl.verl.engine import TOKEN_FACTS
 
@@ -76,6 +76,8 @@ def sft_batch(examples: Sequence[SftExample], seeds: Sequence[int], cut: BatchCu
             TOKENS_A_SEQUENCE: sum(len(example.response_ids) for example in examples) / len(examples),
         },
     )
+    if all(example.teacher_log_probs for example in chosen):
+        batch[TEACHER] = _jagged([torch.tensor(example.teacher_log_probs) for example in chosen])
     tu.assign_non_tensor(batch, global_token_num=NonTensorData(lengths))
     return batch
 
@@ -95,7 +97,10 @@ class SftLossOfBatch:
     ) -> tuple[Tensor, dict[str, Any]]:
         """(this micro-batch's share of the loss, metrics of its rows)."""
         log_prob_BT = no_padding_2_padding(model_output["log_probs"], data)
-        facts = {name: no_padding_2_padding(model_output[name], data) for name in self._mifo.token_facts}
+        of_pass = {*self._mifo.token_facts, *(self._mifo.before_facts & model_output.keys())}
+        facts = {name: no_padding_2_padding(model_output[name], data) for name in of_pass}
+        if TEACHER in data.keys():
+            facts[TEACHER] = data[TEACHER].to_padded_tensor(0.0)
         facts[PROGRESS] = torch.tensor(tu.get_non_tensor_data(data, PROGRESS, default=0.0))
         entropy_BT = facts["entropy"]
         response_mask_BT = data["loss_mask"].to_padded_tensor(0).bool()
@@ -103,9 +108,9 @@ class SftLossOfBatch:
         keep_BT = selector({name: facts[name] for name in selector.needs}, response_mask_BT, data["seed"])
         needed = {name: facts[name] for name in sft_loss.needs}
         loss_B = sft_loss(log_prob_BT, keep_BT, response_mask_BT, needed)
-        if kls := self._mifo.kl_facts & model_output.keys():
-            of_kl = {name: no_padding_2_padding(model_output[name], data) for name in kls}
-            loss_B = loss_B + self._mifo.constraint.penalty(of_kl, response_mask_BT)
+        if held := self._mifo.constraint.needs & self._mifo.before_facts & facts.keys():
+            of_before = {name: facts[name] for name in held} | {"log_prob": log_prob_BT}
+            loss_B = loss_B + self._mifo.constraint.penalty(of_before, response_mask_BT)
         if self._mifo.sft.normalise == "token":
             loss_B = loss_B * response_mask_BT.sum(dim=1) / data[TOKENS_A_SEQUENCE]
         loss = loss_B.sum() / data["global_batch_size"] * data["dp_size"]

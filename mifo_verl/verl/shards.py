@@ -22,6 +22,7 @@ from torch.optim import Optimizer
 from mifo_verl.method.coordinates import ShardRange
 from mifo_verl.probes.parameters import kind_of
 from mifo_verl.run.compute import multiplying_weights
+from mifo_verl.verl.adapter import fold_, is_adapter
 
 
 class ProcessShards:
@@ -64,6 +65,7 @@ class ShardedModel:
         sizes = self.shards.gather(sizes.to(_flat(self.parameters[0].data).device)).cpu()
         first = (sizes.cumsum(0) - sizes)[self.shards.rank].tolist()
         self.slices = [ShardRange(name, int(offset)) for (name, _), offset in zip(named, first, strict=True)]
+        self.adapter = [number for number, (name, _) in enumerate(named) if is_adapter(name)]
 
     def weights(self) -> list[Tensor]:
         """Flat views of this rank's master weights, as they are now."""
@@ -90,6 +92,17 @@ class ShardedModel:
                     )
                 if value.shape == parameter.shape:
                     yield number, name, _flat(value)
+
+    def forget_gradients(self, of_adapter: bool) -> None:
+        """The adapter has no gradients any more, or all other parameters: an optimizer passes them over."""
+        for number, parameter in enumerate(self.parameters):
+            if (number in self.adapter) is of_adapter:
+                parameter.grad = None
+
+    def fold_adapter(self) -> None:
+        """W <- W + (alpha / r) B A in float32, then B <- 0. Collective."""
+        fold_(self.module)
+        self.reshard()
 
     def num_weights(self) -> int:
         """The weights that multiply, over all ranks, trainable or not (``mifo_verl.run.compute``)."""

@@ -29,9 +29,19 @@ from mifo_verl.verl.agent_loop import GIVEN
 from mifo_verl.verl.build import assemble, keep_validation, prepare_workers
 from mifo_verl.verl.demonstrations import TARGET
 from mifo_verl.verl.mixed import mark_correct, mixed_updates
-from mifo_verl.verl.records import Metrics, Timers, accuracy_by_source, end_of_run, rl_record, sft_metrics, step_events
+from mifo_verl.verl.records import (
+    Metrics,
+    Timers,
+    accuracy_by_source,
+    end_of_run,
+    require_one_policy,
+    rl_record,
+    sft_metrics,
+    step_events,
+)
 from mifo_verl.verl.replay import OrderedReplayBuffer, has_rollouts, rollouts_of, rows_of, without_rollouts
 from mifo_verl.verl.samples import log_table, sampled, table_rows
+from mifo_verl.verl.sampling import SAMPLING
 from mifo_verl.verl.saving import Saver, Stopped
 from mifo_verl.verl.skipped_updates import require_updates
 from mifo_verl.verl.watched import START, STARTS, start_seconds, timed_verl, watchdog_of, watched
@@ -127,6 +137,8 @@ class MifoTrainer(PPOTrainerSync):
         """One RL step of verl, then an SFT phase if one is due; SFT alone if it comes first or was stopped inside."""
         loop, state = self.loop, self.loop.state
         loop.begin_step()
+        if "temperature" in loop.sampling:  # from here verl takes what log-probs and updates are computed at
+            self.config.actor_rollout_ref.rollout.temperature = loop.sampling["temperature"]
         self.replay_buffer.discarded_rollouts = 0
         if state.sft is not None:
             self.saver.weights_change(state)
@@ -139,7 +151,7 @@ class MifoTrainer(PPOTrainerSync):
                 loop.take_all(self.demonstrations.render)
         else:
             batch = super().step(metrics, timing_raw)
-            loop.rl_ended(metrics.get("actor/grad_norm"))
+            loop.rl_ended(metrics.get("actor/grad_norm"), metrics.get("mifo/rl/entropy"))
         if state.sft is None and loop.next_phase() is Phase.SFT and loop.has_demonstrations():
             self.saver.weights_change(state)
             self.sft.begin(timing_raw)
@@ -155,6 +167,8 @@ class MifoTrainer(PPOTrainerSync):
         tu.assign_non_tensor_stack(batch, "uid", uids)
         if (given := self.loop.plan(uids, self.demonstrations.render, self.demonstrations.step_ends)) is not None:
             tu.assign_non_tensor_stack(batch, GIVEN, given)
+        if self.loop.sampling:
+            tu.assign_non_tensor_stack(batch, SAMPLING, [self.loop.sampling] * len(uids))
         return batch
 
     def _on_poll(self) -> None:
@@ -178,6 +192,8 @@ class MifoTrainer(PPOTrainerSync):
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: Metrics) -> KVBatchMeta:
         self.saver.stop_here(self.loop.state)
         batch = super()._compute_old_log_prob(batch, metrics)
+        if not self.loop.members:  # given tokens were drawn by nobody
+            require_one_policy(metrics, self.mifo.watchdog.max_rollout_difference)
         self.rollout_probe.measure(batch, metrics, self.timing_raw)
         return batch
 

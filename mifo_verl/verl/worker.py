@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import resource
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -169,6 +170,13 @@ class MifoWorker(ActorRolloutRefWorker):
     def num_weights(self) -> int:
         """The weights of the whole model that multiply."""
         return self._engine.interval.model.num_weights()
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def peak_memory_gb(self) -> float:
+        """The most memory that this rank has held so far, GiB: on its device, or in its process without one."""
+        if get_device_name() == "cpu":
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # KiB on Linux
+        return float(get_torch_device().max_memory_allocated() / 2**30)
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def weights_sha256(self) -> str:

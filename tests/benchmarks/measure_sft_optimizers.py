@@ -40,23 +40,29 @@ def ends(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [line for line in lines if line["phase"] == "sft" and "rl_step_factor" in line]
 
 
+def overlaps(folder: Path) -> list[float]:
+    """The share of each mask, but the first, that the mask before has held too."""
+    tables = [json.loads(line)["mask"]["by_layer"] for line in (folder / "inspection.jsonl").read_text().splitlines()]
+    return [sum(table["frozen_and_previous"]) / sum(table["frozen"]) for table in tables[1:]]
+
+
 def main(out: Path, seeds: list[int], steps: int) -> None:
     """Print, by optimizer: means over the seeds' phases, and the accuracy at the end."""
     found = {name: [run(out / f"{name}-{seed}", name, seed, steps) for seed in seeds] for name in OPTIMIZERS}
     for place, seed in enumerate(seeds):
         starts = [until_sft(runs[place]) for runs in found.values()]
         assert starts[0] == starts[1] == starts[2], f"seed {seed}: the runs differ before their first SFT phase"
-    print("| optimizer | SFT/RL gradient norm | RL step factor | median change of held/others | accuracy at the end |")
-    print("| --- | --- | --- | --- | --- |")
+    print("| optimizer | SFT/RL gradient norm | step factor | change of held/others | mask held before | accuracy |")
+    print("| --- | --- | --- | --- | --- | --- |")
     for name, runs in found.items():
         phases = [line for lines in runs for line in ends(lines)]
         held = [value for line in phases if (value := line["mask"]["change_of_held"]) is not None]
         ratio, factor = (fmean(line[key] for line in phases) for key in ("grad_norm_ratio", "rl_step_factor"))
-        accuracy = [
-            json.loads((out / f"{name}-{seed}" / "summary.json").read_text())["accuracy_end"]["mean"] for seed in seeds
-        ]
-        span = f"{fmean(held):.2f} ({min(held):.2f} to {max(held):.2f})"
-        print(f"| `{name}` | {ratio:.1f} | {factor:.2f} | {span} | {100 * fmean(accuracy):.1f} % |")
+        folders = [out / f"{name}-{seed}" for seed in seeds]
+        accuracy = [json.loads((one / "summary.json").read_text())["accuracy_end"]["mean"] for one in folders]
+        shares = [100 * share for one in folders for share in overlaps(one)]
+        both = [f"{fmean(each):.{n}f} ({min(each):.{n}f} to {max(each):.{n}f})" for each, n in ((held, 2), (shares, 0))]
+        print(f"| `{name}` | {ratio:.1f} | {factor:.2f} | {both[0]} | {both[1]} % | {100 * fmean(accuracy):.1f} % |")
 
 
 if __name__ == "__main__":

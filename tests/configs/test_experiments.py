@@ -1,11 +1,12 @@
 """Every experiment, method and RL algorithm composes on verl's own config and builds."""
 
+import re
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
+from verl.utils.config import omega_conf_to_dataclass
 
-from mifo_verl.checks.run import Run
 from mifo_verl.compose import compose_config, config_folder
 from mifo_verl.config import build_config
 from mifo_verl.method.anchor import Ewc, KlAnchor
@@ -20,8 +21,25 @@ from mifo_verl.method.prefix import Annealed, NoPrefix, Random, Staged, Whole
 from mifo_verl.method.schedule import Always, Every, Never, SftThenRl, WhenFull
 from mifo_verl.method.sft_loss import ChordPhi, Nll, SequenceEntropy, TrSft
 from mifo_verl.method.token_selection import AllTokens, RandomTokens, TopEntropy
+from mifo_verl.tools.methods import BEGIN, END, FITS, Method
+from mifo_verl.tools.methods import text as what_is_said
+from mifo_verl.tools.schemas import put
+from tests.configs.mistakes import Mistake, messages_of
 
 MODEL = "actor_rollout_ref.model.path=some/model"
+
+
+SIZES = {
+    "mifo": (128, 1e-6, None),
+    "luffy": (128, 1e-6, None),
+    "hpt": (128, 5e-6, 500),
+    "srft": (128, 1e-6, 500),
+    "uft": (128, 1e-6, 500),
+    "chord_mu": (32, 1e-6, None),
+    "chord_phi": (32, 1e-6, None),
+    "srl": (512, 5e-7, None),
+}
+"""Prompts a batch, learning rate and steps that the papers name."""
 
 
 def names(group: str) -> list[str]:
@@ -37,6 +55,8 @@ def test_every_experiment_composes_and_builds(experiment):
     node = compose_config([MODEL, f"experiment={experiment}"]).node
     build_config(OmegaConf.to_container(node.mifo))
     assert node.name == experiment and Path(node.run_dir).name == experiment
+    sizes = (node.data.train_batch_size, node.actor_rollout_ref.actor.optim.lr, node.trainer.total_training_steps)
+    assert sizes == SIZES.get(experiment, sizes)
 
 
 S = WhenFull(26)  # the quick start's
@@ -99,18 +119,63 @@ def test_the_methods_are_these_and_no_others():
 
 @pytest.mark.parametrize("method", MIXED)
 def test_each_mixed_method_is_rl_in_every_step_with_parts_of_its_own(method):
-    at_paper_size = "experiment=bridge_qwen3_8b" if method == "bridge" else f"method={method}"
-    for mifo in (mifo_of("experiment=quickstart", f"method={method}"), mifo_of(at_paper_size)):
+    at_paper_size = mifo_of("experiment=bridge_qwen3_8b") if method == "bridge" else Method(method).mifo
+    for mifo in (mifo_of("experiment=quickstart", f"method={method}"), at_paper_size):
         assert (mifo.gate, mifo.mixing, mifo.sft_loss, mifo.prefix, mifo.off_policy) == MIXED[method]
         assert (mifo.schedule, mifo.constraint) == (Never(), NoConstraint())
         assert mifo.on_policy == (LogLikelihood() if method == "srft" else Verls())
 
 
-@pytest.mark.parametrize("method", MIXED)
-def test_no_part_of_a_mixed_method_has_a_problem_at_the_papers_sizes(method):
-    facts = Run(compose_config([MODEL, f"method={method}", "hardware=gpu"]).node, []).facts_without_data
-    parts = mifo_of(f"method={method}", "hardware=gpu").parts
-    assert [problem for part in parts for problem in part.problems(facts) if problem.is_error] == []
+PAGE = Path(__file__).parents[2] / "docs" / "methods.md"
+PAIRS = {
+    ("uft", "rl=dapo"): ["another rule under loss_agg_mode=token-mean"],
+    ("srft", "rl=ppo"): ["none beside a critic", "mifo/on_policy=verl beside a critic"],
+    ("luffy", "rl=reinforce_plus_plus"): ["none under reinforce_plus_plus"],
+    ("trapo", "rl=rloo"): [],
+    ("chord_mu", "mifo/constraint=kl_anchor"): ["beside SFT phases, at whose begin its anchor is taken"],
+    ("mifo", "mifo/constraint=kl_anchor"): [],
+}
+
+
+def test_the_page_says_which_methods_go_with_what_and_each_fits_the_papers_own_algorithm_on_gpus():
+    """Composes and builds every method with hardware=gpu at its paper's sizes."""
+    text = what_is_said()
+    assert put(PAGE.read_text(), text, BEGIN, END) == PAGE.read_text(), "run mifo methods docs/methods.md"
+    cells = cells_of(text)
+    assert {method for method, _ in cells} == METHODS.keys() | MIXED.keys()
+    assert all(cells[method, "dr_grpo"] == FITS for method in METHODS.keys() | MIXED.keys())
+
+
+@pytest.mark.parametrize(("method", "choice"), PAIRS)
+def test_check_refuses_what_the_page_says_and_for_the_same_reason(method, choice, tmp_path):
+    page = PAGE.read_text()
+    letters = cells_of(page)[method, choice.rpartition("=")[2]].split()
+    reasons = [
+        re.search(rf"^- \*\*{letter}\*\*: the part (.*)\.$", page, re.MULTILINE)[1]
+        for letter in letters
+        if letter != FITS
+    ]
+    assert [expected in reason for expected, reason in zip(PAIRS[method, choice], reasons, strict=True)].count(
+        False
+    ) == 0
+    said = messages_of(Mistake("pair", "", [], overrides=[f"method={method}", choice]), tmp_path / "run")
+    assert len(said) == len(reasons) and all(any(reason in message for message in said) for reason in reasons)
+
+
+def cells_of(text: str) -> dict[tuple[str, str], str]:
+    """The second table of a page, by method and column."""
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")
+    ]
+    head = next(place for place, line in enumerate(lines) if "`dr_grpo`" in line)
+    names = [name.strip("`") for name in lines[head]]
+    found = {}
+    for alike, *cells in lines[head + 2 :]:
+        if len(cells) + 1 != len(names):
+            break
+        for method in alike.split(", "):
+            found |= {(method.strip("`"), name): cell for name, cell in zip(names[1:], cells, strict=True)}
+    return found
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -119,7 +184,7 @@ def test_each_method_is_a_switch_of_the_quick_start_and_an_experiment_of_its_own
     mifo = mifo_of("experiment=quickstart", f"method={method}")
     assert (mifo.gate, mifo.token_selector, mifo.schedule) == (selector, tokens, schedule)
     assert (mifo.importance, mifo.constraint, mifo.sft_loss) == (importance, freeze, Nll())
-    at_paper_size = mifo_of(f"method={method}")
+    at_paper_size = Method(method).mifo
     assert (at_paper_size.token_selector, at_paper_size.constraint) == (tokens, freeze)
 
 
@@ -180,3 +245,26 @@ def test_srl_filters_by_the_reward_since_hardly_any_step_is_correct():
     assert node.reward.custom_reward_function.path == "pkg://mifo_verl.rewards.similarity"
     assert (node.data.train_batch_size, node.actor_rollout_ref.actor.optim.lr) == (512, 5e-7)
     assert node.actor_rollout_ref.actor.use_kl_loss is False
+
+
+def test_the_papers_models_and_recipes_compose_each_with_what_is_its_own():
+    nodes = {name: compose_config([f"experiment=paper/{name}"]).node for name in names("experiment/paper")}
+    own = {
+        "qwen25_math_1_5b": {"actor_rollout_ref.model.path": "models/qwen25_math_1_5b", "mifo.state.device": "gpu"},
+        "qwen25_math_7b": {"actor_rollout_ref.model.path": "models/qwen25_math_7b", "mifo.state.device": "gpu"},
+        "llama31_8b": {"actor_rollout_ref.model.path": "models/llama31_8b", "mifo.state.device": "host"},
+        "qwen3_8b": {"actor_rollout_ref.model.path": "Qwen/Qwen3-8B-Base", "mifo.state.device": "host"},
+        "data_15k": {"data.train_max_samples": 15000, "actor_rollout_ref.model.path": "models/qwen25_math_1_5b"},
+        "lora": {"actor_rollout_ref.model.lora_rank": 32, "actor_rollout_ref.model.lora.merge": True},
+    }
+    assert nodes.keys() == own.keys()
+    for name, node in nodes.items():
+        assert {key: OmegaConf.select(node, key) for key in own[name]} == own[name]
+        assert node.name == f"paper_{name}" == Path(node.run_dir).name
+        assert (node.trainer.save_freq, node.trainer.resume_mode, node.mifo.checkpoint.save_final) == (20, "auto", True)
+        mifo = build_config(OmegaConf.to_container(node.mifo))
+        assert (mifo.schedule, mifo.constraint) == (WhenFull(64), StrictMask(0.5, 0.5))
+    for role in ("actor", "ref"):  # on the engine's own config, which is the one that verl's FSDP engine reads
+        node = nodes["qwen25_math_7b"].actor_rollout_ref[role]
+        engine = omega_conf_to_dataclass(node.fsdp_config)
+        assert engine.entropy_from_logits_with_chunking and engine.entropy_checkpointing

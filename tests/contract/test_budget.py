@@ -11,15 +11,18 @@ from mifo_verl.config import WatchdogConfig, build_config
 from mifo_verl.loop.events import UpdateMade, Validated
 from mifo_verl.run.budget import Budget, rl_cost
 from mifo_verl.run.watchdog import Watchdog
+from mifo_verl.types import Progress
 from mifo_verl.verl.critic import has_critic
 from mifo_verl.verl.replay import OrderedReplayBuffer
 
+START = Progress(step=0, interval=1, rl_steps=0)
 
-def of_step(*overrides: str, discarded: int = 0) -> tuple[int, int]:
+
+def of_step(*overrides: str, discarded: int = 0, unasked: int = 0, trains: bool = True) -> tuple[int, int]:
     """(response tokens, FLOPs) of a step with 8 rollouts of 40 prompt and 60 response tokens in all; N = 1000."""
     config = compose_config(["experiment=quickstart", *overrides]).node
     extra = build_config(OmegaConf.to_container(config.mifo)).mixing.extra_trainings
-    return rl_cost(config, 1000, extra).of_step(100, 60, 8, discarded)
+    return rl_cost(config, 1000, extra).of_step(100, 60, 8, discarded, unasked, trains)
 
 
 def test_a_step_of_the_quick_start_is_rollout_old_log_probs_and_update():
@@ -37,6 +40,17 @@ def test_the_passes_of_a_second_policy_are_counted():
     # 6 more a token where it is tracked; 12 for the step ahead and the pass behind it
     assert of_step("method=bridge") == (60, 1_600_000)
     assert of_step("method=bridge", "mifo.mixing.auxiliary=one_step") == (60, 2_200_000)
+
+
+def test_an_rl_loss_of_weight_0_is_a_pass_without_gradient_and_a_second_policy_makes_none():
+    # 100 tokens x (rollout 2 + old log-probs 2 + the policy's pass 2); a critic beside it still trains: 2 + 6 more
+    assert of_step("method=bridge", trains=False) == (60, 600_000)
+    assert of_step("rl=ppo", trains=False) == (60, 1_400_000)
+
+
+def test_a_demonstration_in_the_place_of_a_rollout_is_generated_by_nobody():
+    # of 100 tokens 10 are of such a one: trained on as all are, not rolled out
+    assert of_step(unasked=10) == (60, 980_000)
 
 
 def test_a_critic_that_is_switched_on_or_off_by_itself_is_counted_as_it_runs():
@@ -99,10 +113,10 @@ def test_the_budget_is_spent_by_the_sum_of_all_records_those_before_a_resume_too
     assert not budget.is_spent
     for event in (update_made(59), Validated(step=1, accuracy={})):
         budget(event)
-    assert not budget.is_spent
+    assert not budget.is_spent and budget.share == 0.99
     budget(update_made(1))
     assert budget.is_spent
-    assert not Budget(None, [{"flops": 1e30}]).is_spent
+    assert not Budget(None, [{"flops": 1e30}]).is_spent and Budget(None, [{"flops": 1e30}]).share == 0
 
 
 def update_made(flops: int) -> UpdateMade:

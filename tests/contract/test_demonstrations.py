@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tensordict import NonTensorData, NonTensorStack, TensorDict
@@ -102,6 +103,15 @@ def test_a_verdict_is_remembered_for_exactly_what_the_reward_was_told_of_this_pr
     made = demonstrations(judge)
     for asked in (row(), row(), other, other):
         made.build(asked, [5])
+    assert len(judge.asked) == 2
+
+
+def test_verdicts_on_long_arrays_that_differ_in_their_middle_are_not_shared():
+    judge, cases = Judge(), np.zeros((2, 2000))
+    cases[1, 1000] = 1.0
+    made = demonstrations(judge)
+    for one in (*cases, *cases):
+        made.build(row(extra_info={"cases": one}), [5])
     assert len(judge.asked) == 2
 
 

@@ -7,6 +7,7 @@ from verl.workers.rollout.replica import TokenOutput
 
 from mifo_verl.loop.mixed import Given
 from mifo_verl.verl.agent_loop import GivenTokens, Stages
+from mifo_verl.verl.sampling import sampled_with
 
 # a demonstration of four tokens: session 0 is a rollout, session 1 begins with two of them, session 2 is the whole
 GIVEN = Given(prompt_ids=(1, 2), response_ids=(5, 6, 7, 8), num_tokens=((0,), (2,), (4,)))
@@ -126,3 +127,17 @@ def test_a_server_that_cannot_be_told_holds_nobody_up():
 
     begun = asyncio.run(play(Stages({"a": STAGED}, announce), {"a": [False] * 4}, []))
     assert begun["a", 3] == 4
+
+
+def test_a_request_has_the_runs_parameters_the_steps_over_them_and_its_own_seed():
+    run = {"temperature": 1.0, "top_p": 0.9, "logprobs": True}
+    assert sampled_with(run, {}, None) == run
+    step = {"temperature": 0.8, "max_tokens": 16}
+    assert sampled_with(run, step, 3) == {
+        "temperature": 0.8,
+        "top_p": 0.9,
+        "logprobs": True,
+        "max_tokens": 16,
+        "seed": 3,
+    }
+    assert run["temperature"] == 1.0

@@ -1,20 +1,28 @@
 """verl's model merger, as we call it: its command line, the files it reads, and the rounding that we leave out."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from huggingface_hub import constants
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mifo_verl.compose import compose_config
 from mifo_verl.run.checkpoints import write_manifest
 from mifo_verl.run.resume import start_from_weights
+from mifo_verl.tools.evaluate.models import find_model
+from mifo_verl.tools.evaluate.report import write_results
+from mifo_verl.tools.evaluate.results import QuestionResult, model_table
 from mifo_verl.tools.export import main as export
 from mifo_verl.tools.prepare.tiny_model import START_MODEL
 from mifo_verl.verl.merge import ADAPTER, SOURCE, merged_folder
+from tests.integration.hub import TOKEN, serve
+from tests.unit.example_run import ExampleRun, make_data
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +120,72 @@ def test_export_writes_a_whole_hugging_face_folder_of_a_run(checkpoint, tmp_path
     assert export([str(checkpoint), "dtype=int8"]) == 2 and export([str(tmp_path / "none")]) == 2
 
 
+@pytest.fixture(scope="module")
+def of_a_run(checkpoint, tmp_path_factory) -> Path:
+    """A run of 12 steps whose records are there, and its checkpoint of step 3."""
+    folder = tmp_path_factory.mktemp("runs") / "example"
+    folder.mkdir()
+    ExampleRun(folder, make_data(folder.parent)).run(12)
+    (folder / "versions.json").write_text('{"torch": "2.13.0"}')
+    merged_folder(checkpoint, "bfloat16")  # once for all: the copy is not stale
+    shutil.copytree(checkpoint, folder / "checkpoints" / "global_step_3")
+    return folder
+
+
+def results(folder: Path, digest: str) -> Path:
+    """results.json of a model that got three of four questions right."""
+    answers = [QuestionResult(str(n), 1, int(n < 3), {1: float(n < 3)}, 5.0, 0) for n in range(4)]
+    write_results([model_table("m", "path", digest, {"sums": answers}, {"temperature": 0.6})], folder)
+    return folder
+
+
+def test_the_card_says_method_data_numbers_config_and_versions(of_a_run, tmp_path):
+    checkpoint = of_a_run / "checkpoints" / "global_step_3"
+    digest = find_model(str(checkpoint), "bfloat16").digest
+    out, evaluation = tmp_path / "model", results(tmp_path / "evaluation", digest)
+    assert export([str(checkpoint), f"out={out}", f"evaluation={evaluation}"]) == 0
+    text = (out / "README.md").read_text()
+    front = yaml.safe_load(text.split("---")[1])
+    assert front["library_name"] == "transformers" and "mifo_verl" in front["tags"]
+    assert "| constraint | the top 0.5 of the coordinates by importance are frozen |" in text
+    ledger = [json.loads(line) for line in (of_a_run / "ledger.jsonl").read_text().splitlines()]
+    uses = sum(line["step"] <= 3 for line in ledger)
+    assert 0 < uses < len(ledger) and f"| uses of a demonstration | {uses} |" in text and "| rollouts | 96 |" in text
+    assert "| step 0 | 0.2500 |" in text and "step 6" not in text
+    assert re.search(r"\| sums \| 4 \| avg \| 75\.0 \[\d+\.\d, 100\.0\] \|", text)
+    assert "| torch | 2.13.0 |" in text and (of_a_run / "config.yaml").read_text().rstrip() in text
+    assert not any(path.stat().st_mode & 0o444 != 0o444 for path in out.rglob("*"))
+
+
+def test_an_evaluation_of_another_model_is_refused(of_a_run, tmp_path, capsys):
+    evaluation = results(tmp_path / "evaluation", "0" * 64)
+    assert (
+        export(
+            [str(of_a_run / "checkpoints" / "global_step_3"), f"out={tmp_path / 'model'}", f"evaluation={evaluation}"]
+        )
+        == 2
+    )
+    assert "must be of this model in this dtype" in capsys.readouterr().err
+
+
+def test_push_writes_every_file_to_the_hub_in_a_private_repository(checkpoint, tmp_path, monkeypatch, capsys):
+    with serve(tmp_path / "hub") as address:
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setenv("HF_TOKEN", "hf_nobody")
+        asked = [str(checkpoint), f"out={tmp_path / 'one'}", "push=me/model"]
+        assert export(asked) == 2
+        assert "push=me/model must be a repository that you may write to" in capsys.readouterr().err
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        out = tmp_path / "two"
+        assert export([asked[0], f"out={out}", asked[2]]) == 0
+    pushed = tmp_path / "hub" / "me" / "model"
+    assert (pushed / ".private").read_text() in ("True", "private")
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == {
+        file.name: file.read_bytes() for file in pushed.iterdir() if file.name != ".private"
+    }
+
+
 def test_a_checkpoint_is_merged_once_and_again_where_its_shards_have_changed(checkpoint):
     folder = merged_folder(checkpoint, "float32")
     made = (folder / "model.safetensors").stat().st_mtime_ns
@@ -146,3 +220,60 @@ def test_a_new_run_begins_with_the_weights_of_another_and_says_which(checkpoint,
     assert (origin["checkpoint"], origin["step"]) == (f"{tmp_path}/global_step_3", 3)
     assert origin["changed"]["actor_rollout_ref.actor.optim.lr"] == [1e-4, 1e-5]
     assert {key.rpartition(".")[2] for key in origin["changed"]} == {"lr"}
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory) -> Path:
+    """A Hugging Face folder of the same model with other weights, some of them -0.0."""
+    folder = tmp_path_factory.mktemp("other") / "model"
+    model = AutoModelForCausalLM.from_pretrained(START_MODEL, dtype=torch.float32)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3.3).clamp_(min=0).mul_(-1)
+    model.save_pretrained(folder)
+    return folder
+
+
+def bits(folder: Path) -> dict[str, torch.Tensor]:
+    return {name: weight.view(torch.int32) for name, weight in weights(folder).items()}
+
+
+def test_merging_at_0_and_1_is_either_model_to_the_bit_and_at_a_half_their_mean(other, tmp_path):
+    first, second = weights(START_MODEL), weights(other)
+    asked = [f"merge={other}", "share=[0,0.25,0.5,1]", f"out={tmp_path / 'out'}", "dtype=float32"]
+    assert export([str(START_MODEL), *asked]) == 0
+    found = {share: tmp_path / "out" / f"share_{share}" for share in ("0", "0.25", "0.5", "1")}
+    assert {folder.name for folder in (tmp_path / "out").iterdir()} == {f"share_{share}" for share in found}
+    for share, whole in (("0", first), ("1", second)):
+        own = bits(found[share])
+        assert own.keys() == whole.keys() and all(torch.equal(own[n], whole[n].view(torch.int32)) for n in whole)
+    half, quarter = weights(found["0.5"]), weights(found["0.25"])
+    for name in first:
+        mean = ((first[name].double() + second[name].double()) / 2).float()
+        assert torch.equal(half[name], mean)
+        assert torch.allclose(quarter[name], 0.75 * first[name] + 0.25 * second[name], atol=0, rtol=1e-6)
+    assert json.loads((found["0.5"] / "config.json").read_text())["dtype"] == "float32"
+    assert AutoTokenizer.from_pretrained(found["0.5"]).eos_token and not (found["0.5"] / SOURCE).exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["merge=x"], "share=[] must be given with merge=<model>; write both or none"),
+        (["share=0.5"], "share=[0.5] must be given with merge=<model>; write both or none"),
+        (["merge=x", "share=1.5", "out=y"], "share=[1.5] must be in [0, 1]; 0.5 is the mean"),
+        (["merge=x", "share=1"], "out=None must be given with merge=<model>; write out=<folder>"),
+    ],
+)
+def test_a_merge_that_is_half_asked_for_is_refused_at_once(given, told, capsys):
+    assert export([str(START_MODEL), *given]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_models_of_other_shapes_are_not_merged(tmp_path, capsys):
+    model = AutoModelForCausalLM.from_pretrained(START_MODEL, dtype=torch.float32)
+    model.resize_token_embeddings(model.config.vocab_size + 1)
+    model.save_pretrained(tmp_path / "larger")
+    asked = [f"merge={tmp_path / 'larger'}", "share=0.5", f"out={tmp_path / 'out'}"]
+    assert export([str(START_MODEL), *asked]) == 2
+    assert "has the shapes" in capsys.readouterr().err and not (tmp_path / "out").exists()

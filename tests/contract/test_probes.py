@@ -84,6 +84,19 @@ def test_both_couplings_of_an_interval_are_measured_at_its_three_borders(policy)
     assert state.cross_entropy_start == 0.5 and not probes.is_start_missing
 
 
+class Uneven(Model):
+    """Is surer of the tokens of the short demonstration: -1 each of its 2, -3 each of the other's 4."""
+
+    def forward(self, rows, with_shift):
+        return [RowSums(2, 2 * -1.0), RowSums(4, 4 * -3.0)]
+
+
+def test_the_cross_entropy_is_a_mean_over_tokens_and_not_over_demonstrations():
+    state = LoopState()
+    probes_of(Uneven(), state).before_rl()
+    assert state.cross_entropy_start == (2 * 1 + 4 * 3) / 6  # a mean of the two means would be 2
+
+
 def test_the_shift_is_a_mean_over_tokens_on_the_rollouts_made_before(policy):
     probes = probes_of(policy)
     before = probes.before_sft([])

@@ -56,7 +56,8 @@ def batch(rows, prefix):
         batch_size=[len(rows)],
     )
     tu.assign_non_tensor(data, dp_size=1, batch_num_tokens=6, global_batch_size=2)
-    tu.assign_non_tensor_stack(data, PREFIX, prefix)
+    if prefix is not None:
+        tu.assign_non_tensor_stack(data, PREFIX, prefix)
     tu.assign_non_tensor_stack(data, FIRST, [1] * len(rows))
     return data
 
@@ -122,7 +123,8 @@ def test_a_rule_is_given_what_it_needs_and_nothing_else():
 def test_without_given_tokens_loss_and_gradient_are_verls_to_the_bit():
     verl = verls(clip=0.2)
     expected = loss_and_gradient(verl, [0, 1], prefix=[0, 0])
-    assert loss_and_gradient(RlLoss(verl, Shaped(), Verls()), [0, 1], prefix=[0, 0]) == expected
+    for prefix in ([0, 0], None):
+        assert loss_and_gradient(RlLoss(verl, Shaped(), Verls()), [0, 1], prefix=prefix) == expected
     assert expected[0] == pytest.approx((0.121875 - 0.75 * 3 / 8) / 2, abs=1e-6)
 
 

@@ -57,11 +57,14 @@ def batch(*keys: str) -> KVBatchMeta:
     return KVBatchMeta(partition_id="train", keys=list(keys), tags=[{} for _ in keys])
 
 
+KEPT = torch.nested.as_nested_tensor([torch.tensor([-1.0, -2.0]), torch.tensor([-1.0, -5.0])], layout=torch.jagged)
+"""The log-probs of the responses under the start."""
+
+
 @pytest.fixture(autouse=True)
 def queue(monkeypatch):
     monkeypatch.setattr(rollouts, "tq", Queue())
-    monkeypatch.setattr(rollouts, "response_from_nested", lambda values, mask: torch.nested.as_nested_tensor(
-        [torch.tensor([-1.0, -2.0]), torch.tensor([-1.0, -5.0])], layout=torch.jagged))  # fmt: skip
+    monkeypatch.setattr(rollouts, "response_from_nested", lambda values, mask: KEPT)
 
 
 def test_the_kl_is_the_mean_over_the_response_tokens_of_r_minus_1_minus_log_r():

@@ -1,18 +1,22 @@
 """What the trainer does around verl's loop: stages, the SFT phase, records, the budget, validation, the end."""
 
 import json
+import math
 from typing import Any
 
 import pytest
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.utils import tensordict_utils as tu
 
+from mifo_verl.loop.state import LoopState
 from mifo_verl.run.journal import read_lines
 from mifo_verl.run.liveness import Lost
 from mifo_verl.run.watchdog import CannotGoOn
 from mifo_verl.types import BufferEntry, SftExample
 from mifo_verl.verl import replay
+from mifo_verl.verl.sampling import SAMPLING
 from mifo_verl.verl.saving import Stopped
 from mifo_verl.verl.skipped_updates import MAX_SKIPPED
 from tests.contract.conftest import no_rollouts
@@ -156,6 +160,23 @@ def test_gradients_of_sft_more_than_three_times_rls_are_said_where_both_fill_the
     assert len(said) == warnings and all("4.0 times RL's" in text for text in said)
 
 
+def test_a_skipped_update_counts_neither_in_the_step_factor_nor_in_the_mean_norm(make_trainer):
+    trainer, norms = make_trainer(*SFT_ALONE), [math.nan, 3.0]
+    ranks = trainer.actor_rollout_wg
+    made = ranks.answer_update_sft
+
+    def update(data: Any) -> Any:
+        output = made(data)
+        tu.assign_non_tensor(output, metrics=tu.get(output, "metrics") | {"grad_norm": norms.pop()})
+        return output
+
+    ranks.answer_update_sft, ranks.answer_rl_step_factor = update, lambda num_updates: [1.0 + num_updates]
+    fill(trainer, "q1", "q2", "q3")
+    trainer.loop.rl_ended(1.5)
+    metrics = step(trainer)
+    assert (metrics["mifo/sft/rl_step_factor"], metrics["mifo/sft/grad_norm_ratio"]) == (2.0, 2.0)
+
+
 def test_a_stop_inside_a_phase_ends_it_between_two_updates_and_the_next_process_makes_the_rest(make_trainer, tmp_path):
     trainer = make_trainer(*SFT_ALONE, "mifo.sft.batch_size=1")
     fill(trainer, "q1", "q2", "q3")
@@ -191,8 +212,10 @@ def test_an_update_that_comes_back_without_a_row_is_an_error(make_trainer):
 def test_the_step_that_spends_the_budget_is_the_last(make_trainer):
     trainer = make_trainer(*SFT_ALONE, "mifo.budget.flops=18001")
     fill(trainer, "q1")
+    assert trainer.loop.progress.share == 0
     step(trainer)
     assert trainer.total_training_steps == 20
+    assert trainer.loop.progress.share == trainer.budget.share > 1 / 2  # of the budget, and not 1 of 20 steps
     fill(trainer, "q1")
     step(trainer)
     assert trainer.total_training_steps == 2
@@ -217,6 +240,24 @@ def test_too_many_skipped_updates_in_a_row_end_the_run_after_their_step_is_recor
     assert [line["step"] for line in read_lines(tmp_path / "metrics.jsonl")] == [1, 2]
 
 
+@pytest.mark.parametrize(("given", "found", "refused"), [(0, 0.05, False), (0, 0.06, True), (1, 0.06, False)])
+def test_a_rollout_server_with_other_probabilities_ends_the_run_before_its_update(
+    make_trainer, monkeypatch, given, found, refused
+):
+    difference = {"training/rollout_probs_diff_mean": found}
+    monkeypatch.setattr(
+        PPOTrainerSync, "_compute_old_log_prob", lambda self, batch, metrics: metrics.update(difference) or batch
+    )
+    trainer, batch, metrics = make_trainer(), no_rollouts(), {}
+    trainer.rollout_probe.has_start = False
+    trainer.loop.members = {"a": given} if given else {}  # given tokens were drawn by nobody
+    if refused:
+        with pytest.raises(CannotGoOn, match=r"by 0.06 on average \(mifo.watchdog.max_rollout_difference=0.05\)"):
+            trainer._compute_old_log_prob(batch, metrics)
+    else:
+        assert trainer._compute_old_log_prob(batch, metrics) is batch
+
+
 # ---------------------------------------------------------------------- the start and the end
 
 
@@ -226,6 +267,50 @@ def test_the_kl_coefficient_that_verl_adapts_is_part_of_the_state(make_trainer):
     trainer.on_step_begin()
     assert trainer.loop.state.kl_in_reward == 0.0123
     assert make_trainer().loop.state.kl_in_reward is None
+
+
+def sampled(trainer: Any, monkeypatch: Any, entropies: list[float]) -> list[tuple[float, Any]]:
+    """RL steps whose rollouts have these entropies: the temperature that verl computes at, and the rollouts' column."""
+    seen = []
+    rows = {"raw_prompt": [[{"role": "user", "content": "1+1"}]], "prompt": [[]], "prompt_id": ["a"]}
+    fetched = lambda self: tu.get_tensordict({name: list(values) for name, values in rows.items()})  # noqa: E731
+    monkeypatch.setattr(PPOTrainer, "_fetch_one_gen_batch", fetched)
+
+    def rl_step(self: Any, metrics: dict[str, Any], timing_raw: Any) -> KVBatchMeta:
+        batch = self._fetch_one_gen_batch()
+        column = list(batch[SAMPLING]) if SAMPLING in batch.keys() else None
+        seen.append((self.config.actor_rollout_ref.rollout.temperature, column))
+        metrics["mifo/rl/entropy"] = entropies[len(seen) - 1]
+        return no_rollouts()
+
+    monkeypatch.setattr(PPOTrainerSync, "step", rl_step)
+    for _ in entropies:
+        step(trainer)
+    return seen
+
+
+def test_rollouts_are_sampled_at_the_stages_length_and_at_the_temperature_that_their_entropy_has_moved(
+    make_trainer, monkeypatch, tmp_path
+):
+    by_entropy = ["method=rl_only", "mifo/sampling=by_entropy", "mifo.sampling.gain=0.1"]
+    trainer = make_trainer(*by_entropy, "mifo.sampling.lengths=[16,48]")
+    first, second, third = sampled(trainer, monkeypatch, [0.15, 3.0, 0.3])
+    assert first == (1.0, [{"max_tokens": 16}])
+    hotter = math.exp(0.1 * 0.5)  # half of the target
+    assert second == (pytest.approx(hotter), [{"temperature": second[0], "max_tokens": 16}])
+    assert third[0] == pytest.approx(hotter * math.exp(-0.1))  # the step down is the gain at most
+    trainer.loop.state.save(tmp_path)
+    goes_on = LoopState.load(tmp_path)
+    assert goes_on.temperature == trainer.loop.state.temperature == third[0]  # at the target it stays, to the bit
+    resumed = make_trainer(*by_entropy)
+    resumed.loop.state.temperature = goes_on.temperature
+    assert sampled(resumed, monkeypatch, [0.3]) == [(third[0], [{"temperature": third[0]}])]
+
+
+def test_by_default_neither_the_columns_of_a_batch_nor_the_runs_temperature_are_touched(make_trainer, monkeypatch):
+    trainer = make_trainer("method=rl_only", "actor_rollout_ref.rollout.temperature=0.7")
+    assert sampled(trainer, monkeypatch, [0.1, 2.0]) == [(0.7, None)] * 2
+    assert trainer.loop.state.temperature is None
 
 
 def test_a_validation_is_made_once_for_the_same_weights(make_trainer, monkeypatch):

@@ -224,6 +224,16 @@ def test_a_staged_batch_is_completed_with_what_a_training_worker_completes_a_bat
     assert [line.split("=")[0].strip() for line in injected.splitlines() if "=" in line][1:] == list(COMPLETED)
 
 
+def test_the_ranks_get_the_fields_that_a_batch_names_and_a_put_names_all_that_there_are():
+    from transfer_queue import interface
+    from verl.utils import transferqueue_utils
+
+    source = inspect.getsource(transferqueue_utils.async_kv_batch_meta2batch_meta)
+    assert "batch_meta = batch_meta.select_fields(fields)" in source and "fields = meta.fields" in source
+    source = inspect.getsource(interface.async_kv_batch_put)
+    assert "fields_to_return = batch_meta.field_names" in source and "fields=fields_to_return" in source
+
+
 def test_extra_info_of_a_batch_arrives_on_the_ranks_as_data_without_tensors():
     from verl.utils import transferqueue_utils
 

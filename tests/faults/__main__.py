@@ -1,8 +1,9 @@
 """Kill a run again and again, and compare its end with that of a run that was never killed.
 
-``python -m tests.faults kills=100 seed=0 out=runs/faults [points=rl_update:2,driver]``
+``python -m tests.faults kills=100 seed=0 out=runs/faults [points=rl_update:2,driver] [run="method=bridge ..."]``
 
-Half of the kills are at named points, half are of a role at a random moment; with ``points`` all are at those. One chain
+Half of the kills are at named points, half are of a role at a random moment; with ``points`` all are at those. ``run`` are
+further overrides; with others take another ``out``. One chain
 is one run folder: it is launched, killed, launched again, and so on, until a launch comes to its end. Its weights,
 ``metrics.jsonl`` without times, ``ledger.jsonl`` and ``validation.jsonl`` have to be those of the run never killed, byte for byte.
 
@@ -228,8 +229,9 @@ def planned(kills: int, points: list[str] | None, chance: random.Random) -> list
 
 
 def main(arguments: list[str]) -> int:
-    settings = {"kills": "100", "seed": "0", "out": "runs/faults", "points": ""}
+    settings = {"kills": "100", "seed": "0", "out": "runs/faults", "points": "", "run": ""}
     settings |= dict(argument.split("=", 1) for argument in arguments)
+    RUN.extend(settings["run"].split())
     out, seed, commit = Path(settings["out"]).absolute(), settings["seed"], _commit()
     chance = random.Random(seed)
     expected = trace(never_killed(out))

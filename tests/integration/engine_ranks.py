@@ -1,36 +1,101 @@
 """The engine on gloo ranks, without Ray: each test names a function of this file, which runs on every rank."""
 
+import gc
+import io
+import multiprocessing as mp
 import os
 import tempfile
+import traceback
 from collections.abc import Callable
 from copy import deepcopy
 from functools import cache
-from pathlib import Path
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 os.environ.update(VERL_PLATFORM="cpu", OMP_NUM_THREADS="1", TORCH_COMPILE_DISABLE="1", HF_HUB_OFFLINE="1")
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from mifo_verl.types import SftExample
 
 
 def run_on_ranks(function: Callable[..., Any], num_ranks: int, cases: list[tuple[Any, ...]]) -> list[Any]:
-    """What ``function(*case)`` returns on rank 0 for each case, one after the other in the same processes."""
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = (function, num_ranks, folder, cases)
-        mp.start_processes(_rank, arguments, nprocs=num_ranks, start_method="spawn", join=True)
-        return torch.load(Path(folder) / "0.pt", weights_only=False)
+    """What ``function(*case)`` returns on rank 0 for each case, one after the other in the same processes.
+
+    The processes of one rank, and of two, stay for the next call: to start them takes longer than most cases.
+    """
+    ranks = _KEPT.pop(num_ranks, None) or _Ranks(num_ranks)
+    try:
+        found = ranks.run(function, cases)
+    except BaseException:
+        ranks.end()
+        raise
+    if num_ranks <= 2:
+        _KEPT[num_ranks] = ranks
+    else:
+        ranks.end()
+    return found
 
 
-def _rank(rank: int, function: Callable[..., Any], num_ranks: int, folder: str, cases: list[tuple[Any, ...]]) -> None:
+class _Ranks:
+    """A gloo group of processes, each of which runs what comes down its pipe until the pipe ends."""
+
+    def __init__(self, num_ranks: int) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        context = mp.get_context("spawn")
+        self._pipes, self._processes = [], []
+        for rank in range(num_ranks):
+            ours, theirs = context.Pipe()
+            arguments = (rank, num_ranks, self._folder.name, theirs)
+            self._processes.append(context.Process(target=_rank, args=arguments, daemon=True))
+            self._processes[-1].start()
+            theirs.close()
+            self._pipes.append(ours)
+
+    def run(self, function: Callable[..., Any], cases: list[tuple[Any, ...]]) -> list[Any]:
+        """Raises RuntimeError with the first traceback of a rank."""
+        for pipe in self._pipes:
+            pipe.send((function, cases))
+        found, waiting = {}, dict(zip(self._pipes, range(len(self._pipes)), strict=True))
+        while waiting:
+            for pipe in wait(list(waiting)):
+                rank = waiting.pop(pipe)  # type: ignore[call-overload]
+                found[rank] = torch.load(io.BytesIO(pipe.recv_bytes()), weights_only=False)  # type: ignore[union-attr]
+                if isinstance(found[rank], str):
+                    raise RuntimeError(f"rank {rank}: {found[rank]}")
+        return list(found[0])
+
+    def end(self) -> None:
+        for process in self._processes:
+            process.kill()
+        for process in self._processes:
+            process.join()
+        self._folder.cleanup()
+
+
+_KEPT: dict[int, _Ranks] = {}
+
+
+def _rank(rank: int, num_ranks: int, folder: str, pipe: Connection) -> None:
     torch.set_num_threads(1)
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(num_ranks), LOCAL_RANK="0")
     dist.init_process_group("gloo", rank=rank, world_size=num_ranks, init_method=f"file://{folder}/store")
-    torch.save([function(*case) for case in cases], Path(folder) / f"{rank}.pt")
-    dist.destroy_process_group()
+    while True:
+        try:
+            function, cases = pipe.recv()
+        except EOFError:
+            return
+        found: Any
+        try:
+            found = [function(*case) for case in cases]
+        except BaseException:
+            found = traceback.format_exc()
+        answer = io.BytesIO()
+        torch.save(found, answer)
+        pipe.send_bytes(answer.getvalue())
+        del found
+        gc.collect()
 
 
 @cache

@@ -1,5 +1,6 @@
-"""A hub of data sets on this machine: the part of huggingface.co's interface that reading a data set needs."""
+"""A hub on this machine: the part of huggingface.co's interface that reading a data set and pushing a model need."""
 
+import base64
 import hashlib
 import json
 import re
@@ -10,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+TOKEN = "hf_of_this_machine"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 _FILE = re.compile(r"/datasets/([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
 _ABOUT = re.compile(r"/api/datasets/([^/]+/[^/?]+)(?:/(revision|tree)/[^/?]+/?([^?]*))?")
@@ -43,6 +45,34 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_HEAD = do_GET
 
+    def do_POST(self) -> None:
+        """What pushing a model asks for: the repository, how its files go up, and the commit that holds them."""
+        body = self.rfile.read(int(self.headers["Content-Length"] or 0))
+        if self.headers.get("Authorization") != f"Bearer {TOKEN}":
+            self._answer(401, b'{"error": "Invalid username or password."}', {"Content-Type": "application/json"})
+            return
+        answer: dict[str, Any] = {}
+        if self.path == "/api/repos/create":
+            asked = json.loads(body)
+            repository = f"{asked.get('organization')}/{asked['name']}"
+            (self.folder / repository).mkdir(parents=True, exist_ok=True)
+            (self.folder / repository / ".private").write_text(str(asked.get("private", asked.get("visibility"))))
+            answer = {"url": f"http://{self.headers['Host']}/{repository}", "id": repository}
+        elif match := re.fullmatch(r"/api/models/(.+)/preupload/main", self.path):
+            files = [{"path": one["path"], "uploadMode": "regular"} for one in json.loads(body)["files"]]
+            answer = {"files": [one | {"shouldIgnore": False, "oid": None} for one in files]}
+        elif match := re.fullmatch(r"/api/models/(.+)/commit/main.*", self.path):
+            for line in map(json.loads, body.splitlines()):
+                if line["key"] == "file":
+                    file = self.folder / match[1] / line["value"]["path"]
+                    file.write_bytes(base64.b64decode(line["value"]["content"]))
+            answer = {
+                "commitUrl": f"http://{self.headers['Host']}/{match[1]}/commit/{COMMIT}",
+                "commitOid": COMMIT,
+                "success": True,
+            }
+        self._answer(200, json.dumps(answer).encode(), {"Content-Type": "application/json"})
+
     def _file(self, file: Path, error: str) -> None:
         if error == "RevisionNotFound" or not file.is_file():
             self._answer(404, b"", {"X-Error-Code": error, "X-Repo-Commit": COMMIT})
@@ -74,7 +104,7 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in (headers | {"Content-Length": str(len(content))}).items():
             self.send_header(name, value)
         self.end_headers()
-        if self.command == "GET":
+        if self.command != "HEAD":
             self.wfile.write(content)
 
     def log_message(self, *_: Any) -> None:

@@ -1,6 +1,10 @@
-"""BRIDGE on FSDP2 shards over gloo: its extremes to the bit, its update against plain modules, what a skip leaves."""
+"""BRIDGE on FSDP2 shards over gloo: against tests/reference, its extremes to the bit, what a skip leaves, a resume; and
+the constraint that has SFT train the same adapter alone.
+"""
 
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -8,10 +12,15 @@ from typing import Any
 import pytest
 import torch
 
+from mifo_verl.run.checkpoints import CheckpointStore
 from tests.integration.engine_ranks import batch_of, configured, examples, full, make_engine, run_on_ranks
+from tests.reference.bridge import Bridge, Settings
 
 ALL = {"use_dynamic_bsz": True, "max_token_len_per_gpu": 4096}
+EPS = 1e-4
+"""AdamW's, of the size of a gradient: a coordinate whose gradient is all rounding stays (tests/integration/test_reference)."""
 RUN = {
+    "actor_rollout_ref.actor.optim.override_optimizer_config": {"eps": EPS},
     "actor_rollout_ref.actor.optim.lr": 1e-3,
     "actor_rollout_ref.actor.optim.weight_decay": 0.1,
     "actor_rollout_ref.actor.optim.clip_grad": 0.7,
@@ -43,6 +52,10 @@ def ppo(entropy_coeff: float = 0.001) -> Callable:
     return partial(ppo_loss, config=omega_conf_to_dataclass(configured(settings).actor_rollout_ref.actor))
 
 
+def advantage(row: int) -> float:
+    return 1.0 if row % 2 else -0.7
+
+
 def rl_batch(engine: Any, step: int, weight: float | None = None) -> Any:
     """This rank's part of eight made-up rollouts, whose old log-probs are the engine's own."""
     from verl.utils import tensordict_utils as tu
@@ -57,7 +70,7 @@ def rl_batch(engine: Any, step: int, weight: float | None = None) -> Any:
         log_probs = engine.infer_batch(batch.copy())["model_output"]["log_probs"]
     batch["response_mask"] = batch["loss_mask"].clone()
     batch["old_log_probs"] = response_from_nested(log_probs, batch["response_mask"])
-    sign = [1.0 if row % 2 else -0.7 for row in batch["row"].tolist()]
+    sign = [advantage(row) for row in batch["row"].tolist()]
     lengths = batch["response_mask"].offsets().diff().tolist()
     batch["advantages"] = torch.nested.as_nested_tensor(
         [torch.full((length,), value) for length, value in zip(lengths, sign, strict=True)], layout=torch.jagged
@@ -109,15 +122,54 @@ def bridge_run(share: float, updates: int, settings: dict[str, Any]) -> dict[str
     return {"start": start, **weights_of(engine), "metrics": metrics}
 
 
+def held_run() -> dict[str, Any]:
+    """Two RL updates, an SFT phase in the adapter alone and another RL update, with what is sent before and after."""
+    engine = make_engine(RUN | LORA | {"mifo.constraint": {"name": "lora"}, "mifo.sft.optimizer": "fresh"})
+    found = {"start": weights_of(engine)}
+
+    def rl_update(step: int) -> None:
+        with engine.train_mode():
+            engine.train_batch(rl_batch(engine, step), ppo())
+
+    for step in range(2):
+        rl_update(step)
+    found["rl"] = weights_of(engine)
+    with engine.train_mode():
+        found["report"] = engine.begin_sft(interval=1)
+    norms = []
+    for step in range(2):
+        with engine.train_mode():
+            norms.append(engine.train_batch(demonstrations(engine, step), sft_loss_of(engine))["metrics"]["grad_norm"])
+    found |= {"norms": norms, "sft": weights_of(engine), "sent": sent_by(engine)}
+    with engine.train_mode():
+        engine.end_sft()
+    found |= {"end": weights_of(engine), "sent at the end": sent_by(engine)}
+    rl_update(2)
+    return found | {"later": weights_of(engine)}
+
+
+def sent_by(engine: Any) -> dict[str, torch.Tensor]:
+    """What the rollout server gets."""
+    return {name: weight.clone() for name, weight in engine.get_per_tensor_param()[0]}
+
+
+def sft_loss_of(engine: Any) -> Callable:
+    from mifo_verl.verl.sft_step import SftLossOfBatch
+
+    return SftLossOfBatch(engine.mifo)
+
+
 def plain_rl(updates: int) -> dict[str, Any]:
     """Full-parameter RL of the model without an adapter, by verl's own update."""
     engine = make_engine(RUN)
     loss = ppo()
-    norms = []
+    norms, found = [], {}
     for step in range(updates):
+        if step == 2:
+            found["after two"] = weights_of(engine)["theta"]
         with engine.train_mode():
             norms.append(engine.train_batch(rl_batch(engine, step), loss)["metrics"]["grad_norm"])
-    return weights_of(engine) | {"norms": norms}
+    return weights_of(engine) | found | {"norms": norms}
 
 
 def plain_sft(updates: int) -> dict[str, Any]:
@@ -144,9 +196,7 @@ def resumed_run(folder: str) -> dict[str, Any]:
         mixed_update(engine, ppo(), step, 0.5)
     engine.save_checkpoint(f"{folder}/actor", None, 2)
     engine.save_interval(Path(folder) / "mifo")
-    sent = {
-        name: weight.clone() for name, weight in engine.get_per_tensor_param()[0]
-    }  # of one rank, the shards themselves
+    sent = sent_by(engine)
     untouched = weights_of(engine)
     mixed_update(engine, ppo(), 2, 0.5)
     other = make_engine(bridge(0.5))
@@ -203,27 +253,91 @@ def case(name: str, folder: str) -> dict[str, Any]:
         "own": lambda: bridge_run(0.5, 3, {"anchor": "own"}),
         "one step": lambda: bridge_run(0.5, 3, {"auxiliary": "one_step"}),
         "adapter held": lambda: bridge_run(0.5, 2, {"adapter_lr": 0.0}),
+        "adapter faster": lambda: bridge_run(0.5, 3, {"adapter_lr": 4e-3}),
         "offloaded": lambda: bridge_run(0.5, 3, {"offload": True}),
+        "SFT in the adapter": held_run,
         "sft is infinite": lambda: skipped_run("sft"),
         "rl is infinite": lambda: skipped_run("rl"),
         "resume": lambda: resumed_run(folder),
     }[name]()
 
 
-EXTREMES = ("rl", "sft", "1", "0", "0.5", "sft is infinite", "rl is infinite", "resume")
-SETTINGS = ("0.5", "own", "one step", "adapter held", "offloaded")
+EXTREMES = ("rl", "sft", "1", "0", "0.5", "sft is infinite", "rl is infinite", "resume", "SFT in the adapter")
+SETTINGS = ("0.5", "own", "one step", "adapter faster", "adapter held", "offloaded")
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids=["one rank", "two ranks"])
-def found(request, tmp_path_factory) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def found(tmp_path_factory) -> dict[str, Any]:
+    """Of two ranks."""
     folder = tmp_path_factory.mktemp("run") / "global_step_2"
     cases = [(name, str(folder)) for name in EXTREMES]
-    return dict(zip(EXTREMES, run_on_ranks(case, request.param, cases), strict=True)) | {"folder": folder}
+    return dict(zip(EXTREMES, run_on_ranks(case, 2, cases), strict=True)) | {"folder": folder}
 
 
 @pytest.fixture(scope="module")
 def settings() -> dict[str, Any]:
+    """Of one rank."""
     return dict(zip(SETTINGS, run_on_ranks(case, 1, [(name, "") for name in SETTINGS]), strict=True))
+
+
+REFERENCE = Settings(
+    share=0.5, a=1e-3, b=1e-3, scaling=2.0, constant=24, entropy=0.001, max_norm=0.7, weight_decay=0.1, eps=EPS
+)
+
+
+def by_reference(start: dict[str, Any], settings: Settings) -> tuple[dict[str, dict[str, torch.Tensor]], list[float]]:
+    """(theta, w and theta-hat after three updates, flat, by the engine's names; the gains) of tests/reference."""
+    from transformers import AutoModelForCausalLM
+
+    path = configured({}).actor_rollout_ref.model.path
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="sdpa")
+    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+    w = {}
+    for name, flat in start["w"].items():
+        stem, part = name.removesuffix(".default.weight").rsplit(".lora_", 1)
+        w[f"{stem}.weight.{part}"] = flat.view(4, -1) if part == "A" else flat.view(-1, 4)
+    own = {name: flat.view(shapes[name]) for name, flat in start["theta"].items()}
+    reference, gains = Bridge(model, own, w, settings), []
+    for step in range(3):
+        rollouts = [
+            (r.prompt_ids, r.response_ids, advantage(row)) for row, r in enumerate(examples(8, seed=100 + step))
+        ]
+        reference.update(rollouts, [(d.prompt_ids, d.response_ids) for d in examples(5, seed=200 + step)])
+        gains.append(reference.gain)
+    names = {
+        name: "{}.weight.{}".format(*name.removesuffix(".default.weight").rsplit(".lora_", 1)) for name in start["w"]
+    }
+    flat = {
+        "theta": {name: weight.reshape(-1) for name, weight in reference.theta.items()},
+        "hat": {name: weight.reshape(-1) for name, weight in reference.hat.items()},
+        "w": {name: reference.w[of].reshape(-1) for name, of in names.items()},
+    }
+    return flat, gains
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "changed"),
+    [
+        ("found", "0.5", {}),
+        ("settings", "0.5", {}),
+        ("settings", "own", {"anchor": "own"}),
+        ("settings", "one step", {"auxiliary": "one_step"}),
+        ("settings", "adapter faster", {"b": 4e-3}),
+    ],
+    ids=["two ranks", "one rank", "own anchor", "one step ahead", "b above a"],
+)
+def test_three_updates_are_those_of_the_reference(request, where, name, changed):
+    ours = request.getfixturevalue(where)[name]
+    theirs, gains = by_reference(ours["start"], replace(REFERENCE, **changed))
+    assert [metrics["mifo_cooperative_gain"][0] for metrics in ours["metrics"]] == pytest.approx(gains, abs=1e-5)
+    for part in ("theta", "w", "hat")[: 3 if "hat" in ours else 2]:
+        start = ours["start"]["theta" if part == "hat" else part]
+        assert ours[part].keys() == theirs[part].keys()
+        moved, apart = (
+            torch.cat([one[weight] - other[weight] for weight in start]).norm()
+            for one, other in ((theirs[part], start), (ours[part], theirs[part]))
+        )
+        assert float(apart / moved) < 1e-4, part
 
 
 def test_at_lambda_1_theta_is_that_of_full_parameter_rl_to_the_bit(found):
@@ -298,9 +412,35 @@ def test_the_exported_model_is_what_the_rollout_server_got(found):
     assert all(torch.equal(exported[name], weight) for name, weight in found["resume"]["sent"].items())
 
 
-@pytest.mark.parametrize("name", ["own", "one step"])
+def test_a_checkpoint_cut_between_any_two_of_its_files_is_none_and_the_one_before_counts(found, tmp_path):
+    files = [file for file in found["folder"].rglob("*") if file.is_file() and "huggingface_" not in str(file)]
+    names = [file.relative_to(found["folder"]) for file in sorted(files, key=lambda file: file.stat().st_mtime_ns)]
+    assert {f"mifo/rank_{rank}_of_2.safetensors" for rank in (0, 1)} < set(map(str, names)) and len(names) > 8
+    store = CheckpointStore(tmp_path, keep_last=2, keep_best=0)
+
+    def write(step: int) -> Path:
+        folder = store.begin() / f"global_step_{step}"
+        for name in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(found["folder"] / name, folder / name)
+            newest = store.newest(checksums=False)
+            assert newest is None if step == 1 else newest.facts["step"] == 1
+        return store.commit(folder, {"step": step, "during_step": False, "accuracy": None})
+
+    write(1)
+    folder = write(2)
+    assert store.newest(checksums=False).facts["step"] == 2
+    for name in names:
+        (folder / name).rename(tmp_path / "away")
+        said: list[str] = []
+        assert store.newest(said.append, checksums=False).facts["step"] == 1 and str(folder / name) in said[0]
+        (tmp_path / "away").rename(folder / name)
+
+
+@pytest.mark.parametrize("name", ["own", "one step", "adapter faster"])
 def test_an_offered_setting_changes_w(settings, name):
-    assert not same(settings[name]["w"], settings["0.5"]["w"]) and ("hat" in settings[name]) == (name == "own")
+    assert distance(settings[name]["w"], settings["0.5"]["w"]) > 1e-5
+    assert ("hat" in settings[name]) == (name != "one step")
 
 
 def test_at_rate_0_the_adapter_holds_still_and_theta_moves(settings):
@@ -310,3 +450,30 @@ def test_at_rate_0_the_adapter_holds_still_and_theta_moves(settings):
 
 def test_an_offloaded_second_policy_trains_to_the_same_bits(settings):
     assert all(same(settings["offloaded"][part], settings["0.5"][part]) for part in ("theta", "w", "hat"))
+
+
+def test_in_rl_an_adapter_that_sft_alone_trains_stands_still_and_rl_is_that_without_one_to_the_bit(found):
+    run = found["SFT in the adapter"]
+    assert same(run["rl"]["w"], run["start"]["w"]) and distance(run["rl"]["theta"], run["start"]["theta"]) > 1e-4
+    assert same(run["rl"]["theta"], found["rl"]["after two"])
+
+
+def test_in_sft_the_base_stands_still_to_the_bit_and_the_adapter_moves(found):
+    run, report = found["SFT in the adapter"], found["SFT in the adapter"]["report"]
+    assert same(run["sft"]["theta"], run["rl"]["theta"]) and distance(run["sft"]["w"], run["rl"]["w"]) > 1e-4
+    sizes = {part: sum(weight.numel() for weight in run["rl"][part].values()) for part in ("theta", "w")}
+    assert (report.num_frozen, report.num_coordinates) == (sizes["theta"], sum(sizes.values()))
+    assert all(norm > 0 for norm in run["norms"])
+
+
+def test_at_the_end_of_the_phase_the_base_takes_the_adapter_in_and_the_policy_is_the_same(found):
+    run = found["SFT in the adapter"]
+    stem = "model.layers.2.self_attn.q_proj"
+    lora_a, lora_b = (run["sft"]["w"][f"{stem}.lora_{part}.default.weight"] for part in "AB")
+    folded = run["sft"]["theta"][f"{stem}.weight"] + 2.0 * (lora_b.view(-1, 4) @ lora_a.view(4, -1)).reshape(-1)
+    torch.testing.assert_close(run["end"]["theta"][f"{stem}.weight"], folded, rtol=0, atol=1e-7)
+    assert not any(weight.any() for name, weight in run["end"]["w"].items() if "lora_B" in name)
+    assert torch.equal(run["end"]["w"][f"{stem}.lora_A.default.weight"], lora_a)
+    assert torch.equal(run["end"]["theta"]["model.norm.weight"], run["sft"]["theta"]["model.norm.weight"])
+    assert distance(run["sent at the end"], run["sent"]) < 1e-6
+    assert same(run["later"]["w"], run["end"]["w"]) and distance(run["later"]["theta"], run["end"]["theta"]) > 1e-5

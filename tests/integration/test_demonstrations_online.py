@@ -5,6 +5,7 @@ The server's behaviour is chosen by the question: ``<behaviour> a+b=?``.
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import threading
 import time
@@ -50,7 +51,7 @@ class Answering(BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        behaviour, _, question = body["messages"][-1]["content"].partition(" ")
+        behaviour, _, question = body["messages"][-1]["content"].splitlines()[-1].partition(" ")
         server = self.server
         with server.lock:
             server.asked[question] += 1
@@ -105,6 +106,8 @@ class Answering(BaseHTTPRequestHandler):
             return self.answer(wrong)
         if behaviour == "cut":
             return self.answer(right, "length")
+        if behaviour == "mentions":
+            return self.answer(f"As the reference solution says: {right}")
         if behaviour == "reasons":
             return self.answer(f"\\boxed{{{a + b}}}", reasoning_content="\nthe columns\n")
         return self.answer(right)
@@ -169,6 +172,28 @@ def test_what_does_not_verify_or_never_comes_leaves_the_row_without_one(tmp_path
     [filled, _], reasons = run(tmp_path, teacher, rows, tries=2, retries=1)
     assert reasons == [reason, "made"] and teacher.asked["27+35=?"] == requests
     assert filled["target"] is None and filled["target_source"] is None
+
+
+def test_verified_demonstrations_are_rewritten_by_the_policy_and_what_does_not_verify_stays(tmp_path, teacher):
+    own = [addition.column_addition(a, b) + " by a teacher" for a, b in ((1, 2), (3, 4), (5, 6))]
+    rows = [row("plain", 1, 2, own[0]), row("wrong", 3, 4, own[1]), row("mentions", 5, 6, own[2]), row("plain", 7, 8)]
+    template = tmp_path / "template.txt"
+    template.write_text("{reference}\n{question}")
+    filled, reasons = run(tmp_path, teacher, rows, template=template, tries=1)
+    stays = ["kept, its rewriting wrong", "kept, its rewriting speaks of the reference", "without a reference"]
+    assert reasons == ["rewritten", *stays]
+    asked = [
+        message["content"] for bodies in teacher.bodies.values() for body in bodies for message in body["messages"]
+    ]
+    assert asked[0] == f"{own[0]}\nplain 1+2=?"
+    assert filled[0]["target"][0]["content"] == addition.column_addition(1, 2)
+    assert filled[0]["target_source"] == f"policy:big at {teacher.url}"
+    assert filled[0]["reference_sha256"] == hashlib.sha256(own[0].encode()).hexdigest()
+    assert [one["target"] and one["target"][0]["content"] for one in filled[1:]] == [own[1], own[2], None]
+    assert [one["reference_sha256"] for one in filled[1:]] == [None] * 3
+    with pytest.raises(ValueError, match="template='Again:' must be a text with"):
+        template.write_text("Again:")
+        run(tmp_path, teacher, rows, template=template)
 
 
 def test_reasoning_that_the_server_took_out_is_put_back(tmp_path, teacher):

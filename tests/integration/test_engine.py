@@ -283,7 +283,7 @@ def _two_intervals(history: float) -> list[list[torch.Tensor]]:
             index = torch.arange(where.first, where.first + weight.numel())
             weight.add_(((index * (7919, 104729)[number - 1]) % 1009).float() * 2.0**-12)
         change = [(end - start).abs() for end, start in zip(model.weights(), interval.start, strict=True)]
-        interval.begin_sft(number)
+        interval.begin_sft(number, engine.optimizer)
         found.append(
             [full(part) for part in (change, interval.constraint.history or change, interval.constraint.frozen)]
         )
@@ -381,14 +381,14 @@ def _mask_of_a_known_change(settings: dict[str, Any]) -> list[torch.Tensor]:
         weight.copy_((index * 7919 % 13).clamp(max=9) * 2.0**-10)
     for start in engine.interval.start:
         start.zero_()
-    engine.interval.begin_sft(3)
+    engine.interval.begin_sft(3, engine.optimizer)
     return full(engine.interval.constraint.frozen)
 
 
 def _mask_of_no_change() -> tuple[int, float | None]:
     engine = make_engine({})
     engine.interval.begin()
-    report = engine.interval.begin_sft(1)
+    report = engine.interval.begin_sft(1, engine.optimizer)
     return report.num_frozen, report.threshold
 
 

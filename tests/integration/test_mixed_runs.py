@@ -96,12 +96,21 @@ def test_hpts_questions_are_trained_on_by_demonstration_with_chords_weights(mixe
 
 
 def test_a_second_policy_trains_beside_the_actor_with_a_reference_of_its_own(tmp_path):
-    steps = ["trainer.total_training_steps=2", "trainer.save_freq=2"]
+    steps = ["trainer.total_training_steps=2", "trainer.save_freq=1", "trainer.resume_mode=auto"]
     one_update = [setting for setting in SMALL if "ppo_mini_batch_size" not in setting]
-    run = train(tmp_path / "run", *one_update, *steps, "method=bridge", "rl=grpo")
+    own = ["method=bridge", "rl=grpo", "mifo.mixing.demonstrations=dataset"]
+    run = train(tmp_path / "run", *one_update, *steps, *own)
     first, second = (line["policies"] for line in run["metrics"])
     assert first["cooperative_gain"] == 0.0 != second["cooperative_gain"]  # theta-hat begins as theta
     assert all(line["adapter_grad_norm"] > 0 and line["second_grad_norm"] > 0 for line in (first, second))
     assert all(line["mixing"] == {"rl": 0.5, "sft": 0.5} for line in run["metrics"])
     assert [line["staged"]["demonstrations"] for line in run["metrics"]] == [8, 8]
     assert all("reference" in line["seconds"] for line in run["metrics"])
+    assert audit(read_run(tmp_path / "run")) == [] and all(use["num_rollouts"] is None for use in run["ledger"])
+    # and it goes on from its middle as if never stopped: both policies, the adapter, and the place in the data set
+    shutil.copytree(tmp_path / "run", tmp_path / "again")
+    shutil.rmtree(tmp_path / "again" / "checkpoints" / "global_step_2")
+    (tmp_path / "again" / "summary.json").unlink()
+    again = train(tmp_path / "again", *one_update, *steps, *own)
+    assert again["summary"]["weights_sha256"] == run["summary"]["weights_sha256"]
+    assert without_times(again) == without_times(run) and again["ledger"] == run["ledger"]

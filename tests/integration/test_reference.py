@@ -1,18 +1,24 @@
 """Two whole intervals on the engine against tests/reference: the same weights, importance and masks.
 
+How near is near enough is measured and not chosen: the reference runs in float32 and in float64, and what rounding does
+to it is the yardstick. The engine sums in another order, so it may be as far from the float32 run as two roundings are.
+The yardstick itself is short: float32 stores a weight of 0.1 to 4e-9, and a step is 1e-4, so rounding is some 4e-5 of
+the movement.
+
 AdamW divides by the root of a second moment, so a coordinate whose gradient is all rounding takes a step of full length
-in a direction by chance; in float64 the reference itself ends as far from its float32 as the engine does. An ``eps`` of
-the size of a gradient (1e-4) leaves such coordinates where they are.
+in a direction by chance. An ``eps`` of the size of a gradient (1e-4) leaves such coordinates where they are.
 """
 
+import hashlib
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
+from torch.distributed.tensor import DTensor
 
 from mifo_verl.types import SftExample
 from tests.integration.engine_ranks import full, make_engine, run_on_ranks, update
@@ -29,6 +35,7 @@ CONFIG = {
     "mifo.sft.clip_grad": SETTINGS.sft_clip,
 }
 VOCABULARY = 265
+REFERENCES: dict[Any, list[Any]] = {}
 
 
 def batches() -> list[list[Any]]:
@@ -39,6 +46,8 @@ def batches() -> list[list[Any]]:
 def by_engine(settings: dict[str, Any]) -> list[dict[str, Any]]:
     """The weights at the start; then weights, importance, mask and gradient norms so far, at the end of each interval."""
     engine = make_engine(CONFIG | settings)
+    held = [p.to_local() if isinstance(p, DTensor) else p for p in engine.module.parameters() if not p.requires_grad]
+    before = [p.detach().clone() for p in held]
     found, norms, left = [], [], iter(batches())
     copies = dist.get_world_size() // engine.device_mesh.size(-1)
 
@@ -63,10 +72,19 @@ def by_engine(settings: dict[str, Any]) -> list[dict[str, Any]]:
         engine.end_sft()
         weights = whole(engine.interval.model.weights())
         found.append({"weights": weights, "mask": mask, "history": history, "norms": list(norms)})
+    found[0]["stands still"] = [bool((one == other).all()) for one, other in zip(held, before, strict=True)]
     return found
 
 
-def by_reference(optimizer: str, change: Callable[[Any], Any], start: torch.Tensor) -> list[dict[str, Any]]:
+def by_reference(optimizer: str, change: Callable[[Any], Any], start: torch.Tensor, dtype: torch.dtype) -> list[Any]:
+    """What ``by_engine`` finds, in plain torch; made once for the same arguments."""
+    key = optimizer, change, dtype, hashlib.sha256(start.numpy().tobytes()).hexdigest()
+    if key not in REFERENCES:
+        REFERENCES[key] = _by_reference(optimizer, change, start, dtype)
+    return REFERENCES[key]
+
+
+def _by_reference(optimizer: str, change: Callable[[Any], Any], start: torch.Tensor, dtype: torch.dtype) -> list[Any]:
     from transformers import AutoModelForCausalLM
 
     from tests.integration.engine_ranks import _quickstart
@@ -74,7 +92,9 @@ def by_reference(optimizer: str, change: Callable[[Any], Any], start: torch.Tens
     torch.set_num_threads(1)
     path = _quickstart().actor_rollout_ref.model.path
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="sdpa")
-    reference = Reference(*change(model), replace(SETTINGS, optimizer=optimizer))
+    parts = change(model)
+    model.to(dtype)
+    reference = Reference(*parts, replace(SETTINGS, optimizer=optimizer))
     reference.set_weights(start)
     found, norms, left = [], [], iter(batches())
     for _ in (1, 2):
@@ -83,12 +103,12 @@ def by_reference(optimizer: str, change: Callable[[Any], Any], start: torch.Tens
             reference.rl_update(next(left))
             norms.append(reference.norm)
         reference.begin_sft()
-        mask, history = reference.frozen, reference.importance
+        state = {"mask": reference.frozen, "history": reference.importance}
         for _ in range(SFT):
             reference.sft_update(next(left))
             norms.append(reference.norm)
         reference.end_sft()
-        found.append({"weights": reference.weights(), "mask": mask, "history": history, "norms": list(norms)})
+        found.append(state | {"weights": reference.weights(), "norms": list(norms)})
     return found
 
 
@@ -117,13 +137,11 @@ LORA = {f"{MODEL}.lora_rank": 4, f"{MODEL}.lora_alpha": 8, f"{MODEL}.target_modu
 BF16 = {f"{FSDP}.mixed_precision.param_dtype": "bf16"}
 # ranks, optimizer of the SFT phase, settings, model of the reference
 CASES: dict[str, tuple[int, str, dict[str, Any], Callable[[Any], Any]]] = {
-    "shared": (1, "shared", {}, plain),
-    "separate": (1, "separate", {}, plain),
-    "fresh": (1, "fresh", {}, plain),
-    "LoRA": (1, "separate", LORA, with_adapters),
-    "bf16": (1, "separate", BF16, in_bf16),
-    "two ranks": (2, "separate", {}, plain),
-    "LoRA on two ranks": (2, "shared", LORA, with_adapters),
+    "shared": (2, "shared", {}, plain),
+    "separate": (2, "separate", {}, plain),
+    "fresh": (2, "fresh", {}, plain),
+    "LoRA": (2, "shared", LORA, with_adapters),
+    "bf16": (2, "separate", BF16, in_bf16),
     "HSDP 2 x 2": (4, "shared", {f"{FSDP}.fsdp_size": 2}, plain),
 }
 
@@ -135,18 +153,47 @@ def on_ranks(ranks: int) -> dict[str, list[dict[str, Any]]]:
     return dict(zip(cases, run_on_ranks(by_engine, ranks, [(one,) for one in cases.values()]), strict=True))
 
 
+@dataclass
+class Distance:
+    """How far two runs of two intervals are apart."""
+
+    norms: float = 0.0
+    """Largest relative difference of a gradient norm."""
+    weights: float = 0.0
+    """|difference| over |movement since the start|, both L2, of the coordinates that all masks treat alike."""
+    history: float = 0.0
+    """Largest difference of a remembered importance among those."""
+    masks: int = 0
+    """Coordinates that a mask of only one of them holds."""
+
+
+def distance(ours: list[dict[str, Any]], theirs: list[dict[str, Any]], start: torch.Tensor) -> Distance:
+    """Of runs in any precision, taken in double."""
+    found, alike = Distance(), torch.ones_like(start, dtype=torch.bool)
+    for one, other in zip(ours, theirs, strict=True):
+        alike &= one["mask"] == other["mask"]
+        ratio = torch.tensor(one["norms"]).double() / torch.tensor(other["norms"]).double()
+        found.norms = max(found.norms, float((ratio - 1).abs().max()))
+        moved = (other["weights"].double() - start)[alike].norm()
+        apart = (one["weights"].double() - other["weights"].double())[alike].norm()
+        found.weights = max(found.weights, float(apart / moved))
+        apart = (one["history"].double() - other["history"].double())[alike].abs().max()
+        found.history = max(found.history, float(apart))
+    found.masks = int((~alike).sum())
+    return found
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_two_intervals_are_those_of_the_reference(case):
     ranks, optimizer, settings, change = CASES[case]
     start, *ours = on_ranks(ranks)[case]
-    theirs = by_reference(optimizer, change, start["weights"])
-    is_bf16 = settings == BF16  # 8 bits of a forward pass that is padded here and not there
-    for one, other in zip(ours, theirs, strict=True):
-        assert one["norms"] == pytest.approx(other["norms"], rel=0.06 if is_bf16 else 2e-5)
-        assert int(one["mask"].sum()) == int(other["mask"].sum()) == one["mask"].numel() // 2
-        same = one["mask"] == other["mask"]
-        # of 888,576 coordinates, those whose scores differ in the last bits at the threshold
-        assert int((~same).sum()) <= (0.01 * same.numel() if is_bf16 else 10)
-        moved = (other["weights"] - start["weights"])[same].norm()
-        assert float((one["weights"] - other["weights"])[same].norm() / moved) < (0.1 if is_bf16 else 1e-4)
-        assert float((one["history"] - other["history"])[same].abs().max()) < (1e-4 if is_bf16 else 1e-7)
+    has_adapter = LORA.items() <= settings.items()  # whose coordinates are then all that the mask is of
+    assert all(start["stands still"]) and bool(start["stands still"]) is has_adapter
+    start = start["weights"].double()
+    rounded = by_reference(optimizer, change, start, torch.float32)
+    exact = by_reference(optimizer, plain if change is in_bf16 else change, start, torch.float64)
+    rounding, apart = distance(rounded, exact, start), distance(ours, rounded, start)
+    # both of bf16 round the same weights alike, and only their sums differ
+    roundings, longest = (0.5, 0.3) if change is in_bf16 else (2, 1e-3)
+    assert rounding.weights < longest
+    assert {name: size for name, size in vars(apart).items() if size > roundings * getattr(rounding, name)} == {}

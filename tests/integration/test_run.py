@@ -84,6 +84,7 @@ def test_the_first_rl_step_of_an_interval_is_at_its_start_and_later_ones_are_not
         new = line["interval"] not in seen
         seen.add(line["interval"])
         # of some rollouts of the batch, whose log-probs come in other micro-batches: rounding is left at the start
+        assert 0 <= line["rollout_difference"] < 1e-5
         assert (line["kl_to_start"] < 1e-9) if new else (line["kl_to_start"] > 1e-9)
 
 

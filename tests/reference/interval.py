@@ -63,6 +63,8 @@ class Reference:
     start: Tensor | None = None
     importance: Tensor | None = None
     """C of the intervals before: 0 outside their masks."""
+    score: Tensor | None = None
+    """What the last mask was chosen by."""
     frozen: Tensor | None = None
     norm: float = 0.0
     """The gradient's norm of the last update, before it was clipped."""
@@ -102,9 +104,9 @@ class Reference:
         change = (self.weights() - self.start).abs()
         before = torch.zeros_like(change) if self.importance is None else self.importance
         alpha = self.settings.history
-        score = before * alpha + change * (1 - alpha)
-        self.frozen = top_share(score, self.settings.share)
-        self.importance = torch.where(self.frozen, score, 0.0) if alpha > 0 else None
+        self.score = before * alpha + change * (1 - alpha)
+        self.frozen = top_share(self.score, self.settings.share)
+        self.importance = torch.where(self.frozen, self.score, 0.0) if alpha > 0 else None
         if self.settings.optimizer == "fresh" or (self.settings.optimizer == "separate" and self.sft is None):
             self.sft = self._no_moments()
 

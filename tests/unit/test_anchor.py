@@ -55,6 +55,18 @@ def test_what_rl_changed_is_divided_by_its_mean():
     assert active.fisher[0].tolist() == [0.0] * 4  # RL has changed nothing
 
 
+def test_the_second_moment_of_rls_adamw_is_divided_by_its_mean():
+    model = OneTensor([1.0, 2.0])
+    active = CONSTRAINTS.build({"name": "ewc", "fisher": "second_moment"}).attach(model, AbsChange())
+    adamw = torch.optim.AdamW([model.parameter])
+    active.select(None, interval=1, observe=None, optimizer=adamw)
+    assert active.fisher[0].tolist() == [0.0, 0.0]  # RL has made no step
+    model.parameter.grad = torch.tensor([1.0, 3.0])
+    adamw.step()
+    active.select(None, interval=1, observe=None, optimizer=adamw)
+    assert active.fisher[0].tolist() == pytest.approx([0.2, 1.8])  # 1 and 9, over their mean
+
+
 def test_decoupled_with_strength_times_lr_of_1_puts_the_weights_back():
     model, active, optimizer = at_work([1.0, 2.0], strength=1 / SGD_LR, fisher="ones", decoupled=True)
     active.select(None, interval=1, observe=None)
@@ -103,12 +115,22 @@ def test_the_penalty_of_a_policy_is_a_mean_over_the_response():
     assert KlAnchor(0.1, reverse=True).penalty({"kl_from_before": kl}, mask).tolist() == pytest.approx([0.075, 0.0])
 
 
+def test_the_penalty_at_one_token_by_hand():
+    log_prob = torch.tensor([[0.2, 0.5]]).log().requires_grad_()
+    facts = {"log_prob": log_prob, "log_prob_before": torch.tensor([[0.3, 0.5]]).log()}
+    loss_B = KlAnchor(1.0, estimator="token").penalty(facts, torch.ones(1, 2).bool())
+    loss_B.sum().backward()
+    assert loss_B.tolist() == pytest.approx([0.09453489 / 2], abs=1e-7)
+    # d/dlog p of r - 1 - log r with r = 0.3 / p is 1 - r: -0.5 at 0.2, and 0 where nothing has changed
+    assert log_prob.grad[0].tolist() == pytest.approx([-0.25, 0.0], abs=1e-6)
+
+
 def test_a_strength_of_0_asks_for_nothing_and_does_nothing():
     for part in (Ewc(0), KlAnchor(0)):
         assert part.needs == frozenset() and list(part.costs(RunFacts())) == []
         assert type(part.attach(OneTensor([1.0]), AbsChange())) is ActiveConstraint
     assert Ewc().needs == {"start"} and Ewc(fisher="ones").needs == frozenset()
-    assert KlAnchor().needs == {"kl_to_before"}
+    assert KlAnchor().needs == {"kl_to_before"} and KlAnchor(estimator="token").needs == {"log_prob_before"}
 
 
 def test_a_policy_is_held_beside_sft_phases_alone():
@@ -121,9 +143,10 @@ def test_a_policy_is_held_beside_sft_phases_alone():
     ("node", "message"),
     [
         ({"name": "ewc", "strength": -1}, "strength=-1 must be a finite number of at least 0"),
-        ({"name": "ewc", "fisher": "one"}, "fisher=one must be one of importance, ones"),
+        ({"name": "ewc", "fisher": "one"}, "fisher=one must be one of importance, second_moment, ones"),
         ({"name": "kl_anchor", "strength": "much"}, "strength=much must be a finite number of at least 0"),
         ({"name": "kl_anchor", "reverse": "yes"}, "reverse=yes must be true or false"),
+        ({"name": "kl_anchor", "reverse": True, "estimator": "token"}, "reverse=True must be false with"),
     ],
 )
 def test_settings_out_of_range_are_refused(node, message):

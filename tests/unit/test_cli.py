@@ -43,7 +43,7 @@ def run(*command: str) -> tuple[subprocess.CompletedProcess, float]:
 
 def test_the_commands_are_these():
     assert list(COMMANDS) == [
-        "train", "check", "report", "ledger", "inspect", "analyze", "evaluate", "compare", "sweep", "data", "demonstrations",
+        "train", "check", "methods", "report", "ledger", "inspect", "analyze", "evaluate", "compare", "sweep", "data", "demonstrations",
         "score", "stacks", "export",
     ]  # fmt: skip
 

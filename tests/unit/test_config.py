@@ -130,8 +130,8 @@ def test_a_missing_section_is_named(section):
 
 def test_an_unknown_section_is_named_with_the_nearest():
     assert message(PAPER | {"freezing": {}}) == (
-        "mifo.freezing must be one of gate, token_selector, sft_loss, importance, schedule, constraint, prefix, off_policy, on_policy, mixing, sft, "
-        "probe, inspect, checkpoint, watchdog, budget; remove it"
+        "mifo.freezing must be one of gate, token_selector, sft_loss, importance, schedule, constraint, prefix, off_policy, on_policy, mixing, sampling, sft, "
+        "probe, inspect, checkpoint, watchdog, budget, state; remove it"
     )
 
 

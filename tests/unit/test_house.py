@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "verl": NOUNS | {"plugin", "method", "loop", "config", "cpu", "data", "probes", "run"},
     "checks": NOUNS | {"method", "loop", "config", "compose", "overrides", "data", "probes", "rewards", "run", "verl"},
     "plugin": {"run", "cpu", "method", "verl"},
-    "train": {"compose", "checks", "plugin", "run"},
+    "train": {"compose", "checks", "cpu", "plugin", "run"},
     "cli": {"compose"},
     "old_names": {"cli"},
 }

@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 
 from mifo_verl.loop.events import UpdateMade
-from mifo_verl.loop.loop import Loop, Parts, Rollout, updates_of
+from mifo_verl.loop.loop import Loop, Others, Parts, Rollout, no_others, updates_of
 from mifo_verl.loop.mixed import Given, Trained
 from mifo_verl.loop.state import LoopState
+from mifo_verl.method.bilevel import Bilevel
 from mifo_verl.method.gate import AnyPrompt, Hpt, MaxAccuracy, Now
 from mifo_verl.method.mixing import Chord, Constant
 from mifo_verl.method.prefix import Whole
@@ -35,8 +36,8 @@ def build(row: dict[str, Any], prompt_ids: Any) -> SftExample | Rejection:
     return SftExample(row["id"], tuple(prompt_ids), (7, 0), "ab")
 
 
-def loop_of(state: LoopState | None = None, **parts: Any) -> Loop:
-    return Loop(Parts(**(PARTS | parts)), state or LoopState(), build)
+def loop_of(state: LoopState | None = None, others: Others = no_others, **parts: Any) -> Loop:
+    return Loop(Parts(**(PARTS | parts)), state or LoopState(), build, others)
 
 
 def rollouts(uid: str, correct: list[Any], **more: Any) -> list[Rollout]:
@@ -272,6 +273,9 @@ def test_demonstrations_among_the_rollouts_are_ledger_lines_with_the_counts_of_t
     ]
     assert found == [("a", 0, 1, 2, "rollout")] * 2 + [("b", None, None, 2, "rollout")] * 2
     assert (loop.member_lines[0].step, loop.member_lines[0].demonstration_sha256) == (1, "ab")
+    assert loop.unasked_tokens == 4 * (2 + 2)  # prompt and demonstration, of every member
+    loop.count([Rollout(b, 2, 1, 1, prefix_tokens=1)], {b: [1, 2]})  # a prefix is continued: a server was asked
+    assert loop.unasked_tokens == 3 * (2 + 2)
     loop.begin_step()
     assert loop.rl_lines == []
 
@@ -333,6 +337,21 @@ def test_the_weights_of_a_step_are_those_of_the_steps_finished():
     for _ in range(2):
         loop.end_step()
     assert loop.mix(uids).weights == (0.5, 0.5)
+
+
+def test_as_many_demonstrations_of_the_data_set_as_there_are_questions_and_the_rejected_are_counted():
+    asked = []
+
+    def others(step, number):
+        asked.append((step, number))
+        return [({"id": "x"}, [7]), ({"id": "y", "rejected": Rejection.WRONG}, [8])]
+
+    loop, uids = hpt_step(mixing=Bilevel(demonstrations="dataset"), gate=Now(), others=others)
+    (entry,) = loop.mix([*uids, "padding"]).entries
+    assert (entry.group, entry.example.prompt_ids, asked) == (None, (7,), [(0, 4)]) and loop.rejected["wrong"] == 1
+    loop.trained = Trained(0.5, [(entry, 2)])
+    (line,) = loop.update_lines
+    assert (line.prompt_id, line.num_correct, line.num_rollouts) == ("x", None, None)
 
 
 def test_a_pass_is_cut_evenly_into_the_fewest_updates_or_filled_up_but_for_the_last():

@@ -48,7 +48,7 @@ def full_state() -> LoopState:
     """A state of which no field has its default."""
     buffer = DemonstrationBuffer({"q2": HARD, "q1": UNROLLED})
     state = LoopState(
-        3, 3, 2, [0.5, 0.25], 48, buffer, phase(), ["q3", "q4"], {"mean": 0.25}, 0.75, 6, "digest", 0.0123, 12.5
+        3, 3, 2, [0.5, 0.25], 48, buffer, phase(), ["q3", "q4"], {"mean": 0.25}, 0.75, 6, "digest", 0.0123, 12.5, 0.9
     )
     assert all(getattr(state, field.name) != getattr(LoopState(), field.name) for field in fields(LoopState))
     return state

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mifo_verl.checks.memory_plan import PHASES, MemoryPlan, ModelShape, peak, predict
+from mifo_verl.checks.memory_plan import PHASES, MemoryPlan, ModelShape, peak, predict, total
 from mifo_verl.method.bilevel import Bilevel
 from mifo_verl.method.constraint import StrictMask
 from mifo_verl.types import RunFacts
@@ -20,6 +20,7 @@ SHAPE = ModelShape(
     head_dim=5,
     vocab_size=50,
     is_tied=False,
+    num_trainable=1000,
 )
 PLAN = MemoryPlan(
     ranks=4,
@@ -31,6 +32,8 @@ PLAN = MemoryPlan(
     offloads_parameters=False,
     offloads_optimizer=False,
     keeps_start=True,
+    state_on_host=False,
+    inspects=True,
     keeps_before_sft=True,
     of_parts=tuple(StrictMask("1/2", "1/2").costs(RunFacts())),
     probes_kl=True,
@@ -40,6 +43,9 @@ PLAN = MemoryPlan(
     has_critic=False,
     rollout_bytes=2,
     rollout_ranks=2,
+    rollout_share=None,
+    rollout_sleeps=True,
+    device_bytes=80 << 30,
     sequences_in_flight=3,
     sequence_tokens=7,
     rollouts=6,
@@ -72,6 +78,7 @@ def test_every_component_is_its_formula() -> None:
         "processes": 400_000_000 * 9,
         "loading": 4000,
         "weights before SFT": 2000,  # 4 * 1000 / 4 on each of a node's two ranks
+        "inspection": 1000,  # 2 * 1000 / 4 * 2
         "rollouts": 6 * 7 * 68,
         "weights and optimizer": 12 * 1000 * 2,
         "interval state": 8 * 1000 * 2,
@@ -87,7 +94,8 @@ def test_the_peak_is_that_of_the_phase_that_takes_most() -> None:
 
 
 def test_what_is_switched_off_takes_nothing() -> None:
-    bare = replace(PLAN, of_parts=(), keeps_start=False, keeps_before_sft=False, probes_kl=False, num_checkpoints=0)
+    off = dict.fromkeys(("keeps_start", "keeps_before_sft", "probes_kl", "inspects"), False)
+    bare = replace(PLAN, of_parts=(), num_checkpoints=0, **off)
     names = set(by_name(bare))
     assert not names & {
         "theta_start",
@@ -96,6 +104,7 @@ def test_what_is_switched_off_takes_nothing() -> None:
         "held values",
         "weights aside for KL",
         "weights before SFT",
+        "inspection",
     }
     assert not names & {"weights and optimizer", "interval state", "SFT optimizer", "critic", "reference"}
 
@@ -112,11 +121,120 @@ def test_a_second_optimizer_costs_what_it_holds(optimizer: str, held: float, sec
 
 
 def test_offloading_moves_bytes_from_the_device_to_the_host() -> None:
-    components = predict(SHAPE, replace(PLAN, offloads_parameters=True, offloads_optimizer=True))
+    moved = replace(PLAN, offloads_parameters=True, offloads_optimizer=True, state_on_host=True)
+    components = predict(SHAPE, moved)
     host = {component.name: component.num_bytes for component in components if component.place == "host"}
     assert host["parameters offloaded"] == 2000 and host["optimizer offloaded"] == 4000
     in_rollout = {c.name for c in components if c.place == "device" and "rollout" in c.phases}
-    assert not in_rollout & {"parameters", "optimizer", "theta_start"}
+    assert not in_rollout & {"parameters", "optimizer", "theta_start", "importance"}
+    assert host["theta_start"] == host["importance"] == 2000
+
+
+def test_of_two_optimizers_that_are_offloaded_one_is_on_the_device_at_a_time() -> None:
+    components = predict(SHAPE, replace(PLAN, offloads_optimizer=True, sft_optimizer="separate"))
+    phases = {c.name: c.phases for c in components if c.place == "device"}
+    assert phases["optimizer"] == ("rl",) and phases["SFT optimizer"] == ("sft",)
+
+
+def test_the_state_on_the_host_takes_nothing_of_the_device_and_as_much_of_the_host() -> None:
+    there, moved = (
+        {(c.name, c.place) for c in predict(SHAPE, plan)} for plan in (PLAN, replace(PLAN, state_on_host=True))
+    )
+    assert there - moved == {("theta_start", "device"), ("importance", "device")}
+    assert moved - there == {("theta_start", "host"), ("importance", "host")}
+
+
+def test_an_adapter_alone_has_gradients_moments_and_a_start() -> None:
+    found = by_name(replace(PLAN, sft_optimizer="separate"), replace(SHAPE, num_parameters=1040, num_trainable=40))
+    assert found["parameters"] == 1040 and found["rollout weights"] == 1040  # 4 * 1040 / 4, 2 * 1040 / 2
+    assert (found["gradients"], found["optimizer"], found["SFT optimizer"]) == (40, 80, 80)
+    assert (found["theta_start"], found["importance"], found["mask"]) == (40, 40, 10)
+    assert found["weights and optimizer"] == (4 * 1040 + 8 * 40) * 2
+
+
+def test_vllm_takes_its_share_of_the_device_in_rollouts_and_a_context_always() -> None:
+    plan = replace(PLAN, rollout_share=0.6, device_bytes=10_000)
+    rows = {c.name: (c.num_bytes, c.phases) for c in predict(SHAPE, plan)}
+    assert rows["rollout server"] == (6000, ("rollout",)) and rows["CUDA and NCCL"] == (3_000_000_000, PHASES)
+    assert "KV cache" not in rows and "weight sync" not in rows
+    awake = {c.name: c.phases for c in predict(SHAPE, replace(plan, rollout_sleeps=False))}
+    assert awake["rollout server"] == PHASES
+    small = by_name(replace(plan, rollout_share=0.01, offloads_parameters=True))
+    assert small["rollout server"] == 1000 + 1000 + 22  # its weights, the shards on their way, two buckets
+
+
+QWEN_1_5B = ModelShape(1_543_714_304, 233_373_696, 28, 1536, 8960, 2, 128, 151_936, True, 1_543_714_304)
+QWEN_7B = ModelShape(7_615_616_512, 544_997_376, 28, 3584, 18944, 4, 128, 152_064, False, 7_615_616_512)
+QWEN_32B = ModelShape(32_763_876_352, 778_567_680, 64, 5120, 27648, 8, 128, 152_064, False, 32_763_876_352)
+LLAMA_70B = ModelShape(70_553_706_496, 1_050_673_152, 80, 8192, 28672, 8, 128, 128_256, False, 70_553_706_496)
+
+
+def of_the_paper(gpus: int, gpu_memory_utilization: float) -> MemoryPlan:
+    return MemoryPlan(
+        ranks=gpus,
+        ranks_a_node=8,
+        shard_ranks=gpus,
+        compute_bytes=2,
+        tokens=16_384 if gpus < 512 else 9_216,
+        is_checkpointed=True,
+        offloads_parameters=False,
+        offloads_optimizer=False,
+        keeps_start=True,
+        state_on_host=False,
+        inspects=True,
+        keeps_before_sft=True,
+        of_parts=tuple(StrictMask("1/2", "1/2").costs(RunFacts(sft_optimizer="separate"))),
+        probes_kl=True,
+        sft_optimizer="separate",
+        has_reference=False,
+        reference_bytes=2,
+        has_critic=False,
+        rollout_bytes=2,
+        rollout_ranks=8,
+        rollout_share=gpu_memory_utilization,
+        rollout_sleeps=True,
+        device_bytes=80 << 30,
+        sequences_in_flight=128,
+        sequence_tokens=9_216,
+        rollouts=1024,
+        sync_bytes=2048 << 20,
+        num_checkpoints=4,
+        num_processes=40,
+    )
+
+
+@pytest.mark.parametrize(
+    ("shape", "gpus", "rollout", "rl", "sft", "less"),
+    [  # GB of a GPU of 80 GiB at 0.6; less: what the state on the host takes off each
+        (QWEN_1_5B, 8, 59.94, 33.71, 34.28, 1.54),
+        (QWEN_1_5B, 64, 55.21, 27.63, 27.70, 0.19),
+        (QWEN_1_5B, 512, 54.62, 16.88, 16.89, 0.02),
+        (QWEN_7B, 8, 81.19, 65.91, 68.76, 7.62),
+        (QWEN_7B, 64, 57.87, 35.92, 36.28, 0.95),
+        (QWEN_7B, 512, 54.96, 20.60, 20.64, 0.12),
+        (QWEN_32B, 8, 169.21, 188.95, 201.24, 32.76),
+        (QWEN_32B, 64, 68.87, 59.94, 61.48, 4.10),
+        (QWEN_32B, 512, 56.33, 28.33, 28.52, 0.51),
+        (LLAMA_70B, 8, 301.48, 368.45, 394.91, 70.55),
+        (LLAMA_70B, 64, 85.41, 90.64, 93.95, 8.82),
+        (LLAMA_70B, 512, 58.40, 36.78, 37.19, 1.10),
+    ],
+)
+def test_models_of_four_sizes_take_what_a_sum_by_hand_says(shape, gpus, rollout, rl, sft, less) -> None:
+    """7B on 8: 28 bytes a coordinate always (weights, two AdamWs, theta_start, importance), 26.65 GB, and contexts 3.00;
+    rollouts 0.6 * 85.90; an update 4N/8 = 3.81, 4 * 545e6 = 2.18, activations 2 * 16384 * (98,816 + 28 * 3584) = 6.53,
+    logits 16384 * 152,064 * 8 = 19.93; the KL in RL 3.81; mask and held values in SFT 7N/8 = 6.66.
+    On 512 GPUs a rank has one sequence of 9,216 tokens a micro-batch.
+    """
+    paper = of_the_paper(gpus, gpu_memory_utilization=0.6)
+    for plan, off in ((paper, 0.0), (replace(paper, state_on_host=True), less)):
+        sums = [total(predict(shape, plan), "device", phase) / 1e9 for phase in PHASES]
+        assert sums == pytest.approx([rollout - off, rl - off, sft - off], abs=0.011)
+
+
+def test_a_7b_on_8_gpus_of_80_gb_fits_at_0_6_and_not_at_0_7() -> None:
+    low, high = (total(predict(QWEN_7B, of_the_paper(8, u)), "device", "rollout") for u in (0.6, 0.7))
+    assert low < 80 << 30 < high
 
 
 def test_tied_embeddings_are_loaded_by_every_rank() -> None:
@@ -147,7 +265,7 @@ def test_the_shares_of_the_ranks_are_the_tensors_that_training_holds() -> None:
     model(input_ids=torch.zeros(1, 4, dtype=torch.long)).logits.sum().backward()
     optimizer.step()
     number = sum(weight.numel() for weight in weights)
-    found = by_name(replace(PLAN, shard_ranks=1), replace(SHAPE, num_parameters=number))
+    found = by_name(replace(PLAN, shard_ranks=1), replace(SHAPE, num_parameters=number, num_trainable=number))
     assert found["parameters"] == sum(weight.nbytes for weight in weights)
     assert found["gradients"] == sum(weight.grad.nbytes for weight in weights)
     moments = [v for state in optimizer.state.values() for k, v in state.items() if k != "step"]
@@ -160,7 +278,8 @@ def test_the_shares_of_the_ranks_are_the_tensors_that_training_holds() -> None:
 
 def test_a_parameter_count_of_1_5e9_gives_the_bytes_of_docs_gpu() -> None:
     """24 bytes a coordinate in RL and 31 in an SFT phase; 1.5e9 coordinates on 8 GPUs 4.5 and 5.8 GB."""
-    components = predict(replace(SHAPE, num_parameters=1_500_000_000), replace(PLAN, shard_ranks=8, probes_kl=False))
+    shape = replace(SHAPE, num_parameters=1_500_000_000, num_trainable=1_500_000_000)
+    components = predict(shape, replace(PLAN, shard_ranks=8, probes_kl=False))
     ours = {"parameters", "gradients", "optimizer", "theta_start", "importance", "mask", "held values"}
     sums = [sum(c.num_bytes for c in components if c.name in ours and phase in c.phases) for phase in ("rl", "sft")]
     assert [round(total / 1e9, 1) for total in sums] == [4.5, 5.8]

@@ -1,6 +1,7 @@
 """What an RL step trains on beside its rollouts or instead of them, by literal groups."""
 
-from mifo_verl.loop.mixed import Given, Start, cut, give, mix
+from mifo_verl.loop.mixed import Given, Start, cut, give, mix, places
+from mifo_verl.method.bilevel import Bilevel
 from mifo_verl.method.gate import Hpt, MaxAccuracy, Now
 from mifo_verl.method.mixing import Chord, Constant, NoMixing
 from mifo_verl.method.prefix import Annealed, NoPrefix, Random, Staged, Whole
@@ -138,3 +139,19 @@ def test_rollouts_that_follow_one_rule_have_one_first():
         False,
         False,
     ]
+
+
+def test_a_mixing_may_take_demonstrations_of_the_data_set_in_place_of_its_questions():
+    others = [example("x"), example("y")]
+    mixed = mix(Now(), Bilevel(demonstrations="dataset"), START, GROUPS, lambda uid: 1 / 0, lambda: others)
+    assert [(entry.group, entry.example) for entry in mixed.entries] == [(None, one) for one in others]
+    assert mixed.without_rl == frozenset()
+    at_rl = Bilevel(lambda_end=1, demonstrations="dataset")
+    assert mix(Now(), at_rl, START, GROUPS, lambda uid: 1 / 0, lambda: 1 / 0).is_rl
+
+
+def test_the_stream_over_the_data_set_takes_every_row_once_a_pass_and_depends_on_seed_and_step_alone():
+    steps = [places(10, 4, seed=3, step=step) for step in range(5)]
+    taken = [place for step in steps for place in step]
+    assert sorted(taken[:10]) == sorted(taken[10:]) == list(range(10)) and taken[:10] != taken[10:]
+    assert places(10, 4, seed=3, step=2) == steps[2] and places(10, 4, seed=4, step=2) != steps[2]

@@ -37,6 +37,8 @@ def test_progressive_weighs_sft_less_from_stage_to_stage():
     mu = [mixing(Progress(step, 1, step, steps=9)).sft for step in range(10)]
     assert mu == [0.9, 0.9, 0.9, 0.5, 0.5, 0.5, 0.0, 0.0, 0.0, 0.0]
     assert mixing(Progress(8, 1, 8, steps=9)) == Weights(rl=1.0, sft=0.0)  # RL's, to the bit
+    of_a_budget = [mixing(Progress(1, 1, 1, steps=900, spent=spent)).sft for spent in (0.0, 0.3, 0.34, 0.7, 1.2)]
+    assert of_a_budget == [0.9, 0.9, 0.5, 0.0, 0.0]
 
 
 def test_without_mixing_rl_has_weight_1_and_sft_weight_0():

@@ -1,11 +1,14 @@
 """A model folder that is incomplete or contradicts itself is found without loading it."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from mifo_verl.checks.model_files import has_tokenizer, read_json, rope_errors, special_tokens, weight_errors, window
+from mifo_verl.tools.evaluate.templates import fill
+from mifo_verl.tools.prepare.__main__ import main as prepare
 
 START = Path(__file__).parents[2] / "mifo_verl" / "data" / "addition_start"
 
@@ -58,3 +61,63 @@ def test_the_window_is_what_the_model_says_and_as_yarn_extends_it() -> None:
     assert window({"max_position_embeddings": 4096}) == 4096
     assert window({"max_position_embeddings": 32768, "rope_scaling": yarn}) == 131072
     assert window({}) is None
+
+
+# Copies with another RoPE base, window or template: mifo data model
+
+
+def made(tmp_path, config: dict, *settings: str) -> Path:
+    """The copy of the start model, whose config.json has other entries."""
+    model = Path(shutil.copytree(START, tmp_path / "model"))
+    kept = {k: v for k, v in json.loads((model / "config.json").read_text()).items() if not k.startswith("rope")}
+    (model / "config.json").write_text(json.dumps(kept | config))
+    assert prepare(["model", f"model={model}", f"out={tmp_path / 'copy'}", *settings]) == 0
+    return tmp_path / "copy"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"rope_theta": 10000.0},  # as transformers 4 wrote it
+        {"rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"}},
+        {"rope_theta": 10000.0, "rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"}},
+    ],
+)
+def test_the_copy_rotates_by_the_base_that_was_asked_for(tmp_path, config):
+    from transformers import AutoConfig
+
+    copy = made(tmp_path, config, "rope_theta=40000", "max_position_embeddings=16384")
+    read = AutoConfig.from_pretrained(copy)
+    assert read.rope_parameters["rope_theta"] == 40000 and read.max_position_embeddings == 16384
+    assert list(rope_errors(json.loads((copy / "config.json").read_text()))) == []
+    assert (copy / "model.safetensors").samefile(tmp_path / "model" / "model.safetensors")
+    assert not (copy / "config.json").samefile(tmp_path / "model" / "config.json")
+
+
+@pytest.mark.parametrize("name", ["none", "qwen", "prime", "luffy"])
+def test_training_asks_as_the_evaluation_does(tmp_path, name):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(made(tmp_path, {}, f"template={name}"))
+    chat = [{"role": "user", "content": '1 "+" {1}\n=?'}]
+    ask = {"tokenize": False, "add_generation_prompt": True}
+    text = tokenizer.apply_chat_template(chat, **ask)
+    assert text == fill(name, '1 "+" {1}\n=?')
+    answered = tokenizer.apply_chat_template([*chat, {"role": "assistant", "content": "2"}], tokenize=False)
+    assert answered == f"{text}2{tokenizer.eos_token}"
+    with pytest.raises(Exception, match="prepare the data with system=none"):
+        tokenizer.apply_chat_template([{"role": "system", "content": "s"}, *chat], **ask)
+
+
+@pytest.mark.parametrize(
+    ("setting", "rule"),
+    [
+        ("rope_theta=40k", "a number above 0"),
+        ("template=quen", "did you mean qwen"),
+        ("model=none", "a Hugging Face folder"),
+    ],
+)
+def test_a_copy_that_cannot_be_made_is_told_in_one_line(tmp_path, capsys, setting, rule):
+    asked = {"model": str(START), "out": str(tmp_path / "copy")} | dict([setting.split("=")])
+    assert prepare(["model", *(f"{key}={value}" for key, value in asked.items())]) == 2
+    assert rule in capsys.readouterr().err and not (tmp_path / "copy").exists()

@@ -1,5 +1,6 @@
 """What is installed is all that is there: every package and every file beside the code is named in pyproject.toml."""
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -26,3 +27,13 @@ def test_every_file_beside_the_code_is_installed():
         if file.is_file() and file.suffix not in (".py", ".pyc")
     }
     assert there - named == set()
+
+
+def test_the_gpu_lock_holds_what_the_extra_asks_for():
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    lines = (REPOSITORY / "docker" / "gpu.lock.txt").read_text().splitlines()
+    pins = dict(line.lower().split("==") for line in lines)
+    asked = [one.partition("[")[0] if "[" in one else one for one in project["dependencies"]]
+    pinned = [one.replace("[default]", "").lower().split("==") for one in project["optional-dependencies"]["gpu"]]
+    assert {one[0]: pins[one[0]] for one in pinned if len(one) == 2} == dict(one for one in pinned if len(one) == 2)
+    assert {re.split("[>=]", one)[0].lower().replace("_", "-") for one in asked} <= pins.keys()

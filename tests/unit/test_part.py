@@ -133,14 +133,28 @@ def test_a_fact_that_nobody_gives_is_refused():
     class Curious(SftLoss):
         @property
         def needs(self):
-            return frozenset({"entropy", "progress", "top_mass:10", "top_entropy:0", "teacher_log_prob"})
+            return frozenset({"entropy", "progress", "top_mass:10", "top_entropy:0", "teacher_log_probs"})
 
     Registry("mifo/sft_loss", SftLoss).register("curious")(Curious)
-    rule = "must be a part whose needs are entropy, progress, top_mass:K or top_entropy:K, of the K likeliest tokens"
+    given = "log_prob_before, progress, teacher_log_prob"
+    rule = f"must be a part whose needs are entropy, {given}, top_mass:K or top_entropy:K, of the K likeliest tokens"
     assert said(Curious()) == [
         f"mifo.sft_loss=curious (needs {fact}) {rule}; correct its needs"
-        for fact in ("teacher_log_prob", "top_entropy:0")
+        for fact in ("teacher_log_probs", "top_entropy:0")
     ]
+
+
+def test_the_policy_before_an_sft_phase_is_compared_with_beside_such_phases_alone():
+    @dataclass(frozen=True)
+    class Near(SftLoss):
+        @property
+        def needs(self):
+            return frozenset({"log_prob_before"})
+
+    Registry("mifo/sft_loss", SftLoss).register("near")(Near)
+    assert said(Near()) == [] and [cost.num_bytes for cost in Near().costs(RunFacts())] == [4]
+    (problem,) = said(Near(), has_sft_phases=False)
+    assert problem.startswith("mifo.sft_loss.name=near must be beside SFT phases")
 
 
 # Parts from outside

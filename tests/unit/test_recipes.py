@@ -430,3 +430,61 @@ def test_srl_drops_a_solution_of_one_step(tmp_path):
 )
 def test_a_solution_is_cut_at_its_numbers_in_order_else_at_blank_lines(solution, steps):
     assert steps_of(solution) == steps
+
+
+def problem(name: str, text: str, answer: Any, *steps: str) -> dict[str, Any]:
+    """A problem in the layout of CHAMP's file, with made-up words."""
+    raw = [{"_raw_text": f"@@{step}@@", "_text": step, "ch_idxs": [0]} for step in steps]
+    return {"identifier": name, "_text": text, "category": "X", "solution": {"steps": raw}, "_answer": answer}
+
+
+def champ(tmp_path: Path, *problems: Any) -> list[Row | Dropped]:
+    path = tmp_path / "v0.json"
+    held = {one.get("identifier", str(place)): one for place, one in enumerate(problems)}
+    path.write_text(json.dumps({"problems": held, "concepts": {}, "hints": {}}, indent=2))
+    return list(RECIPES["champ-dataset"]().rows("train", str(path)))
+
+
+def test_champs_steps_are_the_demonstration_closed_by_the_boxed_answer(tmp_path: Path) -> None:
+    [row] = champ(tmp_path, problem("P_1", "How many?", "C(4, 2), or equivalently 6", "Choose 2 of 4.", "Count them. "))
+    text = "Choose 2 of 4.\nCount them.\nThe answer is \\boxed{\\binom{4}{2}}."
+    assert not isinstance(row, Dropped) and row["target"] == [{"role": "assistant", "content": text}]
+    assert (row["prompt_id"], row["data_source"]) == ("P_1", "champ")
+    assert row["prompt"] == [{"role": "user", "content": f"How many?\n{INSTRUCTION}"}]
+    assert math.is_correct(text, row["reward_model"]["ground_truth"]) and math.is_correct("\\boxed{6}", "\\binom{4}{2}")
+
+
+@pytest.mark.parametrize(
+    ("written", "answer"),
+    [
+        ("239", "239"),
+        ("98 values", "98"),
+        ("100 (i.e., all values)", "100"),
+        ("3 is the only possible value", "3"),
+        ("5/14, or approximately 35.7%", "5/14"),
+        ("n(n+1)*2^(n-2)", "n(n+1)*2^{n-2}"),
+        ("sqrt(3)/3, or equivalently 1/sqrt(3)", "\\sqrt{3}/3"),
+        ("No", "No"),
+        ("No integer solutions", None),
+        ("At least 1 number", None),
+        ("2^floor(n/2)", None),
+        (None, None),
+    ],
+)
+def test_champs_answers_are_mathematics_and_those_in_words_are_no_rows(
+    tmp_path: Path, written: Any, answer: Any
+) -> None:
+    [row] = champ(tmp_path, problem("P_1", "How many?", written, "So."))
+    found = None if isinstance(row, Dropped) else row["reward_model"]["ground_truth"]
+    assert found == answer
+
+
+def test_a_problem_without_a_solution_is_dropped_and_another_file_is_an_error(tmp_path: Path) -> None:
+    assert reasons(champ(tmp_path, {"_text": "Why?", "_answer": "1"})) == ["no problem with solution and answer"]
+    (tmp_path / "v0.json").write_text('[{"question": "1+1?"}]')
+    with pytest.raises(ValueError, match=r"train=.*v0\.json must be package, or the v0\.json of champ-dataset"):
+        list(RECIPES["champ-dataset"]().rows("train", str(tmp_path / "v0.json")))
+    with pytest.raises(
+        ValueError, match="val=package needs the package champ-dataset; run pip install --no-deps champ"
+    ):
+        list(RECIPES["champ-dataset"]().rows("validation", "package"))

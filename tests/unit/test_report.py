@@ -255,13 +255,20 @@ def test_what_mixed_methods_record_is_drawn_and_nothing_of_it_without_them(tmp_p
     lines = [line for line in lines_of(run / "metrics.jsonl") if line["phase"] == "rl"]
     for line in lines:
         line |= {"members": 4, "prefix_tokens": 10 * line["step"], "mixing": {"rl": 0.5, "sft": line["step"] / 10}}
+        line["policies"] = {"adapter_grad_norm": 0.1, "second_grad_norm": None, "clip_share": 0.25}
+        line["policies"]["cooperative_gain"] = line["step"] - 1.0
     write_lines(run / "metrics.jsonl", lines)
     mixed = render(load_all([run]))
     assert figure_named(mixed, "Tokens given")["data"][0]["y"] == [10, 20, 30]
     assert figure_named(mixed, "Members from demonstrations")["data"][0]["y"] == [4, 4, 4]
     weights = {trace["name"]: trace["y"] for trace in figure_named(mixed, "Weights of the losses")["data"]}
     assert weights == {"rl": [0.5, 0.5, 0.5], "sft": [0.1, 0.2, 0.3]}
-    for title in ("Tokens given", "Members from demonstrations", "Weights of the losses"):
+    assert figure_named(mixed, "Cooperative gain")["data"][0]["y"] == [0.0, 1.0, 2.0]
+    assert figure_named(mixed, "Tokens clipped at the second policy")["data"][0]["y"] == [0.25] * 3
+    norms = {trace["name"]: trace["y"] for trace in figure_named(mixed, "Gradient norms of the policies")["data"]}
+    assert norms == {"base weights": [line["grad_norm"] for line in lines], "adapter": [0.1] * 3}
+    titles = ("Cooperative gain", "Tokens clipped at the second policy", "Gradient norms of the policies")
+    for title in ("Tokens given", "Members from demonstrations", "Weights of the losses", *titles):
         assert title in mixed and title not in html
 
 
@@ -458,6 +465,14 @@ def test_numbers_that_are_not_finite_are_drawn_as_gaps(tmp_path: Path, data: Pat
     write_lines(run / "inspection.jsonl", lines)
     drawn = figure_named(render(load_all([run])), "Size of the updates, by layer")["data"]
     assert any(None in trace["y"] for trace in drawn)
+
+
+def test_a_run_whose_rollouts_all_begin_with_given_tokens_has_no_accuracy_and_a_report(tmp_path: Path, data: Path):
+    folder = ExampleRun(tmp_path / "uft", data).run(4)
+    nothing = {"accuracy": None, "fallback_share": None, "rollouts": 0, "members": 32, "prefix_tokens": 99}
+    lines = lines_of(folder / "metrics.jsonl")
+    write_lines(folder / "metrics.jsonl", [line | nothing if line["phase"] == "rl" else line for line in lines])
+    assert set(figure_named(render(load_all([folder])), "Accuracy and reward")["data"][0]["y"]) == {None}
 
 
 def test_where_sft_meets_rl_is_held_against_the_coordinates_that_are_not_frozen(run: Path):

@@ -12,6 +12,7 @@ from mifo_verl.method.sft_loss import (
     EntropyGate,
     Idft,
     Nll,
+    Pear,
     Sed,
     SequenceEntropy,
     TrSft,
@@ -20,7 +21,7 @@ from mifo_verl.method.sft_loss import (
 from mifo_verl.method.token_facts import token_facts
 
 LN2 = math.log(2)
-EVERY = [Nll(), Dft(), ChordPhi(), TrSft(), Idft(), EntropyGate(), SequenceEntropy(), Sed()]
+EVERY = [Nll(), Dft(), ChordPhi(), TrSft(), Idft(), EntropyGate(), SequenceEntropy(), Sed(), Pear()]
 
 
 def bools(rows):
@@ -71,12 +72,13 @@ DISTRIBUTIONS = torch.tensor([[0.5, 0.2, 0.2, 0.1], [0.05, 0.9, 0.03, 0.02], [0.
 THIRDS = [-1 / 3, -1 / 3, -1 / 3]
 
 
-def worked(loss, p=(0.5, 0.05, 0.9), progress=1.0):
+def worked(loss, p=(0.5, 0.05, 0.9), progress=1.0, teacher=(0.6, 0.04, 0.9)):
     """(loss, its gradient by log p) with the facts of the distributions above."""
     log_prob = torch.tensor([p]).log().requires_grad_()
     every = torch.ones(1, 3, dtype=torch.bool)
-    facts = {name: fact[None] for name, fact in token_facts(DISTRIBUTIONS.log(), loss.needs - {"progress"}).items()}
-    loss_B = loss(log_prob, every, every, facts | {"progress": torch.tensor(progress)})
+    given = {"progress": torch.tensor(progress), "teacher_log_prob": torch.tensor([teacher]).log()}
+    facts = {name: fact[None] for name, fact in token_facts(DISTRIBUTIONS.log(), loss.needs - given.keys()).items()}
+    loss_B = loss(log_prob, every, every, facts | given)
     loss_B.sum().backward()
     return loss_B.item(), log_prob.grad[0].tolist()
 
@@ -93,6 +95,9 @@ def worked(loss, p=(0.5, 0.05, 0.9), progress=1.0):
         (Idft(beta=1), 0.18852152, [-0.22143200, -0.00083333, -0.30884543]),
         (EntropyGate(k=3), 0.52611059, [-0.30190420, -0.10217255, -0.10217255]),
         (SequenceEntropy(scale=0.5), 0.31647534, [-0.08340942] * 3),
+        # clipped log-ratios to the teacher (-0.08, 0.22314355, 0), so weights (1.24750125, 0.999, 1)
+        (Pear(), 1.32093301, [-0.41583375, -0.333, -1 / 3]),
+        (Pear(per="sequence"), 1.45938539, [-0.38463181] * 3),
         (Sed(k=2, threshold=0.75), 1.26474666, THIRDS),  # gated in is p = 1/2 alone, which the pull leaves
     ],
 )
@@ -116,11 +121,21 @@ def test_sed_pulls_a_token_of_probability_0_3_to_one_half_with_a_gradient():
         (Idft(low=0, high=0, length=0), Nll(), 1.0),
         (EntropyGate(k=3, power=0), Nll(), 1.0),
         (Sed(k=2, strength=0), Nll(), 1.0),
+        (Pear(gamma=1, low=0, high=0), Nll(), 1.0),
+        (Pear(low=0, high=0, per="sequence"), Nll(), 1.0),
         (Sed(k=2, threshold=0), Nll(), 1.0),
     ],
 )
 def test_at_its_extreme_a_loss_is_its_neighbour_to_the_bit(loss, neighbour, progress):
     assert worked(loss, progress=progress) == worked(neighbour)
+
+
+def test_pear_is_nll_where_the_policy_is_the_teacher_and_its_total_is_clipped():
+    p = (0.5, 0.05, 0.9)
+    assert worked(Pear(gamma=1), teacher=p)[0] == pytest.approx(worked(Nll())[0], abs=1e-6)
+    low, _ = worked(Pear(gamma=1, low=-9, high=9, total_low=-0.5), p=p, teacher=(0.9, 0.9, 0.9))
+    # the last weight is 1, the second exp(0), the first exp(max(log(0.05 / 0.9), -0.5))
+    assert low == pytest.approx((math.exp(-0.5) * math.log(2) - math.log(0.05) - math.log(0.9)) / 3, abs=1e-6)
 
 
 def test_the_rule_of_idft_comes_in_between_two_shares_of_the_run():
@@ -137,6 +152,9 @@ def test_the_rule_of_idft_comes_in_between_two_shares_of_the_run():
         ({"name": "idft", "high": 0.05}, "mifo.sft_loss.high=0.05 must be a finite number of at least 0.1"),
         ({"name": "entropy_gate", "k": 1}, "mifo.sft_loss.k=1 must be at least 2; one token has no entropy"),
         ({"name": "entropy_gate", "power": -1}, "mifo.sft_loss.power=-1 must be a finite number of at least 0"),
+        ({"name": "pear", "gamma": 0}, r"mifo.sft_loss.gamma=0 must be in \(0, 1\]"),
+        ({"name": "pear", "low": 0.5}, "mifo.sft_loss.low=0.5 must be at most high=0.3"),
+        ({"name": "pear", "per": "block"}, "mifo.sft_loss.per=block must be one of suffix, sequence"),
         ({"name": "sed", "threshold": 2}, r"mifo.sft_loss.threshold=2 must be a share in \[0, 1\]"),
     ],
 )

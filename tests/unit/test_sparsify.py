@@ -121,7 +121,7 @@ def test_a_resume_goes_on_with_the_number_of_the_next_update():
     ("settings", "message"),
     [
         ({"rate": 1}, "rate=1 must be a number in [0, 1); 1 would drop every gradient; 0 drops none"),
-        ({"phase": "RL"}, "phase=RL must be one of both, rl, sft; choose one of them"),
+        ({"phase": "RL"}, "phase=RL must be one of both, rl, sft (did you mean rl?); choose one of them"),
         ({"seed": "a"}, "seed=a must be a whole number of at least 0; the run's seed is the default"),
     ],
 )

@@ -102,3 +102,38 @@ def test_a_first_stage_that_gets_on_is_not_late_and_one_that_stands_still_is(clo
         clock.now += 601
         dog._tick(clock.now)
     assert [kind for kind, _ in said] == ["late"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "late_after", "ends_after"),
+    [
+        ({}, (50.0, 250.0), 400.0),
+        ({"factor": 3.0}, (50.0, 350.0), 400.0),
+        ({"floor_seconds": 300.0}, (350.0, 350.0), 400.0),
+        ({"first_seconds": 150.0}, (200.0, 250.0), 400.0),
+        ({"limit_seconds": 320.0}, (50.0, 250.0), 350.0),
+    ],
+    ids=str,
+)
+def test_each_patience_says_when_a_stage_is_late(clock, monkeypatch, settings, late_after, ends_after):
+    """A stage that has not ended yet, and one that usually takes 100 s, looked at every 50 s."""
+    monkeypatch.setattr(module.threading, "Thread", lambda **_: SimpleNamespace(start=lambda: None))
+    clock.time = lambda: 0.0
+    patience = {"factor": 2.0, "floor_seconds": 30.0, "first_seconds": 40.0, "limit_seconds": 380.0} | settings
+
+    def watched(usual: float | None) -> tuple[float, float]:
+        said: list[tuple[str, float]] = []
+        began = clock.now
+        dog = module.Watchdog(WatchdogConfig(**patience), lambda kind, _: said.append((kind, clock.now - began)))
+        if usual is not None:
+            with dog.stage("rollout"):
+                clock.now += usual
+        began = clock.now
+        with dog.stage("rollout"):
+            while dog.failure is None:
+                clock.now += 50
+                dog._tick(clock.now)
+        return dict(reversed(said))["late"], dict(said)["failed"]
+
+    (first, ends), (usual, ends_too) = watched(None), watched(100.0)
+    assert ((first, usual), ends, ends_too) == (late_after, ends_after, ends_after)

@@ -44,4 +44,9 @@ def test_tokens_and_flops_are_the_sums_of_the_records():
     assert compute_of(rl, sft) == {
         "rl_tokens": 6, "generated_tokens": 6, "sft_tokens": 11, "loss_tokens": 2, "rl_flops": 80, "sft_flops": 7, "flops": 87,
     }  # fmt: skip
+    rl[1] = rl[1] | {"staged": {"prompt_tokens": 2, "response_tokens": 3, "kept_tokens": 1}}
+    assert compute_of(rl, sft) == compute_of(rl[:1] * 2, sft) | {"sft_tokens": 16, "loss_tokens": 3}
     assert compute_of([{"response_length": 3}], sft) == {}
+    rl[1] = rl[0] | {"staged": {"prompt_tokens": 10, "response_tokens": 20, "kept_tokens": 4}}
+    mixed = compute_of(rl, sft)  # a demonstration in an update of RL is SFT's tokens too
+    assert (mixed["sft_tokens"], mixed["loss_tokens"], mixed["rl_tokens"], mixed["flops"]) == (41, 6, 6, 87)

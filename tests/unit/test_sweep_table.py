@@ -51,6 +51,13 @@ def test_a_claim_says_what_it_rests_on():
     )
 
 
+def test_what_it_cost_has_seconds_peak_memory_and_tokens_of_each_arm():
+    costs = {"seconds": 61.25, "peak_memory_gb": 0.61234, "generated_tokens": 1000.0, "sft_tokens": 20.0}
+    told = page(make_table({"a": {"accuracy": {0: 0.5}} | {name: {0: cost} for name, cost in costs.items()}}, []))
+    assert "| arm | seeds | generated tokens | sft tokens | seconds | peak memory gb |" in told
+    assert "| a | 1 | 1,000.0 | 20.0 | 61.2 | 0.6123 |" in told
+
+
 def test_arms_are_paired_by_seed_and_not_by_the_rank_or_the_order_of_their_seeds():
     # a has lost seed 0 and b seed 3; the common seeds 1 and 2 were kept in another order
     arms = {"a": {"accuracy": {2: 0.40, 1: 0.90, 3: 0.50}}, "b": {"accuracy": {0: 0.10, 1: 0.80, 2: 0.20}}}

@@ -12,6 +12,9 @@ USAGE = """usage: mifo analyze <what> <weights> ... [key=value ...]
   subspace  START END [rank=16] [device=cpu]   principal angles of the leading singular vectors
   overlap   START A B [start_b=START_B] [dtype=bfloat16|float32]   where the updates to A and to B meet
   these four but prune: [json=<file>]      the same numbers in a file
+  predictors  SWEEP benchmarks=[<file>,...] [samples=64] [setting=value ...]   what the start models of a sweep's runs
+                                           were before RL (cross-entropy, pass@k: the settings of mifo evaluate), and
+                                           how each ranks them against their accuracy after it
   sparsify    [setting=value ...]          training with gradients dropped at random, RL and SFT, several rates
   forgetting  [rl_steps=50] [steps=10] [setting=value ...]   RL, then every method's own objective from there
   sensitivity [setting=value ...]          MIFO's p, rho, k, alpha and S, one at a time
@@ -34,6 +37,11 @@ def main(arguments: list[str]) -> int:
         from mifo_verl.tools.sweep.sweep import exit_code
 
         return exit_code(lambda: forgetting(rest))
+
+    if what == "predictors":
+        from mifo_verl.tools.analyze.predictors import predictors
+
+        return run(lambda: predictors(rest))
 
     def analyze() -> None:
         from mifo_verl.tools.analyze.analyses import analyze

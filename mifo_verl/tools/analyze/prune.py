@@ -7,6 +7,7 @@ rate prunes, the higher ones prune too.
 import json
 import shutil
 import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -42,28 +43,47 @@ def write_pruned(
     dtype: torch.dtype | None,
     file_bytes: int = FILE_BYTES,
 ) -> None:
-    """A Hugging Face folder of the pruned model, with config and tokenizer of the folder ``model``.
+    """A Hugging Face folder of the pruned model, with config and tokenizer of the folder ``model``."""
 
-    At most one file of ``file_bytes`` and one tensor are in memory.
+    def pruned(name: str) -> Tensor:
+        return prune(start.tensor(name), end.tensor(name), rate, name, seed, rescale)
+
+    write_model((end, start), pruned, model, out, dtype, f"rate {rate:g}", file_bytes)
+
+
+def write_model(
+    sources: Sequence[Weights],
+    tensor: Callable[[str], Tensor],
+    model: Path,
+    out: Path,
+    dtype: torch.dtype | None,
+    label: str,
+    file_bytes: int = FILE_BYTES,
+) -> None:
+    """A Hugging Face folder of what ``tensor(name)`` makes of the sources, with all else of the folder ``model``.
+
+    Names, shapes and order are those of the first source, as is the dtype unless one is given. At most one file of
+    ``file_bytes`` and one tensor are in memory. Raises ValueError if the sources are not models of the same tensors.
     """
+    shapes = {}
+    for name in common_names(*sources):
+        own, *others = (source.tensor(name) for source in sources)
+        if any(other.shape != own.shape for other in others):
+            told = ", ".join(str(tuple(one.shape)) for one in (own, *others))
+            raise ValueError(f"the models differ: {name} has the shapes {told}; they must be of one architecture")
+        shapes[name] = torch.empty(own.shape, dtype=dtype or own.dtype, device="meta")
     out.mkdir(parents=True, exist_ok=True)
     for file in model.iterdir():
         if file.is_file() and file.suffix not in (".safetensors", ".bin", ".pt") and "index" not in file.name:
             shutil.copy(file, out / file.name)
-    names = common_names(end, start)
-    shapes = {}
-    for name in names:
-        tensor = end.tensor(name)
-        shapes[name] = torch.empty(tensor.shape, dtype=dtype or tensor.dtype, device="meta")
     files = split_torch_state_dict_into_shards(
         shapes, filename_pattern="model{suffix}.safetensors", max_shard_size=file_bytes
     )
-    with tqdm(total=len(names), desc=f"rate {rate:g}", leave=False) as bar:
-        for part, own in files.filename_to_tensors.items():
+    with tqdm(total=len(shapes), desc=label, leave=False) as bar:
+        for part, inside in files.filename_to_tensors.items():
             tensors = {}
-            for name in own:
-                pruned = prune(start.tensor(name), end.tensor(name), rate, name, seed, rescale)
-                tensors[name] = pruned.to(shapes[name].dtype).contiguous()
+            for name in inside:
+                tensors[name] = tensor(name).to(shapes[name].dtype).contiguous()
                 bar.update()
             save_file(tensors, out / part, metadata={"format": "pt"})
     if files.is_sharded:

@@ -15,7 +15,7 @@ from mifo_verl.errors import require
 from mifo_verl.rewards.kinds import AUTO, scorer
 from mifo_verl.tools.command_line import read, run
 from mifo_verl.tools.demonstrations.client import Endpoint
-from mifo_verl.tools.demonstrations.make import ANSWER_FIELDS, Made, Maker, count_reasons
+from mifo_verl.tools.demonstrations.make import ANSWER_FIELDS, SELF_DISTILL, Made, Maker, count_reasons
 from mifo_verl.tools.keyed_lines import KeyedLines
 
 USAGE = """usage: mifo demonstrations in=<parquet> out=<parquet> endpoint=<url> model=<name> [key=value]
@@ -23,12 +23,14 @@ USAGE = """usage: mifo demonstrations in=<parquet> out=<parquet> endpoint=<url> 
   in=<parquet>       rows of verl's schema; endpoint=http://localhost:8000/v1, the key in OPENAI_API_KEY
   rows=missing       the rows without a demonstration that verifies; rows=all asks for every row
   reward=auto        the run's reward: by data source, a kind, or <file>.py:<function>; require_think=true as in it
+  template=<file>    rewrite demonstrations that verify in the words of this model, the policy itself: a text with
+                     {question} and {reference}; template=self_distill is a good one; what does not verify stays as it is
   tries=4            answers a question at most; the first that verifies is kept
   temperature=0.6 top_p=0.95 max_tokens=8192 seed=0
   concurrency=16 timeout=600 retries=5     requests at a time, seconds for one answer, tries after a failure
   cache=<file>       answers, never paid for twice (default: <out>.answers.jsonl)"""
 
-TARGET, SOURCE = "target", "target_source"
+TARGET, SOURCE, REFERENCE = "target", "target_source", "reference_sha256"
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 
 
@@ -52,6 +54,7 @@ class Settings:
     timeout: float = 600.0
     retries: int = 5
     cache: Path | None = None
+    template: str | None = None
 
 
 def fill(settings: Settings) -> list[Made]:
@@ -66,7 +69,8 @@ def fill(settings: Settings) -> list[Made]:
     score = scorer(settings.reward, settings.require_think, setting="reward")
     answers = settings.cache or settings.out.with_name(settings.out.name + ".answers.jsonl")
     with KeyedLines(answers, ANSWER_FIELDS) as cache, tqdm(total=table.num_rows, desc="demonstrations") as bar:
-        maker = Maker(endpoint, cache, score, sampling, settings.tries, settings.seed, settings.rows == "all")
+        template, everyone = _template(settings.template), settings.rows == "all"
+        maker = Maker(endpoint, cache, score, sampling, settings.tries, settings.seed, everyone, template)
         try:
             made = asyncio.run(maker.make(table.to_pylist(), lambda _: bar.update()))
         except BaseExceptionGroup as group:  # of a task group: the first error is the cause of the others
@@ -77,10 +81,19 @@ def fill(settings: Settings) -> list[Made]:
     return made
 
 
+def _template(given: str | None) -> str | None:
+    if given in (None, "self_distill"):
+        return given and SELF_DISTILL
+    require(Path(str(given)).is_file(), "template", given, "self_distill or a file that exists", "correct it")
+    return Path(str(given)).read_text()
+
+
 def _write(table: pa.Table, made: list[Made], out: Path) -> None:
     """The table with the columns ``target`` and ``target_source`` set, all others as they are."""
     targets = [None if one.text is None else [{"role": "assistant", "content": one.text}] for one in made]
     columns = {TARGET: pa.array(targets, _MESSAGES), SOURCE: pa.array([one.source for one in made], pa.string())}
+    if any(one.reference_sha256 for one in made):
+        columns[REFERENCE] = pa.array([one.reference_sha256 for one in made], pa.string())
     for name, column in columns.items():
         place = table.schema.get_field_index(name)
         table = table.append_column(name, column) if place < 0 else table.set_column(place, name, column)

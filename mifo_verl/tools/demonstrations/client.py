@@ -4,12 +4,14 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import openai
 
 from mifo_verl.errors import require, require_count, require_positive
+
+T = TypeVar("T")
 
 API_KEY = "OPENAI_API_KEY"
 """The environment variable with the endpoint's key, if it wants one."""
@@ -75,19 +77,53 @@ class Endpoint:
     async def ask(
         self, client: openai.AsyncOpenAI, messages: Sequence[Mapping[str, str]], sampling: Mapping[str, Any]
     ) -> Answer:
-        """One answer, within ``1 + retries`` tries. The whole try, not only each read, ends at the time limit.
+        """One answer; raises as ``patiently``."""
+        body: Any = {"model": self.model, "messages": [dict(message) for message in messages], **sampling}
+
+        async def request() -> Answer:
+            return _read(await client.chat.completions.create(**body))
+
+        return await self.patiently(request)
+
+    async def log_probs(self, client: openai.AsyncOpenAI, ids: Sequence[int], text: str) -> list[float]:
+        """log p of every token behind the first, by the model itself (vLLM's ``prompt_logprobs``).
+
+        Raises ValueError if these ids are another text than ``text`` to the endpoint's tokenizer, else as ``patiently``.
+        """
+        root = self.url.rstrip("/").removesuffix("/v1")
+        body: Any = {"model": self.model, "prompt": list(ids), "max_tokens": 1, "extra_body": {"prompt_logprobs": 0}}
+
+        async def request() -> list[float]:
+            reply = await client.completions.create(**body)
+            by_token = (reply.choices[0].model_extra or {})["prompt_logprobs"]
+            return [found[str(token)]["logprob"] for token, found in zip(ids[1:], by_token[1:], strict=True)]
+
+        async def decoded() -> str:
+            asked = {"model": self.model, "tokens": list(ids)}
+            reply: Any = await client.post(f"{root}/detokenize", body=asked, cast_to=object)
+            return str(reply["prompt"])
+
+        theirs = await self.patiently(decoded)
+        if theirs != text:
+            raise EndpointError(
+                f"endpoint={self.url} must serve a teacher with the policy's own tokenizer: it reads {theirs[-60:]!r} "
+                f"where that has {text[-60:]!r}; take a teacher of the same family"
+            )
+        return await self.patiently(request)
+
+    async def patiently(self, request: Callable[[], Awaitable[T]]) -> T:
+        """What a request returns, within ``1 + retries`` tries. The whole try, not only each read, ends at the time limit.
 
         A rate limit, an error of the server, a time-out, a broken connection or a malformed reply is tried again after
         1, 2, 4, ... up to 60 s, or as long as ``Retry-After`` says (also at most 60 s). Raises Unanswered if no try
         helped or the request itself is refused, EndpointError if the address, the key or the model is wrong.
         """
-        body: Any = {"model": self.model, "messages": [dict(message) for message in messages], **sampling}
         problem = ""
         for attempt in range(1 + self.retries):
             wait = min(_FIRST_WAIT_SECONDS * 2**attempt, _LONGEST_WAIT_SECONDS)
             try:
                 async with asyncio.timeout(self.timeout_seconds):
-                    return _read(await client.chat.completions.create(**body))
+                    return await request()
             except openai.APIStatusError as error:
                 problem = self._problem(error)
                 wait = _retry_after(error) or wait

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,8 +22,22 @@ DATASET = "dataset"
 """The source of a demonstration that came with the row."""
 ANSWER_FIELDS = ("text", "cut")
 """What the cache keeps of an answer."""
+_ORDER = ("had one", "made", "wrong", "too long", "unanswered")
 _GIVE_UP_AFTER = 10
 """Requests in a row without an answer after which the endpoint counts as down."""
+
+
+SELF_DISTILL = """{question}
+
+Here is a reference solution:
+
+{reference}
+
+Now solve the problem in your own words, step by step, as if you had found the solution yourself. Do not mention the \
+reference solution. End with the final answer in the form that the problem asks for."""
+"""The template of self-distillation fine-tuning (arXiv 2402.13669), in our words."""
+MENTION = re.compile(r"\b(?:reference|given|provided|original) (?:solution|answer)\b", re.IGNORECASE)
+"""Where an answer speaks of what it was shown, which no prompt of a run shows."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +47,8 @@ class Made:
     text: str | None
     source: str | None
     reason: str
+    reference_sha256: str | None = None
+    """Of the demonstration that this one rewrites; None if it rewrites none."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +63,15 @@ class Maker:
     seed: int = 0
     everyone: bool = False
     """Also ask for rows whose own demonstration verifies."""
+    template: str | None = None
+    """Rewrite verified demonstrations: the text of the last message, with {question} and {reference} in it."""
 
     def __post_init__(self) -> None:
         require(self.tries >= 1, "tries", self.tries, "at least 1", "4 is the default")
+        fits = self.template is None or all(f"{{{name}}}" in self.template for name in ("question", "reference"))
+        require(
+            fits, "template", repr(self.template), "a text with {question} and {reference}", "see template=self_distill"
+        )
 
     async def make(self, rows: Sequence[Mapping[str, Any]], on_row: Callable[[Made], None]) -> list[Made]:
         """What becomes of each row, in their order; ``on_row`` hears of each as it is done.
@@ -71,6 +94,8 @@ class Maker:
 
     async def _make_one(self, client: openai.AsyncOpenAI, row: Mapping[str, Any], failures: "_Failures") -> Made:
         own = demonstration_of(row)
+        if self.template is not None:
+            return await self._rewrite(client, row, failures)
         if own is not None and await self._is_correct(row, own.text):
             kept = Made(own.text, str(row.get("target_source") or DATASET), "had one")
             if not self.everyone:
@@ -78,6 +103,22 @@ class Maker:
             made = await self._ask(client, row, failures)
             return kept if made.text is None else made
         return await self._ask(client, row, failures)
+
+    async def _rewrite(self, client: openai.AsyncOpenAI, row: Mapping[str, Any], failures: "_Failures") -> Made:
+        """The policy's own wording of a verified demonstration; the demonstration itself if none verifies."""
+        own = demonstration_of(row)
+        if own is None:
+            return Made(None, None, "without a reference")
+        source = str(row.get("target_source") or DATASET)
+        if not await self._is_correct(row, own.text):
+            return Made(own.text, source, "without a reference")
+        *before, last = row["prompt"]
+        content = str(self.template).replace("{reference}", own.text).replace("{question}", last["content"])
+        made = await self._ask(client, {**row, "prompt": [*before, {**last, "content": content}]}, failures)
+        if made.text is None:
+            return Made(own.text, source, f"kept, its rewriting {made.reason}")
+        digest = hashlib.sha256(own.text.encode()).hexdigest()
+        return Made(made.text, f"policy:{made.source}", "rewritten", digest)
 
     async def _ask(self, client: openai.AsyncOpenAI, row: Mapping[str, Any], failures: "_Failures") -> Made:
         """The first answer that verifies, or why there is none."""
@@ -91,6 +132,8 @@ class Maker:
             failures.clear()
             if answer.cut:  # a demonstration is never cut
                 reason = "too long"
+            elif self.template is not None and MENTION.search(answer.text):
+                reason = "speaks of the reference"
             elif await self._is_correct(row, answer.text):
                 return Made(answer.text, self.endpoint.source, "made")
         return Made(None, None, reason)
@@ -147,6 +190,8 @@ class _Failures:
 
 
 def count_reasons(made: Sequence[Made]) -> dict[str, int]:
-    """How many rows ended how, in a fixed order."""
+    """How many rows ended how, in a fixed order; where demonstrations were rewritten, by the alphabet."""
     counts = Counter(one.reason for one in made)
-    return {reason: counts[reason] for reason in ("had one", "made", "wrong", "too long", "unanswered")}
+    if counts.keys() - set(_ORDER):
+        return dict(sorted(counts.items()))
+    return {reason: counts[reason] for reason in _ORDER}

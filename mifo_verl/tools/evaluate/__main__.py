@@ -22,9 +22,11 @@ USAGE = """usage: mifo evaluate model=<folder> benchmarks=[<name or file>,...] [
   samples=1          responses a question; k=[1,2,4] for pass@k and maj@k (default: powers of two up to samples)
   temperature=0.6 top_p=1.0 max_tokens=8192 seed=0
   limit=<n>          the first n questions of each benchmark
+                     rows with a demonstration (parquet): also its cross-entropy after the prompt, in nats a token
   reward=auto        by data source; math, boxed, exact, choice, reasoning_gym, similarity or <file>.py:<function>;
                      require_think=true: no </think>, no reward
   engine=auto        vllm if it is installed, else transformers; dtype=float32|bfloat16, batch=64, threads=<cores>
+  tensor_parallel=<n>, gpu_memory=0.9, max_length=<tokens>   of vLLM; the GPUs left over answer as further copies
 
   compare            every pair of models on every benchmark and on their average: paired differences, and what can be
                      claimed of them. metric=[avg,pass@8,maj@8]: name all that you look at, the claims hold for all"""

@@ -12,10 +12,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mifo_verl.data.demonstrations import prompt_id_of
+from mifo_verl.data.demonstrations import demonstration_of, prompt_id_of
 from mifo_verl.data.parquet import check_columns
 from mifo_verl.errors import nearest
 from mifo_verl.tools.prepare.sources import Dropped, read_records
+from mifo_verl.types import Demonstration
 
 _QUESTION = ("question", "problem", "Question")
 _ANSWER = ("answer", "final_answer", "answerKey", "Correct Answer", "ground_truth")
@@ -62,6 +63,8 @@ class Question:
     messages: tuple[Mapping[str, str], ...] = ()
     """The row's own chat; empty if the template makes it."""
     extra_info: Mapping[str, Any] | None = None
+    demonstration: Demonstration | None = None
+    """The row's own, whose cross-entropy is taken too."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +160,7 @@ def _from_parquet(path: Path, benchmark: Benchmark | None) -> Iterator[Question]
             index=str(extra.get("index", place)),
             messages=tuple(row["prompt"]),
             extra_info=extra,
+            demonstration=demonstration_of(row),
         )
 
 

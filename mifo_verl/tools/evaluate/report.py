@@ -35,6 +35,8 @@ def metrics_frame(tables: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         for name, result in table["benchmarks"].items():
             about = {"questions": result["num_questions"], "samples": result["num_samples"]}
             about |= {"mean_tokens": result["mean_tokens"], "truncated": result["truncated_share"]}
+            if result["cross_entropy"] is not None:
+                about["cross_entropy"] = result["cross_entropy"]
             rows += [_row(table["name"], name, metric, value) | about for metric, value in result["metrics"].items()]
         rows += [_row(table["name"], AVERAGE, metric, value) for metric, value in table["average"].items()]
     return pd.DataFrame(rows).astype({"questions": "Int64", "samples": "Int64"})
@@ -52,6 +54,7 @@ def cell(value: Mapping[str, Any]) -> str:
 def shown(frame: pd.DataFrame) -> pd.DataFrame:
     """Benchmark by benchmark, the models below one another. pass@1 is avg over again; of many ks the largest is shown."""
     found = _several(frame)
+    has_loss = "cross_entropy" in found
     largest = {AVG: 1} | {kind: 1 for kind in ("pass", "maj")}
     for kind, _, k in (metric.partition("@") for metric in found.metric.unique()):
         largest[kind] = max(largest[kind], int(k or 1))
@@ -59,10 +62,12 @@ def shown(frame: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (benchmark, model), own in found.groupby(["benchmark", "model"], sort=False):
         sizes = {"questions": "", "samples": ""}
-        lengths = {"tokens": "", "cut %": ""}
+        lengths = {"tokens": "", "cut %": ""} | ({"cross-entropy": ""} if has_loss else {})
         if benchmark != AVERAGE:
             sizes = {name: str(own[name].iloc[0]) for name in sizes}
-            lengths = {"tokens": f"{own.mean_tokens.iloc[0]:.0f}", "cut %": f"{100 * own.truncated.iloc[0]:.1f}"}
+            lengths |= {"tokens": f"{own.mean_tokens.iloc[0]:.0f}", "cut %": f"{100 * own.truncated.iloc[0]:.1f}"}
+            if has_loss and pd.notna(own.cross_entropy.iloc[0]):
+                lengths["cross-entropy"] = f"{own.cross_entropy.iloc[0]:.4f}"
         cells = {row["metric"]: cell(row) for row in own.to_dict("records")}
         rows.append(
             {"benchmark": benchmark, "model": model} | sizes | {m: cells.get(m, "-") for m in metrics} | lengths

@@ -40,6 +40,9 @@ class QuestionResult:
     majority: dict[int, float]
     mean_tokens: float
     num_truncated: int
+    log_likelihood: float | None = None
+    """Of its demonstration, in nats; None if it has none that the model has room for."""
+    demonstration_tokens: int = 0
 
     @property
     def metrics(self) -> list[str]:
@@ -83,6 +86,12 @@ def _vote(text: str, verdict: Verdict) -> str | None:
     return None if found is None else f"wrong: {normalise(found)}"
 
 
+def cross_entropy(questions: Sequence[QuestionResult]) -> float | None:
+    """The mean over all tokens of the questions' demonstrations of -log pi, in nats; None if they have none."""
+    tokens = sum(one.demonstration_tokens for one in questions)
+    return -sum(one.log_likelihood or 0.0 for one in questions) / tokens if tokens else None
+
+
 def average(results: Results) -> dict[str, Interval]:
     """The mean over benchmarks of each metric that all of them have; every benchmark weighs the same."""
     first, *others = ([*questions[0].metrics] for questions in results.values())
@@ -107,6 +116,7 @@ def model_table(name: str, path: str, digest: str, results: Results, settings: M
                 "num_questions": len(questions),
                 "num_samples": questions[0].num_samples,
                 "metrics": {metric: _ends(_interval(metric, questions)) for metric in questions[0].metrics},
+                "cross_entropy": cross_entropy(questions),
                 "mean_tokens": fmean(one.mean_tokens for one in questions),
                 "truncated_share": sum(one.num_truncated for one in questions) / sum(q.num_samples for q in questions),
                 "questions": [asdict(one) for one in questions],

@@ -2,16 +2,18 @@
 
 import hashlib
 import json
+import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from itertools import islice
 from typing import Any
 
 from tqdm import tqdm
 
 from mifo_verl.cpu.generate import Completion, Request
+from mifo_verl.data.sft_batch import build_example
 from mifo_verl.loop.streams import stable_seed, validation_streams
 from mifo_verl.rewards.verdict import Verdict
 from mifo_verl.tools.evaluate.engines import Engine, load_engine
@@ -21,6 +23,7 @@ from mifo_verl.tools.evaluate.results import Generation, Results, StopReason, qu
 from mifo_verl.tools.evaluate.settings import Settings
 from mifo_verl.tools.evaluate.templates import CHAT, messages_of, prompt_tokens
 from mifo_verl.tools.keyed_lines import KeyedLines
+from mifo_verl.types import Rejection
 
 _SCORING_THREADS = 4
 _FIELDS = tuple(field.name for field in fields(Generation))
@@ -33,7 +36,7 @@ def evaluate_model(model: Model, sets: Sequence[QuestionSet], settings: Settings
     Raises ValueError, before anything is generated, if a prompt and its longest response do not fit the model.
     """
     name, dtype = settings.engine_and_dtype()
-    engine = load_engine(name, model.folder, dtype, settings.batch, settings.threads)
+    engine = load_engine(name, model.folder, dtype, settings.batch, settings.threads, settings.vllm)
     asked_of = [requests(engine.tokenizer, questions, settings) for questions in sets]
     for asked in asked_of:
         _check_room(asked, engine.max_positions, settings)
@@ -42,8 +45,30 @@ def evaluate_model(model: Model, sets: Sequence[QuestionSet], settings: Settings
         path = settings.out / "generations" / model.digest[:16] / f"{questions.name.replace('/', '_')}.jsonl"
         with KeyedLines(path, _FIELDS) as store:
             answered = generations(engine, model, questions, asked, settings, store)
-        results |= judge(questions, answered, settings)
+        results |= with_cross_entropy(engine, questions, asked, judge(questions, answered, settings))
     return results
+
+
+def with_cross_entropy(engine: Engine, questions: QuestionSet, asked: Sequence[Request], results: Results) -> Results:
+    """The results, with the log-likelihood of every question's demonstration after the prompt that it was asked with.
+
+    The demonstration is what SFT would train on: encoded as there, with its end token, and not verified again.
+    """
+    tokenizer, found = engine.tokenizer, defaultdict[tuple[str, str], dict[str, Any]](dict)
+    for one, request in zip(questions.questions, asked[:: questions.num_samples], strict=True):
+        built = build_example(
+            prompt_ids=request.prompt_ids,
+            demonstration=one.demonstration,
+            encode=lambda text: tokenizer.encode(text, add_special_tokens=False),
+            decode=tokenizer.decode,
+            end_token_id=tokenizer.eos_token_id,
+            is_correct=lambda *_: True,
+            max_response_tokens=(engine.max_positions or sys.maxsize) - len(request.prompt_ids),
+        )
+        if not isinstance(built, Rejection):
+            nats = engine.log_likelihood(built.prompt_ids, built.response_ids)
+            found[one.benchmark, one.id] |= {"log_likelihood": nats, "demonstration_tokens": len(built.response_ids)}
+    return {name: [replace(one, **found[name, one.id]) for one in own] for name, own in results.items()}
 
 
 def requests(tokenizer: Any, questions: QuestionSet, settings: Settings) -> list[Request]:

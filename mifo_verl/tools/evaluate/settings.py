@@ -8,7 +8,7 @@ from typing import Any
 from mifo_verl.errors import require, require_count
 from mifo_verl.rewards.kinds import AUTO, Scorer, scorer
 from mifo_verl.tools.command_line import read
-from mifo_verl.tools.evaluate.engines import choose_engine
+from mifo_verl.tools.evaluate.engines import VllmSettings, choose_engine
 from mifo_verl.tools.evaluate.templates import CHAT, check_template
 
 _KEPT = ("template", "system", "temperature", "top_p", "max_tokens", "seed", "limit", "reward", "require_think")
@@ -37,6 +37,9 @@ class Settings:
     dtype: str = "auto"
     batch: int = 64
     threads: int = len(os.sched_getaffinity(0))
+    tensor_parallel: int | None = None
+    gpu_memory: float = 0.9
+    max_length: int | None = None
 
     def __post_init__(self) -> None:
         require(len(self.model) > 0, "model", list(self.model), "given", "write model=<folder>")
@@ -53,6 +56,10 @@ class Settings:
         dtypes = ("auto", "float32", "bfloat16")
         require(self.dtype in dtypes, "dtype", self.dtype, "auto, float32 or bfloat16", "auto is float32 on a CPU")
         require(self.data is None or self.data.is_dir(), "data", self.data, "an existing folder", "check the path")
+        require(0 < self.gpu_memory <= 1, "gpu_memory", self.gpu_memory, "in (0, 1]", "vLLM's default is 0.9")
+        for name in ("tensor_parallel", "max_length"):
+            if getattr(self, name) is not None:
+                require_count(name, getattr(self, name), "leave it out")
         check_template(self.template)
         chats = self.system is None or self.template == CHAT
         require(chats, "system", self.system, "left away unless template=chat", "other templates have their own")
@@ -67,6 +74,11 @@ class Settings:
         """What computes the responses, and in which numbers."""
         engine = choose_engine(self.engine)
         return engine, self.dtype if self.dtype != "auto" else "bfloat16" if engine == "vllm" else "float32"
+
+    @property
+    def vllm(self) -> VllmSettings:
+        """How vLLM uses the GPUs."""
+        return VllmSettings(self.tensor_parallel, self.gpu_memory, self.max_length)
 
     def ks(self, num_samples: int) -> tuple[int, ...]:
         """The ks of pass@k and maj@k for benchmarks with so many samples."""

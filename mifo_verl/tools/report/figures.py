@@ -55,6 +55,7 @@ def card(title: str, note: str, figure: go.Figure, x: str, y: str, **layout: Any
 def lines(data: pd.DataFrame, x: str, y: Any, colors: dict[str, str], **look: Any) -> go.Figure:
     """Lines of the columns ``y``, named as they are."""
     look = {"markers": len(data) <= _FEW_POINTS} | look
+    data = data.astype(dict.fromkeys([y] if isinstance(y, str) else y, float))  # a column of None alone has no number
     return px.line(data, x=x, y=y, color_discrete_map=colors, render_mode="svg", **look)
 
 
@@ -199,6 +200,33 @@ def mixing(run: Run) -> Figure | None:
         return None
     note = "RL and SFT in the same update."
     return card("Weights of the losses", note, lines(table, "step", names, PHASE_COLORS), "step", "weight")
+
+
+def policies(run: Run) -> list[Figure]:
+    """Of a run whose base weights train beside an adapter: what it gains over a second policy, and all gradients."""
+    rows = [{"step": line["step"], "grad_norm": line.get("grad_norm")} | line["policies"] for line in run.rl if line.get("policies")]  # fmt: skip
+    table, made = pd.DataFrame(rows), []
+    gain = "J_RL of the policy minus that of the second one, which RL alone trains beside the same adapter."
+    for title, note, unit, names in (
+        ("Cooperative gain", gain, "gain", {"cooperative_gain": "gain"}),
+        (
+            "Tokens clipped at the second policy",
+            "Their ratio is outside the clip range.",
+            "share",
+            {"clip_share": "share"},
+        ),
+        (
+            "Gradient norms of the policies",
+            "Each before its own clip.",
+            "norm",
+            {"grad_norm": "base weights", "adapter_grad_norm": "adapter", "second_grad_norm": "second policy"},
+        ),
+    ):
+        known = [name for name in names if name in table and table[name].notna().any()]
+        if known:
+            shown = table[["step", *known]].rename(columns=names)
+            made.append(card(title, note, lines(shown, "step", [names[name] for name in known], {}), "step", unit))
+    return made
 
 
 def curves(groups: list[Group], name: str, title: str, note: str, y: str) -> Figure | None:

@@ -169,7 +169,9 @@ def _view(run: Run, cards: _Cards, has_signals: bool) -> dict[str, Any]:
             "coupling": cards.add(*how.coupling(run), how.shift(run)),
             "masks": cards.add(*mask_figures(run)),
             "tokens": cards.add(*token_figures(run)),
-            "signals": cards.add(*signals, *([how.mixing(run)] if has_signals else []), *how.losses(run)),
+            "signals": cards.add(
+                *signals, *([how.mixing(run)] if has_signals else []), *how.policies(run), *how.losses(run)
+            ),
             "cost": cards.add(how.stages(run), how.memory(run)),
         },
     }

@@ -24,6 +24,7 @@ def numbers_of(run: Run) -> dict[str, float]:
     names = ("rl_steps", "sft_phases", "demonstrations", "rollouts")
     wanted = {ACCURACY: known["accuracy_end"], "accuracy_start": known["accuracy_start"]}
     wanted |= {name: known[name] for name in names} | {"seconds": known["seconds_total"]}
+    wanted["peak_memory_gb"] = (run.files.summary or {}).get("peak_memory_gb")
     found |= {name: float(value) for name, value in wanted.items() if value is not None}
     if ACCURACY in found and "accuracy_start" in found:
         found["gain"] = found[ACCURACY] - found["accuracy_start"]
@@ -31,14 +32,18 @@ def numbers_of(run: Run) -> dict[str, float]:
 
 
 def compute_of(rl: list[dict[str, Any]], sft: list[dict[str, Any]]) -> dict[str, float]:
-    """Tokens and FLOPs of a run's records; none of them if a record is of a version that did not count."""
+    """Tokens and FLOPs of a run's records; none of them if a record is of a version that did not count.
+
+    SFT's tokens are those of its phases and of the demonstrations in the updates of RL steps, whose FLOPs are RL's.
+    """
     if any("flops" not in line for line in rl + sft):
         return {}
+    trained = sft + [line["staged"] for line in rl if line.get("staged")]
     return {
         "rl_tokens": float(sum(line["prompt_tokens"] + line["response_tokens"] for line in rl)),
         "generated_tokens": float(sum(line["generated_tokens"] for line in rl)),
-        "sft_tokens": float(sum(line["prompt_tokens"] + line["response_tokens"] for line in sft)),
-        "loss_tokens": float(sum(line["kept_tokens"] for line in sft)),
+        "sft_tokens": float(sum(line["prompt_tokens"] + line["response_tokens"] for line in trained)),
+        "loss_tokens": float(sum(line["kept_tokens"] for line in trained)),
         "rl_flops": float(sum(line["flops"] for line in rl)),
         "sft_flops": float(sum(line["flops"] for line in sft)),
         "flops": float(sum(line["flops"] for line in rl + sft)),

@@ -15,7 +15,9 @@ from mifo_verl.tools.sweep.numbers import ACCURACY
 from mifo_verl.tools.sweep.table import ArmDifference, Mean, Table, is_share
 from mifo_verl.tools.tables import MISSING, markdown, print_frame, say
 
-_COSTS = ("flops", "rl_tokens", "generated_tokens", "sft_tokens", "loss_tokens", "rl_steps", "sft_phases", "seconds")
+_COSTS = (
+    "flops", "rl_tokens", "generated_tokens", "sft_tokens", "loss_tokens", "rl_steps", "sft_phases", "seconds", "peak_memory_gb"
+)  # fmt: skip
 _PHASES = ("sft/", "rl/")
 _ROW, _FRAME = 24, 110
 """Pixels of a row of a figure, and of all around its rows."""
@@ -103,7 +105,7 @@ def _cell(one: Mean | None, name: str, seeds: int) -> str:
     if one is None:
         return MISSING
     signed = "+" if name.startswith(_PHASES) else ""
-    form = f"{signed}.4f" if signed or is_share(name) else ",.4g" if name.endswith("flops") else ",.1f"
+    form = f"{signed}.4f" if signed or is_share(name) else ",.4g" if name.endswith(("flops", "_gb")) else ",.1f"
     half = "" if one.half_width is None else f" ± {one.half_width:{form.lstrip('+')}}"
     return f"{one.mean:{form}}{half}" + ("" if one.num_values == seeds else f" (n={one.num_values})")
 

@@ -3,6 +3,7 @@
 from mifo_verl.tools.prepare.addition import Addition
 from mifo_verl.tools.prepare.recipe import Recipe
 from mifo_verl.tools.prepare.recipes.chains import OpenR1Raw, Prime
+from mifo_verl.tools.prepare.recipes.champ import Champ
 from mifo_verl.tools.prepare.recipes.competition import Math
 from mifo_verl.tools.prepare.recipes.gsm8k import Gsm8k
 from mifo_verl.tools.prepare.recipes.openr1 import OpenR1, Verl
@@ -17,6 +18,7 @@ _ALL: tuple[type[Recipe], ...] = (
     Verl,
     Gsm8k,
     Math,
+    Champ,
     DeepMath,
     S1k,
     Prime,
