@@ -6,6 +6,7 @@ from omegaconf import DictConfig
 
 from mifo_verl.checks.findings import Findings, NotChecked
 from mifo_verl.checks.run import Run, good_copy
+from mifo_verl.run.checkpoints import verify
 from mifo_verl.run.resume import check_resume, checkpoint_facts
 from mifo_verl.verl.critic import has_critic
 
@@ -29,6 +30,10 @@ def check_checkpoint(run: Run, found: Findings) -> None:
     """The checkpoint that is resumed is there, and its settings are the run's, as compared again before Ray starts."""
     if run.get("trainer.resume_mode") == "disable" or found.has_failed("resume"):
         raise NotChecked("not needed: nothing is resumed")
+    if run.get("trainer.resume_mode") == "weights":
+        step = verify(Path(run.get("trainer.resume_from_path")), checksums=False).facts["step"]
+        found.note(f"the run begins with the weights of step {step} of another run")
+        return
     config = _as_trained(run)
     facts = checkpoint_facts(config, lambda text: found.warn(text, "look at the disk"))
     if facts is None:

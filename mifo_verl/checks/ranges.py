@@ -108,7 +108,7 @@ CHOICES = {
     "data.on_bad_row": "error skip",
     "reward.reward_manager.name": "naive dapo gdpo remote",
     "trainer.device": "cpu cuda",
-    "trainer.resume_mode": "disable auto resume_path",
+    "trainer.resume_mode": "disable auto resume_path weights",
 }
 """The choices of verl 0.9.1, which tests/contract compares with verl's own."""
 

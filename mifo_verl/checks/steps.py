@@ -89,9 +89,9 @@ def check_parts(run: Run, found: Findings) -> None:
 def check_resume(run: Run, found: Findings) -> None:
     """What a run resumes from is there."""
     mode, path, save_freq = (run.get(f"trainer.{key}") for key in ("resume_mode", "resume_from_path", "save_freq"))
-    if mode == "resume_path":
+    if mode in ("resume_path", "weights"):
         name = "trainer.resume_from_path"
-        given = found.require(bool(path), name, path, "set with trainer.resume_mode=resume_path", "give the folder")
+        given = found.require(bool(path), name, path, f"set with trainer.resume_mode={mode}", "give the folder")
         folder = Path(str(path))
         rule = "a checkpoint's own folder, called global_step_<number>"
         if given and found.require(bool(NAME.fullmatch(folder.name)), name, path, rule, "give that folder"):

@@ -29,7 +29,7 @@ from mifo_verl.config import WatchdogConfig
 from mifo_verl.plugin import require_loaded
 from mifo_verl.run.display import ProgressDisplay, print_summary
 from mifo_verl.run.journal import CONFIG, ENDED, METRICS, RunRecords, finish_summary, replace_text
-from mifo_verl.run.resume import check_resume, checkpoint_facts, own_checkpoints
+from mifo_verl.run.resume import check_resume, checkpoint_facts, own_checkpoints, start_from_weights
 from mifo_verl.run.stacks import FOLDER, open_folder
 from mifo_verl.run.versions import record_versions
 from mifo_verl.verl.saving import Stopped
@@ -63,6 +63,8 @@ def launch(config: DictConfig, write_data: Callable[[Path], None]) -> int:
     held = RunFolder(Path(config.run_dir), resumes)
     folder = held.path
     write_data(folder)
+    if config.trainer.resume_mode == "weights":
+        start_from_weights(config, RunRecords(folder).event)
     if resumes and (facts := checkpoint_facts(config)):
         for warning in check_resume(facts, config):
             print(f"warning: {warning}")

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.metadata
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,12 @@ from omegaconf import DictConfig, OmegaConf
 from mifo_verl.compose import ConfigError
 from mifo_verl.run.checkpoints import BrokenCheckpoint, CheckpointStore, verify
 from mifo_verl.run.flatten import PLACES, flatten
-from mifo_verl.run.journal import CONFIG, require_lines
+from mifo_verl.run.journal import CONFIG, replace_text, require_lines
 from mifo_verl.verl.critic import has_critic
+from mifo_verl.verl.merge import merged_folder
+
+WEIGHTS_FROM = "weights_from.json"
+"""The checkpoint whose weights a run began with, and the settings that differ from that run's."""
 
 FREE = frozenset(
     """
@@ -129,6 +134,32 @@ def checkpoint_facts(config: DictConfig, report: Callable[[str], None] = lambda 
     return None if found is None else found.facts
 
 
+def start_from_weights(config: DictConfig, report: Callable[[str, str], None]) -> None:
+    """Begin a new run with another run's weights and nothing else (``trainer.resume_mode=weights``).
+
+    The weights become ``<run_dir>/start``, the run's model; ``weights_from.json`` keeps the checkpoint, its step and
+    the settings that differ. A run that has made checkpoints of its own goes on from them. Raises BrokenCheckpoint.
+    """
+    trainer, start = config.trainer, Path(config.run_dir) / "start"
+    if not (start / "config.json").is_file():
+        found = verify(Path(trainer.resume_from_path))
+        before, after = _settings(found.facts["config"]), _settings(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
+        places = frozenset({*PLACES, _MODEL, "run_dir", "name"})
+        changed = {
+            key: [before.get(key), after.get(key)]
+            for key in sorted(before.keys() | after.keys())
+            if before.get(key) != after.get(key) and not _is_free(key, places)
+        }
+        origin = {"checkpoint": str(found.folder), "step": found.facts["step"], "changed": changed}
+        copied = start.with_name("start.new")
+        shutil.copytree(merged_folder(found.folder, "float32"), copied, dirs_exist_ok=True)
+        replace_text(start.with_name(WEIGHTS_FROM), json.dumps(origin, indent=2) + "\n")
+        copied.rename(start)
+        report("weights", f"begins with the weights of {found.folder} (step {found.facts['step']}) and nothing else")
+    config.actor_rollout_ref.model.path = str(start)
+    trainer.resume_mode = "auto"
+
+
 def check_resume(saved: Mapping[str, Any], config: DictConfig) -> list[str]:
     """Refuse to go on from a checkpoint of another run. Returns warnings for what differs and may.
 
@@ -147,7 +178,8 @@ def check_resume(saved: Mapping[str, Any], config: DictConfig) -> list[str]:
         raise ConfigError(
             f"trainer.resume_mode={config.trainer.resume_mode} must go on with the settings of the checkpoint in "
             f"{config.trainer.default_local_dir}, and these differ: {'; '.join(refused)}; set them back, or start a "
-            "new run with another run_dir"
+            "new run with another run_dir, with these weights by trainer.resume_mode=weights "
+            "trainer.resume_from_path=<checkpoint>"
         )
     return [
         f"{name} {now['versions'][name]} is not the {version} of the checkpoint: the run goes on, not bit by bit"

@@ -1,5 +1,6 @@
 """Rollouts that a person can read: a few of every step, for samples.jsonl, the report and the trackers' tables."""
 
+import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -11,10 +12,21 @@ from mifo_verl.loop.loop import Loop
 from mifo_verl.verl.demonstrations import correctness
 from mifo_verl.verl.replay import key_order
 
+logger = logging.getLogger(__name__)
+
 TABLE = "mifo/samples"
 COLUMNS = ("step", "kind", "prompt_id", "prompt", "text", "answer", "verdict", "kept_tokens")
 _MOST_CHARS = 4000
 Row = tuple[Any, ...]
+
+
+def seen(batch: KVBatchMeta, loop: Loop, tokenizer: Any, number: int) -> list[RolloutSeen]:
+    """``sampled``; what is only shown ends no run."""
+    try:
+        return sampled(batch, loop, tokenizer, number)
+    except Exception:
+        logger.exception("no rollouts to read in this step")
+        return []
 
 
 def sampled(batch: KVBatchMeta, loop: Loop, tokenizer: Any, number: int) -> list[RolloutSeen]:
@@ -33,7 +45,7 @@ def sampled(batch: KVBatchMeta, loop: Loop, tokenizer: Any, number: int) -> list
         return []
     fields = ["prompts", "responses", "reward_model", "extra_fields"]
     data: Any = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=fields)
-    columns = (data["prompts"].unbind(), data["responses"].unbind(), data["reward_model"], data["extra_fields"])
+    columns = (data["prompts"].unbind(), data["responses"].unbind(), *(_listed(data[name]) for name in fields[2:]))
     found = []
     for key, prompt, response, reward, extra in zip(keys, *columns, strict=True):
         group = groups[key_order(key)[0]]
@@ -53,6 +65,11 @@ def sampled(batch: KVBatchMeta, loop: Loop, tokenizer: Any, number: int) -> list
             )
         )
     return found
+
+
+def _listed(column: Any) -> list[Any]:
+    """What is no tensor: a list already, or tensordict's own kind of one."""
+    return list(column.tolist() if hasattr(column, "tolist") else column)
 
 
 def _shortened(text: str) -> str:

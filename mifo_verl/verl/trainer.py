@@ -40,7 +40,7 @@ from mifo_verl.verl.records import (
     step_events,
 )
 from mifo_verl.verl.replay import OrderedReplayBuffer, has_rollouts, rollouts_of, rows_of, without_rollouts
-from mifo_verl.verl.samples import log_table, sampled, table_rows
+from mifo_verl.verl.samples import log_table, seen, table_rows
 from mifo_verl.verl.sampling import SAMPLING
 from mifo_verl.verl.saving import Saver, Stopped
 from mifo_verl.verl.skipped_updates import require_updates
@@ -233,7 +233,7 @@ class MifoTrainer(PPOTrainerSync):
         """verl's metrics of an RL step, and its record; None if the step made no rollouts."""
         if not has_rollouts(batch):
             return None
-        self.loop.samples = sampled(batch, self.loop, self.tokenizer, self.mifo.inspect.rollouts)
+        self.loop.samples = seen(batch, self.loop, self.tokenizer, self.mifo.inspect.rollouts)
         epoch = (self.global_steps - 1) // self.steps_per_epoch
         timers = {"step": sum(timing_raw.values()), **timing_raw}  # verl's own is there at a step's end only
         super()._compute_metrics(batch, metrics, timers, global_steps=self.global_steps, epoch=epoch)

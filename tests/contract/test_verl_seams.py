@@ -40,6 +40,7 @@ TRAINER_HOOKS = {
     "_setup": [],
     "_init_resource_pool_mgr": [],
     "_build_replay_buffer": [],
+    "_init_dataloader": [],
     "_fetch_one_gen_batch": [],
     "_next_train_batch": ["num_prompts"],
     "_validate": [],
