@@ -60,6 +60,26 @@ def test_bfloat16_is_verls_own_rounding(checkpoint):
     assert any(not torch.equal(merged[name], saved[name]) for name in saved)
 
 
+def test_a_new_run_begins_with_the_weights_of_another_and_says_which(checkpoint, tmp_path):
+    given = ["experiment=quickstart", "trainer.resume_mode=weights", f"run_dir={tmp_path}/new"]
+    before = compose_config([*given, "seed=7"]).to_dict()
+    shutil.copytree(checkpoint, tmp_path / "global_step_3")
+    write_manifest(tmp_path / "global_step_3", {"step": 3, "during_step": False, "accuracy": None, "config": before})
+    given += [f"trainer.resume_from_path={tmp_path}/global_step_3", "actor_rollout_ref.actor.optim.lr=1e-5", "seed=7"]
+    config, said = compose_config(given).node, []
+    (tmp_path / "new").mkdir()
+    for _ in range(2):  # the same command again finds it done
+        start_from_weights(config, lambda kind, text: said.append(kind))
+        assert config.actor_rollout_ref.model.path == f"{tmp_path}/new/start" and config.trainer.resume_mode == "auto"
+    assert said == ["weights"]
+    saved, started = weights(merged_folder(checkpoint, "float32")), weights(tmp_path / "new" / "start")
+    assert all(torch.equal(started[name], saved[name]) for name in saved)
+    origin = json.loads((tmp_path / "new" / "weights_from.json").read_text())
+    assert (origin["checkpoint"], origin["step"]) == (f"{tmp_path}/global_step_3", 3)
+    assert origin["changed"]["actor_rollout_ref.actor.optim.lr"] == [1e-4, 1e-5]
+    assert {key.rpartition(".")[2] for key in origin["changed"]} == {"lr"}
+
+
 def test_the_tokenizer_and_its_chat_template_come_along(checkpoint):
     merged = AutoTokenizer.from_pretrained(merged_folder(checkpoint, "float32"))
     shipped = AutoTokenizer.from_pretrained(START_MODEL)
@@ -200,26 +220,6 @@ def test_a_checkpoint_is_merged_once_and_again_where_its_shards_have_changed(che
     with pytest.raises(ValueError, match="could not be merged"):
         merged_folder(checkpoint, "float32")
     assert not list(checkpoint.glob(".huggingface*"))
-
-
-def test_a_new_run_begins_with_the_weights_of_another_and_says_which(checkpoint, tmp_path):
-    given = ["experiment=quickstart", "trainer.resume_mode=weights", f"run_dir={tmp_path}/new"]
-    before = compose_config([*given, "seed=7"]).to_dict()
-    shutil.copytree(checkpoint, tmp_path / "global_step_3")
-    write_manifest(tmp_path / "global_step_3", {"step": 3, "during_step": False, "accuracy": None, "config": before})
-    given += [f"trainer.resume_from_path={tmp_path}/global_step_3", "actor_rollout_ref.actor.optim.lr=1e-5", "seed=7"]
-    config, said = compose_config(given).node, []
-    (tmp_path / "new").mkdir()
-    for _ in range(2):  # the same command again finds it done
-        start_from_weights(config, lambda kind, text: said.append(kind))
-        assert config.actor_rollout_ref.model.path == f"{tmp_path}/new/start" and config.trainer.resume_mode == "auto"
-    assert said == ["weights"]
-    saved, started = weights(merged_folder(checkpoint, "float32")), weights(tmp_path / "new" / "start")
-    assert all(torch.equal(started[name], saved[name]) for name in saved)
-    origin = json.loads((tmp_path / "new" / "weights_from.json").read_text())
-    assert (origin["checkpoint"], origin["step"]) == (f"{tmp_path}/global_step_3", 3)
-    assert origin["changed"]["actor_rollout_ref.actor.optim.lr"] == [1e-4, 1e-5]
-    assert {key.rpartition(".")[2] for key in origin["changed"]} == {"lr"}
 
 
 @pytest.fixture(scope="module")
