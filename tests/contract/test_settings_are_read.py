@@ -74,7 +74,7 @@ CONFIGS = [composed(f"mifo/schedule={file.stem}") for file in (config_folder() /
 
 def named() -> list[str]:
     """Every setting that README and docs name, in full or as ``.history`` behind ``mifo.constraint.share``; a group
-    alone, such as mifo.probe, is none.
+    alone, such as mifo.probe, is none, and ``mifo.<group>.name`` is the choice of a part.
     """
     found: set[str] = set()
     for file in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
@@ -86,7 +86,9 @@ def named() -> list[str]:
     return sorted(
         name
         for name in found - {""}
-        if name.rpartition(".")[2] not in _FILES and name.split(".")[1] not in RENAMED and not _is_group(name)
+        if name.rpartition(".")[2] not in (*_FILES, "name")
+        and name.split(".")[1] not in RENAMED
+        and not _is_group(name)
     )
 
 
@@ -225,6 +227,8 @@ def predicted(config: DictConfig, place: Place) -> Any:
         settings["num_hidden_layers"] *= 2
         (model / "config.json").write_text(json.dumps(settings | {"layer_types": None}))
         config.actor_rollout_ref.model.path = str(model)
+    write_rows(rows({1: 12, 3: 8}, "train", seed=0), place.folder / "train.parquet")
+    config.data.train_files = str(place.folder / "train.parquet")
     return memory.prediction(Run(config, []))
 
 
@@ -372,7 +376,7 @@ CHANGES: dict[str, tuple[Any, Number, dict[str, Any]] | tuple[Any, Number]] = {
     f"{ACTOR}.ppo_max_token_len_per_gpu": (64, predicted),
     f"{FSDP}.param_offload": (True, predicted),
     f"{FSDP}.optimizer_offload": (True, predicted),
-    "trainer.save_freq": (1, predicted),
+    "trainer.save_freq": (1, predicted, {"data.train_batch_size": 4}),
     "trainer.logger": (["console"], trackers),
     "reward.custom_reward_function.path": ("pkg://mifo_verl.rewards.exact", verdict),
     "prepare": (None, prepared),
