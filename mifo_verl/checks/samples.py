@@ -11,11 +11,11 @@ from mifo_verl.checks.findings import Findings, NotChecked
 from mifo_verl.checks.reward import NODE, Score, is_right, reward_of
 from mifo_verl.checks.run import FILES, Run
 from mifo_verl.data.bad_rows import NUM_SHOWN, RowScan
+from mifo_verl.data.demonstrations import TEACHER as COLUMN
 from mifo_verl.data.demonstrations import demonstration_of
 from mifo_verl.data.report import BadRows, FileReport
 from mifo_verl.data.sft_batch import continuation, tokens_sha256
 from mifo_verl.method.token_facts import TEACHER
-from mifo_verl.verl.demonstrations import TEACHER as COLUMN
 
 SECONDS = 2.5
 """Time for the tokenizer, and again for the reward; a sample that takes longer is cut, and its size reported."""

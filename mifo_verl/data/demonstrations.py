@@ -11,6 +11,12 @@ from typing import Any
 
 from mifo_verl.types import Demonstration
 
+TEACHER = "target_log_probs"
+"""The column of the teacher's log-probabilities."""
+
+TARGET = ("target", "target_source", TEACHER)
+"""The columns of the demonstrations. They stay on the controller."""
+
 
 def prompt_id_of(row: Mapping[str, Any]) -> str:
     """The row's ``prompt_id``, or ``p`` and 16 hex digits of the hash of its prompt messages where it has none.

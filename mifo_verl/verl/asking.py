@@ -13,11 +13,12 @@ from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.utils import tensordict_utils as tu
 from verl.utils.dataset.rl_dataset import collate_fn
 
+from mifo_verl.data.demonstrations import TARGET
 from mifo_verl.loop.loop import Row
 from mifo_verl.loop.state import Answer
 from mifo_verl.method.accuracy import count_correct
 from mifo_verl.probes.probes import Asked
-from mifo_verl.verl.demonstrations import TARGET, correctness
+from mifo_verl.verl.demonstrations import correctness
 from mifo_verl.verl.replay import key_order
 
 

@@ -7,19 +7,13 @@ from typing import Any
 
 from verl.utils import normalize_token_ids
 
-from mifo_verl.data.demonstrations import demonstration_of, prompt_id_of
+from mifo_verl.data.demonstrations import TEACHER, demonstration_of, prompt_id_of
 from mifo_verl.data.sft_batch import build_example, with_teacher
 from mifo_verl.method.accuracy import count_correct
 from mifo_verl.types import Rejection, SftExample
 
 Scorer = Callable[..., Mapping[str, Any] | float]
 """The run's reward function, with verl's signature."""
-
-TEACHER = "target_log_probs"
-"""The column of the teacher's log-probabilities."""
-
-TARGET = ("target", "target_source", TEACHER)
-"""The columns of the demonstrations. They stay on the controller."""
 
 REMEMBERED = 100_000
 """Verdicts that are kept, about 100 bytes each; the oldest are forgotten."""

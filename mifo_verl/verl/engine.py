@@ -61,6 +61,8 @@ class MifoEngine(
     mifo: MifoConfig
     interval: IntervalState
     optimizer: Optimizer
+    _before_facts: frozenset[str] = frozenset()
+    """What a part takes of the weights before SFT; nothing in an engine that is not trained, such as a reference."""
     _rl: _RlSettings | None = None
     """Set while SFT updates are made."""
     _sft_optimizer: Optimizer | None = None
@@ -74,7 +76,7 @@ class MifoEngine(
 
     def configure(self, mifo: MifoConfig) -> None:
         """Called once after the model is built."""
-        self.mifo = mifo
+        self.mifo, self._before_facts = mifo, mifo.before_facts
         model = ShardedModel(self.module, self.device_mesh)
         self.interval = IntervalState(
             model,
@@ -193,7 +195,7 @@ class MifoEngine(
 
     def _compares(self, micro_batch: TensorDict) -> bool:
         """Whether a batch also passes under the weights before SFT: a probe's, or one of a part that needs it."""
-        is_held = self._rl is not None and bool(self.mifo.before_facts)
+        is_held = self._rl is not None and bool(self._before_facts)
         return is_held or bool(tu.get_non_tensor_data(micro_batch, POLICY_SHIFT, default=False))
 
     def prepare_model_outputs(
@@ -204,7 +206,7 @@ class MifoEngine(
         return super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func) | found
 
     def _of_logits(self, output: Any, output_args: dict[str, Any], micro_batch: TensorDict) -> dict[str, Tensor]:
-        logits_NV, start_NV, wanted = output.logits.flatten(0, 1), self._start_logits, self.mifo.before_facts
+        logits_NV, start_NV, wanted = output.logits.flatten(0, 1), self._start_logits, self._before_facts
         is_probe = tu.get_non_tensor_data(micro_batch, POLICY_SHIFT, default=False)
         facts: dict[str, Tensor] = {}
         before: dict[str, Tensor] = {}

@@ -20,14 +20,13 @@ from verl.utils.debug import marked_timer
 
 from mifo_verl.config import build_config
 from mifo_verl.cpu import rollout
-from mifo_verl.data.demonstrations import prompt_id_of
+from mifo_verl.data.demonstrations import TARGET, prompt_id_of
 from mifo_verl.loop.events import StepEnded, Validated
 from mifo_verl.run.journal import RunRecords
 from mifo_verl.run.watchdog import timed
 from mifo_verl.types import Phase
 from mifo_verl.verl.agent_loop import GIVEN
 from mifo_verl.verl.build import assemble, keep_validation, prepare_workers
-from mifo_verl.verl.demonstrations import TARGET
 from mifo_verl.verl.mixed import mark_correct, mixed_updates
 from mifo_verl.verl.records import (
     Metrics,

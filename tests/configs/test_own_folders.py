@@ -85,8 +85,10 @@ def test_what_is_wrong_with_a_file_is_one_line(folder, text, says):
     assert says in line and "; " in line
 
 
-def test_a_key_of_a_file_that_nothing_reads_is_a_warning(folder):
+def test_a_key_of_a_file_that_nothing_reads_is_an_error(folder):
     (folder / "experiment" / "mine.yaml").write_text(MINE + "data:\n  train_batchsize: 3\n")
     overrides = ["--config-dir", str(folder), "experiment=mine", "prepare=null"]
-    warnings = [str(one) for one in check_run(compose_config(overrides).node, overrides).found.warnings()]
-    assert any("data.train_batchsize=3" in one and "did you mean data.train_batch_size?" in one for one in warnings)
+    errors = check_run(compose_config(overrides).node, overrides).found.errors()
+    assert any(
+        "data.train_batchsize=3" in one and "did you mean data.train_batch_size?" in one for one in map(str, errors)
+    )

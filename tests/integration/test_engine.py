@@ -348,7 +348,8 @@ def _packed_and_padded() -> list[dict[str, list[float]]]:
     def found(
         lay_out: Callable[[list[torch.Tensor]], torch.Tensor], arguments: dict[str, int]
     ) -> dict[str, list[float]]:
-        for logits in (start, now):  # the two passes of a probe
+        for is_before, logits in ((True, start), (False, now)):  # the two passes of a probe
+            engine._is_before = is_before
             output = SimpleNamespace(logits=lay_out(logits))
             by_token = engine._of_logits(output, arguments, batch)
             engine._start_output = dict.fromkeys(("log_probs", "entropy"), torch.zeros(1))

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from mifo_verl.data.demonstrations import TEACHER as COLUMN
 from mifo_verl.data.demonstrations import demonstration_of
 from mifo_verl.data.parquet import check_columns
 from mifo_verl.data.sft_batch import build_example, tokens_sha256
@@ -23,7 +24,6 @@ from mifo_verl.tools.demonstrations.client import Endpoint, Unanswered
 from mifo_verl.tools.keyed_lines import KeyedLines
 from mifo_verl.types import SftExample
 
-COLUMN = "target_log_probs"
 _TYPE = pa.struct([("teacher", pa.string()), ("tokens_sha256", pa.string()), ("values", pa.list_(pa.float32()))])
 _CHUNK = 1024
 
