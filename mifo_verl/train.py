@@ -36,15 +36,15 @@ def main(arguments: list[str]) -> int:
             print(config.to_yaml())
             return 0
         os.environ.update(config.environment())
-        _server = forkserver.start()  # held: it ends with this process
         prepare_data(config.node)
         checked = check_run(config.node, overrides)
         for warning in checked.found.warnings():
             print(f"warning: {warning}")
         checked.raise_errors()
-        from mifo_verl.run.launch import launch  # imports verl, which reads the environment
+        with forkserver.running():
+            from mifo_verl.run.launch import launch  # imports verl, which reads the environment
 
-        return launch(config.node, lambda folder: write_data(checked, folder))
+            return launch(config.node, lambda folder: write_data(checked, folder))
     except ConfigError as error:
         for line in error.errors:
             print(f"error: {line}", file=sys.stderr)

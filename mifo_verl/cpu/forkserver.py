@@ -1,9 +1,9 @@
 """Ray's workers as forks of one process that has imported verl already.
 
-A run on a CPU has ten Ray workers on one machine, and each would spend seconds on the same imports. ``start`` begins a
-server that makes these imports once, while the driver still checks the config. Ray then runs ``start_worker.py`` where
-it would run its ``setup_worker.py``; it hands its arguments, environment and outputs to the server, which forks the
-worker. If there is no server it goes on as Ray does. The server ends with the process that started it.
+A run on a CPU has ten Ray workers on one machine, and each would spend seconds on the same imports. ``running`` begins
+a server that makes these imports once, while the driver imports verl itself and starts Ray. Ray then runs
+``start_worker.py`` where it would run its ``setup_worker.py``; it hands its arguments, environment and outputs to the
+server, which forks the worker. If there is no server it goes on as Ray does.
 """
 
 import gc
@@ -18,7 +18,8 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +46,15 @@ _WITH_RAY = (
 )
 
 
-def start() -> subprocess.Popen[bytes] | None:
-    """Begin the server for the workers of this process's own Ray cluster, if the environment wants one.
+@contextmanager
+def running() -> Iterator[subprocess.Popen[bytes] | None]:
+    """The server for the workers of this process's own Ray cluster, if the environment wants one.
 
-    It ends when its standard input does, and with it this process.
+    It ends when its standard input does: with this block, or with this process.
     """
     if os.environ.get(WANTED) != "1" or os.environ.get("RAY_ADDRESS", "local") not in ("", "local"):
-        return None
+        yield None
+        return
     from ray._private import ray_constants
 
     os.environ[SERVER] = f"mifo-{os.getpid()}-{secrets.token_hex(8)}"
@@ -61,7 +64,12 @@ def start() -> subprocess.Popen[bytes] | None:
         listener.listen(64)  # before the imports: who asks early waits for them
         command = [sys.executable, "-W", "ignore", "-m", __name__, str(listener.fileno())]
         held = [listener.fileno()]
-        return subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=held, start_new_session=True)
+        server = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=held, start_new_session=True)
+    try:
+        yield server
+    finally:
+        assert server.stdin is not None
+        server.stdin.close()
 
 
 def serve(listener: int) -> Callable[[], None]:

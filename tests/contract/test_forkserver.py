@@ -37,9 +37,7 @@ def test_a_worker_is_a_fork_with_what_ray_gave_it_and_the_server_ends_with_the_r
     monkeypatch.setattr(ray_constants, "SETUP_WORKER_FILENAME", "setup_worker.py")
     (tmp_path / "default_worker.py").write_text(WORKER)
     (tmp_path / "setup_worker.py").write_text("import json, sys; print(json.dumps({'rays own': sys.argv[2:3]}))")
-    server = forkserver.start()
-    assert server is not None
-    try:
+    with forkserver.running() as server:
         first, second = (_worker(tmp_path, raylet="7") for _ in range(2))
         assert first | {"pid": 0, "session": 0} == {
             "arguments": ["--a=1"],
@@ -58,9 +56,7 @@ def test_a_worker_is_a_fork_with_what_ray_gave_it_and_the_server_ends_with_the_r
         assert _worker(tmp_path, raylet="8") == {"rays own": ["--a=1"]}, (
             "Ray reads a raylet once: another one's is no fork"
         )
-    finally:
-        server.stdin.close()  # what the end of this process does
-        assert server.wait(20) == 0
+    assert server.wait(20) == 0
     assert _worker(tmp_path, raylet="7") == {"rays own": ["--a=1"]}, "without a server Ray's own script runs"
 
 
@@ -68,7 +64,9 @@ def test_no_server_is_begun_where_none_is_wanted_or_the_cluster_is_another_ones(
     monkeypatch.delenv(forkserver.SERVER, raising=False)
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     monkeypatch.setenv(forkserver.WANTED, "1")
-    assert forkserver.start() is None
+    with forkserver.running() as server:
+        assert server is None
     monkeypatch.delenv("RAY_ADDRESS")
     monkeypatch.setenv(forkserver.WANTED, "0")
-    assert forkserver.start() is None and forkserver.SERVER not in os.environ
+    with forkserver.running() as server:
+        assert server is None and forkserver.SERVER not in os.environ
