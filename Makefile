@@ -71,7 +71,7 @@ test: setup ## all tests
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not alone" tests
 	$(BIN)/python -m pytest -q -m alone tests/integration
 
-test-unit: setup ## the tests without Ray and verl, under a minute
+test-unit: setup ## the tests without Ray and verl, about a minute
 	$(BIN)/python -m pytest -q -n 2 tests/unit
 
 mutants: setup ## put in a mistake at a time, and see the tests find it

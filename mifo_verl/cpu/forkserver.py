@@ -19,7 +19,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +96,8 @@ def serve(listener: int) -> Callable[[], None]:
                 if wanted["environment"]["RAY_RAYLET_PID"] == raylet:
                     if os.fork() == 0:
                         return lambda: _become_worker(wanted, outputs)
-                    asking.send(b"forked")
+                    with suppress(OSError):  # Ray has given it up meanwhile
+                        asking.send(b"forked")
                 for output in outputs:
                     os.close(output)
     return lambda: None

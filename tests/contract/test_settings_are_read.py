@@ -32,6 +32,8 @@ from verl.workers.utils.losses import ppo_loss
 
 import mifo_verl
 from mifo_verl.checks import memory, preflight
+from mifo_verl.checks.engine import check_adapter
+from mifo_verl.checks.findings import Findings
 from mifo_verl.checks.run import Run
 from mifo_verl.compose import ComposedConfig, composed_defaults, config_folder
 from mifo_verl.config import MifoConfig, build_config
@@ -232,6 +234,12 @@ def predicted(config: DictConfig, place: Place) -> Any:
     return memory.prediction(Run(config, []))
 
 
+def refused(config: DictConfig, place: Place) -> Any:
+    """What the check of an adapter says."""
+    check_adapter(Run(config, []), found := Findings())
+    return [str(error) for error in found.errors()]
+
+
 def prepared(config: DictConfig, place: Place) -> Any:
     """The commands that make the data."""
     commands: list[Any] = []
@@ -345,6 +353,7 @@ OF_TRAINER = {"mifo.probe.around_sft": False}
 ALONE = OF_TRAINER | {"mifo.schedule.size": 1, "mifo.sft.optimizer": "shared"}
 SMALL = OF_TRAINER | {"mifo.schedule.size": 3, "mifo.sft.batch_size": 4}
 FSDP, ROLLOUT = f"{ACTOR}.fsdp_config", "actor_rollout_ref.rollout"
+MERGE = "actor_rollout_ref.model.lora.merge"
 KL = {f"{ACTOR}.use_kl_loss": True}
 # setting: another value than the quick start's, the number that differs, and what else has to be set for it to count
 CHANGES: dict[str, tuple[Any, Number, dict[str, Any]] | tuple[Any, Number]] = {
@@ -374,6 +383,8 @@ CHANGES: dict[str, tuple[Any, Number, dict[str, Any]] | tuple[Any, Number]] = {
     "actor_rollout_ref.model.lora_rank": (4, ranks, KL),
     "actor_rollout_ref.model.path": ("wider", predicted),
     f"{ACTOR}.ppo_max_token_len_per_gpu": (64, predicted),
+    MERGE: (False, refused, {"actor_rollout_ref.model.lora_rank": 4, MERGE: True}),
+    "mifo.state.device": ("host", predicted, {"trainer.device": "cuda"}),
     f"{FSDP}.param_offload": (True, predicted),
     f"{FSDP}.optimizer_offload": (True, predicted),
     "trainer.save_freq": (1, predicted, {"data.train_batch_size": 4}),
@@ -423,10 +434,7 @@ SHOWN_BY = {
     "mifo.watchdog.stopped_seconds": "tests/integration/test_watchdog.py::test_a_stopped_actor_is_named_within_two_steps",
     "mifo.watchdog.max_rollout_difference": "tests/contract/test_trainer.py"
     "::test_a_rollout_server_with_other_probabilities_ends_the_run_before_its_update",
-    "mifo.inspect.rollouts": "tests/contract/test_samples.py::test_the_questions_go_from_the_worst_answered_to_the_best",
-    "mifo.state.device": "tests/unit/test_constraint.py::test_the_state_lies_on_the_host_from_its_begin_and_after_a_resume",
-    "actor_rollout_ref.model.lora.merge": "tests/integration/test_bilevel.py"
-    "::test_at_lambda_1_theta_is_that_of_full_parameter_rl_to_the_bit",
+    "mifo.inspect.rollouts": "tests/integration/test_run.py::test_as_many_rollouts_of_a_step_are_kept_as_are_asked_for",
     "trainer.resume_mode": "tests/contract/test_saving.py::test_verl_is_told_the_checkpoint_that_is_resumed",
     "trainer.resume_from_path": "tests/configs/test_resume.py::test_the_check_reads_the_checkpoint_that_is_named",
     "mifo.config_dirs": "tests/configs/test_own_folders.py::test_a_relative_folder_is_kept_as_an_absolute_one",

@@ -48,6 +48,7 @@ RUN = [
     f"reward.custom_reward_function.path={Path(__file__).parent / 'reward.py'}",
     "trainer.logger=[]",
     "mifo.watchdog.stopped_seconds=10",
+    "mifo.inspect.rollouts=3",
 ]
 POINTS = [
     "rollout:20",

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,12 @@ def test_a_run_passes_through_complete_intervals_and_leaves_its_files(first):
     phases = [(line["step"], line["phase"], line["interval"]) for line in first["metrics"]]
     assert phases == sorted(phases, key=lambda line: (line[0], line[1] == "sft"))
     assert [line["step"] for line in first["metrics"] if line["phase"] == "rl"] == [1, 2, 3, 4, 5, 6]
+
+
+def test_as_many_rollouts_of_a_step_are_kept_as_are_asked_for(whole_run):
+    samples = [json.loads(line) for line in (whole_run / "samples.jsonl").read_text().splitlines()]
+    assert Counter(line["step"] for line in samples) == dict.fromkeys(range(1, 7), 3)  # mifo.inspect.rollouts=3
+    assert all(line["text"] and line["answer"] for line in samples)
 
 
 def test_the_start_the_validated_steps_and_the_end_are_validations_of_their_steps(first):
