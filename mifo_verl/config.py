@@ -3,6 +3,7 @@
 Everything else in a run's config is verl's own.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass as dataclass_of_parts
 from dataclasses import field
@@ -50,7 +51,7 @@ class SftConfig:
     """How an SFT phase trains (``mifo.sft``)."""
 
     lr: Positive = Field(default=1e-6, description="the paper's value is 1e-6")
-    """Learning rate of the SFT phase, constant; the RL phase keeps its own schedule."""
+    """Learning rate of SFT, at its highest; the RL phase keeps its own with its own schedule."""
     batch_size: Count = Field(default=64, description="the paper's value is 64")
     """Demonstrations an update at most, over all ranks."""
     passes: Count = Field(default=1, description="use method=rl_only for RL alone")
@@ -65,6 +66,33 @@ class SftConfig:
     """Whether an update's loss is the mean over its sequences, each a mean over its tokens, or over all its tokens."""
     cut: Literal["even", "full"] = "even"
     """Whether the updates of a pass are as even as can be, or full but for the last: 33 + 32 or 64 + 1 of 65 at 64."""
+    lr_scheduler_type: Literal["constant", "linear", "cosine"] = "constant"
+    """How the learning rate falls over SFT's stage: over a phase, or over phases that follow one another
+    (``Schedule.sft_share``)."""
+    lr_warmup_steps_ratio: Annotated[float, Field(ge=0, lt=1, title="a number in [0, 1)")] = Field(
+        default=0.0, description="0 has no warm-up"
+    )
+    """The share of the stage in which it rises to its height, before it falls."""
+    min_lr_ratio: Annotated[float, Field(ge=0, le=1, title="a number in [0, 1]")] = Field(
+        default=0.0, description="0 lets it fall to 0"
+    )
+    """What it falls to, as a share of its height."""
+
+    def rate(self, begin: float, end: float) -> float:
+        """The learning rate of the update that goes from one share of SFT's stage to the other.
+
+        It rises to the share at the update's end and falls by the share at its begin, so that no update has rate 0.
+        """
+        warmup = self.lr_warmup_steps_ratio
+        fallen = max(0.0, begin - warmup) / (1 - warmup)
+        height = {"constant": 1.0, "linear": 1 - fallen, "cosine": (1 + math.cos(math.pi * fallen)) / 2}
+        height_now = self.min_lr_ratio + (1 - self.min_lr_ratio) * height[self.lr_scheduler_type]
+        return self.lr * height_now * (min(1.0, end / warmup) if warmup else 1.0)
+
+    @property
+    def has_constant_rate(self) -> bool:
+        """Whether every update has the same learning rate."""
+        return self.lr_scheduler_type == "constant" and not self.lr_warmup_steps_ratio
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -11,12 +11,13 @@ from mifo_verl.compose import composed_defaults
 from mifo_verl.run.checkpoints import NAME
 
 OPTIM = "actor_rollout_ref.actor.optim"
-OF_PHASES = ("lr", "batch_size", "cut", "passes", "clip_grad", "optimizer", "surplus")
+OF_RATE = ("lr", "lr_scheduler_type", "lr_warmup_steps_ratio", "min_lr_ratio")
+OF_PHASES = (*OF_RATE, "batch_size", "cut", "passes", "clip_grad", "optimizer", "surplus")
 """Settings of ``mifo.sft`` that SFT phases alone read."""
 
 
 def check_steps(run: Run, found: Findings) -> None:
-    """Rows and steps, and the learning rate's schedule, which takes a step with every RL step and no SFT update."""
+    """Rows and steps, and the learning rate's schedule, which is spread over the RL steps of the run."""
     key, batch, rows = "data.train_batch_size", run.get("data.train_batch_size"), run.num_rows
     if not found.require(batch <= rows, key, batch, f"at most the {rows} rows of data.train_files", "make it smaller"):
         return
@@ -30,10 +31,10 @@ def check_steps(run: Run, found: Findings) -> None:
     key, given = f"{OPTIM}.total_training_steps", run.get(f"{OPTIM}.total_training_steps")
     cure = "leave it out and set trainer.total_training_steps"
     found.advise(given == -1, key, given, f"has no effect: the trainer writes its own {steps} there", cure)
-    rl_steps, key = run.mifo.schedule.num_rl_steps(steps), f"{OPTIM}.lr_scheduler_type"
-    rule = f"is spread over {steps} steps, of which {rl_steps} are RL steps: it ends early"
-    fits = rl_steps in (0, steps) or run.get(key) == "constant"
-    found.advise(fits, key, run.get(key), rule, "use constant")
+    key = f"{OPTIM}.lr_scheduler_type"
+    fits = run.get("mifo.budget.flops") is None or run.get(key) == "constant"
+    rule = f"is spread over the {steps} steps of trainer.total_training_steps, which mifo.budget.flops may end before"
+    found.advise(fits, key, run.get(key), rule, "set trainer.total_training_steps to the steps that the budget buys")
     key, warmup = f"{OPTIM}.lr_warmup_steps", run.get(f"{OPTIM}.lr_warmup_steps")
     rule = f"is no less than the run's {steps} steps: the learning rate never reaches its value"
     found.advise(not isinstance(warmup, int) or warmup < steps, key, warmup, rule, "make it smaller")
@@ -52,6 +53,9 @@ def check_demonstrations(run: Run, found: Findings) -> None:
 def check_unused(run: Run, found: Findings) -> None:
     """Settings of SFT phases that were typed for a run without any."""
     if run.has_sft_phases:
+        ratio, sft = "mifo.sft.min_lr_ratio", run.mifo.sft
+        rule, cure = "is not reached by a constant learning rate", "set mifo.sft.lr_scheduler_type=cosine or linear"
+        found.advise(not sft.min_lr_ratio or sft.lr_scheduler_type != "constant", ratio, sft.min_lr_ratio, rule, cure)
         return
     for key in OF_PHASES:
         name = f"mifo.sft.{key}"
@@ -61,7 +65,7 @@ def check_unused(run: Run, found: Findings) -> None:
         if run.mifo.gate.trains_now:
             rule += f" (demonstrations train in RL's own updates, with {OPTIM})"
             cure = {
-                "lr": f"set {OPTIM}.lr, and the weight of their loss in mifo.mixing",
+                **{name: f"set {OPTIM}.{name}, and the weight of their loss in mifo.mixing" for name in OF_RATE},
                 "clip_grad": f"set {OPTIM}.clip_grad",
                 "batch_size": "set data.train_batch_size, whose questions they are of",
                 "passes": "set actor_rollout_ref.actor.ppo_epochs",

@@ -108,6 +108,7 @@ class UpdateMade(Record, frozen=True, kw_only=True):
     frozen_share: Annotated[float, Meta(description="coordinates that the update may not move, of all")]
     loss: float
     grad_norm: float
+    lr: Annotated[float | UnsetType, Meta(description="learning rate of the update")] = UNSET
     demonstrations: int
     prompt_tokens: int
     response_tokens: int

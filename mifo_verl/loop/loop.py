@@ -8,6 +8,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from math import isfinite
 from statistics import fmean
@@ -340,6 +341,14 @@ class Loop:
             order = entries[:]
             random.Random(f"{self._parts.seed}/{self.state.interval}/{number}").shuffle(order)
             yield from updates_of(order, self._parts.batch_size, self._parts.cut == "even")
+
+    @property
+    def sft_span(self) -> tuple[float, float]:
+        """The shares of SFT's stage that are over before and after the next update."""
+        assert self.state.sft is not None
+        done, number = len(self.state.sft.updates), len(self.batches())
+        share = partial(self._parts.schedule.sft_share, self.progress)
+        return share(done / number), share((done + 1) / number)
 
     @property
     def grad_norm_ratio(self) -> float | None:

@@ -43,6 +43,13 @@ class Schedule(Part):
         """Steps of ``steps`` that are RL steps: what the RL phase's learning-rate schedule is spread over."""
         return steps
 
+    def sft_share(self, progress: Progress, within: float) -> float:
+        """The share of SFT's stage that is over at this share of a phase; a phase is a stage by itself.
+
+        The learning rate of SFT is spread over a stage, as that of RL is over ``num_rl_steps``.
+        """
+        return within
+
     def expected(self, facts: RunFacts, hard_share: float) -> ExpectedPhases:
         """The phases to come, if ``hard_share`` of the prompts drawn join the buffer.
 
@@ -148,6 +155,9 @@ class Always(Schedule):
     def num_rl_steps(self, steps: int) -> int:
         return 0
 
+    def sft_share(self, progress: Progress, within: float) -> float:
+        return min(1.0, max((progress.step + within) / progress.steps, progress.spent))
+
     def expected(self, facts: RunFacts, hard_share: float) -> ExpectedPhases:
         return ExpectedPhases(0, facts.steps, facts.prompts)
 
@@ -170,6 +180,9 @@ class SftThenRl(Schedule):
 
     def num_rl_steps(self, steps: int) -> int:
         return max(0, steps - self.sft_steps)
+
+    def sft_share(self, progress: Progress, within: float) -> float:
+        return (progress.step + within) / self.sft_steps
 
     def expected(self, facts: RunFacts, hard_share: float) -> ExpectedPhases:
         return ExpectedPhases(facts.steps - self.sft_steps, self.sft_steps, facts.prompts)

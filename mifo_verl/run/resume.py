@@ -12,9 +12,11 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from mifo_verl.compose import ConfigError
+from mifo_verl.config import build_config
 from mifo_verl.run.checkpoints import BrokenCheckpoint, CheckpointStore, verify
 from mifo_verl.run.flatten import PLACES, flatten
 from mifo_verl.run.journal import CONFIG, replace_text, require_lines
+from mifo_verl.types import Progress
 from mifo_verl.verl.critic import has_critic
 from mifo_verl.verl.merge import merged_folder
 
@@ -209,6 +211,10 @@ def _other_surroundings(saved: Mapping[str, Any], now: Mapping[str, Any]) -> Ite
 
 def _keeps_its_learning_rates(config: DictConfig) -> bool:
     """Whether no learning rate depends on the length of the run."""
+    mifo = build_config(OmegaConf.to_container(config.mifo, resolve=True))  # type: ignore[arg-type]
+    spread = {mifo.schedule.sft_share(Progress(1, 1, 0, steps), 0.0) for steps in (2, 4)}
+    if len(spread) > 1 and not mifo.sft.has_constant_rate:
+        return False
     critics = [config.critic.optim] if has_critic(config) else []
     return all(
         optim.lr_scheduler_type == "constant" and optim.lr_warmup_steps_ratio == 0

@@ -16,7 +16,7 @@ from verl.utils import tensordict_utils as tu
 
 from mifo_verl.probes.step import RowSums, probe_batch, sums_of
 from mifo_verl.types import SftExample
-from mifo_verl.verl.sft_step import ROWS, BatchCut, rows_of, sft_batch, tokens_of
+from mifo_verl.verl.sft_step import ROWS, SFT_LR, BatchCut, rows_of, sft_batch, tokens_of
 from mifo_verl.verl.skipped_updates import MAX_SKIPPED
 from mifo_verl.verl.staging import weighted
 
@@ -83,9 +83,14 @@ class Actor:
         report: dict[str, Any] | None = self._group.begin_sft(interval)[0]
         return report
 
-    def update_sft(self, examples: Sequence[SftExample], seeds: Sequence[int], progress: float) -> SftUpdate:
-        """One SFT update on all examples, at this share of the run. Raises RuntimeError if a row did not come back."""
-        metrics = tu.get(self._group.update_sft(sft_batch(examples, seeds, self.cut, progress)), "metrics")
+    def update_sft(self, examples: Sequence[SftExample], seeds: Sequence[int], progress: float, lr: float) -> SftUpdate:
+        """One SFT update on all examples, at this share of the run and with this learning rate.
+
+        Raises RuntimeError if a row did not come back.
+        """
+        batch = sft_batch(examples, seeds, self.cut, progress)
+        tu.assign_non_tensor(batch, **{SFT_LR: lr})
+        metrics = tu.get(self._group.update_sft(batch), "metrics")
         rows = rows_of(metrics)
         if [row for row, _, _ in rows] != list(range(len(examples))):
             raise RuntimeError(f"an SFT update of {len(examples)} demonstrations came back with rows {rows}")

@@ -137,7 +137,7 @@ def assemble(trainer: PPOTrainer, mifo: MifoConfig, saver: Saver, records: RunRe
         cost.num_weights,
         forwards=int(bool(mifo.before_facts)),
         watchdog=trainer.watchdog,
-        shares_moments=mifo.sft.optimizer == "shared",
+        settings=mifo.sft,
         event=records.event,
     )
     return Assembly(

@@ -104,10 +104,14 @@ class MifoEngine(
         if sft.optimizer != "shared":
             self._sft_optimizer = self._sft_optimizer or self._build_optimizer(self.module)
             self._use(self._sft_optimizer)
-        for group in self.optimizer.param_groups:
-            group["lr"] = sft.lr
+        self.set_lr(sft.lr)
         self.optimizer_config.clip_grad = sft.clip_grad
         self.interval.constraint.enter(self.optimizer)
+
+    def set_lr(self, lr: float) -> None:
+        """The learning rate of the next updates, of every weight."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
 
     def leave_sft(self) -> None:
         """Give the RL phase its settings back. What is selected stays."""

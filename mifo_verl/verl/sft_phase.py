@@ -8,7 +8,7 @@ from typing import Any
 from tqdm import tqdm
 from verl.utils.debug import marked_timer
 
-from mifo_verl.config import InspectConfig
+from mifo_verl.config import InspectConfig, SftConfig
 from mifo_verl.loop.events import LedgerLine, UpdateMade
 from mifo_verl.loop.loop import Loop
 from mifo_verl.loop.state import SftProgress
@@ -43,10 +43,10 @@ class SftPhase:
         num_weights: int,
         forwards: int,
         watchdog: Watchdog,
-        shares_moments: bool,
+        settings: SftConfig,
         event: Callable[[str, str], None],
     ) -> None:
-        """``shares_moments`` says whether SFT trains with RL's AdamW, ``event`` writes to events.jsonl."""
+        """``event`` writes to events.jsonl."""
         self._loop = loop
         self._actor = actor
         self._probes = probes
@@ -55,7 +55,7 @@ class SftPhase:
         self._decode = decode
         self._seed = seed
         self._flops = partial(sft_flops, num_weights, forwards=forwards)
-        self._shares_moments = shares_moments
+        self._settings = settings
         self._event = event
 
     def before_rl(self, timing_raw: dict[str, float]) -> None:
@@ -99,7 +99,7 @@ class SftPhase:
                 accuracy_after=None,
             )
             self._loop.end_sft()
-            if self._shares_moments and ratio is not None and ratio > MAX_RATIO:
+            if self._settings.optimizer == "shared" and ratio is not None and ratio > MAX_RATIO:
                 self._event("gradients", LARGE.format(interval=interval, ratio=ratio))
         if self._probes.settings.around_sft:
             phase.note(**self._measure(self._probes.after_sft, timing_raw, phase.before))
@@ -121,7 +121,8 @@ class SftPhase:
         assert state.sft is not None
         examples = [entry.example for entry in entries]
         seeds = [stable_seed(self._seed, state.interval, example.prompt_id) for example in examples]
-        made = self._actor.update_sft(examples, seeds, self._loop.progress.share)
+        lr = self._settings.rate(*self._loop.sft_span)
+        made = self._actor.update_sft(examples, seeds, self._loop.progress.share, lr)
         if tokens is not None:
             for example, (entropy, keep) in zip(examples, made.tokens, strict=True):
                 tokens.add(example, entropy.tolist(), keep.tolist())
@@ -141,6 +142,7 @@ class SftPhase:
             frozen_share=(state.sft.mask or {}).get("frozen_share", 0.0),
             loss=float(made.loss),
             grad_norm=float(made.grad_norm),
+            lr=lr,
             demonstrations=len(entries),
             prompt_tokens=prompt_tokens,
             response_tokens=response_tokens,

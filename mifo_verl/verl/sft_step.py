@@ -24,6 +24,8 @@ from mifo_verl.verl.engine import TOKEN_FACTS
 
 ROWS = "mifo_rows"
 """Metric of a batch: (row, tokens kept, sum of the entropy) of every real sequence."""
+SFT_LR = "mifo_sft_lr"
+"""Non-tensor datum of a batch: the learning rate of its update."""
 TOKENS_A_SEQUENCE = "mifo_tokens_a_sequence"
 """Non-tensor datum of a batch: response tokens of the whole update, over all ranks, a sequence."""
 TOKENS = "mifo_tokens"

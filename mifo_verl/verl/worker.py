@@ -21,7 +21,7 @@ from mifo_verl.cpu import rollout
 from mifo_verl.probes.step import SumsOfBatch
 from mifo_verl.verl.engine import MifoEngine, register_engines
 from mifo_verl.verl.rl_loss import rl_loss
-from mifo_verl.verl.sft_step import SftLossOfBatch
+from mifo_verl.verl.sft_step import SFT_LR, SftLossOfBatch
 from mifo_verl.verl.staging import TO_EVERY_RANK, Taken
 
 
@@ -99,7 +99,8 @@ class MifoWorker(ActorRolloutRefWorker):
 
     @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor"))
     def update_sft(self, data: TensorDict) -> TensorDict | None:
-        """One SFT update on the actor's weights."""
+        """One SFT update on the actor's weights, with the batch's learning rate."""
+        self._engine.set_lr(tu.get(data, SFT_LR))
         with self._loss(self._sft_loss):
             output = self.actor.train_batch(data=data)
         return None if output is None else output.cpu()

@@ -100,6 +100,19 @@ def test_the_length_of_a_run_is_free_only_while_the_learning_rate_does_not_depen
         check_resume(decaying, config(folder, *longer))
 
 
+@pytest.mark.parametrize(("method", "is_refused"), [("sft_only", True), ("mifo", False)])
+def test_sfts_learning_rate_depends_on_the_length_of_a_run_where_its_stage_is_the_run(
+    facts, folder, method, is_refused
+):
+    decaying = [f"method={method}", "mifo.sft.lr_scheduler_type=cosine"]
+    before = {**facts, "config": OmegaConf.to_container(config(folder, *decaying), resolve=True)}
+    if is_refused:
+        with pytest.raises(ConfigError, match=r"trainer\.total_training_steps=50"):
+            check_resume(before, config(folder, *decaying, "trainer.total_training_steps=50"))
+    else:
+        assert check_resume(before, config(folder, *decaying, "trainer.total_training_steps=50")) == []
+
+
 def test_data_and_model_that_have_changed_are_refused(facts, folder, tmp_path):
     with pytest.raises(ConfigError, match=r"data\.train_files"):
         check_resume({**facts, "train_files_sha256": ["0" * 64]}, config(folder))

@@ -283,6 +283,14 @@ def phase(config: DictConfig, place: Place) -> Any:
     return [[entry.example.prompt_id for entry in batch] for batch in trainer.loop.batches()]
 
 
+def rates(config: DictConfig, place: Place) -> Any:
+    """The learning rates of the two updates of such a phase."""
+    trainer = place.trainer(config)
+    fill(trainer, "q1", "q2", "q3", "q4", "q5")
+    trainer.sft.begin({})
+    return [update.lr for update in trainer.sft.run(lambda: False, {}).updates]
+
+
 def solved(config: DictConfig, place: Place) -> Any:
     """Which of three prompts are remembered as solved: 8, 6 and 8 of 8 rollouts are right."""
     loop = place.trainer(config).loop
@@ -352,6 +360,7 @@ def kl_to_start(config: DictConfig, place: Place) -> Any:
 OF_TRAINER = {"mifo.probe.around_sft": False}
 ALONE = OF_TRAINER | {"mifo.schedule.size": 1, "mifo.sft.optimizer": "shared"}
 SMALL = OF_TRAINER | {"mifo.schedule.size": 3, "mifo.sft.batch_size": 4}
+SCHEDULED = SMALL | {"mifo.inspect.tokens": False}
 FSDP, ROLLOUT = f"{ACTOR}.fsdp_config", "actor_rollout_ref.rollout"
 MERGE = "actor_rollout_ref.model.lora.merge"
 KL = {f"{ACTOR}.use_kl_loss": True}
@@ -396,6 +405,9 @@ CHANGES: dict[str, tuple[Any, Number, dict[str, Any]] | tuple[Any, Number]] = {
     "run_dir": ("other", checkpoints),
     "mifo.mixing.adapter_lr": (0.1, adapter, {"mifo.mixing": {"name": "bilevel"}}),
     "buffer_size": (5, phase, OF_TRAINER | {"mifo.sft.batch_size": 4}),
+    "mifo.sft.lr_scheduler_type": ("linear", rates, SCHEDULED),
+    "mifo.sft.lr_warmup_steps_ratio": (0.8, rates, SCHEDULED),
+    "mifo.sft.min_lr_ratio": (0.5, rates, SCHEDULED | {"mifo.sft.lr_scheduler_type": "cosine"}),
     "mifo.sft.batch_size": (2, phase, SMALL),
     "mifo.sft.passes": (2, phase, SMALL),
     "mifo.sft.cut": ("full", phase, SMALL),

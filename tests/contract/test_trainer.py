@@ -2,9 +2,13 @@
 
 import json
 import math
+from contextlib import nullcontext
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
@@ -16,9 +20,12 @@ from mifo_verl.run.liveness import Lost
 from mifo_verl.run.watchdog import CannotGoOn
 from mifo_verl.types import BufferEntry, SftExample
 from mifo_verl.verl import replay
+from mifo_verl.verl.engine import MifoEngine
 from mifo_verl.verl.sampling import SAMPLING
 from mifo_verl.verl.saving import Stopped
+from mifo_verl.verl.sft_step import SFT_LR
 from mifo_verl.verl.skipped_updates import MAX_SKIPPED
+from mifo_verl.verl.worker import MifoWorker
 from tests.contract.conftest import no_rollouts
 
 
@@ -190,6 +197,49 @@ def test_a_stop_inside_a_phase_ends_it_between_two_updates_and_the_next_process_
     step(trainer)
     assert [line["update"] for line in read_lines(tmp_path / "metrics.jsonl")] == [1, 2, 3]
     assert trainer.actor_rollout_wg.calls.count("update_sft") == 3 and "enter_sft" in trainer.actor_rollout_wg.calls
+
+
+@pytest.mark.parametrize(
+    ("method", "rates"),
+    [
+        (SFT_ALONE, [1, 0.975]),  # two updates of the first of 20 steps
+        (
+            ["method=sft_then_rl", "mifo.schedule.sft_steps=2", "mifo.sft.batch_size=2"],
+            [1, 0.75],
+        ),  # of the first of 2 steps
+    ],
+)
+def test_sfts_learning_rate_is_spread_over_its_stage_and_the_batch_carries_it(make_trainer, tmp_path, method, rates):
+    trainer = make_trainer(*method, "mifo.sft.lr=8.0e-4", "mifo.sft.lr_scheduler_type=linear")
+    answer, carried = trainer.actor_rollout_wg.answer_update_sft, []
+
+    def update(data: Any) -> Any:
+        carried.append(tu.get(data, SFT_LR))
+        return answer(data)
+
+    trainer.actor_rollout_wg.answer_update_sft = update
+    fill(trainer, "q1", "q2", "q3")
+    step(trainer)
+    assert [rate / 8e-4 for rate in carried] == pytest.approx(rates)
+    assert [line["lr"] for line in read_lines(tmp_path / "metrics.jsonl")] == carried
+
+
+def test_a_worker_trains_with_the_batchs_learning_rate():
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1)), torch.nn.Parameter(torch.zeros(2))], lr=1.0)
+    optimizer.add_param_group({"params": [torch.nn.Parameter(torch.zeros(3))], "lr": 2.0})
+    seen: list[float] = []
+
+    def train(data: Any) -> None:
+        seen.extend(group["lr"] for group in optimizer.param_groups)
+
+    worker = SimpleNamespace(
+        _engine=SimpleNamespace(set_lr=partial(MifoEngine.set_lr, SimpleNamespace(optimizer=optimizer))),
+        _loss=lambda loss: nullcontext(),
+        _sft_loss=None,
+        actor=SimpleNamespace(train_batch=train),
+    )
+    MifoWorker.update_sft(worker, tu.get_tensordict({}, {SFT_LR: 3e-4}))
+    assert seen == [3e-4, 3e-4]
 
 
 def test_an_update_that_comes_back_without_a_row_is_an_error(make_trainer):

@@ -216,7 +216,7 @@ def _learning_rates(kind: str, settings: dict[str, Any]) -> list[float]:
     return rates
 
 
-def test_rl_s_learning_rate_schedule_counts_rl_steps_alone_and_sft_s_is_constant():
+def test_rl_s_learning_rate_schedule_counts_rl_steps_alone():
     found = run_on_ranks(_learning_rates, 1, [(kind, settings) for kind, (settings, _) in RL_SCHEDULES.items()])
     for rates, (_, expected) in zip(found, RL_SCHEDULES.values(), strict=True):
         assert rates == pytest.approx(expected, abs=1e-10)

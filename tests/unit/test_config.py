@@ -70,6 +70,29 @@ def test_the_defaults_of_the_sft_phase_are_those_of_the_method():
     assert (sft.optimizer, sft.surplus) == ("separate", "use")
 
 
+FOUR = [(done / 4, (done + 1) / 4) for done in range(4)]
+RATES = {
+    # rates of the four updates of a stage, over 8e-4
+    (): [1, 1, 1, 1],
+    (("lr_scheduler_type", "linear"),): [1, 0.75, 0.5, 0.25],
+    (("lr_scheduler_type", "cosine"),): [1, 0.85355339, 0.5, 0.14644661],  # (1 + cos(pi * done / 4)) / 2
+    (("lr_scheduler_type", "linear"), ("min_lr_ratio", 0.2)): [1, 0.8, 0.6, 0.4],
+    (("lr_warmup_steps_ratio", 0.5),): [0.5, 1, 1, 1],
+    (("lr_warmup_steps_ratio", 0.5), ("lr_scheduler_type", "linear")): [0.5, 1, 1, 0.5],
+}
+
+
+@pytest.mark.parametrize("settings", RATES)
+def test_the_learning_rate_of_sft_rises_and_falls_over_its_stage(settings):
+    sft = SftConfig(lr=8e-4, **dict(settings))
+    assert [sft.rate(*span) / 8e-4 for span in FOUR] == pytest.approx(RATES[settings], abs=1e-8)
+    assert sft.has_constant_rate == (settings == ())
+
+
+def test_a_constant_learning_rate_of_sft_is_the_setting_to_the_bit():
+    assert [SftConfig(lr=1e-4 / 3).rate(*span) for span in FOUR] == [1e-4 / 3] * 4
+
+
 def test_every_second_interval_is_measured_from_the_first_on():
     assert [ProbeConfig(every=2).is_due(interval) for interval in (1, 2, 3, 4)] == [True, False, True, False]
     assert not ProbeConfig(around_sft=False).is_due(1) and not ProbeConfig(around_sft=False).shifts
@@ -176,7 +199,7 @@ def test_an_unknown_setting_is_refused_in_every_group(section):
         (
             "sft",
             {"learning_rate": 1e-5},
-            "mifo.sft.learning_rate must be one of lr, batch_size, passes, clip_grad, optimizer, surplus, normalise, cut; remove it",
+            "mifo.sft.learning_rate must be one of lr, batch_size, passes, clip_grad, optimizer, surplus, normalise, cut, lr_scheduler_type, lr_warmup_steps_ratio, min_lr_ratio; remove it",
         ),
         ("inspect", {"mask": 1}, "mifo.inspect.mask=1 must be true or false; the default is true"),
         (
@@ -296,7 +319,7 @@ def test_every_wrong_setting_of_a_section_is_said_at_once():
     assert config_errors(changed("sft", lr=0, batch_size=True, learning_rate=1)) == [
         "mifo.sft.lr=0 must be a number above 0; the paper's value is 1e-6",
         "mifo.sft.batch_size=True must be a whole number of at least 1; the paper's value is 64",
-        "mifo.sft.learning_rate must be one of lr, batch_size, passes, clip_grad, optimizer, surplus, normalise, cut; remove it",
+        "mifo.sft.learning_rate must be one of lr, batch_size, passes, clip_grad, optimizer, surplus, normalise, cut, lr_scheduler_type, lr_warmup_steps_ratio, min_lr_ratio; remove it",
     ]
 
 

@@ -1,7 +1,7 @@
 """A part says what it needs, how it fits, what it costs and how it is described; parts may come from elsewhere."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint
 
 import pytest
@@ -13,7 +13,7 @@ from mifo_verl.method.part import Part
 from mifo_verl.method.registry import Registry, load_outside_parts
 from mifo_verl.method.schedule import Always, Every, Never, SftThenRl, WhenFull
 from mifo_verl.method.sft_loss import SftLoss
-from mifo_verl.types import Problem, RunFacts
+from mifo_verl.types import Problem, Progress, RunFacts
 
 OWN_GATES = Registry("mifo/gate", Gate)
 
@@ -116,6 +116,9 @@ def test_the_phases_that_a_schedule_foretells():
         expected = schedule.expected(facts, hard_share=0.25)
         assert (expected.rl_steps, expected.sft_phases, expected.demonstrations) == phases
     assert [schedule.num_rl_steps(10) for schedule in told] == [10, 10, 10, 10, 10, 0, 6]
+    place = Progress(step=2, interval=3, rl_steps=1, steps=10)
+    assert [schedule.sft_share(place, 0.5) for schedule in told] == [0.5, 0.5, 0.5, 0.5, 0.5, 0.25, 0.625]
+    assert Always().sft_share(replace(place, spent=0.75), 0.5) == 0.75  # a budget ends the run
     assert [schedule.has_sft_phases for schedule in told] == [True, True, True, True, False, True, True]
     assert [schedule.buffer_limit for schedule in told] == [64, 4, None, None, None, None, None]
 
