@@ -175,8 +175,94 @@ def test_a_train_split_without_a_demonstration_is_exit_code_2_unless_none_is_nee
     assert main(["math", f"val={source}", f"out={tmp_path}"]) == 0
 
 
+def test_demonstrations_of_which_none_verifies_are_exit_code_2_as_if_there_were_none(
+    tmp_path: Path, capsys: Any
+) -> None:
+    source = lines(tmp_path / "a.jsonl", {"id": "x", "question": "q", "answer": "1", "solution": "\\boxed{2}"})
+    for choice in ("keep", "drop", "null"):
+        assert main(["own", f"train={source}", f"unverified={choice}", f"out={tmp_path}"]) == 2
+        said = capsys.readouterr().err
+        assert "must have a demonstration that verifies: of 1 none does, such as row 0 (own/x)" in said
+    assert not (tmp_path / "train.parquet").exists()
+    assert main(["own", f"train={source}", "demonstrations=optional", f"out={tmp_path}"]) == 0
+
+
+def test_the_same_prompt_with_another_answer_is_told_apart_from_a_repeat(tmp_path: Path) -> None:
+    said = [{"question": "q", "answer": answer, "solution": "\\boxed{1}"} for answer in ("1", "1", "2")]
+    assert main(["own", f"train={lines(tmp_path / 'a.jsonl', *said)}", f"out={tmp_path}"]) == 0
+    assert report(tmp_path)["dropped"] == {"the same prompt again": 1, "the same prompt with another answer": 1}
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.jsonl.gz"])
+def test_a_mark_of_the_byte_order_is_no_part_of_the_data(tmp_path: Path, name: str) -> None:
+    row = {"question": "q", "answer": "007", "solution": "\\boxed{7}"}
+    text = {".json": json.dumps([row]), ".csv": "question,answer,solution\nq,007,\\boxed{7}\n"}
+    data = ("\ufeff" + text.get(Path(name).suffix, json.dumps(row))).encode()
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    assert main(["own", f"train={tmp_path / name}", f"out={tmp_path}"]) == 0
+    (found,) = pq.read_table(tmp_path / "train.parquet").to_pylist()
+    assert found["reward_model"]["ground_truth"] == "007" and found["prompt"][0]["content"].startswith("q\n")
+
+
+def test_cells_that_commas_do_not_separate_are_named(tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "a.csv").write_text("question;answer;solution\nq;1;s\n")
+    assert main(["own", f"train={tmp_path / 'a.csv'}", f"out={tmp_path}"]) == 2
+    assert "its cells are separated by ';', not by commas" in capsys.readouterr().err
+
+
+def test_a_column_of_booleans_is_refused_and_an_empty_object_is_an_answer_that_cannot_be_read(
+    tmp_path: Path, capsys: Any
+) -> None:
+    source = lines(tmp_path / "a.jsonl", {"question": "q", "answer": True, "solution": "s"})
+    assert main(["own", f"train={source}", f"out={tmp_path}"]) == 2
+    assert "answer=answer must be a column of texts or numbers, and it holds booleans" in capsys.readouterr().err
+    good = {"question": "r", "answer": "1", "solution": "\\boxed{1}"}
+    source = lines(tmp_path / "a.jsonl", {"question": "q", "answer": "{}", "solution": "s"}, good)
+    assert main(["own", f"train={source}", f"out={tmp_path}"]) == 0
+    assert report(tmp_path)["dropped"] == {"the reward cannot read the answer": 1}
+
+
+def test_messages_in_parts_are_their_text_and_an_image_is_refused(tmp_path: Path) -> None:
+    def said(*parts: dict[str, Any]) -> dict[str, Any]:
+        answer = {"role": "assistant", "content": [{"type": "text", "text": "\\boxed{1}"}]}
+        return {"messages": [{"role": "user", "content": list(parts)}, answer]}
+
+    first, second, image = (
+        {"type": "text", "text": "a "},
+        {"type": "text", "text": "b"},
+        {"type": "image", "image": "x"},
+    )
+    source = lines(tmp_path / "a.jsonl", said(first, second), said(first, image))
+    assert main(["own", f"train={source}", "instruction=none", f"out={tmp_path}"]) == 0
+    (row,) = pq.read_table(tmp_path / "train.parquet").to_pylist()
+    assert (row["prompt"][0]["content"], row["target"][0]["content"]) == ("a b", "\\boxed{1}")
+    assert report(tmp_path)["dropped"] == {"a message that is not text alone": 1}
+
+
+def test_a_share_that_leaves_a_side_without_a_question_is_refused_and_nothing_is_written(
+    tmp_path: Path, capsys: Any
+) -> None:
+    rows = ({"question": f"q{n}", "answer": n, "solution": f"\\boxed{{{n}}}"} for n in range(6))
+    source = lines(tmp_path / "a.jsonl", *rows)
+    assert main(["own", f"train={source}", "val_share=0.001", f"out={tmp_path}"]) == 2
+    assert "val_share=0.001 must be a share that leaves a question for validation" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*.parquet"))
+
+
+def test_validation_questions_that_are_trained_on_are_warned_of_and_the_cure_drops_them(
+    tmp_path: Path, capsys: Any
+) -> None:
+    rows = [{"question": f"what is {n} and one?", "answer": n, "solution": f"\\boxed{{{n}}}"} for n in range(6)]
+    train, val = lines(tmp_path / "a.jsonl", *rows), lines(tmp_path / "b.jsonl", *rows[:2])
+    assert main(["own", f"train={train}", f"val={val}", f"out={tmp_path}"]) == 0
+    said = capsys.readouterr().err
+    assert f"2 of 2 validation questions are in the train split too; add decontaminate={val}" in said
+    assert main(["own", f"train={train}", f"val={val}", f"decontaminate={val}", f"out={tmp_path}"]) == 0
+    assert "warning" not in capsys.readouterr().err and report(tmp_path)["rows"] == 4
+
+
 def test_a_share_of_the_train_questions_becomes_validation(tmp_path: Path) -> None:
-    source = lines(tmp_path / "a.jsonl", *({"question": f"q{n}", "answer": n, "solution": "s"} for n in range(400)))
+    source = lines(tmp_path / "a.jsonl", *({"question": f"q{n}", "answer": n, "solution": f"{n}"} for n in range(400)))
     assert main(["own", f"train={source}", "val_share=0.25", f"out={tmp_path}"]) == 0
     splits = {name: pq.read_table(tmp_path / f"{name}.parquet").to_pylist() for name in ("train", "validation")}
     assert len(splits["train"]) + len(splits["validation"]) == 400 and 70 < len(splits["validation"]) < 130

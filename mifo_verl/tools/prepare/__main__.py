@@ -12,6 +12,7 @@ from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
@@ -72,7 +73,8 @@ def prepare(name: str, settings: dict[str, str], console: Console) -> None:
     if not (train or val):
         raise ValueError(f"train or val must be set for {name}; add train=<file>, val=<file> or both")
     every, share = _preparation(recipe, settings), _share(settings, bool(train) and not val)
-    for split, source in (("train", train), ("validation", val or (train if share else ""))):
+    splits = [("train", train), ("validation", val or (train if share else ""))]
+    for split, source in reversed(splits) if share else splits:  # of a share, validation is the side that may be empty
         if source:
             made = _mixed(recipe, "train" if share else split, source)  # type: ignore[arg-type]
             rows = made if not share else _part(made, share, split == "validation")
@@ -81,6 +83,15 @@ def prepare(name: str, settings: dict[str, str], console: Console) -> None:
             report = Report(name, {key: value for key, value in settings.items() if key != "out"})
             setting = "val" if split == "validation" and not share else "train"
             show(preparation.run(rows, path, report, f"{setting}={source}", recipe.says()), path, console)
+    if train and val:
+        trained, asked = (_prompts(Path(settings["out"]) / f"{split}.parquet") for split, _ in splits)
+        if both := len(trained & asked):
+            text = f"warning: {both} of {len(asked)} validation questions are in the train split too"
+            print(f"{text}; add decontaminate={val} to drop them there", file=sys.stderr)
+
+
+def _prompts(path: Path) -> set[str]:
+    return set(map(str, pq.read_table(path, columns=["prompt"])["prompt"].to_pylist()))
 
 
 def show(report: Report, path: Path, console: Console) -> None:
@@ -157,16 +168,25 @@ def _share(settings: dict[str, str], possible: bool) -> float:
 
 
 def _part(made: Iterable[Row | Dropped], share: float, validation: bool) -> Iterator[Row | Dropped]:
-    """The rows of one side of a split by the hash of the prompt; dropped records count for train."""
+    """The rows of one side of a split by the hash of the prompt; dropped records count for train.
+
+    Raises ValueError if that side gets none.
+    """
+    sides = {True: 0, False: 0}
     for row in made:
         if isinstance(row, Dropped):
             if not validation:
                 yield row
             continue
         digest = hashlib.sha256(str(row["prompt"]).encode(errors="surrogatepass")).digest()
-        if (int.from_bytes(digest[:8], "big") / 2**64 < share) == validation:
+        side = int.from_bytes(digest[:8], "big") / 2**64 < share
+        sides[side] += 1
+        if side == validation:
             split: Split = "validation" if validation else "train"
             yield row | {"extra_info": row["extra_info"] | {"split": split}}
+    name, cure = ("validation", "larger") if validation else ("train", "smaller")
+    rule = f"a share that leaves a question for {name}, and of {sum(sides.values())} it leaves none"
+    require(sides[validation] > 0 or not sides[not validation], "val_share", share, rule, f"make it {cure}")
 
 
 def _preparation(recipe: Recipe, settings: dict[str, str]) -> Preparation:

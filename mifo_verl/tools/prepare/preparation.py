@@ -76,8 +76,8 @@ class Preparation:
     def run(self, made: Iterable[Row | Dropped], path: Path, report: Report, source: str, reads: str) -> Report:
         """Write the rows to ``path`` and what became of them to ``<path without suffix>.report.json``.
 
-        Raises ValueError, and writes nothing, if there is no row, or no demonstration where one is needed. ``source``
-        is the setting that it names, ``reads`` what the recipe reads.
+        Raises ValueError, and writes nothing, if there is no row, or no demonstration that verifies where one is
+        needed. ``source`` is the setting that it names, ``reads`` what the recipe reads.
         """
         bar = tqdm(made, desc=f"{report.recipe} {path.stem}", unit="record", delay=1, leave=False)
         kept = list(islice(self._kept(bar, report), self.max_rows))
@@ -93,6 +93,12 @@ class Preparation:
                 f"{source} must have a demonstration: none of {len(kept)} rows has one; {report.recipe} reads {reads} "
                 "For RL alone write demonstrations=optional"
             )
+        if self.needs_demonstrations and not report.verified:
+            raise ValueError(
+                f"{source} must have a demonstration that verifies: of {report.demonstrations} none does, such as "
+                f"{report.wrong[0]}; see that its answer stands in the box that the reward reads. For RL alone, or a "
+                "reward of your own, write demonstrations=optional"
+            )
         report.rows = len(rows)
         report.by_source.update(map(_source_of, rows))
         report.lengths = self._lengths(rows)
@@ -106,23 +112,24 @@ class Preparation:
         """The rows that are new and in no evaluation set; everything else is counted by reason."""
         if self.sets is not None:
             report.evaluation_questions = dict(self.sets.num_questions)
-        prompts: set[str] = set()
+        prompts: dict[str, str] = {}
         ids: set[str] = set()
         for row in made:
             report.records += 1
             reason = row.reason if isinstance(row, Dropped) else self._against(row, prompts, ids, report)
             if reason is None:
                 assert not isinstance(row, Dropped)
-                prompts.add(json.dumps(row["prompt"]))
+                prompts[json.dumps(row["prompt"])] = row["reward_model"]["ground_truth"]
                 ids.add(row["prompt_id"])
                 yield with_system(row, self.system)
             else:
                 report.dropped[reason] += 1
 
-    def _against(self, row: Row, prompts: set[str], ids: set[str], report: Report) -> str | None:
+    def _against(self, row: Row, prompts: dict[str, str], ids: set[str], report: Report) -> str | None:
         """Why a row is not taken, or None."""
-        if json.dumps(row["prompt"]) in prompts:
-            return "the same prompt again"
+        if (before := prompts.get(json.dumps(row["prompt"]))) is not None:
+            is_same = before == row["reward_model"]["ground_truth"]
+            return "the same prompt again" if is_same else "the same prompt with another answer"
         if row["prompt_id"] in ids:
             return "the same id again"
         if not self.is_readable(row["reward_model"]["ground_truth"]):

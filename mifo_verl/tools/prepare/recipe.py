@@ -85,7 +85,7 @@ class FileRecipe(Recipe):
 
 
 def _check_columns(named: dict[str, str], head: list[dict[str, Any]]) -> None:
-    """Raise ValueError if a column is in none of the first records, or holds lists or JSON."""
+    """Raise ValueError if a column is in none of the first records, or holds lists, booleans or JSON."""
     present = list(dict.fromkeys(column for record in head for column in record))
     for setting, column in named.items() if head else ():
         cure = f"the records have {', '.join(present)}{nearest(column, present)}"
@@ -94,7 +94,7 @@ def _check_columns(named: dict[str, str], head: list[dict[str, Any]]) -> None:
         inside = next(iter(value), None) if isinstance(value, list) else value
         if setting == "question" and isinstance(value, list) and isinstance(inside, dict):
             continue  # a conversation
-        kind = "lists" if isinstance(value, list) else "objects" if isinstance(value, dict) else _json_kind(value)
+        kind = {list: "lists", dict: "objects", bool: "booleans"}.get(type(value)) or _json_kind(value)
         cure = "choose another one, or a recipe that reads this data set"
         require(not kind, setting, column, f"a column of texts or numbers, and it holds {kind}", cure)
 
@@ -105,7 +105,7 @@ def _json_kind(value: object) -> str:
         found = json.loads(value) if isinstance(value, str) and value.lstrip()[:1] in ("{", "[") else None
     except ValueError:
         return ""
-    return f"JSON with the keys {', '.join(found)}" if isinstance(found, dict) else ""
+    return f"JSON with the keys {', '.join(found)}" if found and isinstance(found, dict) else ""
 
 
 def make_row(

@@ -47,7 +47,8 @@ def read_records(setting: str, source: str, hub: str = "") -> Iterator[dict[str,
             for batch in pq.ParquetFile(path).iter_batches(1024):
                 yield from batch.to_pylist()
             return
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
+        opened = gzip.open if path.suffix == ".gz" else open
+        with opened(path, "rt", encoding="utf-8-sig") as file:  # a mark of the byte order is no part of the first line
             yield from _csv(file) if kind == ".csv" else _json(file)
     except (OSError, EOFError, zlib.error, UnicodeDecodeError, pa.ArrowException) as error:
         raise ValueError(f"{setting}={source} must be a readable {kind} file in UTF-8 ({error}); repair it") from None
@@ -76,6 +77,8 @@ def _csv(file: IO[str]) -> Iterator[dict[str, Any] | Dropped]:
     csv.field_size_limit(_LONGEST_CELL)
     reader = csv.DictReader(file, strict=True)
     try:
+        if len(names := reader.fieldnames or []) == 1 and (other := next((c for c in ";\t|" if c in names[0]), "")):
+            raise OSError(f"its cells are separated by {other!r}, not by commas")
         for record in reader:
             yield Dropped("more cells than columns") if None in record else record
     except csv.Error as error:

@@ -108,11 +108,20 @@ class Own(FileRecipe):
 
 
 def _messages(value: Any) -> list[dict[str, str]]:
-    """The messages of a conversation with roles user and assistant; empty if it is none."""
+    """The messages of a conversation with roles user and assistant; empty if it is none. Raises Dropped on an image."""
     if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
         return []
     named = [(one.get("role") or one.get("from"), one.get("content") or one.get("value")) for one in value]
-    return [{"role": _ROLES.get(str(role), str(role)), "content": str(text)} for role, text in named if role and text]
+    return [{"role": _ROLES.get(str(role), str(role)), "content": _text(told)} for role, told in named if role and told]
+
+
+def _text(content: Any) -> str:
+    """The text of a message, which may come in parts, ``[{"type": "text", "text": ...}]``."""
+    parts = content if isinstance(content, list) else [{"text": content}]
+    texts = [part.get("text") if isinstance(part, dict) else part for part in parts]
+    if any(not isinstance(text, str) for text in texts):
+        raise Dropped("a message that is not text alone")
+    return "".join(map(str, texts))
 
 
 def _with_history(row: Row, before: list[dict[str, str]]) -> Row:
