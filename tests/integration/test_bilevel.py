@@ -219,22 +219,24 @@ def resumed_run(folder: str) -> dict[str, Any]:
 
 
 def skipped_run(of: str) -> dict[str, Any]:
-    """An update with one gradient that is infinite, in the SFT or in the RL loss; then one as ever."""
+    """An update with a loss that is infinite, SFT's, RL's or RL's at theta-hat alone; then one as ever."""
     from mifo_verl.verl.sft_step import SftLossOfBatch
 
     engine = make_engine(bridge(0.5))
 
-    def infinite(whole: Callable) -> Callable:
+    def infinite(whole: Callable, passes: int) -> Callable:
+        left = iter(range(passes))
+
         def loss(model_output: Any, data: Any, dp_group: Any = None) -> Any:
             value, metrics = whole(model_output=model_output, data=data, dp_group=dp_group)
-            return value * torch.inf, metrics
+            return (value if next(left, None) is None else value * torch.inf), metrics
 
         return loss
 
     start = weights_of(engine)
-    rl, sft = ppo(), SftLossOfBatch(engine.mifo)
-    rl, sft = (rl, infinite(sft)) if of == "sft" else (infinite(rl), sft)
-    metrics = mixed_update(engine, rl, 0, 0.5, sft)
+    passes = {"sft": 0, "rl": 2, "hat": 1}[of]  # theta-hat's is the first one
+    sft = SftLossOfBatch(engine.mifo)
+    metrics = mixed_update(engine, infinite(ppo(), passes), 0, 0.5, infinite(sft, 1) if of == "sft" else sft)
     after = weights_of(engine)
     mixed_update(engine, ppo(), 0, 0.5)
     return {"start": start, "after": after, "later": weights_of(engine), "skipped": metrics["max_skipped_updates"]}
@@ -263,11 +265,13 @@ def case(name: str, folder: str) -> dict[str, Any]:
         "SFT in the adapter": held_run,
         "sft is infinite": lambda: skipped_run("sft"),
         "rl is infinite": lambda: skipped_run("rl"),
+        "hat is infinite": lambda: skipped_run("hat"),
         "resume": lambda: resumed_run(folder),
     }[name]()
 
 
-EXTREMES = ("rl", "sft", "1", "0", "0.5", "sft is infinite", "rl is infinite", "resume", "SFT in the adapter")
+SKIPPED = ("sft", "rl", "hat")
+EXTREMES = ("rl", "sft", "1", "0", "0.5", *(f"{of} is infinite" for of in SKIPPED), "resume", "SFT in the adapter")
 SETTINGS = ("0.5", "own", "one step", "adapter faster", "adapter held", "offloaded")
 
 
@@ -380,7 +384,7 @@ def test_theta_hat_begins_as_theta(found):
     assert same(found["0.5"]["start"]["hat"], found["0.5"]["start"]["theta"])
 
 
-@pytest.mark.parametrize("of", ["sft", "rl"])
+@pytest.mark.parametrize("of", SKIPPED)
 def test_a_skipped_update_leaves_all_three_where_they_are_and_is_counted(found, of):
     run = found[f"{of} is infinite"]
     assert all(same(run["after"][part], run["start"][part]) for part in ("theta", "w", "hat"))
