@@ -172,8 +172,8 @@ def test_mifos_mask_over_lora_holds_half_of_the_adapter_and_the_base_weights_nev
     assert sft and all(line["frozen_share"] == pytest.approx(0.5, abs=1e-4) for line in sft)
     assert {line["frozen_drift"] for line in sft if "frozen_drift" in line} == {0.0}
     for line in (folder / "inspection.jsonl").read_text().splitlines():
-        table = json.loads(line)["by_layer"]
-        assert sum(table["coordinates"]) == 40_960 and sum(table["sft_moved"]) > 10_000
+        table = json.loads(line)["mask"]["by_kind"]
+        assert sum(table["coordinates"]) == 40_960 and sum(table["sft_moved"]) > 20_000
         columns = zip(table["sft_moved"], table["frozen"], table["coordinates"], strict=True)
         assert all(moved + frozen <= coordinates for moved, frozen, coordinates in columns)
     base, lora = saved(folder, 2)
