@@ -1,5 +1,6 @@
 """The loop through verl's own vLLM server, and an evaluation by vLLM, on a CPU: ``make vllm-run``, a few minutes.
 
+``python -m tests.vllm [out=runs/vllm] [run="actor_rollout_ref.model.lora_rank=4 ..."]``; ``run`` are further overrides.
 Two intervals at least, with a weight sync after each. Exit code 1 if the server's probabilities are not the actor's, or
 if the answers of vLLM are not those of the transformers engine, greedily.
 """
@@ -25,9 +26,11 @@ def mifo(*arguments: str) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    out = Path(dict(argument.split("=", 1) for argument in arguments).get("out", "runs/vllm")).absolute()
+    settings = {"out": "runs/vllm", "run": ""} | dict(argument.split("=", 1) for argument in arguments)
+    out = Path(settings["out"]).absolute()
     shutil.rmtree(out, ignore_errors=True)
-    mifo("train", "experiment=quickstart", "hardware=cpu_vllm", f"run_dir={out / 'run'}", *SIZE)
+    overrides = [*SIZE, *settings["run"].split()]
+    mifo("train", "experiment=quickstart", "hardware=cpu_vllm", f"run_dir={out / 'run'}", *overrides)
     lines = [json.loads(line) for line in (out / "run" / "metrics.jsonl").read_text().splitlines()]
     found = [line["rollout_difference"] for line in lines if line["phase"] == "rl"]
     intervals = 1 + len({line["interval"] for line in lines if line["phase"] == "sft"})

@@ -38,8 +38,15 @@ SIZES = {
     "chord_mu": (32, 1e-6, None),
     "chord_phi": (32, 1e-6, None),
     "srl": (512, 5e-7, None),
+    **dict.fromkeys(("bridge_qwen25_3b", "bridge_llama32_3b", "bridge_qwen3_8b"), (64, 5e-7, None)),
 }
 """Prompts a batch, learning rate and steps that the papers name."""
+BRIDGE = {
+    "bridge_qwen25_3b": (64, 5, 3072, 4, True, 16, 16),
+    "bridge_llama32_3b": (64, 5, 3072, 4, True, 16, 16),
+    "bridge_qwen3_8b": (64, 8, 8192, 8, True, 16, 16),
+}
+"""Prompts a mini-batch, rollouts a prompt, response tokens, GPUs, whether there is a KL, LoRA's rank and alpha."""
 
 
 def names(group: str) -> list[str]:
@@ -57,6 +64,10 @@ def test_every_experiment_composes_and_builds(experiment):
     assert node.name == experiment and Path(node.run_dir).name == experiment
     sizes = (node.data.train_batch_size, node.actor_rollout_ref.actor.optim.lr, node.trainer.total_training_steps)
     assert sizes == SIZES.get(experiment, sizes)
+    model, actor, rollout = (node.actor_rollout_ref[part] for part in ("model", "actor", "rollout"))
+    more = (actor.ppo_mini_batch_size, rollout.n, node.data.max_response_length, node.trainer.n_gpus_per_node)
+    more += (actor.use_kl_loss, model.lora_rank, model.lora_alpha)
+    assert more == BRIDGE.get(experiment, more)
 
 
 S = WhenFull(26)  # the quick start's

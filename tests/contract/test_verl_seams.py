@@ -2,6 +2,7 @@
 
 import inspect
 from importlib.metadata import entry_points, version
+from pathlib import Path
 
 import pytest
 import torch
@@ -352,6 +353,10 @@ def test_the_engine_builds_its_adapter_and_sends_it_merged_where_ours_steps_in()
     assert "return self._merged_lora_per_tensor_param(), None" in inspect.getsource(FSDPEngine.get_per_tensor_param)
     built = inspect.getsource(FSDPEngine._build_model_optimizer)
     assert built.index("self._build_lora_module(module)") < built.index("self._build_fsdp_module(module)")
+    # and vLLM, which is not installed here, takes the weights of a model without one
+    server = Path(inspect.getfile(__import__("verl"))).parent / "workers/rollout/vllm_rollout/vllm_async_server.py"
+    merged = 'if self.model_config.lora.get("merge", False):\n            lora_rank = 0\n'
+    assert merged in server.read_text()
 
 
 def test_verl_decides_by_the_rank_of_the_adapter_whether_the_actor_is_its_own_reference():

@@ -38,6 +38,9 @@ LORA = {
     "actor_rollout_ref.model.lora.merge": True,
 }
 
+HELD = RUN | LORA | {"mifo.constraint": {"name": "lora"}, "mifo.sft.optimizer": "fresh"}
+"""RL beside an adapter that it leaves where it is."""
+
 
 def bridge(share: float, **settings: Any) -> dict[str, Any]:
     return RUN | LORA | {"mifo.mixing": {"name": "bilevel", "lambda_end": share} | settings}
@@ -129,7 +132,7 @@ def bridge_run(share: float, updates: int, settings: dict[str, Any]) -> dict[str
 
 def held_run() -> dict[str, Any]:
     """Two RL updates, an SFT phase in the adapter alone and another RL update, with what is sent before and after."""
-    engine = make_engine(RUN | LORA | {"mifo.constraint": {"name": "lora"}, "mifo.sft.optimizer": "fresh"})
+    engine = make_engine(HELD)
     found = {"start": weights_of(engine)}
 
     def rl_update(step: int) -> None:
@@ -164,9 +167,9 @@ def sft_loss_of(engine: Any) -> Callable:
     return SftLossOfBatch(engine.mifo)
 
 
-def plain_rl(updates: int) -> dict[str, Any]:
+def plain_rl(updates: int, settings: dict[str, Any] = RUN) -> dict[str, Any]:
     """Full-parameter RL of the model without an adapter, by verl's own update."""
-    engine = make_engine(RUN)
+    engine = make_engine(settings)
     loss = ppo()
     norms, found = [], {}
     for step in range(updates):
@@ -219,22 +222,24 @@ def resumed_run(folder: str) -> dict[str, Any]:
 
 
 def skipped_run(of: str) -> dict[str, Any]:
-    """An update with one gradient that is infinite, in the SFT or in the RL loss; then one as ever."""
+    """An update with a loss that is infinite, SFT's, RL's or RL's at theta-hat alone; then one as ever."""
     from mifo_verl.verl.sft_step import SftLossOfBatch
 
     engine = make_engine(bridge(0.5))
 
-    def infinite(whole: Callable) -> Callable:
+    def infinite(whole: Callable, passes: int) -> Callable:
+        left = iter(range(passes))
+
         def loss(model_output: Any, data: Any, dp_group: Any = None) -> Any:
             value, metrics = whole(model_output=model_output, data=data, dp_group=dp_group)
-            return value * torch.inf, metrics
+            return (value if next(left, None) is None else value * torch.inf), metrics
 
         return loss
 
     start = weights_of(engine)
-    rl, sft = ppo(), SftLossOfBatch(engine.mifo)
-    rl, sft = (rl, infinite(sft)) if of == "sft" else (infinite(rl), sft)
-    metrics = mixed_update(engine, rl, 0, 0.5, sft)
+    passes = {"sft": 0, "rl": 2, "hat": 1}[of]  # theta-hat's is the first one
+    sft = SftLossOfBatch(engine.mifo)
+    metrics = mixed_update(engine, infinite(ppo(), passes), 0, 0.5, infinite(sft, 1) if of == "sft" else sft)
     after = weights_of(engine)
     mixed_update(engine, ppo(), 0, 0.5)
     return {"start": start, "after": after, "later": weights_of(engine), "skipped": metrics["max_skipped_updates"]}
@@ -251,6 +256,7 @@ def distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> fl
 def case(name: str, folder: str) -> dict[str, Any]:
     return {
         "rl": lambda: plain_rl(3),
+        "rl beside an adapter": lambda: plain_rl(3, HELD),
         "sft": lambda: plain_sft(3),
         "1": lambda: bridge_run(1.0, 3, {}),
         "0": lambda: bridge_run(0.0, 3, {}),
@@ -263,11 +269,13 @@ def case(name: str, folder: str) -> dict[str, Any]:
         "SFT in the adapter": held_run,
         "sft is infinite": lambda: skipped_run("sft"),
         "rl is infinite": lambda: skipped_run("rl"),
+        "hat is infinite": lambda: skipped_run("hat"),
         "resume": lambda: resumed_run(folder),
     }[name]()
 
 
-EXTREMES = ("rl", "sft", "1", "0", "0.5", "sft is infinite", "rl is infinite", "resume", "SFT in the adapter")
+SKIPPED = ("sft", "rl", "hat")
+EXTREMES = ("rl", "sft", "1", "0", "0.5", *(f"{of} is infinite" for of in SKIPPED), "resume", "SFT in the adapter")
 SETTINGS = ("0.5", "own", "one step", "adapter faster", "adapter held", "offloaded")
 
 
@@ -321,34 +329,43 @@ def by_reference(start: dict[str, Any], settings: Settings) -> tuple[dict[str, d
 
 
 @pytest.mark.parametrize(
-    ("where", "name", "changed"),
+    ("places", "name", "changed"),
     [
-        ("found", "0.5", {}),
-        ("settings", "0.5", {}),
-        ("settings", "own", {"anchor": "own"}),
-        ("settings", "one step", {"auxiliary": "one_step"}),
-        ("settings", "adapter faster", {"b": 4e-3}),
+        (("found", "settings"), "0.5", {}),
+        (("settings",), "own", {"anchor": "own"}),
+        (("settings",), "one step", {"auxiliary": "one_step"}),
+        (("settings",), "adapter faster", {"b": 4e-3}),
     ],
-    ids=["two ranks", "one rank", "own anchor", "one step ahead", "b above a"],
+    ids=["two ranks and one", "own anchor", "one step ahead", "b above a"],
 )
-def test_three_updates_are_those_of_the_reference(request, where, name, changed):
-    ours = request.getfixturevalue(where)[name]
-    theirs, gains = by_reference(ours["start"], replace(REFERENCE, **changed))
-    assert ours["gains"] == pytest.approx(gains, abs=1e-5)
-    for part in ("theta", "w", "hat")[: 3 if "hat" in ours else 2]:
-        start = ours["start"]["theta" if part == "hat" else part]
-        assert ours[part].keys() == theirs[part].keys()
-        moved, apart = (
-            torch.cat([one[weight] - other[weight] for weight in start]).norm()
-            for one, other in ((theirs[part], start), (ours[part], theirs[part]))
-        )
-        assert float(apart / moved) < 1e-4, part
+def test_three_updates_are_those_of_the_reference(request, places, name, changed):
+    runs = [request.getfixturevalue(place)[name] for place in places]
+    begin = runs[0]["start"]
+    theirs, gains = by_reference(begin, replace(REFERENCE, **changed))
+    for ours in runs:
+        assert all(same(ours["start"][part], begin[part]) for part in begin)
+        assert ours["gains"] == pytest.approx(gains, abs=1e-5)
+        for part in ("theta", "w", "hat")[: 3 if "hat" in ours else 2]:
+            start = begin["theta" if part == "hat" else part]
+            assert ours[part].keys() == theirs[part].keys()
+            moved, apart = (
+                torch.cat([one[weight] - other[weight] for weight in start]).norm()
+                for one, other in ((theirs[part], start), (ours[part], theirs[part]))
+            )
+            assert float(apart / moved) < 1e-4, part
 
 
 def test_at_lambda_1_theta_is_that_of_full_parameter_rl_to_the_bit(found):
     one, rl = found["1"], found["rl"]
     assert same(one["theta"], rl["theta"]) and distance(one["theta"], one["start"]["theta"]) > 1e-3
     assert [metrics["grad_norm"] for metrics in one["metrics"]] == rl["norms"]
+
+
+def test_on_four_ranks_theta_at_lambda_1_is_that_of_rl_beside_an_adapter_that_holds_still_to_the_bit():
+    """An adapter changes where a gradient lies among those summed over the ranks, so that more than two sum otherwise."""
+    one, rl = run_on_ranks(case, 4, [("1", ""), ("rl beside an adapter", "")])
+    assert same(one["theta"], rl["theta"]) and same(one["hat"], one["theta"])
+    assert distance(one["theta"], one["start"]["theta"]) > 1e-3
 
 
 def test_at_lambda_1_theta_hat_is_theta_and_the_adapter_stays_inert(found):
@@ -380,7 +397,7 @@ def test_theta_hat_begins_as_theta(found):
     assert same(found["0.5"]["start"]["hat"], found["0.5"]["start"]["theta"])
 
 
-@pytest.mark.parametrize("of", ["sft", "rl"])
+@pytest.mark.parametrize("of", SKIPPED)
 def test_a_skipped_update_leaves_all_three_where_they_are_and_is_counted(found, of):
     run = found[f"{of} is infinite"]
     assert all(same(run["after"][part], run["start"][part]) for part in ("theta", "w", "hat"))

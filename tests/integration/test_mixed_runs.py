@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mifo_verl.tools.ledger.audit import audit
 from mifo_verl.tools.run_files import read_run
@@ -99,7 +100,11 @@ def test_a_second_policy_trains_beside_the_actor_with_a_reference_of_its_own(tmp
     steps = ["trainer.total_training_steps=2", "trainer.save_freq=1", "trainer.resume_mode=auto"]
     one_update = [setting for setting in SMALL if "ppo_mini_batch_size" not in setting]
     own = ["method=bridge", "rl=grpo", "mifo.mixing.demonstrations=dataset"]
+    own += ["mifo.mixing.adapter_lr=1e-7"]  # theta moves, w hardly does: the actor without w would be as near as itself
     run = train(tmp_path / "run", *one_update, *steps, *own)
+    logged = EventAccumulator(str(tmp_path / "run" / "tensorboard"), size_guidance={"tensors": 0}).Reload()
+    to_reference = [scalar.value for scalar in logged.Scalars("actor/kl_loss")]
+    assert to_reference[0] == pytest.approx(0, abs=1e-9) and to_reference[1] > 1e-6
     first, second = (line["policies"] for line in run["metrics"])
     assert first["cooperative_gain"] == 0.0 != second["cooperative_gain"]  # theta-hat begins as theta
     assert all(line["adapter_grad_norm"] > 0 and line["second_grad_norm"] > 0 for line in (first, second))

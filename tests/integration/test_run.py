@@ -1,4 +1,4 @@
-"""Whole runs on Ray: complete intervals, records that agree with each other, another run for another seed.
+"""Whole runs on Ray: complete intervals, records that agree with each other, another run for another seed, LoRA.
 
 That one seed gives the same bits, in one process or in many, is in test_kills.
 """
@@ -13,8 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
+from mifo_verl.tools.prepare.tiny_model import START_MODEL
 from tests.faults.__main__ import REPOSITORY, RUN
+
+LORA = [f"actor_rollout_ref.model.{setting}" for setting in ("lora_rank=4", "lora_alpha=8", "lora.merge=true")]
 
 
 def train(folder: Path, *overrides: str) -> dict[str, Any]:
@@ -129,19 +134,91 @@ def test_the_console_ends_with_the_table(first):
     assert "complete intervals" in first["out"] and "SFT interval 1" in first["out"]
 
 
-def test_another_seed_gives_another_run(first, tmp_path):
-    other = train(tmp_path / "other", "seed=1", "trainer.total_training_steps=1")
+def saved(folder: Path, step: int) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """(base weights by the start model's names, the adapter's) of a checkpoint, over both ranks."""
+    actor = folder / "checkpoints" / f"global_step_{step}" / "actor"
+    files = sorted(actor.glob("model_world_size_2_rank_*.pt"))
+    ranks = [torch.load(file, weights_only=False) for file in files]
+    whole = {
+        name.removeprefix("base_model.model.").replace(".base_layer.", "."): torch.cat(
+            [r[name].to_local() for r in ranks]
+        )
+        for name in ranks[0]
+    }
+    return {n: w for n, w in whole.items() if "lora_" not in n}, {n: w for n, w in whole.items() if "lora_" in n}
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(one[name], weight) for name, weight in other.items())
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory) -> tuple[Path, dict[str, Any]]:
+    """MIFO with LoRA, of another seed than ``first``."""
+    folder = tmp_path_factory.mktemp("adapter") / "run"
+    return folder, train(folder, "seed=1", "trainer.total_training_steps=2", *LORA)
+
+
+def test_another_seed_gives_another_run(first, adapter):
+    _, other = adapter
     assert "tensorboard" in other["files"]
-    keys = ("reward", "entropy", "loss", "grad_norm")
+    keys = ("reward", "entropy", "loss")  # which a new adapter changes by no bit
     assert all(other["metrics"][0][key] != first["metrics"][0][key] for key in keys)
 
 
-def test_sft_comes_before_rl_on_the_data_set_s_own_demonstrations(tmp_path):
+def test_mifos_mask_over_lora_holds_half_of_the_adapter_and_the_base_weights_never_move(adapter):
+    folder, run = adapter
+    sft = [line for line in run["metrics"] if line["phase"] == "sft"]
+    assert sft and all(line["frozen_share"] == pytest.approx(0.5, abs=1e-4) for line in sft)
+    assert {line["frozen_drift"] for line in sft if "frozen_drift" in line} == {0.0}
+    for line in (folder / "inspection.jsonl").read_text().splitlines():
+        table = json.loads(line)["mask"]["by_kind"]
+        assert sum(table["coordinates"]) == 40_960 and sum(table["sft_moved"]) > 20_000
+        columns = zip(table["sft_moved"], table["frozen"], table["coordinates"], strict=True)
+        assert all(moved + frozen <= coordinates for moved, frozen, coordinates in columns)
+    base, lora = saved(folder, 2)
+    assert same(base, load_file(START_MODEL / "model.safetensors"))
+    assert len(lora) > 10 and all(weight.any() for weight in lora.values())
+    # the server has the adapter in its weights
+    assert all(line["rollout_difference"] < 1e-5 for line in run["metrics"] if line["phase"] == "rl")
+
+
+@pytest.fixture(scope="module")
+def sft_first(tmp_path_factory) -> tuple[Path, dict[str, Any]]:
+    """SFT in an adapter for a step, which the weights take in, then RL for a step."""
+    folder = tmp_path_factory.mktemp("sft_then_rl") / "run"
     steps = ["mifo.schedule.sft_steps=1", "trainer.total_training_steps=2", "mifo.sft.batch_size=4"]
-    run = train(tmp_path / "sft_then_rl", "method=sft_then_rl", *steps)
+    return folder, train(
+        folder, "method=sft_then_rl", *steps, "mifo/constraint=lora", "mifo.sft.optimizer=fresh", *LORA
+    )
+
+
+def test_sft_comes_before_rl_on_the_data_set_s_own_demonstrations(sft_first):
+    _, run = sft_first
     assert [(line["step"], line["phase"]) for line in run["metrics"]] == [(1, "sft"), (1, "sft"), (2, "rl")]
     assert len(run["ledger"]) == 8 and len({use["prompt_id"] for use in run["ledger"]}) == 8
     for use in run["ledger"]:
         assert (use["step"], use["num_correct"], use["num_rollouts"]) == (1, None, None)
         assert use["kept_tokens"] == use["response_tokens"]
     assert run["summary"]["rl_steps"] == 1 and run["summary"]["sft_updates"] == 2
+
+
+def test_sft_in_an_adapter_moves_the_base_weights_by_rank_4_at_its_end_and_rl_moves_them_alone(sft_first):
+    folder, run = sft_first
+    start, (base, lora), (later, unmoved) = (
+        load_file(START_MODEL / "model.safetensors"),
+        saved(folder, 1),
+        saved(folder, 2),
+    )
+    adapted = {name.partition(".lora_B")[0] + ".weight" for name in lora if ".lora_B" in name}
+    assert len(adapted) > 10 and all((".lora_B" in name) is not bool(weight.any()) for name, weight in lora.items())
+    for name, weight in start.items():
+        spectrum = torch.linalg.svdvals(torch.atleast_2d(base[name] - weight).double())
+        assert (spectrum[3] > 1e-6 and spectrum[4] < 1e-2 * spectrum[3]) if name in adapted else not spectrum.any(), (
+            name
+        )
+    assert all(not torch.equal(later[name], base[name]) for name in adapted) and same(unmoved, lora)
+    sizes = [sum(weight.numel() for weight in part.values()) for part in (start, lora)]
+    shares = [line["frozen_share"] for line in run["metrics"]]
+    assert shares == pytest.approx([sizes[0] / sum(sizes)] * 2 + [0.0])
+    assert run["metrics"][-1]["rollout_difference"] < 1e-5
