@@ -63,9 +63,10 @@ kill-test: setup ## kill runs N times at every point of them, and compare their 
 	$(BIN)/python -m tests.faults kills=$(N) seed=$(SEED)
 
 JOBS ?= 1
-evidence: setup ## every method on the tiny task, five seeds; docs/evidence.md; the same command goes on
-	$(BIN)/mifo sweep sweep=evidence sweep_dir=runs/evidence jobs=$(JOBS)
-	$(BIN)/mifo sweep table runs/evidence out=docs/evidence.md
+SWEEP ?= evidence
+evidence: setup ## a sweep on the tiny task (SWEEP=evidence, methods or bridge) and its page in docs/evidence/
+	$(BIN)/mifo sweep sweep=$(SWEEP) sweep_dir=runs/$(SWEEP) jobs=$(JOBS)
+	$(BIN)/mifo sweep table runs/$(SWEEP) out=docs/evidence/$(SWEEP).md
 
 test: setup ## all tests
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not alone" tests

@@ -6,6 +6,7 @@ Text to text, without reading any mathematics. All of it takes time linear in th
 import re
 import unicodedata
 from collections.abc import Callable
+from fractions import Fraction
 
 _TEXT = r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mbox|rm|bf)\s*"
 _SIGNS = str.maketrans({
@@ -67,6 +68,7 @@ _RULES: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
         (r"\\(?:dots|cdots|ldots|dotsc)(?![a-zA-Z])|\.\.\.", r"\\ldots "),
         (r"\\%|(?<!\\)%", r"\\%"),
         (r"\{,\}", ","),
+        (r"(?<=\d)\{\.\}(?=\d)", "."),
         (r"\\\$|^[€£¥](?=\d)|\s*[€£¥¢]\s*$", ""),
         (r"\^\s*\{\s*\\circ\s*\}|\\degrees?(?![a-zA-Z])", r"^\\circ"),
         (r"\\langle(?![a-zA-Z])", "("),
@@ -131,7 +133,8 @@ _UNIT = re.compile(
 _NUMBER = r"(?:[-+\d.,/(){}^\s]|\\(?:sqrt|frac|pi|cdot|times)(?![a-zA-Z]))*[\d)}i]"
 _UNIT_WORDS = re.compile(
     rf"({_NUMBER})\s+(?:{_NO_UNIT}(?=[A-Za-z./ ]*[A-Za-z]{{2}})[A-Za-z][A-Za-z./ ]+(?:\^\{{?\d\}}?)?"
-    r"|[mgshLJNWVK](?:\^\{?[23]\}?)?)"
+    r"|[mgshLJNWVK](?:\^\{?[23]\}?)?"
+    r"|(?:[kcm]?m|ft|in|mi|[km]?g|m?[lL])/(?:s|sec|h|hr|min|day|c?m|m?[lL])(?:\^\{?[23]\}?)?)"
 )
 _CLAUSE = re.compile(
     rf"\s*,?\s*(?:{_TEXT}\{{\s*,?\s*(?:for|where)\b.*|\b(?:for (?:all|any|every|some)|where)\b.*)", re.DOTALL
@@ -222,19 +225,25 @@ _UNITS = {
     for unit in names.split(",")
 }
 """(quantity, factor, divisor) of the units that are told apart."""
+_SPEEDS = {"mph": "mi/h", "kph": "km/h", "kmh": "km/h"}
 
 
 def unit_of(text: str) -> tuple[str, str, str, str]:
     """(one name for a unit, its quantity, factor and divisor); empty for anything that is no unit known here."""
-    power = re.search(r"\^\s*\{?([23])", text)
-    word = re.sub(r"\\[a-z]+|[^A-Za-z]|\band\b", " ", text).strip().lower()
-    plain = word if word in _UNITS else word.removesuffix("s")
-    quantity, top, bottom = _UNITS.get(plain, ("", "", ""))
-    if not quantity:
-        return "", "", "", ""
-    top, bottom = (str(int(number or 1) ** int(power[1] if power else 1)) for number in (top, bottom))
-    quantity += power[1] if power else ""
-    return f"{quantity} {top}/{bottom}", quantity, top, bottom
+    parts = re.split(r"/|\bper\b", re.sub(r"\b(mph|kph|kmh)\b", lambda found: _SPEEDS[found[1]], text))
+    quantities, top, bottom = [], 1, 1
+    for place, part in enumerate(parts):
+        power = re.search(r"\^\s*\{?([23])", part)
+        word = re.sub(r"\\[a-z]+|[^A-Za-z]|\band\b", " ", part).strip().lower()
+        quantity, above, below = _UNITS.get(word if word in _UNITS else word.removesuffix("s"), ("", "", ""))
+        if not quantity:
+            return "", "", "", ""
+        factors = [int(number or 1) ** int(power[1] if power else 1) for number in (above, below)]
+        over, under = factors if place == 0 else reversed(factors)
+        top, bottom = top * over, bottom * under
+        quantities.append(quantity + (power[1] if power else ""))
+    quantity = "/".join(quantities)
+    return f"{quantity} {Fraction(top, bottom)}", quantity, str(top), str(bottom)
 
 
 def without_clause(text: str) -> str:

@@ -10,6 +10,11 @@ from mifo_verl.rewards.math_check import check, is_readable, same
 from mifo_verl.rewards.notation import unify
 
 SAME = r"""
+\boxed{1{.}5} | 1.5
+\boxed{5 m/s} | 5 \text{ m/s}
+\boxed{5 m/s} | 5
+\boxed{9.8 \text{ m/s}^2} | 9.8 m/s^2
+\boxed{18 \text{ km/h}} | 5 \text{ m/s}
 So the answer is \fbox{42}. | 42
 \boxed{5.} | 5
 \boxed{42,} | 42
@@ -593,6 +598,10 @@ Thus, the correct choice is **C**. | C
 """
 
 DIFFERENT = r"""
+\boxed{5 \text{ km/s}} | 5 \text{ m/s}
+\boxed{5 km/h} | 5 mph
+\boxed{9.8 m/s} | 9.8 \text{ m/s}^2
+\boxed{6 m/s} | 5 m/s
 \boxed{2516_8} | 2516_{7}
 \boxed{1011_3} | 1011_2
 \boxed{13_5} | 13_{8}
