@@ -51,6 +51,7 @@ OTHERS = {
     "kl anchor by token": held("kl_anchor", strength=100, estimator="token"),
     "ewc by second moments": held("ewc", strength=1000, fisher="second_moment"),
     "pear": loss("pear"),
+    "pear in blocks": loss("pear", block=4),
 }
 CASES = {name: settings for name, (settings, _) in EXTREMES.items()} | OTHERS
 
@@ -151,6 +152,7 @@ IN_RL: dict[str, tuple[dict[str, Any], bool, str]] = {
     "LUFFY without demonstrations": (given(WHOLE, SHAPED), False, "rl"),
     "SRFT without its own terms": (given(WHOLE, SHAPED) | mixed(NOW, {"name": "constant", "sft": 0}), True, "LUFFY"),
     "Prefix-RFT of share 0": (given({"name": "random", "low": 0, "high": 0}, {"name": "ratio"}), True, "rl"),
+    "Prefix-RFT of share 1 by LUFFY's rule": (given({"name": "random", "low": 1, "high": 1}, SHAPED), True, "LUFFY"),
     "UFT of chance 0": (given({"name": "annealed", "low": 0, "high": 0}, UFT), True, "rl"),
     "TRAPO below 0": (given(THRESHOLDS, {"name": "supervised", "members": "first"}), True, "rl"),
     "BREAD below 0": (given(THRESHOLDS, {"name": "none"}), True, "rl"),

@@ -244,6 +244,7 @@ CHANGES: dict[str, dict[str, tuple[Any, ...]]] = {
         "peak": (0.9, 0.5),
         "valley": (0.05, 0.3),
         "per": ("demonstration", "question"),
+        "demonstrations": ("questions", "dataset"),
     },
     "mixing/progressive": {"stages": ([0.9, 0.5, 0.1], [0.9, 0.1]), "per": ("demonstration", "question")},
     "mixing/bilevel": {
