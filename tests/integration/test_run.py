@@ -137,8 +137,9 @@ def test_another_seed_gives_another_run(first, tmp_path):
 
 
 def test_sft_comes_before_rl_on_the_data_set_s_own_demonstrations(tmp_path):
+    """Held by the KL to the policy before it."""
     steps = ["mifo.schedule.sft_steps=1", "trainer.total_training_steps=2", "mifo.sft.batch_size=4"]
-    run = train(tmp_path / "sft_then_rl", "method=sft_then_rl", *steps)
+    run = train(tmp_path / "sft_then_rl", "method=sft_then_rl", "mifo/constraint=kl_anchor", *steps)
     assert [(line["step"], line["phase"]) for line in run["metrics"]] == [(1, "sft"), (1, "sft"), (2, "rl")]
     assert len(run["ledger"]) == 8 and len({use["prompt_id"] for use in run["ledger"]}) == 8
     for use in run["ledger"]:
