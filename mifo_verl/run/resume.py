@@ -14,7 +14,6 @@ from omegaconf import DictConfig, OmegaConf
 from mifo_verl.compose import ConfigError
 from mifo_verl.config import MifoConfig, build_config
 from mifo_verl.loop.state import FOLDER, LoopState
-from mifo_verl.method.token_facts import TEACHER
 from mifo_verl.run.checkpoints import BrokenCheckpoint, CheckpointStore, verify
 from mifo_verl.run.flatten import PLACES, flatten
 from mifo_verl.run.journal import CONFIG, replace_text, require_lines
@@ -198,7 +197,7 @@ def check_resume(saved: Mapping[str, Any], config: DictConfig) -> list[str]:
 
 def _require_teacher(checkpoint: Path, mifo: MifoConfig) -> None:
     """The demonstrations that wait in a checkpoint have the column that a part needs of them. Raises ConfigError."""
-    parts = [part for part in (mifo.sft_loss, mifo.token_selector) if TEACHER in part.needs]
+    parts = mifo.taught
     held = LoopState.load(checkpoint / FOLDER).held if parts else []
     lacking = [entry for entry in held if not entry.example.teacher_log_probs]
     if lacking:
