@@ -25,7 +25,7 @@ from mifo_verl.method.registry import Registry
 from mifo_verl.method.sampling import SAMPLINGS, Fixed, Sampling
 from mifo_verl.method.schedule import SCHEDULES, Schedule
 from mifo_verl.method.sft_loss import SFT_LOSSES, SftLoss
-from mifo_verl.method.token_facts import BEFORE, facts_of_logits
+from mifo_verl.method.token_facts import BEFORE, TEACHER, facts_of_logits
 from mifo_verl.method.token_selection import TOKEN_SELECTORS, TokenSelector
 from mifo_verl.types import Share
 
@@ -258,6 +258,11 @@ class MifoConfig:
     def sft_facts(self) -> frozenset[str]:
         """What the token selector and the SFT loss need."""
         return self.token_selector.needs | self.sft_loss.needs
+
+    @property
+    def taught(self) -> list[Part]:
+        """The parts that compare with the model that wrote the demonstrations."""
+        return [part for part in (self.sft_loss, self.token_selector) if TEACHER in part.needs]
 
     @property
     def token_facts(self) -> list[str]:

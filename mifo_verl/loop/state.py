@@ -12,7 +12,8 @@ from mifo_verl.loop.tokens import TokenSummary
 from mifo_verl.method.buffer import DemonstrationBuffer
 from mifo_verl.types import BufferEntry
 
-FILE = "loop.json"
+FOLDER, FILE = "mifo", "loop.json"
+"""In a checkpoint's folder, what is ours: ``LoopState`` and every rank's part."""
 
 
 @dataclass(frozen=True)
@@ -140,9 +141,13 @@ class LoopState:
         except msgspec.ValidationError as error:
             raise ValueError(f"{folder / FILE} is not the state of this version ({error}); start a new run") from None
 
+    @property
+    def held(self) -> list[BufferEntry]:
+        """The demonstrations in it: of the buffer, then of the phase in progress."""
+        return [*self.buffer, *(self.sft.entries if self.sft is not None else [])]
+
     def origin(self, checkpoint: Path) -> dict[str, Any]:
         """What the records of another run that goes on from here follow: this step, interval and these hard prompts."""
-        held = [*self.buffer, *(self.sft.entries if self.sft is not None else [])]
-        groups = [entry.group for entry in held if entry.group is not None]
+        groups = [entry.group for entry in self.held if entry.group is not None]
         counts = [[group.prompt_id, group.num_correct, group.num_rollouts] for group in groups]
         return {"checkpoint": str(checkpoint), "step": self.step, "interval": self.interval, "prompts": counts}

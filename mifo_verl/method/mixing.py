@@ -1,6 +1,6 @@
 """The weights of the RL and the SFT loss in one update (CHORD, arXiv 2508.11408; SRFT, arXiv 2506.19767).
 
-L = w_rl * L_RL + w_sft * L_SFT. L_SFT is of what the gate takes of this step's questions, or of the data set (bilevel).
+L = w_rl * L_RL + w_sft * L_SFT. L_SFT is of what the gate takes of this step's questions, or of the data set.
 A weight of exactly 0 leaves its loss out, a weight of exactly 1 multiplies nothing: at (1, 0) an update is RL's, to
 the bit.
 """
@@ -136,7 +136,8 @@ class Constant(Mixing):
 class Chord(Mixing):
     """(1 - mu, mu): mu rises from 0 to ``peak`` over ``warmup`` steps, then falls to ``valley`` by a cosine.
 
-    CHORD-mu: warmup 0, decay 200, peak 0.9, valley 0.05. CHORD-phi: peak = valley = 0.1.
+    CHORD-mu: warmup 0, decay 200, peak 0.9, valley 0.05. CHORD-phi: peak = valley = 0.1. The paper's demonstrations
+    come from a stream of their own: ``demonstrations=dataset``.
     """
 
     warmup: int = 0
@@ -144,6 +145,7 @@ class Chord(Mixing):
     peak: float = 0.9
     valley: float = 0.05
     per: str = "demonstration"
+    demonstrations: str = "questions"
 
     def __post_init__(self) -> None:
         for name in ("warmup", "decay"):
@@ -152,6 +154,7 @@ class Chord(Mixing):
             value = getattr(self, name)
             require(is_number(value) and 0 <= value <= 1, name, value, "in [0, 1]", "mu is the share of the SFT loss")
         require_choice("per", self.per, PER)
+        require_choice("demonstrations", self.demonstrations, DEMONSTRATIONS)
 
     def __call__(self, progress: Progress) -> Weights:
         mu = self.mu(progress.step)

@@ -43,6 +43,7 @@ class OffPolicy(Part):
 
     def problems(self, facts: RunFacts) -> Iterable[Problem]:
         """A rule for given tokens needs rollouts that have some."""
+        yield from self.not_given(("given", "first", "entropy"))
         if not facts.has_prefixes:
             rule = "beside a prefix, and no rollout has one"
             yield Problem(self.setting("name"), self.name, rule, "choose mifo/prefix=whole, or mifo/off_policy=none")

@@ -31,6 +31,7 @@ class OnPolicy(Part):
 
     def problems(self, facts: RunFacts) -> Iterable[Problem]:
         """A rule without advantages."""
+        yield from self.not_given(("correct", "entropy"))
         if facts.has_critic:
             rule = "mifo/on_policy=verl beside a critic, whose advantages no other rule reads"
             yield Problem(self.setting("name"), self.name, rule, "choose rl=dr_grpo or rl=grpo")

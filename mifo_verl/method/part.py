@@ -4,7 +4,7 @@ A part is a frozen dataclass, one member of one group (``mifo/<group>``), and is
 plumbing knows no member: it gives what ``needs`` states, asks ``problems`` before a run and prints ``describe``.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import fields
 from typing import ClassVar
 
@@ -29,7 +29,8 @@ class Part:
         ``kl_from_before``: the KL of the policy to the one before the SFT phase, live; of that one to the policy.
         ``log_prob_before``: log p of the demonstration's tokens by that one. ``trainable_base``: base weights that
         train beside a LoRA adapter. ``second_policy``: a second copy of these, with an optimizer, beside the same
-        adapter. ``demonstrations``: a verified demonstration of every question.
+        adapter. ``demonstrations``: a verified demonstration of every question. ``given``, ``first``, ``correct``:
+        marks of a rollout, for the rules of the RL loss.
         """
         return frozenset()
 
@@ -45,6 +46,12 @@ class Part:
         """The part in a few words, for the report and the display; the name and the settings, if it has no better."""
         settings = ", ".join(f"{field.name}={getattr(self, field.name)}" for field in fields(self))  # type: ignore[arg-type]
         return f"{self.name} ({settings})" if settings else self.name
+
+    def not_given(self, facts: Collection[str]) -> Iterable[Problem]:
+        """What the part needs beside these facts, which are all that it is given."""
+        for name in sorted(self.needs - set(facts)):
+            rule = f"a part whose needs are {' or '.join(facts)}"
+            yield Problem(self.group.replace("/", "."), f"{self.name} (needs {name})", rule, "correct its needs")
 
     def setting(self, field: str) -> str:
         """The full name of one of its settings: ``mifo.schedule.size``."""

@@ -174,7 +174,7 @@ class Random(OfTheLast):
     def low_at(self, step: int) -> float:
         """The lower end of the draw after ``step`` finished steps."""
         low, high = float(exact_share("low", self.low)), float(exact_share("high", self.high))
-        return low if step >= self.decay else _cosine(high, low, step / self.decay)
+        return low if step >= self.decay else cosine(high, low, step / self.decay)
 
     def of_member(self, session: Session) -> int:
         draw = random_numbers.Random(f"{session.seed}/{session.number}")
@@ -184,41 +184,6 @@ class Random(OfTheLast):
 
     def describe(self) -> str:
         return f"{self.members} of a question's rollouts begin with {self.low} to {self.high} of the demonstration"
-
-
-@PREFIXES.register("annealed")
-@dataclass(frozen=True)
-class Annealed(Prefix):
-    """All sessions begin with the same first k segments, k ~ Binomial(segments, p) (UFT, arXiv 2505.16984 and code).
-
-    p falls from ``high`` to ``low`` by a cosine over ``steps`` steps; behind them nothing is given. A segment is one of
-    ``segments`` parts of the demonstration's steps, or a step where it has fewer.
-    """
-
-    high: Share = 0.95
-    low: Share = 0.05
-    steps: int = 300
-    segments: int = 5
-
-    def __post_init__(self) -> None:
-        low, high = exact_share("low", self.low), exact_share("high", self.high)
-        require(low <= high, "low", self.low, f"at most high={self.high}", "swap them")
-        require_count("steps", self.steps, "UFT gives hints in 300 of 500 steps")
-        require_count("segments", self.segments, "UFT has 5")
-
-    def p_at(self, step: int) -> float:
-        """The chance of each segment after ``step`` finished steps."""
-        low, high = float(exact_share("low", self.low)), float(exact_share("high", self.high))
-        return 0.0 if step > self.steps else _cosine(high, low, step / self.steps)
-
-    def __call__(self, session: Session, num_correct: int) -> int:
-        num_steps, p = len(session.step_ends), self.p_at(session.progress.step)
-        segments, draw = min(self.segments, num_steps), random_numbers.Random(session.seed)
-        k = sum(draw.random() < p for _ in range(segments))
-        return session.step_ends[round(k / segments * num_steps) - 1] if k else 0
-
-    def describe(self) -> str:
-        return f"all rollouts begin with the same steps of the demonstration, {self.high} to {self.low} of them"
 
 
 @PREFIXES.register("staged")
@@ -276,6 +241,6 @@ class Staged(Prefix):
         return f"micro-groups of {self.groups} begin with {self.ratios} of the demonstration below {self.thresholds}"
 
 
-def _cosine(start: float, end: float, share: float) -> float:
+def cosine(start: float, end: float, share: float) -> float:
     """From ``start`` at 0 to ``end`` at 1."""
     return end + (start - end) * 0.5 * (1 + cos(pi * share))

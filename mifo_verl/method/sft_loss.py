@@ -7,23 +7,20 @@ A weight has no gradient. Below, p = pi(s_t | q, s_<t) and l = log p. Shapes: B 
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from mifo_verl.errors import (
     exact_share,
-    is_number,
     require,
-    require_choice,
     require_count,
     require_number,
     require_positive,
 )
 from mifo_verl.method.part import Part
 from mifo_verl.method.registry import Registry
-from mifo_verl.method.token_facts import BEFORE, TEACHER, unknown_facts
+from mifo_verl.method.token_facts import BEFORE, unknown_facts
 from mifo_verl.types import Cost, Problem, RunFacts, Share
 
 
@@ -204,55 +201,6 @@ class EntropyGate(WeighedNll):
 
     def describe(self) -> str:
         return f"negative log-likelihood, each token weighed by the entropy of the {self.k} likeliest"
-
-
-@SFT_LOSSES.register("pear")
-@dataclass(frozen=True)
-class Pear(WeighedNll):
-    """w_t = gamma^(T-t) prod over j > t of pi(s_j) / pi_teacher(s_j): PEAR (arXiv 2602.01058), by suffix.
-
-    A token counts as far as the policy would go on as the teacher did. Each log-ratio is clipped first, to [low, high],
-    and then their sum, to [total_low, total_high]. T is the last response token, kept or not; a token's own ratio is
-    not in its weight. ``per=sequence`` is one weight for all tokens: the product over the response, without gamma.
-    gamma = 1 and low = high = 0 is ``nll``, and so is gamma = 1 where the policy is the teacher.
-    """
-
-    gamma: float = 0.999
-    low: float = -0.08
-    high: float = 0.3
-    total_low: float = -10.0
-    total_high: float = 5.0
-    per: Literal["suffix", "sequence"] = "suffix"
-
-    def __post_init__(self) -> None:
-        is_share = is_number(self.gamma) and 0 < self.gamma <= 1
-        require(is_share, "gamma", self.gamma, "in (0, 1]", "the paper's value is 0.999")
-        for low, high, values in (("low", "high", "-0.08 and 0.3"), ("total_low", "total_high", "-10 and 5")):
-            for name in (low, high):
-                value = getattr(self, name)
-                is_finite = is_number(value) and math.isfinite(value)
-                require(is_finite, name, value, "a finite number", f"the paper has {values}")
-            value, most = getattr(self, low), getattr(self, high)
-            require(value <= most, low, value, f"at most {high}={most}", f"the paper has {values}")
-        require_choice("per", self.per, ("suffix", "sequence"))
-
-    @property
-    def needs(self) -> frozenset[str]:
-        return frozenset({TEACHER})
-
-    def weight(self, log_prob_BT: Tensor, response_mask_BT: Tensor, facts: Mapping[str, Tensor]) -> Tensor:
-        ratio_BT = (log_prob_BT - facts[TEACHER]).clamp(self.low, self.high)
-        ratio_BT = torch.where(response_mask_BT, ratio_BT, 0.0)
-        if self.per == "sequence":
-            return ratio_BT.sum(dim=1, keepdim=True).clamp(self.total_low, self.total_high).exp()
-        discounted_BT = torch.where(response_mask_BT, ratio_BT + math.log(self.gamma), 0.0)
-        from_here_BT = discounted_BT.flip(1).cumsum(1).flip(1)
-        behind_BT = torch.nn.functional.pad(from_here_BT[:, 1:], (0, 1))
-        return behind_BT.clamp(self.total_low, self.total_high).exp()
-
-    def describe(self) -> str:
-        of = "what follows" if self.per == "suffix" else "the demonstration"
-        return f"negative log-likelihood, each token weighed by the policy's ratio to the teacher on {of}"
 
 
 @SFT_LOSSES.register("sequence_entropy")

@@ -12,7 +12,8 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from mifo_verl.compose import ConfigError
-from mifo_verl.config import build_config
+from mifo_verl.config import MifoConfig, build_config
+from mifo_verl.loop.state import FOLDER, LoopState
 from mifo_verl.run.checkpoints import BrokenCheckpoint, CheckpointStore, verify
 from mifo_verl.run.flatten import PLACES, flatten
 from mifo_verl.run.journal import CONFIG, replace_text, require_lines
@@ -53,6 +54,8 @@ _MODEL_FILES = tuple(
     special_tokens_map.json added_tokens.json tokenizer.model vocab.json vocab.txt merges.txt chat_template.jinja
     """.split()
 )
+_HERE = "folder"
+"""Key of the facts that are read: where the checkpoint lies."""
 _PACKAGES = ("mifo_verl", "verl", "torch", "transformers", "ray", "vllm")
 
 
@@ -133,7 +136,7 @@ def checkpoint_facts(config: DictConfig, report: Callable[[str], None] = lambda 
         ) from None
     if found is not None and store.holds(found):
         require_lines(Path(config.run_dir), found.facts["step"], found.facts.get("lines", {}))
-    return None if found is None else found.facts
+    return None if found is None else found.facts | {_HERE: str(found.folder)}
 
 
 def start_from_weights(config: DictConfig, report: Callable[[str, str], None]) -> None:
@@ -165,7 +168,7 @@ def start_from_weights(config: DictConfig, report: Callable[[str, str], None]) -
 def check_resume(saved: Mapping[str, Any], config: DictConfig) -> list[str]:
     """Refuse to go on from a checkpoint of another run. Returns warnings for what differs and may.
 
-    Raises ConfigError with every setting that differs and must not.
+    Raises ConfigError with every setting that differs and must not, or if the checkpoint lacks what a part needs.
     """
     now = {"config": OmegaConf.to_container(config, resolve=True), **_surroundings(config)}
     refused = list(_other_surroundings(saved, now))
@@ -183,11 +186,27 @@ def check_resume(saved: Mapping[str, Any], config: DictConfig) -> list[str]:
             "new run with another run_dir, with these weights by trainer.resume_mode=weights "
             "trainer.resume_from_path=<checkpoint>"
         )
+    if _HERE in saved:
+        _require_teacher(Path(saved[_HERE]), build_config(now["config"]["mifo"]))
     return [
         f"{name} {now['versions'][name]} is not the {version} of the checkpoint: the run goes on, not bit by bit"
         for name, version in saved["versions"].items()
         if now["versions"].get(name) != version
     ]
+
+
+def _require_teacher(checkpoint: Path, mifo: MifoConfig) -> None:
+    """The demonstrations that wait in a checkpoint have the column that a part needs of them. Raises ConfigError."""
+    parts = mifo.taught
+    held = LoopState.load(checkpoint / FOLDER).held if parts else []
+    lacking = [entry for entry in held if not entry.example.teacher_log_probs]
+    if lacking:
+        raise ConfigError(
+            f"{parts[0].setting('name')}={parts[0].name} must go on with demonstrations that have the teacher's "
+            f"log-probabilities, and {len(lacking)} of the {len(held)} that {checkpoint} holds have none; start a new "
+            "run with another run_dir, with these weights by trainer.resume_mode=weights "
+            f"trainer.resume_from_path={checkpoint}"
+        )
 
 
 def _other_surroundings(saved: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:

@@ -18,15 +18,12 @@ from omegaconf import DictConfig
 from ray.exceptions import RayTaskError
 
 from mifo_verl.config import CheckpointConfig
-from mifo_verl.loop.state import LoopState
+from mifo_verl.loop.state import FOLDER, LoopState
 from mifo_verl.run.checkpoints import Checkpoint, CheckpointStore, verify
 from mifo_verl.run.journal import RunRecords, require_lines
 from mifo_verl.run.resume import run_facts
 from mifo_verl.verl.actor import Actor
 from mifo_verl.verl.shards import rank_file
-
-FOLDER = "mifo"
-"""In a checkpoint's folder, what is ours: ``LoopState`` and every rank's part."""
 
 
 class Stopped(Exception):

@@ -13,11 +13,12 @@ from mifo_verl.method.anchor import Ewc, KlAnchor
 from mifo_verl.method.bilevel import Bilevel
 from mifo_verl.method.constraint import NoConstraint, StrictMask
 from mifo_verl.method.gate import AnyPrompt, Hpt, MaxAccuracy, Now, RandomGate
+from mifo_verl.method.hint import Annealed
 from mifo_verl.method.importance import AbsChange, RandomImportance
 from mifo_verl.method.mixing import Chord, Constant, NoMixing, Progressive
 from mifo_verl.method.off_policy import NotTrained, Ratio, Shaped, Supervised
 from mifo_verl.method.on_policy import LogLikelihood, Verls
-from mifo_verl.method.prefix import Annealed, NoPrefix, Random, Staged, Whole
+from mifo_verl.method.prefix import NoPrefix, Random, Staged, Whole
 from mifo_verl.method.schedule import Always, Every, Never, SftThenRl, WhenFull
 from mifo_verl.method.sft_loss import ChordPhi, Nll, SequenceEntropy, TrSft
 from mifo_verl.method.token_selection import AllTokens, RandomTokens, TopEntropy

@@ -1,6 +1,7 @@
 """A run goes on only from a checkpoint of the same run; what differs is named."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,12 @@ from mifo_verl.checks.findings import Finding, Status
 from mifo_verl.checks.preflight import check_run
 from mifo_verl.compose import ConfigError, compose_config
 from mifo_verl.data.parquet import write_rows
+from mifo_verl.loop.state import FOLDER, LoopState, SftProgress
 from mifo_verl.run.checkpoints import CheckpointStore
 from mifo_verl.run.journal import CONFIG
 from mifo_verl.run.resume import check_resume, own_checkpoints, run_facts
 from mifo_verl.tools.prepare.addition import rows
+from mifo_verl.types import BufferEntry, SftExample
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +80,12 @@ def test_what_says_only_where_and_how_fast_may_differ(facts, folder, override):
         ("buffer_size=8", "mifo.schedule.size=8 (the checkpoint has 26)"),
         ("mifo.constraint.share=0.3", "mifo.constraint.share=0.3 (the checkpoint has 0.5)"),
         ("mifo/constraint=none", "mifo.constraint.name=none"),
+        # each needs what the checkpoint of a run without it lacks: a column, marks of rollouts, an anchor
+        ("mifo/sft_loss=pear", "mifo.sft_loss.name=pear (the checkpoint has nll)"),
+        ("mifo/on_policy=log_likelihood", "mifo.on_policy.name=log_likelihood (the checkpoint has verl)"),
+        ("mifo/prefix=uniform", "mifo.prefix.name=uniform (the checkpoint has none)"),
+        ("mifo/constraint=ewc", "mifo.constraint.name=ewc (the checkpoint has strict)"),
+        ("mifo/constraint=kl_anchor", "mifo.constraint.name=kl_anchor (the checkpoint has strict)"),
         ("actor_rollout_ref.actor.optim.lr=1e-5", "actor_rollout_ref.actor.optim.lr=1e-05 (the checkpoint has 0.0001)"),
         ("mifo.sft.optimizer=shared", "mifo.sft.optimizer=shared (the checkpoint has separate)"),
         ("trainer.n_gpus_per_node=1", "=1 (the checkpoint has 2 ranks"),
@@ -215,6 +224,26 @@ def test_the_check_refuses_a_checkpoint_of_another_run(folder, saved):
     (row,) = rows_of(folder, saved, "seed=3")
     assert row.status is Status.ERROR
     assert "seed=3 (the checkpoint has 0)" in row.message and "another run_dir" in row.cure
+
+
+def test_demonstrations_of_a_checkpoint_without_the_column_that_a_loss_needs_are_refused(folder, tmp_path):
+    pear = config(folder, "mifo/sft_loss=pear")
+    (folder / CONFIG).write_text(OmegaConf.to_yaml(pear, resolve=True))
+    taught = SftExample("q1", (5,), (6, 7), "", teacher_log_probs=(-1.0, -2.0))
+    checkpoint = tmp_path / "global_step_4"
+    saved = run_facts(pear, step=4, during_step=True, accuracy=None) | {"folder": str(checkpoint)}
+
+    def resume(*of_phase: SftExample) -> list[str]:
+        state = LoopState(sft=SftProgress([BufferEntry(None, one) for one in of_phase], 1, None, {}))
+        state.buffer.put(BufferEntry(None, taught))
+        state.save(checkpoint / FOLDER)
+        return check_resume(saved, pear)
+
+    assert resume(taught) == []
+    with pytest.raises(ConfigError) as refusal:
+        resume(replace(taught, prompt_id="q2", teacher_log_probs=()))
+    said = "mifo.sft_loss.name=pear must go on with demonstrations that have the teacher's log-probabilities, and 1 of the 2"
+    assert said in str(refusal.value) and f"trainer.resume_from_path={checkpoint}" in str(refusal.value)
 
 
 def test_without_a_checkpoint_the_check_says_that_the_run_starts(folder, tmp_path):

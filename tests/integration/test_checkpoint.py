@@ -1,5 +1,6 @@
 """What a rank keeps of an interval survives a checkpoint: theta_start, history, mask, separate optimizer."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,38 @@ def test_a_stop_inside_an_sft_phase_changes_no_bit_and_frozen_coordinates_stay(t
         assert run["drifts"] == (0.0, 0.0)
         assert not any(run["moved"]) and any(run["trained"])
         assert run["lrs"] == [1e-4]  # the RL phase's, not the SFT phase's
+
+
+def _stop_inside_an_anchored_phase(folder: str, constraint: dict[str, Any]) -> tuple[list[torch.Tensor], ...]:
+    """Weights and moments behind an SFT phase of PEAR under a constraint: uncut, and gone on from its middle."""
+    taught = [replace(one, teacher_log_probs=(-4.0,) * len(one.response_ids)) for one in examples(4)]
+    loss = {"name": "pear", "block": 4}
+    settings = SEPARATE | {"mifo.constraint": constraint, "mifo.sft_loss": loss, "mifo.inspect.mask": False}
+    engine = make_engine(settings)
+    engine.interval.begin()
+    update(engine, taught)
+    engine.begin_sft(interval=1)
+    update(engine, taught[:2])
+    engine.leave_sft()
+    engine.save_checkpoint(f"{folder}/actor")
+    engine.save_interval(Path(folder))
+    other = make_engine(settings)
+    other.load_checkpoint(f"{folder}/actor", del_local_after_load=False)
+    other.load_interval(Path(folder))
+    for one in (engine, other):
+        one.enter_sft()
+        update(one, taught[2:])
+        one.end_sft()
+    return _everything(engine), _everything(other)
+
+
+def test_the_anchors_of_a_stopped_sft_phase_are_those_of_its_begin(tmp_path):
+    anchors = {"ewc": {"strength": 1000.0}, "kl_anchor": {"strength": 100.0}}
+    cases = [(str(tmp_path / name), {"name": name, **settings}) for name, settings in anchors.items()]
+    runs = run_on_ranks(_stop_inside_an_anchored_phase, 2, cases)
+    for uncut, resumed in runs:
+        assert all(torch.equal(one, two) for one, two in zip(uncut, resumed, strict=True))
+    assert not torch.equal(runs[0][0][0], runs[1][0][0])
 
 
 def _save_where_one_rank_cannot(folder: str) -> dict[str, Any]:

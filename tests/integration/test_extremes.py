@@ -51,6 +51,7 @@ OTHERS = {
     "kl anchor by token": held("kl_anchor", strength=100, estimator="token"),
     "ewc by second moments": held("ewc", strength=1000, fisher="second_moment"),
     "pear": loss("pear"),
+    "pear in blocks": loss("pear", block=4),
 }
 CASES = {name: settings for name, (settings, _) in EXTREMES.items()} | OTHERS
 
@@ -151,6 +152,7 @@ IN_RL: dict[str, tuple[dict[str, Any], bool, str]] = {
     "LUFFY without demonstrations": (given(WHOLE, SHAPED), False, "rl"),
     "SRFT without its own terms": (given(WHOLE, SHAPED) | mixed(NOW, {"name": "constant", "sft": 0}), True, "LUFFY"),
     "Prefix-RFT of share 0": (given({"name": "random", "low": 0, "high": 0}, {"name": "ratio"}), True, "rl"),
+    "Prefix-RFT of share 1 by LUFFY's rule": (given({"name": "random", "low": 1, "high": 1}, SHAPED), True, "LUFFY"),
     "UFT of chance 0": (given({"name": "annealed", "low": 0, "high": 0}, UFT), True, "rl"),
     "TRAPO below 0": (given(THRESHOLDS, {"name": "supervised", "members": "first"}), True, "rl"),
     "BREAD below 0": (given(THRESHOLDS, {"name": "none"}), True, "rl"),
@@ -168,7 +170,15 @@ NEIGHBOURS = {
 
 
 def _rl_steps(settings: dict[str, Any], has_demonstrations: bool) -> str:
-    """Three RL updates of eight questions as the loop decides them: staged, masked, or begun with given tokens."""
+    """Three RL updates; a digest of the weights."""
+    engine = make_engine(PLAIN | settings)
+    for step in range(3):
+        rl_update(engine, settings, step, has_demonstrations)
+    return sha256_of(engine)
+
+
+def rl_update(engine: Any, settings: dict[str, Any], step: int, has_demonstrations: bool = True) -> dict[str, Any]:
+    """An RL update of eight questions as the loop decides it: staged, masked, or begun with given tokens."""
     from functools import partial
 
     from verl.utils import tensordict_utils as tu
@@ -177,50 +187,49 @@ def _rl_steps(settings: dict[str, Any], has_demonstrations: bool) -> str:
 
     from mifo_verl.loop.mixed import give, mix
     from mifo_verl.types import Progress, PromptGroup
-    from mifo_verl.verl.rl_loss import FIRST, PREFIX, rl_loss
+    from mifo_verl.verl.rl_loss import CORRECT, FIRST, PREFIX, rl_loss
     from mifo_verl.verl.sft_step import SftLossOfBatch
     from mifo_verl.verl.staging import RL_WEIGHT, weighted
     from tests.integration.engine_ranks import configured
 
-    engine, made = make_engine(PLAIN | settings), examples(8)
-    mifo, whole = engine.mifo, {"use_dynamic_bsz": True, "max_token_len_per_gpu": 4096}
+    made, mifo, whole = examples(8), engine.mifo, {"use_dynamic_bsz": True, "max_token_len_per_gpu": 4096}
     has_prefixes = "demonstrations" in mifo.prefix.needs
-    verls = partial(ppo_loss, config=omega_conf_to_dataclass(configured({}).actor_rollout_ref.actor))
-    loss = rl_loss(verls, mifo.off_policy, mifo.on_policy, has_prefixes)
-    for step in range(3):
-        progress = Progress(step, 1, step, steps=3)
-        groups = {f"u{row}": PromptGroup(made[row].prompt_id, row % 3, 8, step + 1) for row in range(8)}
-        found = {f"u{row}": made[row] if has_demonstrations else None for row in range(8)}
-        decided = mix(mifo.gate, mifo.mixing, progress, groups, found.get)
-        batch = batch_of(made, engine, **whole)  # rows are spread over the ranks by length, each with its number
-        rows, lengths = batch["row"].tolist(), [len(row) for row in batch["responses"].unbind()]
-        keeps = [float(f"u{row}" not in decided.without_rl) for row in rows]
+    verls = partial(ppo_loss, config=omega_conf_to_dataclass(configured(settings).actor_rollout_ref.actor))
+    progress = Progress(step, 1, step, steps=3)
+    groups = {f"u{row}": PromptGroup(made[row].prompt_id, row % 3, 8, step + 1) for row in range(8)}
+    found = {f"u{row}": made[row] if has_demonstrations else None for row in range(8)}
+    decided = mix(mifo.gate, mifo.mixing, progress, groups, found.get)
+    batch = batch_of(made, engine, **whole)  # rows are spread over the ranks by length, each with its number
+    rows, lengths = batch["row"].tolist(), [len(row) for row in batch["responses"].unbind()]
+    keeps = [float(f"u{row}" not in decided.without_rl) for row in rows]
 
-        def column(values: list[float], lengths: list[int] = lengths) -> Any:
-            tokens = [torch.full((length,), value) for length, value in zip(lengths, values, strict=True)]
-            return torch.nested.as_nested_tensor(tokens, layout=torch.jagged)
+    def column(values: list[float]) -> Any:
+        tokens = [torch.full((length,), value) for length, value in zip(lengths, values, strict=True)]
+        return torch.nested.as_nested_tensor(tokens, layout=torch.jagged)
 
-        batch["response_mask"] = batch["loss_mask"] = column(keeps).long()
-        batch["advantages"] = column([keep * (0.5 - (row + step) % 2) for keep, row in zip(keeps, rows, strict=True)])
-        batch["old_log_probs"], batch["entropy"] = column([-5.0] * len(rows)), column([1.0] * len(rows))
-        if has_prefixes:
-            starts = []
-            for row in rows:
-                ends = [len(made[row].response_ids)]
-                plan = give(mifo.prefix, found[f"u{row}"], lambda ids, ends=ends: ends, 8, progress, 0, f"u{row}")
-                starts.append(plan.start(7, dict.fromkeys(range(7), False)))
-            tu.assign_non_tensor_stack(batch, PREFIX, [len(start.tokens) for start in starts])
-            tu.assign_non_tensor_stack(batch, FIRST, [int(start.is_first) for start in starts])
-        if not decided.is_rl:
-            tu.assign_non_tensor(batch, **{RL_WEIGHT: decided.weights.rl})
-        if decided.entries:
-            staged = batch_of([entry.example for entry in decided.entries], engine, **whole)
-            denominator = len(groups) if decided.per_question else None
-            engine.stage_sft(weighted(staged, decided.weights.sft, denominator), SftLossOfBatch(mifo))
-        with engine.train_mode():
-            engine.train_batch(batch, loss)
-        engine.take_staged()
-    return sha256_of(engine)
+    batch["response_mask"] = batch["loss_mask"] = column(keeps).long()
+    batch["advantages"] = column([keep * (0.5 - (row + step) % 2) for keep, row in zip(keeps, rows, strict=True)])
+    batch["old_log_probs"], batch["entropy"] = column([-5.0] * len(rows)), column([1.0] * len(rows))
+    if "correct" in mifo.on_policy.needs:
+        batch[CORRECT] = torch.tensor([row % 3 > 0 for row in rows]).long()
+    if has_prefixes:
+        starts = []
+        for row in rows:
+            ends = [len(made[row].response_ids)]
+            plan = give(mifo.prefix, found[f"u{row}"], lambda ids, ends=ends: ends, 8, progress, 0, f"u{row}")
+            starts.append(plan.start(7, dict.fromkeys(range(7), False)))
+        tu.assign_non_tensor_stack(batch, PREFIX, [len(start.tokens) for start in starts])
+        tu.assign_non_tensor_stack(batch, FIRST, [int(start.is_first) for start in starts])
+    if not decided.is_rl:
+        tu.assign_non_tensor(batch, **{RL_WEIGHT: decided.weights.rl})
+    if decided.entries:
+        staged = batch_of([entry.example for entry in decided.entries], engine, **whole)
+        denominator = len(groups) if decided.per_question else None
+        engine.stage_sft(weighted(staged, decided.weights.sft, denominator), SftLossOfBatch(mifo))
+    with engine.train_mode():
+        output = engine.train_batch(batch, rl_loss(verls, mifo.off_policy, mifo.on_policy, has_prefixes))
+    engine.take_staged()
+    return output["metrics"]
 
 
 def _sft_steps() -> str:

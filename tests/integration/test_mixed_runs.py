@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from mifo_verl.data.parquet import write_rows
 from mifo_verl.tools.ledger.audit import audit
+from mifo_verl.tools.prepare import addition, teacher
+from mifo_verl.tools.prepare.tiny_model import START_MODEL
 from mifo_verl.tools.run_files import read_run
 from tests.integration.test_run import train
 
@@ -41,24 +44,42 @@ def without_times(run: dict[str, Any]) -> list[dict[str, Any]]:
     return [{key: value for key, value in line.items() if key != "seconds"} for line in run["metrics"]]
 
 
-def test_a_run_whose_rollouts_start_in_stages_goes_on_from_its_middle_as_if_never_stopped(tmp_path):
+@pytest.fixture
+def taught(tmp_path) -> Path:
+    """Training rows with the start model as the teacher that PEAR compares with."""
+    write_rows(addition.rows(dict.fromkeys(addition.LEVELS, 4), "train", 0), tmp_path / "rows.parquet")
+    teacher.make(str(tmp_path / "rows.parquet"), str(tmp_path / "taught.parquet"), str(START_MODEL), str(START_MODEL))
+    return tmp_path / "taught.parquet"
+
+
+def test_a_run_whose_rollouts_start_in_stages_goes_on_from_its_middle_as_if_never_stopped(tmp_path, taught):
+    """With SRFT's loss of the sampled tokens, and an SFT phase of PEAR under EWC's spring behind both steps."""
     staged = ["method=bread", "mifo/off_policy=supervised", "mifo.off_policy.members=first"]
     staged += ["mifo.prefix.groups=[2,1,1]", "mifo.prefix.ratios=[0,1/2,1]", "mifo.prefix.thresholds=[-1,0.6,0.9]"]
+    phase = ["mifo/gate=any", "mifo/schedule=every", "mifo.schedule.rl_steps=2", "mifo.sft.batch_size=8"]
+    phase += ["mifo/sft_loss=pear", "mifo.off_policy.loss={name: nll}", "mifo/constraint=ewc"]
+    phase += [f"data.{files}={taught}" for files in ("train_files", "val_files")]
+    phase += ["mifo/on_policy=log_likelihood", "mifo.probe.around_sft=false"]
     steps = ["trainer.total_training_steps=2", "trainer.save_freq=1", "trainer.resume_mode=auto"]
-    one = train(tmp_path / "one", *SMALL, *staged, *steps)
+    one = train(tmp_path / "one", *SMALL, *staged, *phase, *steps)
     shutil.copytree(tmp_path / "one", tmp_path / "two")
     shutil.rmtree(tmp_path / "two" / "checkpoints" / "global_step_2")
     (tmp_path / "two" / "summary.json").unlink()
-    two = train(tmp_path / "two", *SMALL, *staged, *steps)
+    two = train(tmp_path / "two", *SMALL, *staged, *phase, *steps)
     assert one["summary"]["weights_sha256"] == two["summary"]["weights_sha256"]
     assert without_times(one) == without_times(two) and one["ledger"] == two["ledger"]
     assert audit(read_run(tmp_path / "one")) == []
     # two rollouts of each question, then one with half of its demonstration below 0.6, then it below 0.9
+    given = [use for use in one["ledger"] if use["kind"] == "rollout"]
     half, whole = (
-        sum((2 * use["kept_tokens"] >= use["response_tokens"] + 2) is is_whole for use in one["ledger"])
+        sum((2 * use["kept_tokens"] >= use["response_tokens"] + 2) is is_whole for use in given)
         for is_whole in (False, True)
     )
-    assert half > 0 and whole > 0 and sum(line["members"] for line in one["metrics"]) == half + whole
+    rl = [line for line in one["metrics"] if line["phase"] == "rl"]
+    assert half > 0 and whole > 0 and sum(line["members"] for line in rl) == half + whole
+    # what the first step put into the buffer, with the teacher's column, is trained on behind the second
+    assert {use["step"] for use in one["ledger"] if use["kind"] != "rollout"} == {2}
+    assert len(one["metrics"]) - len(rl) == 2 and len(one["ledger"]) - len(given) == 16
 
 
 @pytest.fixture(scope="module")

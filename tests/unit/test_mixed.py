@@ -3,8 +3,9 @@
 from mifo_verl.loop.mixed import Given, Start, cut, give, mix, places
 from mifo_verl.method.bilevel import Bilevel
 from mifo_verl.method.gate import Hpt, MaxAccuracy, Now
+from mifo_verl.method.hint import Annealed
 from mifo_verl.method.mixing import Chord, Constant, NoMixing
-from mifo_verl.method.prefix import Annealed, NoPrefix, Random, Staged, Whole
+from mifo_verl.method.prefix import NoPrefix, Random, Staged, Whole
 from mifo_verl.types import BufferEntry, Progress, PromptGroup, SftExample
 
 START = Progress(step=0, interval=1, rl_steps=0)

@@ -51,6 +51,10 @@ def test_without_mixing_rl_has_weight_1_and_sft_weight_0():
     [
         ({"name": "chord", "peak": 1.5}, r"mifo.mixing.peak=1.5 must be in \[0, 1\]"),
         ({"name": "chord", "decay": -1}, "mifo.mixing.decay=-1 must be a whole number of at least 0"),
+        (
+            {"name": "chord", "demonstrations": "all"},
+            "mifo.mixing.demonstrations=all must be one of questions, dataset",
+        ),
         ({"name": "constant", "sft": -1}, "mifo.mixing.sft=-1 must be a finite number of at least 0"),
         ({"name": "constant", "rl": float("inf")}, "mifo.mixing.rl=inf must be a finite number"),
         ({"name": "progressive", "stages": []}, r"mifo.mixing.stages=\[\] must be a list of numbers in \[0, 1\]"),

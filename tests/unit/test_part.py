@@ -9,6 +9,8 @@ import pytest
 from mifo_verl.method import registry as registry_file
 from mifo_verl.method.constraint import GradientMask, NoConstraint, StrictMask
 from mifo_verl.method.gate import GATES, AnyPrompt, Gate, MaxAccuracy
+from mifo_verl.method.off_policy import OffPolicy
+from mifo_verl.method.on_policy import OnPolicy
 from mifo_verl.method.part import Part
 from mifo_verl.method.registry import Registry, load_outside_parts
 from mifo_verl.method.schedule import Always, Every, Never, SftThenRl, WhenFull
@@ -145,6 +147,22 @@ def test_a_fact_that_nobody_gives_is_refused():
         f"mifo.sft_loss=curious (needs {fact}) {rule}; correct its needs"
         for fact in ("teacher_log_probs", "top_entropy:0")
     ]
+
+
+@pytest.mark.parametrize(
+    ("base", "given", "other"),
+    [(OffPolicy, ("given", "first", "entropy"), "correct"), (OnPolicy, ("correct", "entropy"), "teacher_log_prob")],
+)
+def test_a_rule_of_the_rl_loss_that_needs_what_no_rollout_has_is_refused(base, given, other):
+    group = {OffPolicy: "mifo/off_policy", OnPolicy: "mifo/on_policy"}[base]
+
+    @dataclass(frozen=True)
+    class Curious(base):
+        needs = frozenset({*given, other})
+
+    Registry(group, base).register("curious")(Curious)
+    rule = f"{group.replace('/', '.')}=curious (needs {other}) must be a part whose needs are {' or '.join(given)}"
+    assert said(Curious(), has_prefixes=True) == [f"{rule}; correct its needs"]
 
 
 def test_the_policy_before_an_sft_phase_is_compared_with_beside_such_phases_alone():

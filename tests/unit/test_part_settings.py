@@ -209,6 +209,7 @@ CHANGES: dict[str, dict[str, tuple[Any, ...]]] = {
         "total_low": (-10.0, -0.1),
         "total_high": (5.0, 0.1),
         "per": ("suffix", "sequence"),
+        "block": (1, 4),
     },
     "importance/random": {"seed": (0, 1)},
     "constraint/gradient": {"share": (0.5, 0.25), "history": (0.5, 0.9), "scope": ("global", "per_tensor")},
@@ -219,6 +220,8 @@ CHANGES: dict[str, dict[str, tuple[Any, ...]]] = {
     "prefix/whole": {"members": (1, 2)},
     "prefix/random": {"members": (1, 2), "low": (0.05, 0.5), "high": (0.95, 0.6), "decay": (0, 100)},
     "prefix/annealed": {"high": (0.95, 0.6), "low": (0.05, 0.4), "steps": (300, 100), "segments": (5, 2)},
+    "prefix/stepwise": {"steps": (300, 100), "segments": (5, 2)},
+    "prefix/uniform": {"segments": (5, 2)},
     "prefix/staged": {
         "groups": ([4, 2, 1, 1], [2, 2, 2, 2]),
         "ratios": ([0, 0.2, 0.5, 1], [0, 0.4, 0.5, 1]),
@@ -241,6 +244,7 @@ CHANGES: dict[str, dict[str, tuple[Any, ...]]] = {
         "peak": (0.9, 0.5),
         "valley": (0.05, 0.3),
         "per": ("demonstration", "question"),
+        "demonstrations": ("questions", "dataset"),
     },
     "mixing/progressive": {"stages": ([0.9, 0.5, 0.1], [0.9, 0.1]), "per": ("demonstration", "question")},
     "mixing/bilevel": {

@@ -5,7 +5,8 @@ from fractions import Fraction
 
 import pytest
 
-from mifo_verl.method.prefix import PREFIXES, Annealed, NoPrefix, Random, Session, Staged, Whole
+from mifo_verl.method.hint import Annealed, Stepwise, Uniform
+from mifo_verl.method.prefix import PREFIXES, NoPrefix, Random, Session, Staged, Whole
 from mifo_verl.types import Progress, RunFacts
 
 
@@ -67,6 +68,24 @@ def test_uft_gives_all_rollouts_the_same_whole_segments_of_the_steps():
     assert few == {0, 3, 6, 10}  # three steps are three segments
 
 
+def test_ufts_stages_give_a_segment_less_after_every_sixth_of_its_steps():
+    steps, ends = (0, 49, 50, 100, 149, 250, 299, 300, 400), tuple(range(2, 26, 2))
+    given = [tokens(Stepwise(), length=24, step_ends=ends, step=step, seed=step) for step in steps]
+    assert all(len(set(row)) == 1 for row in given)
+    # 12 steps of 2 tokens, whose five segments end behind 2, 5, 7, 10 and 12 steps
+    assert [row[0] for row in given] == [24, 24, 20, 14, 14, 0, 0, 0, 0]
+    two = [tokens(Stepwise(steps=9), step_ends=(4, 10), step=step)[0] for step in range(10)]
+    assert two == [10] * 3 + [4] * 3 + [0] * 4  # two steps are two segments: a third of the steps each
+
+
+def test_r3_gives_any_number_of_segments_alike_over_the_whole_run():
+    ends = tuple(range(2, 26, 2))
+    drawn = [tokens(Uniform(), length=24, step_ends=ends, step=900, seed=seed) for seed in range(1200)]
+    assert all(len(set(row)) == 1 for row in drawn)
+    counted = Counter(row[0] for row in drawn)
+    assert sorted(counted) == [0, 4, 10, 14, 20, 24] and all(abs(number - 200) < 60 for number in counted.values())
+
+
 def test_uft_draws_by_the_question_alone_so_that_a_run_that_goes_on_draws_the_same():
     def drawn():
         return [tokens(Annealed(), length=9, step_ends=(3, 6, 9), step=step, seed=step) for step in range(50)]
@@ -110,6 +129,8 @@ def test_bread_gives_a_short_prefix_where_no_rollout_has_succeeded_and_threshold
         ({"name": "annealed", "low": 0.9, "high": 0.5}, "mifo.prefix.low=0.9 must be at most high=0.5"),
         ({"name": "annealed", "steps": 0}, "mifo.prefix.steps=0 must be a whole number of at least 1"),
         ({"name": "annealed", "segments": 0}, "mifo.prefix.segments=0 must be a whole number of at least 1"),
+        ({"name": "stepwise", "steps": 0}, "mifo.prefix.steps=0 must be a whole number of at least 1"),
+        ({"name": "uniform", "segments": 0}, "mifo.prefix.segments=0 must be a whole number of at least 1"),
         ({"name": "staged", "groups": 8}, "mifo.prefix.groups=8 must be a list"),
         ({"name": "staged", "ratios": [0, 1]}, r"mifo.prefix.ratios=\[0, 1\] must be as long as groups, which has 4"),
         ({"name": "staged", "groups": [4, 2, 0, 2]}, "mifo.prefix.groups=0 must be a whole number of at least 1"),

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from mifo_verl.method.pear import Pear
 from mifo_verl.method.sft_loss import (
     SFT_LOSSES,
     ChordPhi,
@@ -12,7 +13,6 @@ from mifo_verl.method.sft_loss import (
     EntropyGate,
     Idft,
     Nll,
-    Pear,
     Sed,
     SequenceEntropy,
     TrSft,
@@ -21,7 +21,7 @@ from mifo_verl.method.sft_loss import (
 from mifo_verl.method.token_facts import token_facts
 
 LN2 = math.log(2)
-EVERY = [Nll(), Dft(), ChordPhi(), TrSft(), Idft(), EntropyGate(), SequenceEntropy(), Sed(), Pear()]
+EVERY = [Nll(), Dft(), ChordPhi(), TrSft(), Idft(), EntropyGate(), SequenceEntropy(), Sed(), Pear(), Pear(block=4)]
 
 
 def bools(rows):
@@ -98,6 +98,11 @@ def worked(loss, p=(0.5, 0.05, 0.9), progress=1.0, teacher=(0.6, 0.04, 0.9)):
         # clipped log-ratios to the teacher (-0.08, 0.22314355, 0), so weights (1.24750125, 0.999, 1)
         (Pear(), 1.32093301, [-0.41583375, -0.333, -1 / 3]),
         (Pear(per="sequence"), 1.45938539, [-0.38463181] * 3),
+        (
+            Pear(block=2),
+            1.26351703,
+            [-0.333, -0.333, -1 / 3],
+        ),  # blocks of 2 and 1: the last ratio is 1, gamma counts once
         (Sed(k=2, threshold=0.75), 1.26474666, THIRDS),  # gated in is p = 1/2 alone, which the pull leaves
     ],
 )
@@ -123,6 +128,7 @@ def test_sed_pulls_a_token_of_probability_0_3_to_one_half_with_a_gradient():
         (Sed(k=2, strength=0), Nll(), 1.0),
         (Pear(gamma=1, low=0, high=0), Nll(), 1.0),
         (Pear(low=0, high=0, per="sequence"), Nll(), 1.0),
+        (Pear(gamma=1, low=0, high=0, block=2), Nll(), 1.0),
         (Sed(k=2, threshold=0), Nll(), 1.0),
     ],
 )
@@ -136,6 +142,15 @@ def test_pear_is_nll_where_the_policy_is_the_teacher_and_its_total_is_clipped():
     low, _ = worked(Pear(gamma=1, low=-9, high=9, total_low=-0.5), p=p, teacher=(0.9, 0.9, 0.9))
     # the last weight is 1, the second exp(0), the first exp(max(log(0.05 / 0.9), -0.5))
     assert low == pytest.approx((math.exp(-0.5) * math.log(2) - math.log(0.05) - math.log(0.9)) / 3, abs=1e-6)
+
+
+def test_the_tokens_of_a_block_of_pear_share_the_ratios_behind_it():
+    # log-ratios (-0.08, 0.22314355, ln(0.9 / 0.8)): the first two weigh 0.999 * 1.125, the last one 1
+    value, gradient = worked(Pear(block=2), teacher=(0.6, 0.04, 0.8))
+    assert value == pytest.approx(1.41706664, abs=1e-6)
+    assert gradient == pytest.approx([-0.374625, -0.374625, -1 / 3], abs=1e-6)
+    of_all, _ = worked(Pear(block=4))  # nothing is behind the only block
+    assert of_all == worked(Nll())[0]
 
 
 def test_the_rule_of_idft_comes_in_between_two_shares_of_the_run():
@@ -154,6 +169,7 @@ def test_the_rule_of_idft_comes_in_between_two_shares_of_the_run():
         ({"name": "entropy_gate", "power": -1}, "mifo.sft_loss.power=-1 must be a finite number of at least 0"),
         ({"name": "pear", "gamma": 0}, r"mifo.sft_loss.gamma=0 must be in \(0, 1\]"),
         ({"name": "pear", "low": 0.5}, "mifo.sft_loss.low=0.5 must be at most high=0.3"),
+        ({"name": "pear", "block": 0}, "mifo.sft_loss.block=0 must be a whole number of at least 1"),
         ({"name": "pear", "per": "block"}, "mifo.sft_loss.per=block must be one of suffix, sequence"),
         ({"name": "sed", "threshold": 2}, r"mifo.sft_loss.threshold=2 must be a share in \[0, 1\]"),
     ],
@@ -239,4 +255,4 @@ def test_mean_over_response_by_hand():
 
 
 def test_the_members_are_these():
-    assert SFT_LOSSES.names() == sorted(loss.name for loss in EVERY)
+    assert SFT_LOSSES.names() == sorted({loss.name for loss in EVERY})
