@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
@@ -66,12 +66,17 @@ def config_folders(overrides: Sequence[str] = ()) -> list[Path]:
 
     The user's are those of ``--config-dir`` and ``mifo.config_dirs``. A name that two folders have is the first one's.
     """
-    folders = [config_folder()]
+    return [config_folder(), *_folders_of_packages(), *own_folders(overrides)]
+
+
+@cache
+def _folders_of_packages() -> tuple[Path, ...]:
+    found = []
     for name in sorted({entry.module.partition(".")[0] for entry in entry_points(group="mifo_verl.parts")}):
         package = find_spec(name)
-        for place in (package.submodule_search_locations or ()) if package else ():
-            folders.append(Path(place) / "trainer_configs")
-    return [*dict.fromkeys(folder for folder in folders if folder.is_dir()), *own_folders(overrides)]
+        places = (package.submodule_search_locations or ()) if package else ()
+        found += [Path(place) / "trainer_configs" for place in places]
+    return tuple(folder for folder in dict.fromkeys(found) if folder.is_dir())
 
 
 @dataclass(frozen=True)

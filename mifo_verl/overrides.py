@@ -138,13 +138,16 @@ def changes(defaults: DictConfig, config: DictConfig, overrides: list[str]) -> I
             yield name, OmegaConf.select(defaults, name), value
 
 
-def keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
-    """The full name of every setting and group of settings, groups first."""
-    for key in map(str, node):
+def keys(node: DictConfig) -> Iterator[str]:
+    """The full name of every setting and group of settings, groups first; none inside of what is a reference."""
+    yield from _keys(OmegaConf.to_container(node, resolve=False), "")
+
+
+def _keys(values: Any, prefix: str) -> Iterator[str]:
+    for key, value in values.items():
         yield f"{prefix}{key}"
-        plain = not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key)
-        if plain and isinstance(node[key], DictConfig):
-            yield from keys(node[key], f"{prefix}{key}.")
+        if isinstance(value, dict):
+            yield from _keys(value, f"{prefix}{key}.")
 
 
 def likely(name: str, known: list[str], cutoff: float = 0.6) -> str:

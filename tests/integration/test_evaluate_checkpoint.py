@@ -1,60 +1,45 @@
-"""The curve and the table: a run's last validation, and the evaluation of what it saves at its end, give the same numbers."""
+"""A run of another seed with an SFT phase, and its end evaluated: the curve and the table give the same numbers."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-REPOSITORY = Path(__file__).parents[2]
-TRAIN = [
-    "experiment=quickstart",
-    "trainer.total_training_steps=2",
-    "data.train_batch_size=8",
-    "actor_rollout_ref.actor.ppo_mini_batch_size=8",
-    "buffer_size=2",
-    "mifo.sft.batch_size=2",
-    "mifo.probe.around_sft=false",
-    "seed=3",
-]
+from mifo_verl.data.parquet import write_rows
+from mifo_verl.tools.evaluate.__main__ import main
+from mifo_verl.tools.prepare import addition
+from tests.integration.test_run import left_in, train
+
 # as in validation: the run's seed, temperature and length, and the rollout server's rows in the model
 EVALUATE = ["seed=3", "temperature=1.0", "max_tokens=64", "batch=128", "threads=1", "engine=transformers"]
 
 
-def run(*command: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", *command],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env={**os.environ},
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A run of two steps with an SFT phase, its data beside it."""
+    """A run of two steps with an SFT phase, its validation questions beside it."""
     folder = tmp_path_factory.mktemp("runs") / "curve"
-    run("mifo_verl.tools.prepare", "addition", f"out={folder}/data", "train=3,60,60,3,3", "val=4,40,40,2,2")
-    files = [
-        f"data.{split}_files={folder}/data/{name}.parquet"
-        for split, name in (("train", "train"), ("val", "validation"))
-    ]
-    run("mifo_verl.train", *TRAIN, *files, f"run_dir={folder}/run")
+    questions = folder / "validation.parquet"
+    questions.parent.mkdir()
+    write_rows(addition.rows({1: 4, 2: 40, 3: 40, 4: 2, 5: 2}, "validation", 0), questions)
+    validates = [f"data.val_files={questions}", "data.val_max_samples=-1"]
+    train(folder / "run", "seed=3", "trainer.total_training_steps=2", "mifo.probe.around_sft=false", *validates)
     return folder
 
 
 @pytest.fixture(scope="module")
 def table(folder) -> dict[str, Any]:
-    entry = f"benchmarks=[{folder}/data/validation.parquet]"
-    run("mifo_verl.tools.evaluate", f"model={folder}/run", entry, f"out={folder}/evaluation", *EVALUATE)
+    asked = [f"model={folder}/run", f"benchmarks=[{folder}/validation.parquet]", f"out={folder}/evaluation"]
+    assert main([*asked, *EVALUATE]) == 0
     [model] = json.loads((folder / "evaluation" / "results.json").read_text())["models"]
     return model
+
+
+def test_another_seed_gives_another_run(folder, whole_run):
+    first, other = left_in(whole_run, ""), left_in(folder / "run", "")
+    assert "tensorboard" in other["files"]
+    keys = ("reward", "entropy", "loss", "grad_norm")
+    assert all(other["metrics"][0][key] != first["metrics"][0][key] for key in keys)
 
 
 def test_the_evaluated_checkpoint_has_the_accuracy_of_the_last_validation(folder, table):

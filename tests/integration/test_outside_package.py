@@ -8,8 +8,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from mifo_verl.checks.__main__ import main as check
 
 REPOSITORY = Path(__file__).parents[2]
 PACKAGE = {
@@ -79,7 +82,6 @@ reward:
 }
 SMALL = (
     "experiment=focal",
-    "trainer.total_training_steps=2",
     "buffer_size=4",
     "data.train_batch_size=8",
     "actor_rollout_ref.actor.ppo_mini_batch_size=8",
@@ -114,19 +116,28 @@ def test_the_experiment_and_the_part_are_listed_by_the_help(installed):
     assert "focal" in chosen["experiment"] and "entropy_gate, focal, idft" in chosen["mifo/sft_loss"]
 
 
-def test_the_check_reads_its_settings_and_refuses_a_wrong_one_by_the_parts_own_rule(installed, tmp_path):
-    good = mifo(installed, "check", *SMALL, f"run_dir={tmp_path}/run")
-    assert good.returncode == 0, good.stdout + good.stderr
+def test_the_check_refuses_a_wrong_setting_by_the_parts_own_rule(installed, tmp_path):
     bad = mifo(installed, "check", *SMALL, f"run_dir={tmp_path}/run", "mifo.sft_loss.gamma=-1")
     assert bad.returncode == 2
     assert "mifo.sft_loss.gamma=-1 must be a number of at least 0" in bad.stdout + bad.stderr
 
 
-def test_it_trains_with_part_and_reward_and_the_ledger_and_the_report_know_the_run(installed, tmp_path):
-    run = tmp_path / "run"
-    done = mifo(installed, "train", *SMALL, f"run_dir={run}")
+@pytest.fixture(scope="module")
+def run(installed, tmp_path_factory) -> Path:
+    """A run of it: SFT in the first of three steps, RL in the others."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    stages = ["method=sft_then_rl", "mifo.schedule.sft_steps=1", "trainer.total_training_steps=3"]
+    done = mifo(installed, "train", *SMALL, *stages, f"run_dir={folder}")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return folder
+
+
+def lines_of(run: Path, name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / f"{name}.jsonl").read_text().splitlines()]
+
+
+def test_it_trains_with_part_and_reward_and_the_ledger_and_the_report_know_the_run(installed, run):
+    lines = lines_of(run, "metrics")
     rl, sft = ([line for line in lines if line["phase"] == phase] for phase in ("rl", "sft"))
     assert len(rl) == 2 and len(sft) >= 1 and all(line["loss"] > 0 for line in sft)
     assert any(line["reward"] > line["accuracy"] for line in rl), "the bonus of the package's reward"
@@ -135,8 +146,18 @@ def test_it_trains_with_part_and_reward_and_the_ledger_and_the_report_know_the_r
     assert "focal" in (run / "report.html").read_text()
 
 
-def test_without_the_package_its_part_is_an_unknown_name(installed, tmp_path):
-    elsewhere = mifo(tmp_path, "check", "experiment=quickstart", "mifo.sft_loss.name=focal")
-    assert (
-        elsewhere.returncode == 2 and "mifo.sft_loss.name=focal must be one of" in elsewhere.stdout + elsewhere.stderr
-    )
+def test_sft_comes_before_rl_on_the_data_set_s_own_demonstrations(run):
+    metrics, ledger = lines_of(run, "metrics"), lines_of(run, "ledger")
+    assert [(line["step"], line["phase"]) for line in metrics] == [(1, "sft"), (1, "sft"), (2, "rl"), (3, "rl")]
+    assert len(ledger) == 8 and len({use["prompt_id"] for use in ledger}) == 8
+    for use in ledger:
+        assert (use["step"], use["num_correct"], use["num_rollouts"]) == (1, None, None)
+        assert use["kept_tokens"] == use["response_tokens"]
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["rl_steps"] == 2 and summary["sft_updates"] == 2
+
+
+def test_without_the_package_its_part_is_an_unknown_name(capsys, monkeypatch):
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    assert check(["experiment=quickstart", "mifo.sft_loss.name=focal"]) == 2
+    assert "mifo.sft_loss.name=focal must be one of" in capsys.readouterr().out

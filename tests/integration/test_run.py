@@ -1,6 +1,7 @@
-"""Whole runs on Ray: complete intervals, records that agree with each other, another run for another seed.
+"""A whole run on Ray: complete intervals, and records that agree with each other.
 
-That one seed gives the same bits, in one process or in many, is in test_kills.
+That one seed gives the same bits, in one process or in many, is in test_kills; another seed is in
+test_evaluate_checkpoint.
 """
 
 import hashlib
@@ -127,21 +128,3 @@ def test_the_ledger_the_metrics_and_the_summary_agree(first):
 def test_the_console_ends_with_the_table(first):
     assert "validation accuracy" in first["out"] and "addition/level_3" in first["out"]
     assert "complete intervals" in first["out"] and "SFT interval 1" in first["out"]
-
-
-def test_another_seed_gives_another_run(first, tmp_path):
-    other = train(tmp_path / "other", "seed=1", "trainer.total_training_steps=1")
-    assert "tensorboard" in other["files"]
-    keys = ("reward", "entropy", "loss", "grad_norm")
-    assert all(other["metrics"][0][key] != first["metrics"][0][key] for key in keys)
-
-
-def test_sft_comes_before_rl_on_the_data_set_s_own_demonstrations(tmp_path):
-    steps = ["mifo.schedule.sft_steps=1", "trainer.total_training_steps=2", "mifo.sft.batch_size=4"]
-    run = train(tmp_path / "sft_then_rl", "method=sft_then_rl", *steps)
-    assert [(line["step"], line["phase"]) for line in run["metrics"]] == [(1, "sft"), (1, "sft"), (2, "rl")]
-    assert len(run["ledger"]) == 8 and len({use["prompt_id"] for use in run["ledger"]}) == 8
-    for use in run["ledger"]:
-        assert (use["step"], use["num_correct"], use["num_rollouts"]) == (1, None, None)
-        assert use["kept_tokens"] == use["response_tokens"]
-    assert run["summary"]["rl_steps"] == 1 and run["summary"]["sft_updates"] == 2
