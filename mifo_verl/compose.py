@@ -1,25 +1,37 @@
 """Hydra composition with errors in one line: what was set, why it is wrong, what to do."""
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from mifo_verl.errors import nearest
-from mifo_verl.overrides import CHOICES, DEAD_NODES, chosen, group_of, keys, likely, malformed, normalised, own_folders
+from mifo_verl.overrides import (
+    CHOICES,
+    DEAD_NODES,
+    chosen,
+    group_of,
+    keys,
+    likely,
+    malformed,
+    normalised,
+    own_folders,
+    parse,
+)
 
 PACKAGE = Path(__file__).parent
 _MOST_ERRORS = 8
@@ -54,12 +66,17 @@ def config_folders(overrides: Sequence[str] = ()) -> list[Path]:
 
     The user's are those of ``--config-dir`` and ``mifo.config_dirs``. A name that two folders have is the first one's.
     """
-    folders = [config_folder()]
+    return [config_folder(), *_folders_of_packages(), *own_folders(overrides)]
+
+
+@cache
+def _folders_of_packages() -> tuple[Path, ...]:
+    found = []
     for name in sorted({entry.module.partition(".")[0] for entry in entry_points(group="mifo_verl.parts")}):
         package = find_spec(name)
-        for place in (package.submodule_search_locations or ()) if package else ():
-            folders.append(Path(place) / "trainer_configs")
-    return [*dict.fromkeys(folder for folder in folders if folder.is_dir()), *own_folders(overrides)]
+        places = (package.submodule_search_locations or ()) if package else ()
+        found += [Path(place) / "trainer_configs" for place in places]
+    return tuple(folder for folder in dict.fromkeys(found) if folder.is_dir())
 
 
 @dataclass(frozen=True)
@@ -89,44 +106,59 @@ def compose_config(overrides: list[str]) -> ComposedConfig:
     ``--config-dir <folder>`` is taken among the overrides. Raises ConfigError on unknown keys or choices, malformed
     overrides, or a setting that must be given and is not.
     """
-    return _resolved(_composed(normalised(overrides)))
-
-
-def compose_seeds(overrides: list[str], seeds: list[int]) -> list[ComposedConfig]:
-    """The same as ``compose_config`` with ``seed=<n>`` for each n, composed once. Raises as it does."""
-    node = _composed([*normalised(overrides), f"seed={seeds[0]}"])
-    found = []
-    for seed in seeds:
-        own = deepcopy(node)
-        own.seed = seed
-        found.append(_resolved(own))
-    return found
-
-
-def composed_defaults(overrides: list[str]) -> DictConfig:
-    """The config that the choices among the overrides give without the overrides of single values, not resolved."""
-    return _composed_choices(tuple(chosen(normalised(overrides))))
-
-
-@lru_cache
-def _composed_choices(choices: tuple[str, ...]) -> DictConfig:
-    with _hydra():
-        return compose("mifo", overrides=[_search_path(choices), *choices])
-
-
-def _composed(overrides: list[str]) -> DictConfig:
+    overrides = normalised(overrides)
     errors = malformed(overrides)
     for folder in own_folders(overrides):
         if not folder.is_dir():
             errors.append(f"mifo.config_dirs={folder} must be a folder that exists; check the path")
     if errors:
         raise ConfigError(*errors)
-    with _hydra():
-        return _compose(overrides)
+    return _placed(_resolved(overrides))
 
 
-def _resolved(node: DictConfig) -> ComposedConfig:
-    OmegaConf.resolve(node)
+def composed_defaults(overrides: list[str]) -> DictConfig:
+    """The config that the choices among the overrides give without the overrides of single values, not resolved.
+
+    It is every caller's: none may change it.
+    """
+    folders = _folders(normalised(overrides))
+    return _of_choices(folders, *_split(normalised(overrides), folders)[0])
+
+
+def _composed(overrides: Sequence[str]) -> DictConfig:
+    """What Hydra composes of overrides: a choice of files once in a process, and the values on a copy of it."""
+    folders = _folders(overrides)
+    choices, values = _split(overrides, folders)
+    node = deepcopy(_of_choices(folders, *choices))
+    ConfigLoaderImpl._apply_overrides_to_config(values, node)
+    return node
+
+
+def _split(overrides: Sequence[str], folders: Sequence[Path]) -> tuple[list[str], list[Override]]:
+    """The overrides that Hydra reads as choices of a group's file, or as its own; and those of values."""
+    choices, values = [], []
+    for given in overrides:
+        parsed = parse(given)
+        assert parsed is not None, given
+        is_group = any((folder / parsed.key_or_group).is_dir() for folder in folders)
+        if parsed.is_hydra_override() or (is_group and not isinstance(parsed.value(), dict)):
+            choices.append(given)
+        else:
+            values.append(parsed)
+    return choices, values
+
+
+@lru_cache
+def _of_choices(folders: tuple[Path, ...], *choices: str) -> DictConfig:
+    OmegaConf.register_new_resolver("mifo_data", lambda name: str(PACKAGE / "data" / name), replace=True)
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(folders[0]), version_base=None):
+        further = ",".join(f'"file://{folder}"' for folder in folders[1:])
+        return compose("mifo", overrides=[f"hydra.searchpath=[{further}]", *choices])
+
+
+def _placed(node: DictConfig) -> ComposedConfig:
+    """The config with its paths made absolute, and the environment that Ray hands on."""
     node.run_dir = str(Path(node.run_dir).expanduser().absolute())
     for key in _PATHS:
         value = OmegaConf.select(node, key)
@@ -140,23 +172,15 @@ def _resolved(node: DictConfig) -> ComposedConfig:
     return composed
 
 
-@contextmanager
-def _hydra() -> Iterator[None]:
-    OmegaConf.register_new_resolver("mifo_data", lambda name: str(PACKAGE / "data" / name), replace=True)
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(config_folder()), version_base=None):
-        yield
-
-
-def _compose(overrides: list[str]) -> DictConfig:
-    """The config, which resolves. A wrong override is left out and composed without, to find the next one's error."""
+def _resolved(overrides: list[str]) -> DictConfig:
+    """The config, resolved. A wrong override is left out and composed without, to find the next one's error."""
     errors: list[str] = []
     left = list(overrides)
     while True:
         try:
-            node = compose("mifo", overrides=[_search_path(overrides), *left])
+            node = _composed(left)
             _require_given(node)
-            OmegaConf.resolve(deepcopy(node))
+            OmegaConf.resolve(node)
         except (HydraException, OmegaConfBaseException, YAMLError) as error:
             line, wrong = _one_line(error, left)
             errors.append(line)
@@ -193,7 +217,7 @@ def _one_line(error: Exception, overrides: list[str]) -> tuple[str, str]:
         if names:
             where = ", ".join([f"trainer_configs/{group[1]}/", *(f"{folder}/" for folder in folders[1:])])
             return f"{given} must be one of {', '.join(names)}{nearest(group[2], names)}; the files of {where}", given
-        inside = group_of(f"{group[1]}.", list(keys(compose("mifo", overrides=[_search_path(overrides)]))))
+        inside = group_of(f"{group[1]}.", list(keys(composed_defaults([]))))
         return f"{given} must be a setting inside the group, not the group; choose one: {inside}", given
     key = re.search(r"Could not override '([\w.@/]+)'|Key '([\w.]+)' is not in struct", text)
     if key:
@@ -216,9 +240,9 @@ def _one_line(error: Exception, overrides: list[str]) -> tuple[str, str]:
 def _cure(given: str, name: str, overrides: list[str]) -> str:
     choices = [choice for choice in chosen(overrides) if choice != given]
     try:
-        base = compose("mifo", overrides=[_search_path(overrides), *choices])
+        base = composed_defaults(choices)
     except HydraException:  # another choice is wrong too
-        base = compose("mifo", overrides=[_search_path(overrides)])
+        base = composed_defaults([])
     if name.partition(".")[0] in DEAD_NODES:
         return f"; leave it out: nothing reads {name.partition('.')[0]}, and what is read lies in reward"
     every = list(keys(base))
@@ -231,10 +255,10 @@ def _cure(given: str, name: str, overrides: list[str]) -> str:
     return f"; leave it out, or add it with +{given} if code of your own reads it"
 
 
-def _search_path(overrides: Sequence[str]) -> str:
-    """verl's own config, found without importing verl (which would pick a device at once), and the further folders."""
+def _folders(overrides: Sequence[str]) -> tuple[Path, ...]:
+    """Where Hydra looks: ours; verl's, found without importing verl, which would pick a device at once; others'."""
     verl = find_spec("verl")
     if verl is None or verl.origin is None:
         raise ConfigError("verl is not installed; run pip install -e '.[cpu]' or '.[gpu]'")
-    folders = [Path(verl.origin).parent / "trainer" / "config", *config_folders(overrides)[1:]]
-    return "hydra.searchpath=[{}]".format(",".join(f'"file://{folder}"' for folder in folders))
+    ours, *others = config_folders(overrides)
+    return (ours, Path(verl.origin).parent / "trainer" / "config", *others)

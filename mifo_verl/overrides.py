@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def normalised(arguments: Sequence[str]) -> list[str]:
         name, equals, value = argument.partition("=")
         if name == "--config-dir":
             folders.append(value if equals else next(given, ""))
-        elif name == CONFIG_DIRS and (parsed := _parse(argument)) is not None:
+        elif name == CONFIG_DIRS and (parsed := parse(argument)) is not None:
             listed = parsed.value()
             folders += map(str, listed if isinstance(listed, list) else [listed])
         else:
@@ -64,7 +65,7 @@ def normalised(arguments: Sequence[str]) -> list[str]:
 
 def own_folders(overrides: Sequence[str]) -> list[Path]:
     """The folders of ``--config-dir`` and ``mifo.config_dirs``."""
-    found = (_parse(given) for given in normalised(overrides) if given.startswith(f"{CONFIG_DIRS}="))
+    found = (parse(given) for given in normalised(overrides) if given.startswith(f"{CONFIG_DIRS}="))
     return [Path(path) for parsed in found if parsed is not None for path in parsed.value()]
 
 
@@ -90,7 +91,7 @@ def _form_error(given: str) -> str:
         return f"{given} must be setting=value, without blanks around the equals sign; write it so"
     if given.startswith("~") and (name[1:].startswith("mifo") or not _OPEN.search(name[1:])):
         return f"{given} must be left out: the run reads this setting; write {name[1:]}=<another value>, or nothing"
-    parsed = _parse(given)
+    parsed = parse(given)
     if parsed is None:
         return _syntax_error(given, name, value)
     if parsed.is_sweep_override():
@@ -104,18 +105,18 @@ def _form_error(given: str) -> str:
 def _syntax_error(given: str, name: str, value: str) -> str:
     """What Hydra cannot parse, with a cure that it can."""
     alone = value.strip().rstrip(",;")
-    if alone != value and _parse(f"{name}={alone}"):
+    if alone != value and parse(f"{name}={alone}"):
         return f"{given} must end with its value; write {shlex.quote(f'{name}={alone}')}"
     pieces = re.split(r"[\s,;]+(?=[\w./@+~]+=)", given)
-    if len(pieces) > 1 and all(map(_parse, pieces)):
+    if len(pieces) > 1 and all(map(parse, pieces)):
         return f"{given} must be {len(pieces)} arguments, one a setting; write {' '.join(map(shlex.quote, pieces))}"
     if listed := re.fullmatch(r"\[(.*)\]", value.strip(), re.DOTALL):
         items = [item.strip() for item in listed[1].split(",")]
-        items = [item if _parse(f"x={item}") else '"{}"'.format(item.strip("\"'")) for item in items]
-        if _parse(whole := f"{name}=[{','.join(items)}]"):
+        items = [item if parse(f"x={item}") else '"{}"'.format(item.strip("\"'")) for item in items]
+        if parse(whole := f"{name}=[{','.join(items)}]"):
             return f"{given} must have its values quoted for Hydra; write {shlex.quote(whole)}"
     quoted = '{}="{}"'.format(name, value.replace('"', r"\""))
-    if not re.match(r"\[|\{.*:", value) and _parse(quoted):
+    if not re.match(r"\[|\{.*:", value) and parse(quoted):
         return f"{given} must be quoted for Hydra, inside the quotes of the shell; write {shlex.quote(quoted)}"
     return f"{given} must be setting=value, with brackets and quotes in pairs; write lists as '{name}=[a,b]'"
 
@@ -137,13 +138,16 @@ def changes(defaults: DictConfig, config: DictConfig, overrides: list[str]) -> I
             yield name, OmegaConf.select(defaults, name), value
 
 
-def keys(node: DictConfig, prefix: str = "") -> Iterator[str]:
-    """The full name of every setting and group of settings, groups first."""
-    for key in map(str, node):
+def keys(node: DictConfig) -> Iterator[str]:
+    """The full name of every setting and group of settings, groups first; none inside of what is a reference."""
+    yield from _keys(OmegaConf.to_container(node, resolve=False), "")
+
+
+def _keys(values: Any, prefix: str) -> Iterator[str]:
+    for key, value in values.items():
         yield f"{prefix}{key}"
-        plain = not OmegaConf.is_missing(node, key) and not OmegaConf.is_interpolation(node, key)
-        if plain and isinstance(node[key], DictConfig):
-            yield from keys(node[key], f"{prefix}{key}.")
+        if isinstance(value, dict):
+            yield from _keys(value, f"{prefix}{key}.")
 
 
 def likely(name: str, known: list[str], cutoff: float = 0.6) -> str:
@@ -204,7 +208,9 @@ def unread(defaults: DictConfig, config: DictConfig) -> Iterator[tuple[str, str]
                 yield key, close
 
 
-def _parse(given: str) -> Override | None:
+@cache
+def parse(given: str) -> Override | None:
+    """The override as Hydra reads it; None if it cannot."""
     try:
         return OverridesParser.create().parse_override(given)
     except HydraException:

@@ -1,10 +1,12 @@
 """What users get wrong is caught before anything starts: the corpus of tests/mistakes/, one test a file."""
 
+import os
 import subprocess
 import sys
 
 import pytest
 
+from mifo_verl.checks.__main__ import main
 from tests.configs.mistakes import FOLDER, Mistake, messages_of, named, overrides_of, read_all
 
 CORPUS = read_all()
@@ -38,11 +40,22 @@ def test_no_file_of_the_corpus_says_the_same_as_another():
     assert {file.suffix for file in FOLDER.iterdir()} == {".yaml"}
 
 
-@pytest.mark.parametrize("name", ["key_batchsize", "special_token", "window", "reward_signature_of_trl"])
-def test_the_command_line_says_it_and_exits_with_2(name, tmp_path):
+def said(text: str) -> list[str]:
+    """The paragraphs that a check printed: a line that goes on is indented."""
+    return [" ".join(line.split()) for line in text.replace("\n  ", " ").splitlines()]
+
+
+@pytest.mark.parametrize("name", ["key_batchsize", "window", "reward_signature_of_trl"])
+def test_the_check_says_it_and_ends_with_2(name, tmp_path, capsys, monkeypatch):
     mistake = next(mistake for mistake in CORPUS if mistake.name == name)
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    assert main(overrides_of(mistake, tmp_path / "run")) == 2
+    assert named(mistake, said("".join(capsys.readouterr())))
+
+
+def test_the_command_line_says_it_and_exits_with_2(tmp_path):
+    mistake = next(mistake for mistake in CORPUS if mistake.name == "special_token")
     command = [sys.executable, "-m", "mifo_verl.checks", *overrides_of(mistake, tmp_path / "run")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2
-    paragraphs = (done.stdout + done.stderr).replace("\n  ", " ")  # a line that goes on is indented
-    assert named(mistake, [" ".join(line.split()) for line in paragraphs.splitlines()])
+    assert named(mistake, said(done.stdout + done.stderr))

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mifo_verl.compose import ConfigError, compose_config, compose_seeds, config_folder
+from mifo_verl.compose import ConfigError, compose_config, config_folder
 from mifo_verl.tools.analyze.__main__ import main as analyze
 from mifo_verl.tools.prepare.tiny_model import START_MODEL
 from mifo_verl.tools.sweep.__main__ import main
@@ -310,13 +310,6 @@ def test_every_method_but_the_ablations_of_mifo_is_compared_at_equal_compute(tmp
     runs = plan(replace(definition, arms=changed), ["seed=0"], tmp_path)
     assert len(runs) == len(changed) and {run.composed.node.mifo.budget.flops for run in runs} == {9e11}
     assert {run.composed.node.actor_rollout_ref.model.path for run in runs} == {str(START_MODEL)}
-
-
-def test_seeds_are_composed_as_one_by_one():
-    overrides = ["experiment=quickstart", "method=random_mask"]
-    for seed, found in zip((0, 7), compose_seeds(overrides, [0, 7]), strict=True):
-        alone = compose_config([*overrides, f"seed={seed}"])
-        assert found.to_dict() == alone.to_dict() and found.node.mifo.importance.seed == seed
 
 
 def test_these_are_the_definitions():

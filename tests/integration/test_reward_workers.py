@@ -6,8 +6,6 @@ from collections.abc import Iterator
 import pytest
 import ray
 
-pytestmark = pytest.mark.alone
-
 HOSTILE = r"\boxed{9^{9^{9^{9}}}}"
 
 

@@ -32,7 +32,7 @@ FIELDS = [
 
 
 @pytest.mark.parametrize(("name", "phase", "field"), FIELDS)
-def test_a_record_without_a_field_or_with_another_type_is_named(run: Path, capsys, name, phase, field):
+def test_a_record_without_a_field_or_with_another_type_is_named(run: Path, name, phase, field):
     lines = lines_of(run / name)
     places = [place for place, line in enumerate(lines) if line.get("phase") == phase][:2]
     del lines[places[0]][field]
@@ -41,9 +41,16 @@ def test_a_record_without_a_field_or_with_another_type_is_named(run: Path, capsy
     first, second = audit(read_run(run))
     assert first == f"{name} line {places[0] + 1}: Object missing required field `{field}`"
     assert second.startswith(f"{name} line {places[1] + 1}: Expected `") and second.endswith(f" - at `$.{field}`")
+
+
+def test_the_command_and_the_report_have_the_faults_of_the_audit(run: Path, capsys):
+    lines = lines_of(run / "ledger.jsonl")
+    del lines[0]["step"]
+    lines[1]["step"] = "three"
+    write_lines(run / "ledger.jsonl", lines)
     assert main([str(run)]) == 1
     assert "NOT verified: 2 faults" in capsys.readouterr().out
-    assert load(run).faults == [first, second]
+    assert len(faults := audit(read_run(run))) == 2 and load(run).faults == faults
 
 
 @pytest.mark.parametrize(

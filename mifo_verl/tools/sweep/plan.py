@@ -11,7 +11,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from mifo_verl.compose import ComposedConfig, ConfigError, compose_config, compose_seeds
+from mifo_verl.compose import ComposedConfig, ConfigError, compose_config
 from mifo_verl.config import config_errors
 from mifo_verl.errors import nearest
 from mifo_verl.run.flatten import settings_of
@@ -144,12 +144,7 @@ def in_arms(errors: Mapping[str, Sequence[str]]) -> list[str]:
 def _compose_arm(arm: str, combinations: list[Combination], sweep_dir: Path) -> list[PlannedRun]:
     """The runs of one arm. Raises ConfigError."""
     methods = [given.partition("=")[2] for given in combinations[0].overrides if given.startswith("method=")]
-    seeds = [one.swept.get("seed", "") for one in combinations]
-    if all(seed.isdigit() for seed in seeds):
-        without = [given for given in combinations[0].overrides if not given.startswith("seed=")]
-        composed = compose_seeds(without, [int(seed) for seed in seeds])
-    else:
-        composed = [compose_config(one.overrides) for one in combinations]
+    composed = [compose_config(one.overrides) for one in combinations]
     errors = config_errors(composed[0].to_dict()["mifo"])
     if errors:
         raise ConfigError(*errors)
