@@ -15,7 +15,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -154,7 +154,22 @@ def _of_choices(folders: tuple[Path, ...], *choices: str) -> DictConfig:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(folders[0]), version_base=None):
         further = ",".join(f'"file://{folder}"' for folder in folders[1:])
-        return compose("mifo", overrides=[f"hydra.searchpath=[{further}]", *choices])
+        node = compose("mifo", overrides=[f"hydra.searchpath=[{further}]", *choices])
+    for given in choices:
+        _keep_own_settings(node, given, folders)
+    return node
+
+
+def _keep_own_settings(node: DictConfig, choice: str, folders: Sequence[Path]) -> None:
+    """Of a part that was chosen by name, drop what a method's file has set of the one that it replaces."""
+    group, _, name = choice.partition("=")
+    file = next((path for folder in folders if (path := folder / group / f"{name}.yaml").is_file()), None)
+    if file is None or not group.startswith("mifo/"):
+        return
+    part, own = node.mifo[group.removeprefix("mifo/")], OmegaConf.load(file)
+    with open_dict(part):
+        for key in [] if "defaults" in own else set(part) - set(own):
+            del part[key]
 
 
 def _placed(node: DictConfig) -> ComposedConfig:

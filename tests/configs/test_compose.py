@@ -40,3 +40,23 @@ def test_the_values_of_one_config_are_in_no_other():
     changed = compose_config(["experiment=quickstart", "seed=3", "trainer.total_epochs=77", "+env.A=1"])
     assert changed.to_yaml() != base == compose_config(["experiment=quickstart"]).to_yaml()
     assert composed_defaults(["experiment=quickstart", "seed=3"]).seed == 0
+
+
+OF_METHODS = {
+    (file.stem, group, name): settings
+    for file in sorted((config_folder() / "method").glob("*.yaml"))
+    for group, settings in (OmegaConf.load(file).get("mifo") or {}).items()
+    if (config_folder() / "mifo" / group).is_dir()
+    for name in [member.stem for member in sorted((config_folder() / "mifo" / group).glob("*.yaml"))][:2]
+}
+
+
+@pytest.mark.parametrize(("method", "group", "name"), OF_METHODS)
+def test_a_part_chosen_beside_a_method_has_its_own_settings_alone(method, group, name):
+    """A method's file may set what another member of the group does not have."""
+    node = composed_defaults(["experiment=quickstart", f"method={method}", f"mifo/{group}={name}"]).mifo
+    own = OmegaConf.load(config_folder() / "mifo" / group / f"{name}.yaml")
+    assert set(node[group]) == set(own)
+    kept = [key for key in OF_METHODS[method, group, name] if key in own]
+    assert all(node[group][key] == OF_METHODS[method, group, name][key] for key in kept)
+    assert "history" in composed_defaults(["method=mifo_dagger"]).mifo.constraint
