@@ -29,11 +29,11 @@ def check_steps(run: Run, found: Findings) -> None:
     fits = asked is None or asked <= in_epochs
     found.advise(fits, "trainer.total_training_steps", asked, rule, "raise trainer.total_epochs")
     key, given = f"{OPTIM}.total_training_steps", run.get(f"{OPTIM}.total_training_steps")
-    cure = "leave it out and set trainer.total_training_steps"
-    found.advise(given == -1, key, given, f"has no effect: the trainer writes its own {steps} there", cure)
+    cure, rl_steps = "leave it out and set trainer.total_training_steps", run.mifo.schedule.num_rl_steps(steps)
+    found.advise(given == -1, key, given, f"has no effect: the trainer writes its {rl_steps} RL steps there", cure)
     key = f"{OPTIM}.lr_scheduler_type"
     fits = run.get("mifo.budget.flops") is None or run.get(key) == "constant"
-    rule = f"is spread over the {steps} steps of trainer.total_training_steps, which mifo.budget.flops may end before"
+    rule = f"is spread over the {rl_steps} RL steps of trainer.total_training_steps, and mifo.budget may end sooner"
     found.advise(fits, key, run.get(key), rule, "set trainer.total_training_steps to the steps that the budget buys")
     key, warmup = f"{OPTIM}.lr_warmup_steps", run.get(f"{OPTIM}.lr_warmup_steps")
     rule = f"is no less than the run's {steps} steps: the learning rate never reaches its value"
@@ -51,7 +51,7 @@ def check_demonstrations(run: Run, found: Findings) -> None:
 
 
 def check_unused(run: Run, found: Findings) -> None:
-    """Settings of SFT phases that were typed for a run without any."""
+    """Settings of SFT phases that were typed for a run without any, or that a constant learning rate does not read."""
     if run.has_sft_phases:
         ratio, sft = "mifo.sft.min_lr_ratio", run.mifo.sft
         rule, cure = "is not reached by a constant learning rate", "set mifo.sft.lr_scheduler_type=cosine or linear"

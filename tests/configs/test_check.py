@@ -158,7 +158,11 @@ def test_a_hub_name_that_is_not_cached_is_a_warning_where_the_hub_may_be_asked(t
         (["actor_rollout_ref.actor.optim.total_training_steps=9"], "total_training_steps=9 has no effect"),
         (
             ["mifo.budget.flops=1e12", "actor_rollout_ref.actor.optim.lr_scheduler_type=cosine"],
-            "lr_scheduler_type=cosine is spread over the 4 steps of trainer.total_training_steps, which",
+            "lr_scheduler_type=cosine is spread over the 4 RL steps of trainer.total_training_steps",
+        ),
+        (
+            ["method=sft_then_rl", "mifo.schedule.sft_steps=3", "actor_rollout_ref.actor.optim.total_training_steps=9"],
+            "total_training_steps=9 has no effect: the trainer writes its 1 RL steps there",
         ),
         (["mifo.sft.min_lr_ratio=0.1"], "min_lr_ratio=0.1 is not reached by a constant learning rate"),
         (["hardware=gpu", "trainer.n_gpus_per_node=1"], "trainer.n_gpus_per_node=1"),
