@@ -13,6 +13,8 @@ ONE_BY_ONE = {"use_dynamic_bsz": False, "micro_batch_size_per_gpu": 1}
 NONE = [0] * 8
 SOME = [0, 0, 2, 2, 0, 3, 0, 1]
 """Given tokens of eight rollouts, of which none is so short."""
+WHOLE = [0, 99, 0, 0, 99, 0, 0, 0]
+"""Two of them are demonstrations from their first token to their last."""
 
 
 def rl_batch(engine: Any, prefix: list[int], cut: dict[str, Any]) -> Any:
@@ -20,7 +22,7 @@ def rl_batch(engine: Any, prefix: list[int], cut: dict[str, Any]) -> Any:
     import torch.distributed as dist
     from verl.utils import tensordict_utils as tu
 
-    from mifo_verl.verl.rl_loss import FIRST, PREFIX
+    from mifo_verl.verl.rl_loss import CORRECT, FIRST, PREFIX
 
     batch = batch_of(examples(8), engine, **cut)
     own = slice(dist.get_rank() * len(batch), (dist.get_rank() + 1) * len(batch))
@@ -33,12 +35,18 @@ def rl_batch(engine: Any, prefix: list[int], cut: dict[str, Any]) -> Any:
     advantages = [0.75, -0.25, 0.5, -0.5, 0.25, 0.75, -0.75, 0.5][own]
     batch["response_mask"] = column([1] * len(batch)).long()
     batch["advantages"], batch["old_log_probs"] = column(advantages), column([-5.4] * len(batch))
+    batch["entropy"] = torch.nested.as_nested_tensor(
+        [(row % 7).float() for row in batch["responses"].unbind()], layout=torch.jagged
+    )
+    batch[CORRECT] = torch.tensor([1, 0, 1, 0, 1, 1, 0, 1][own])
     tu.assign_non_tensor_stack(batch, PREFIX, prefix[own])
     tu.assign_non_tensor_stack(batch, FIRST, [1, 0, 1, 0, 1, 1, 1, 1][own])
     return batch
 
 
-def one_update(rule: dict[str, Any] | None, prefix: list[int], cut: dict[str, Any]) -> dict[str, Any]:
+def one_update(
+    rule: dict[str, Any] | None, prefix: list[int], cut: dict[str, Any], on_policy: str = "verl"
+) -> dict[str, Any]:
     """The gradient and the weights of one update with verl's loss alone, or with a rule for given tokens."""
     from functools import partial
 
@@ -46,14 +54,15 @@ def one_update(rule: dict[str, Any] | None, prefix: list[int], cut: dict[str, An
     from verl.workers.utils.losses import ppo_loss
 
     from mifo_verl.method.off_policy import OFF_POLICIES
-    from mifo_verl.method.on_policy import Verls
+    from mifo_verl.method.on_policy import ON_POLICIES
     from mifo_verl.verl.rl_loss import rl_loss
     from tests.integration.engine_ranks import _quickstart
 
     engine = make_engine(SETTINGS)
     config = omega_conf_to_dataclass(_quickstart().actor_rollout_ref.actor)
     off_policy = OFF_POLICIES.build(rule or {"name": "none"})
-    loss = rl_loss(partial(ppo_loss, config=config), off_policy, Verls(), has_prefixes=rule is not None)
+    sampled = ON_POLICIES.build({"name": on_policy})
+    loss = rl_loss(partial(ppo_loss, config=config), off_policy, sampled, has_prefixes=rule is not None)
     with engine.train_mode():
         engine.optimizer_zero_grad()
         engine.forward_backward_batch(rl_batch(engine, prefix, cut), loss)
@@ -63,15 +72,21 @@ def one_update(rule: dict[str, Any] | None, prefix: list[int], cut: dict[str, An
 
 
 SUPERVISED = {"name": "supervised", "coefficient": 0.5}
+METHODS: dict[str, tuple[Any, ...]] = {
+    "uft": (SUPERVISED | {"per": "token_mean"}, SOME),
+    "trapo": (SUPERVISED | {"members": "first"}, SOME),
+    "luffy": ({"name": "shaped"}, WHOLE),
+    "prefix_rft": ({"name": "ratio", "share": "1/2"}, SOME),
+    "srft": ({"name": "shaped"}, WHOLE, "log_likelihood"),
+}
+"""The loss of given tokens, how many are given, and the loss of sampled ones, where it is not verl's."""
 CASES: dict[str, tuple[Any, ...]] = {
     "rl": (None, NONE, ALL),
     "nothing given": (SUPERVISED, NONE, ALL),
     "not trained": ({"name": "none"}, SOME, ALL),
     "coefficient 0": (SUPERVISED | {"coefficient": 0, "per": "token_mean"}, SOME, ALL),
-    "uft": (SUPERVISED | {"per": "token_mean"}, SOME, ALL),
-    "uft, cut": (SUPERVISED | {"per": "token_mean"}, SOME, ONE_BY_ONE),
-    "trapo": (SUPERVISED | {"members": "first"}, SOME, ALL),
-    "trapo, cut": (SUPERVISED | {"members": "first"}, SOME, ONE_BY_ONE),
+    **{name: (rule, given, ALL, *sampled) for name, (rule, given, *sampled) in METHODS.items()},
+    **{f"{name}, cut": (rule, given, ONE_BY_ONE, *sampled) for name, (rule, given, *sampled) in METHODS.items()},
 }
 
 
@@ -89,7 +104,7 @@ def test_supervision_at_coefficient_0_leaves_the_weights_of_untrained_prefixes_t
     assert torch.equal(found["coefficient 0"]["weights"], found["not trained"]["weights"])
 
 
-@pytest.mark.parametrize("method", ["uft", "trapo"])
+@pytest.mark.parametrize("method", METHODS)
 def test_the_gradient_does_not_depend_on_how_the_update_is_cut(found, method):
     whole, cut = (found[name]["gradient"] for name in (method, f"{method}, cut"))
     assert float((whole - cut).norm()) <= 2e-6 * float(whole.norm())

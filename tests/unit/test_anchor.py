@@ -38,6 +38,18 @@ def test_the_spring_of_ewc_worked_out_by_hand():
     assert update(model, active, optimizer, gradient=(1.0, 0.0)) == pytest.approx([11.0, 0.5])
 
 
+def test_the_pull_of_ewc_is_the_gradient_of_its_loss():
+    """c/2 sum F (theta - theta*)^2 = 50 (0.2 0.25 + 0.01 0.25) = 2.625: what the pull adds up to on the way there."""
+    model, active, optimizer = at_work([0.5, -2.5], strength=100, fisher="ones")
+    active.select(None, interval=1, observe=None)
+    active.fisher = [torch.tensor([0.2, 0.01])]
+    loss = 0.0
+    for step in range(10):  # in the middle of each tenth of the way, which is exact for a pull that grows evenly
+        model.parameter.data = torch.tensor([0.55 + step / 20 - 0.025, -2.45 + step / 20 - 0.025])
+        loss += sum(update(model, active, optimizer)) * 0.05
+    assert loss == pytest.approx(2.625, rel=1e-5)
+
+
 def test_an_rl_update_is_free_and_the_release_forgets_the_anchor():
     model, active, optimizer = at_work([0.0, 0.0], fisher="ones")
     active.select(None, interval=1, observe=None)
