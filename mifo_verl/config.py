@@ -270,6 +270,12 @@ class MifoConfig:
         return sorted({"entropy"} | facts_of_logits(self.sft_facts))
 
     @property
+    def follows_length(self) -> bool:
+        """Whether a part, or SFT's learning rate, depends on how long the run is, in steps or by its budget."""
+        is_spread = self.schedule.sft_stage_is_run and not self.sft.has_constant_rate
+        return is_spread or any(part.follows_length for part in self.parts)
+
+    @property
     def sft_limit(self) -> int | None:
         """The entries that an SFT phase takes out of the buffer at most, the oldest; all where None."""
         return self.schedule.buffer_limit if self.sft.surplus == "keep" else None

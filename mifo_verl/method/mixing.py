@@ -190,6 +190,10 @@ class Progressive(Mixing):
         require(is_list, "stages", list(self.stages), "a list of numbers in [0, 1]", "each is SFT's weight of a stage")
         require_choice("per", self.per, PER)
 
+    @property
+    def follows_length(self) -> bool:
+        return len(set(self.stages)) > 1
+
     def __call__(self, progress: Progress) -> Weights:
         mu = float(self.stages[progress.stage(len(self.stages))])
         return Weights(rl=1.0 - mu, sft=mu)

@@ -34,6 +34,11 @@ class Part:
         """
         return frozenset()
 
+    @property
+    def follows_length(self) -> bool:
+        """Whether what it does depends on the share of the run that is over, and so on how long the run is."""
+        return "progress" in self.needs
+
     def problems(self, facts: RunFacts) -> Iterable[Problem]:
         """What does not fit between this part and the run around it."""
         return ()

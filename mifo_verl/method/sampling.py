@@ -22,6 +22,10 @@ class Sampling(Part):
     is_fixed: bool = False
     """Whether the temperature is the run's own throughout."""
 
+    @property
+    def follows_length(self) -> bool:
+        return len(set(self.lengths)) > 1
+
     def max_tokens(self, progress: Progress) -> int | None:
         """The longest response of this step; None if it is ``data.max_response_length``."""
         return self.lengths[progress.stage(len(self.lengths))] if self.lengths else None

@@ -39,6 +39,9 @@ class Schedule(Part):
         """S, the size at which the buffer is full; None if the schedule knows no such size."""
         return None
 
+    sft_stage_is_run: bool = False
+    """Whether SFT's stage is the whole run (``sft_share``), and a rate spread over it depends on its length."""
+
     def num_rl_steps(self, steps: int) -> int:
         """Steps of ``steps`` that are RL steps: what the RL phase's learning-rate schedule is spread over."""
         return steps
@@ -148,6 +151,8 @@ class Never(Schedule):
 @dataclass(frozen=True)
 class Always(Schedule):
     """SFT alone: every step trains on the data set's own demonstrations, without rollouts."""
+
+    sft_stage_is_run = True
 
     def __call__(self, progress: Progress, buffer_size: int) -> Phase:
         return Phase.SFT

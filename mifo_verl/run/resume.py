@@ -17,7 +17,6 @@ from mifo_verl.loop.state import FOLDER, LoopState
 from mifo_verl.run.checkpoints import BrokenCheckpoint, CheckpointStore, verify
 from mifo_verl.run.flatten import PLACES, flatten
 from mifo_verl.run.journal import CONFIG, replace_text, require_lines
-from mifo_verl.types import Progress
 from mifo_verl.verl.critic import has_critic
 from mifo_verl.verl.merge import merged_folder
 
@@ -30,7 +29,7 @@ FREE = frozenset(
     trainer.save_freq trainer.test_freq trainer.val_before_train trainer.log_val_generations
     trainer.rollout_data_dir trainer.validation_data_dir trainer.nnodes trainer.n_gpus_per_node
     data.on_bad_row data.val_files data.val_max_samples data.val_batch_size
-    mifo.budget mifo.checkpoint mifo.probe mifo.config_dirs
+    mifo.checkpoint mifo.probe mifo.config_dirs
     actor_rollout_ref.rollout.gpu_memory_utilization
     actor_rollout_ref.rollout.val_kwargs actor_rollout_ref.actor.ppo_max_token_len_per_gpu
     actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu actor_rollout_ref.actor.fsdp_config.param_offload
@@ -41,7 +40,9 @@ FREE = frozenset(
 of ranks, which is nnodes x n_gpus_per_node, has to stay."""
 
 LENGTHS = frozenset({"trainer.total_training_steps", "trainer.total_epochs"})
-"""Free only while the learning rate does not depend on them."""
+"""Free only while no learning rate and no part depends on them."""
+BUDGET = frozenset({"mifo.budget"})
+"""Free only while no part depends on the share of it that is spent."""
 
 _MODEL = "actor_rollout_ref.model.path"
 _REWARD = "reward.custom_reward_function.path"
@@ -173,7 +174,7 @@ def check_resume(saved: Mapping[str, Any], config: DictConfig) -> list[str]:
     now = {"config": OmegaConf.to_container(config, resolve=True), **_surroundings(config)}
     refused = list(_other_surroundings(saved, now))
     before, after = _settings(saved["config"]), _settings(now["config"])
-    free = FREE | _POINTED_AT | (LENGTHS if _keeps_its_learning_rates(config) else frozenset())
+    free = FREE | _POINTED_AT | _free_lengths(config)
     if now["model_config_sha256"] is None:
         free -= {_MODEL}
     for key in sorted(before.keys() | after.keys()):
@@ -228,17 +229,16 @@ def _other_surroundings(saved: Mapping[str, Any], now: Mapping[str, Any]) -> Ite
         yield "data.train_files (their content has changed, and the place in them would be another)"
 
 
-def _keeps_its_learning_rates(config: DictConfig) -> bool:
-    """Whether no learning rate depends on the length of the run."""
-    mifo = build_config(OmegaConf.to_container(config.mifo, resolve=True))  # type: ignore[arg-type]
-    spread = {mifo.schedule.sft_share(Progress(1, 1, 0, steps), 0.0) for steps in (2, 4)}
-    if len(spread) > 1 and not mifo.sft.has_constant_rate:
-        return False
+def _free_lengths(config: DictConfig) -> frozenset[str]:
+    """The settings of the run's length on which nothing depends that is trained."""
+    if build_config(OmegaConf.to_container(config.mifo, resolve=True)).follows_length:  # type: ignore[arg-type]
+        return frozenset()
     critics = [config.critic.optim] if has_critic(config) else []
-    return all(
+    has_constant_rates = all(
         optim.lr_scheduler_type == "constant" and optim.lr_warmup_steps_ratio == 0
         for optim in (config.actor_rollout_ref.actor.optim, *critics)
     )
+    return BUDGET | LENGTHS if has_constant_rates else BUDGET
 
 
 def _is_free(key: str, free: frozenset[str]) -> bool:

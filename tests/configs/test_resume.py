@@ -122,6 +122,30 @@ def test_sfts_learning_rate_depends_on_the_length_of_a_run_where_its_stage_is_th
         assert check_resume(before, config(folder, *decaying, "trainer.total_training_steps=50")) == []
 
 
+@pytest.mark.parametrize("length", ["trainer.total_training_steps", "mifo.budget.flops"])
+@pytest.mark.parametrize(
+    ("part", "follows_length"),
+    [
+        (("mifo/mixing=progressive", "mifo/gate=now"), True),
+        (("mifo/mixing=chord", "mifo/gate=now"), False),  # it counts steps
+        (("mifo/sft_loss=idft",), True),
+        (("mifo/sft_loss=sed",), False),
+        (("mifo.sampling.lengths=[16,24]",), True),
+        (("mifo.sampling.lengths=[24,24]",), False),
+    ],
+)
+def test_the_length_of_a_run_is_free_only_if_no_part_reads_the_share_that_is_over(
+    facts, folder, part, follows_length, length
+):
+    before = OmegaConf.to_container(config(folder, *part, "mifo.budget.flops=1e11"), resolve=True)
+    longer = config(folder, *part, "mifo.budget.flops=1e11", f"{length}=50")
+    if follows_length:
+        with pytest.raises(ConfigError, match=rf"{length}=50"):
+            check_resume({**facts, "config": before}, longer)
+    else:
+        assert check_resume({**facts, "config": before}, longer) == []
+
+
 def test_data_and_model_that_have_changed_are_refused(facts, folder, tmp_path):
     with pytest.raises(ConfigError, match=r"data\.train_files"):
         check_resume({**facts, "train_files_sha256": ["0" * 64]}, config(folder))
