@@ -51,20 +51,30 @@ def token_facts(logits_NV: Tensor, names: Collection[str], chunk_tokens: int = 1
     float32 copy of the logits exists (at V = 152k a chunk of 1,024 tokens is 0.6 GB, and two live at once).
     """
     num_tokens = logits_NV.shape[0]
-    facts = {name: torch.empty(num_tokens, dtype=torch.float32, device=logits_NV.device) for name in names}
+    found = {name: torch.empty(num_tokens, dtype=torch.float32, device=logits_NV.device) for name in names}
     for start in range(0, num_tokens, chunk_tokens):
-        logits = logits_NV[start : start + chunk_tokens]
-        weight = (logits - logits.amax(dim=-1, keepdim=True).float()).exp_()
-        total = weight.sum(dim=-1)
-        for name, fact_N in facts.items():
-            kind, _, number = name.partition(":")
-            part = weight if kind == "entropy" else weight.topk(min(int(number), weight.shape[-1]), dim=-1).values
-            mass = total if kind == "entropy" else part.sum(dim=-1)
-            # H = log Z + sum(-w log w) / Z for w = exp(logit - max) and Z = sum w: no term is negative, entr(0) is 0
-            is_mass = kind == "top_mass"
-            value = mass / total if is_mass else mass.log() + torch.special.entr(part).sum(dim=-1) / mass
-            fact_N[start : start + chunk_tokens] = value
-    return facts
+        here = slice(start, start + chunk_tokens)
+        facts, _ = facts_of(logits_NV[here], names)
+        for name, fact_N in found.items():
+            fact_N[here] = facts[name]
+    return found
+
+
+@torch.no_grad()
+def facts_of(logits_NV: Tensor, names: Collection[str]) -> tuple[dict[str, Tensor], Tensor]:
+    """(fact_N of every name, log sum_v exp(logit_v) of every token) of all tokens at once, in float32."""
+    highest_N1 = logits_NV.amax(dim=-1, keepdim=True).float()
+    weight_NV = (logits_NV - highest_N1).exp_()
+    total_N = weight_NV.sum(dim=-1)
+    facts = {}
+    for name in names:
+        kind, _, number = name.partition(":")
+        part = weight_NV if kind == "entropy" else weight_NV.topk(min(int(number), weight_NV.shape[-1]), dim=-1).values
+        mass_N = total_N if kind == "entropy" else part.sum(dim=-1)
+        # H = log Z + sum(-w log w) / Z for w = exp(logit - max) and Z = sum w: no term is negative, entr(0) is 0
+        is_mass = kind == "top_mass"
+        facts[name] = mass_N / total_N if is_mass else mass_N.log() + torch.special.entr(part).sum(dim=-1) / mass_N
+    return facts, highest_N1[:, 0] + total_N.log()
 
 
 def token_entropy(logits_NV: Tensor, chunk_tokens: int = 1024) -> Tensor:

@@ -22,6 +22,7 @@ from mifo_verl.method.token_facts import BEFORE, token_facts
 from mifo_verl.types import Phase
 from mifo_verl.verl.adapter import AdapterMixin
 from mifo_verl.verl.engine_base import CpuModuleMixin, MifoCriticEngine, SaveTogetherMixin
+from mifo_verl.verl.head import ChunkedHeadMixin
 from mifo_verl.verl.interval import IntervalState
 from mifo_verl.verl.joint_update import JointUpdateMixin
 from mifo_verl.verl.shards import ShardedModel, load_optimizer, load_shards, optimizer_tensors, save_shards
@@ -53,6 +54,7 @@ class MifoEngine(
     CpuModuleMixin,
     JointUpdateMixin,
     StagedSftMixin,
+    ChunkedHeadMixin,
     AdapterMixin,
     FSDPEngineWithLMHead,
 ):
@@ -86,6 +88,7 @@ class MifoEngine(
             inspects=mifo.inspect.mask,
             on_host=mifo.state.device == "host" or self._is_offload_param,
         )
+        self.chunk_head()
         self.build_second_policy()
 
     # ------------------------------------------------------------------ phases
@@ -202,44 +205,45 @@ class MifoEngine(
         is_held = self._rl is not None and bool(self._before_facts)
         return is_held or bool(tu.get_non_tensor_data(micro_batch, POLICY_SHIFT, default=False))
 
+    def asked_of_head(self, micro_batch: TensorDict) -> tuple[str, ...] | None:
+        """What the parts need of an SFT batch, and nothing of the pass before it; logits if two are compared."""
+        wants_facts = tu.get_non_tensor_data(micro_batch, TOKEN_FACTS, default=False)
+        if not wants_facts or (self._compares(micro_batch) and self._compares_logits(micro_batch)):
+            return None
+        return () if self._is_before else tuple(self.mifo.token_facts)
+
+    def _compares_logits(self, micro_batch: TensorDict) -> bool:
+        """Whether the two passes of a comparison have to keep their logits for each other."""
+        is_probe = tu.get_non_tensor_data(micro_batch, POLICY_SHIFT, default=False)
+        return bool(is_probe or self._before_facts - {BEFORE})
+
     def prepare_model_outputs(
         self, output: Any, output_args: dict[str, Any], micro_batch: TensorDict, logits_processor_func: Callable | None
     ) -> dict[str, Tensor]:
-        """verl's log-probs; for an SFT batch also the facts that the parts need, for a probe the shift."""
-        found = self._of_logits(output, output_args, micro_batch)
+        """Log-probs; for an SFT batch also the facts that the parts need, for a probe the shift."""
+        facts = self._of_logits(output.logits.flatten(0, 1), micro_batch) if self.has_logits else {}
+        found = {name: self.by_token(fact_N, output, output_args, micro_batch) for name, fact_N in facts.items()}
+        if self._start_output and tu.get_non_tensor_data(micro_batch, POLICY_SHIFT, default=False):
+            found |= {f"start_{name}": self._start_output[name] for name in ("log_probs", "entropy")}
+        elif self._start_output and BEFORE in self._before_facts:
+            found[BEFORE] = self._start_output["log_probs"]
         return super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func) | found
 
-    def _of_logits(self, output: Any, output_args: dict[str, Any], micro_batch: TensorDict) -> dict[str, Tensor]:
-        logits_NV, start_NV, wanted = output.logits.flatten(0, 1), self._start_logits, self._before_facts
+    def _of_logits(self, logits_NV: Tensor, micro_batch: TensorDict) -> dict[str, Tensor]:
+        """What a pass with logits takes of them: facts, and of two passes that are compared the KL."""
+        start_NV, wanted = self._start_logits, self._before_facts
         is_probe = tu.get_non_tensor_data(micro_batch, POLICY_SHIFT, default=False)
         facts: dict[str, Tensor] = {}
-        before: dict[str, Tensor] = {}
         if tu.get_non_tensor_data(micro_batch, TOKEN_FACTS, default=False) and (is_probe or not self._is_before):
             facts = token_facts(logits_NV, self.mifo.token_facts)
         if self._is_before:
-            self._start_logits = logits_NV if is_probe or wanted - {BEFORE} else None
+            self._start_logits = logits_NV if self._compares_logits(micro_batch) else None
         elif start_NV is not None and is_probe:
             facts["kl"] = token_kl(logits_NV, start_NV)
-            before = {f"start_{name}": self._start_output[name] for name in ("log_probs", "entropy")}
-        elif self._start_output:
-            if start_NV is not None:
-                pairs = {"kl_to_before": (logits_NV, start_NV), "kl_from_before": (start_NV, logits_NV)}
-                facts |= {name: token_kl(*pairs[name]) for name in wanted - {BEFORE}}
-            before = {BEFORE: self._start_output["log_probs"]} if BEFORE in wanted else {}
-        return {
-            name: self._by_token(fact_N, output, output_args, micro_batch) for name, fact_N in facts.items()
-        } | before
-
-    def _by_token(self, values_N: Tensor, output: Any, output_args: dict[str, Any], micro_batch: TensorDict) -> Tensor:
-        """Nested (sequences, tokens) of what was taken from padded (B, T, V) or packed (1, tokens, V) logits."""
-        offsets = micro_batch["input_ids"].offsets()
-        if tu.get_non_tensor_data(micro_batch, "use_remove_padding", default=True):
-            values_N = self._gather_and_unpad_packed(values_N, output_args["pad_size"])
-        else:
-            shape = output.logits.shape[:2]
-            real = torch.arange(shape[1], device=values_N.device) < offsets.diff()[:, None]
-            values_N = values_N.view(shape)[real]
-        return torch.nested.nested_tensor_from_jagged(values_N, offsets)
+        elif start_NV is not None:
+            pairs = {"kl_to_before": (logits_NV, start_NV), "kl_from_before": (start_NV, logits_NV)}
+            facts |= {name: token_kl(*pairs[name]) for name in wanted - {BEFORE}}
+        return facts
 
 
 def register_engines() -> None:
