@@ -17,6 +17,9 @@ from mifo_verl.method.head import head_outputs
 class _LogitsAreChanged(Exception):
     """The model does something to what its head returns, such as a soft cap."""
 
+    def __init__(self, head: "_Head") -> None:
+        self.head = head
+
 
 class _Head:
     """The ``forward`` of a linear head: logits, unless something else is asked for."""
@@ -29,6 +32,10 @@ class _Head:
         self.made: Tensor | None = None
         """What the head returned last in place of logits."""
         linear.forward = self  # type: ignore[method-assign, assignment]
+
+    def give_back(self) -> None:
+        """The linear map has its own ``forward`` again."""
+        del self._linear.forward
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """(sequences, tokens, V) logits, or (sequences, tokens, 1 + facts)."""
@@ -68,7 +75,8 @@ class ChunkedHeadMixin:
         """verl's forward pass; again, with logits from now on, if the model changes what its head returns."""
         try:
             return super().forward_step(micro_batch, loss_function, forward_only)  # type: ignore[misc]
-        except _LogitsAreChanged:
+        except _LogitsAreChanged as changed:
+            changed.head.give_back()
             self._head = None
             return super().forward_step(micro_batch, loss_function, forward_only)  # type: ignore[misc]
         finally:
@@ -94,7 +102,7 @@ class ChunkedHeadMixin:
         if self._head is None or self._head.asked is None:
             return super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func)  # type: ignore[misc]
         if self._head.made is None or output.logits is not self._head.made:
-            raise _LogitsAreChanged
+            raise _LogitsAreChanged(self._head)
         names = ("log_probs", *self._head.asked[1])
         columns = zip(names, self._head.made.flatten(0, 1).unbind(dim=1), strict=True)
         return {name: self.by_token(values_N, output, output_args, micro_batch) for name, values_N in columns}

@@ -345,13 +345,15 @@ def _packed_and_padded() -> list[dict[str, list[float]]]:
     now, start = ([torch.randn(length, 265, generator=draw) for length in lengths] for _ in range(2))
     tu.assign_non_tensor(batch, **{TOKEN_FACTS: True, POLICY_SHIFT: True})
 
+    labels = {"input_ids_rmpad_rolled": batch["input_ids"].values().roll(-1), "temperature": torch.ones(3)}
+
     def found(
-        lay_out: Callable[[list[torch.Tensor]], torch.Tensor], arguments: dict[str, int]
+        lay_out: Callable[[list[torch.Tensor]], torch.Tensor], arguments: dict[str, Any]
     ) -> dict[str, list[float]]:
         for is_before, logits in ((True, start), (False, now)):  # the two passes of a probe
             engine._is_before = is_before
             output = SimpleNamespace(logits=lay_out(logits))
-            by_token = engine._of_logits(output, arguments, batch)
+            by_token = engine.prepare_model_outputs(output, labels | arguments, batch, None)
             engine._start_output = dict.fromkeys(("log_probs", "entropy"), torch.zeros(1))
         engine._start_logits = None
         return {name: by_token[name].values().tolist() for name in ("entropy", "kl")}
@@ -360,7 +362,9 @@ def _packed_and_padded() -> list[dict[str, list[float]]]:
     plain = {"entropy": -(log_now.exp() * log_now).sum(-1), "kl": (log_now.exp() * (log_now - log_start)).sum(-1)}
     padded = found(lambda logits: torch.nn.utils.rnn.pad_sequence(logits, batch_first=True), {})
     tu.assign_non_tensor(batch, use_remove_padding=True)
-    packed = found(lambda logits: torch.cat([*logits, torch.ones(3, 265)])[None], {"pad_size": 3})
+    labels["input_ids_rmpad_rolled"] = torch.cat([labels["input_ids_rmpad_rolled"], torch.zeros(3, dtype=torch.long)])
+    arguments = {"pad_size": 3, "temperature_rmpad": torch.ones(sum(lengths) + 3)}
+    packed = found(lambda logits: torch.cat([*logits, torch.ones(3, 265)])[None], arguments)
     return [{name: values.tolist() for name, values in plain.items()}, padded, packed]
 
 
@@ -370,6 +374,56 @@ def test_entropy_and_kl_of_padded_and_of_packed_logits_are_those_of_every_sequen
     for found in ours:
         for name, values in plain.items():
             assert found[name] == pytest.approx(values, rel=1e-4), name
+
+
+def _with_and_without_logits(settings: dict[str, Any]) -> dict[str, Any]:
+    """Of one SFT batch twice: the loss, the rows and the gradient, the second time of a model that scales its logits."""
+    from mifo_verl.verl.sft_step import SftLossOfBatch, rows_of
+
+    engine = make_engine(settings)
+    cut = {"use_dynamic_bsz": True, "max_token_len_per_gpu": 64}
+    found: dict[str, Any] = {"logits": []}
+
+    def one_pass() -> dict[str, Any]:
+        with engine.train_mode():
+            engine.optimizer_zero_grad()
+            batch = batch_of(examples(6), engine, **cut)
+            output = engine.forward_backward_batch(batch, SftLossOfBatch(engine.mifo))
+            gradient = torch.cat(full(engine.interval.model.gradients()))
+        rows = rows_of({"mifo_rows": [output["metrics"]["mifo_rows"]]})
+        return {"loss": float(sum(output["loss"])), "rows": rows, "gradient": gradient}
+
+    def seen(_: Any, __: Any, output: Any) -> None:
+        found["logits"].append(output.logits.shape[-1])
+
+    def scaled(_: Any, __: Any, output: Any) -> Any:
+        output.logits = output.logits * 1.0  # a new tensor, as of a soft cap
+        return output
+
+    engine.module.register_forward_hook(seen)
+    found["without"] = one_pass()
+    engine.module.register_forward_hook(scaled)
+    found["with"] = one_pass()
+    return found
+
+
+ADAPTER = {f"actor_rollout_ref.model.{name}": 4 for name in ("lora_rank", "lora_alpha")}
+ALL_TOKENS = {"mifo.sft_loss": {"name": "dft"}, "mifo.token_selector": {"name": "all"}}
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_an_sft_update_without_logits_is_that_with_logits_which_a_model_that_scales_them_keeps(ranks):
+    cases = [({},), (ALL_TOKENS,), (ADAPTER,)]
+    for found in run_on_ranks(_with_and_without_logits, ranks, cases):
+        with_logits, without, widths = found["with"], found["without"], found["logits"]
+        # log p and the entropy of each token; then a pass that finds that its logits are scaled, and logits from there
+        passes = (len(widths) - 1) // 2
+        assert widths == [2] * passes + [2] + [265] * passes
+        assert without["loss"] == pytest.approx(with_logits["loss"], rel=1e-6)
+        for (row, kept, entropy), other in zip(without["rows"], with_logits["rows"], strict=True):
+            assert (row, kept) == other[:2] and entropy == pytest.approx(other[2], rel=1e-6)
+        size, apart = with_logits["gradient"].norm(), (without["gradient"] - with_logits["gradient"]).norm()
+        assert float(size) > 0 and float(apart) <= 1e-6 * float(size)
 
 
 def _mask_of_a_known_change(settings: dict[str, Any]) -> list[torch.Tensor]:
