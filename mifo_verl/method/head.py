@@ -14,8 +14,8 @@ from torch.autograd.function import FunctionCtx
 
 from mifo_verl.method.token_facts import facts_of
 
-CHUNK_LOGITS = 1 << 26
-"""Logits that exist at a time: 256 MiB in float32."""
+CHUNK_LOGITS = 1 << 25
+"""Logits that exist at a time: 128 MiB in float32."""
 
 
 def head_outputs(
