@@ -4,7 +4,7 @@ BIN := .venv/bin
 LOCK := docker/cpu.lock.txt
 EXPERIMENT ?= quickstart
 
-.PHONY: help setup lock lock-gpu vllm vllm-run schemas quickstart rl-algorithms kill-test evidence test test-unit lint format types config clean mistakes mutants
+.PHONY: help setup lock lock-gpu vllm vllm-run schemas quickstart rl-algorithms kill-test evidence bench test test-unit lint format types config clean mistakes mutants
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -67,6 +67,9 @@ SWEEP ?= evidence
 evidence: setup ## a sweep on the tiny task (SWEEP=evidence, methods or bridge) and its page in docs/evidence/
 	$(BIN)/mifo sweep sweep=$(SWEEP) sweep_dir=runs/$(SWEEP) jobs=$(JOBS)
 	$(BIN)/mifo sweep table runs/$(SWEEP) out=docs/evidence/$(SWEEP).md
+
+bench: setup ## what MIFO costs beside plain work, as ratios; also runs/bench.json
+	$(BIN)/python -m tests.benchmarks.bench
 
 test: setup ## all tests
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not alone" tests

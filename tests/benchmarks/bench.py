@@ -1,0 +1,183 @@
+"""What MIFO costs beside plain work, as ratios taken in one process: ``make bench``, or ``python -m tests.benchmarks.bench [row ...]``.
+
+Every row is a function that returns (value, goal); the value is a median of several. Both sides of a ratio are timed in
+turn, on one thread, in seconds of CPU. Also writes runs/bench.json: row -> {value, goal}.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch import Tensor
+
+from mifo_verl.checks.memory_plan import predict
+from mifo_verl.method.constraint import ActiveConstraint, StrictMask
+from mifo_verl.method.coordinates import ShardRange
+from mifo_verl.method.importance import AbsChange
+from mifo_verl.method.top_share import OneShard, select_top_share
+from mifo_verl.types import Phase
+from tests.unit.test_memory import QWEN_7B, of_the_paper
+
+OUT = Path("runs/bench.json")
+SIZES = (1 << 23, 3 << 20, 1 << 20, 1 << 19, 1 << 18, 4096, 1024)
+"""Coordinates of the tensors: an embedding, matrices and norms, 13 million in all."""
+REPEATS = 5
+ROWS: dict[str, Callable[[], tuple[float, float]]] = {}
+
+
+def row(function: Callable[[], tuple[float, float]]) -> Callable[[], tuple[float, float]]:
+    """A row of the table; its name is the function's."""
+    ROWS[function.__name__] = function
+    return function
+
+
+def cpu_seconds(work: Callable[[], object]) -> float:
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+def ratio(one: Callable[[], object], other: Callable[[], object]) -> float:
+    """The median of seconds of ``one`` over seconds of ``other``, which is made right after it."""
+    one(), other()
+    return median(cpu_seconds(one) / cpu_seconds(other) for _ in range(REPEATS))
+
+
+def peak_bytes(work: Callable[[], object]) -> int:
+    """The most memory that the process takes while it works, over what it has before."""
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
+    before = _status("VmRSS")
+    work()
+    return _status("VmHWM") - before
+
+
+def _status(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(name))
+
+
+class PlainModel:
+    """Parameters that are whole in this process, as a constraint sees them, and the weights of their interval's start."""
+
+    adapter: list[int] = []  # noqa: RUF012
+
+    def __init__(self) -> None:
+        self.parameters = [torch.nn.Parameter(torch.randn(size)) for size in SIZES]
+        self.slices = [ShardRange(str(number), 0) for number in range(len(SIZES))]
+        self.shards = OneShard()
+        self.start = [parameter.detach() - 1e-3 * torch.randn_like(parameter) for parameter in self.parameters]
+        for parameter in self.parameters:
+            parameter.grad = torch.randn_like(parameter)
+
+    def weights(self) -> list[Tensor]:
+        return [parameter.detach() for parameter in self.parameters]
+
+    def gradients(self) -> list[Tensor | None]:
+        return [parameter.grad for parameter in self.parameters]
+
+    def optimizer_state(self, optimizer: torch.optim.Optimizer) -> Iterator[tuple[int, str, Tensor]]:
+        for number, parameter in enumerate(self.parameters):
+            state = optimizer.state.get(parameter, {})
+            yield from ((number, name, value) for name, value in sorted(state.items()) if value.ndim)
+
+
+def training(**kind: bool) -> tuple[ActiveConstraint, torch.optim.Optimizer]:
+    """Strict freezing of half of a model at work, and its AdamW with moments of an RL step."""
+    torch.manual_seed(0)
+    model = PlainModel()
+    optimizer = torch.optim.AdamW(model.parameters, lr=1e-6, weight_decay=1e-2, **kind)
+    optimizer.step()
+    active = StrictMask().attach(model, AbsChange())
+    active.select(model.start, 1, None, optimizer)
+    return active, optimizer
+
+
+def strict_step(active: ActiveConstraint, optimizer: torch.optim.Optimizer) -> None:
+    active.before_update(Phase.SFT)
+    optimizer.step()
+    active.after_update(Phase.SFT, optimizer)
+
+
+def scores() -> list[Tensor]:
+    torch.manual_seed(0)
+    return [torch.randn(size).abs_() for size in SIZES]
+
+
+@row
+def top_share_read_ratio() -> tuple[float, float]:
+    """Seconds of the exact selection of half of the coordinates, over those of two plain reads of the scores."""
+    given = scores()
+    return ratio(lambda: select_top_share(given, 0.5), lambda: [one.sum() for one in given * 2]), 3.0
+
+
+@row
+def top_share_peak_bytes_per_coordinate() -> tuple[float, float]:
+    """The most memory of that selection, its masks in it, beside the scores."""
+    given = scores()
+    return median(peak_bytes(lambda: select_top_share(given, 0.5)) / sum(SIZES) for _ in range(REPEATS)), 2.0
+
+
+@row
+def strict_step_ratio() -> tuple[float, float]:
+    """Seconds of an update under strict freezing, the gradient's mask in it, over those of AdamW's step alone."""
+    active, optimizer = training()
+    plain = training()[1]
+    active.enter(optimizer)
+    return ratio(lambda: strict_step(active, optimizer), plain.step), 1.1
+
+
+@row
+def strict_bytes_per_parameter() -> tuple[float, float]:
+    """The memory that strict freezing takes beside mask and optimizer: what it holds, and an update's own."""
+
+    def once() -> float:
+        active, optimizer = training()
+        step = peak_bytes(optimizer.step)
+        strict = peak_bytes(lambda: (active.enter(optimizer), strict_step(active, optimizer)))
+        return max(strict - step, 0) / sum(SIZES)
+
+    return median(once() for _ in range(3)), 0.5
+
+
+def _planned(place: str) -> float:
+    """Bytes a parameter that the memory plan gives MIFO's own state at its peak, with ``mifo.state.device=host``."""
+    plan = replace(of_the_paper(8, gpu_memory_utilization=0.6), state_on_host=True)
+    rows = [one for one in predict(QWEN_7B, plan) if one.place == place]
+    own = [one for one in rows if one.name == "theta_start" or one.name in {cost.name for cost in plan.of_parts}]
+    ranks = plan.shard_ranks if place == "device" else plan.shard_ranks / plan.ranks_a_node
+    sums = [sum(one.num_bytes for one in own if phase in one.phases) for phase in ("rollout", "rl", "sft")]
+    return max(sums) * ranks / QWEN_7B.num_trainable
+
+
+@row
+def device_bytes_per_parameter() -> tuple[float, float]:
+    """By the memory plan: theta_start, history, mask and what strict freezing holds, with the state on the host."""
+    return _planned("device"), 0.125
+
+
+@row
+def host_bytes_per_parameter() -> tuple[float, float]:
+    """The same on the host."""
+    return _planned("host"), 8.0
+
+
+def main(names: list[str]) -> None:
+    """Print the rows as a table, and write them."""
+    torch.set_num_threads(1)
+    found = dict(json.loads(OUT.read_text())) if names and OUT.exists() else {}
+    print("| row | value | goal |\n| --- | --- | --- |")
+    for name in names or ROWS:
+        value, goal = ROWS[name]()
+        found[name] = {"value": round(value, 3), "goal": goal}
+        print(f"| {name} | {value:.3f} | {goal:g} |", flush=True)
+    OUT.parent.mkdir(exist_ok=True)
+    OUT.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
