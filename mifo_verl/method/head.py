@@ -55,8 +55,9 @@ class _Head(torch.autograd.Function):
         facts_NF = log_prob_N.new_empty(len(hidden_NH), len(names))
         every = torch.arange(len(hidden_NH), device=hidden_NH.device)
         for rows, logits_CV in _logits(hidden_NH, weight_VH, bias_V, every, dtype, chunk):
-            facts, log_total_N[rows] = facts_of(logits_CV, names)
-            log_prob_N[rows] = logits_CV.gather(1, labels_N[rows, None])[:, 0] - log_total_N[rows]
+            label_C = logits_CV.gather(1, labels_N[rows, None])[:, 0]
+            facts, log_total_N[rows] = facts_of(logits_CV, names, overwrites=True)
+            log_prob_N[rows] = label_C - log_total_N[rows]
             for column, name in enumerate(names):
                 facts_NF[rows, column] = facts[name]
         ctx.save_for_backward(hidden_NH, weight_VH, bias_V, labels_N, log_total_N)  # type: ignore[arg-type]
@@ -74,7 +75,7 @@ class _Head(torch.autograd.Function):
         d_bias_V = torch.zeros_like(bias_V, dtype=torch.float32) if to_bias else None
         kept = grad_N.nonzero()[:, 0]
         for rows, logits_CV in _logits(hidden_NH, weight_VH, bias_V, kept, dtype, chunk):
-            d_logits_CV = (logits_CV - log_total_N[rows, None]).exp_().mul_(-grad_N[rows, None])
+            d_logits_CV = logits_CV.sub_(log_total_N[rows, None]).exp_().mul_(-grad_N[rows, None])
             d_logits_CV[torch.arange(len(rows), device=rows.device), labels_N[rows]] += grad_N[rows]
             if d_bias_V is not None:
                 d_bias_V += d_logits_CV.sum(dim=0)
@@ -91,7 +92,7 @@ class _Head(torch.autograd.Function):
 def _logits(
     hidden_NH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, rows: Tensor, dtype: torch.dtype, chunk: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """(rows, their logits in float32), so many rows at a time."""
+    """(rows, their logits in float32, which may be written to), so many rows at a time."""
     weight_VH = weight_VH.to(dtype)
     bias_V = None if bias_V is None else bias_V.to(dtype)
     for here in rows.split(chunk):

@@ -61,10 +61,13 @@ def token_facts(logits_NV: Tensor, names: Collection[str], chunk_tokens: int = 1
 
 
 @torch.no_grad()
-def facts_of(logits_NV: Tensor, names: Collection[str]) -> tuple[dict[str, Tensor], Tensor]:
-    """(fact_N of every name, log sum_v exp(logit_v) of every token) of all tokens at once, in float32."""
+def facts_of(logits_NV: Tensor, names: Collection[str], overwrites: bool = False) -> tuple[dict[str, Tensor], Tensor]:
+    """(fact_N of every name, log sum_v exp(logit_v) of every token) of all tokens at once, in float32.
+
+    ``overwrites``: float32 logits may be written to, which saves a tensor of their size.
+    """
     highest_N1 = logits_NV.amax(dim=-1, keepdim=True).float()
-    weight_NV = (logits_NV - highest_N1).exp_()
+    weight_NV = (logits_NV.sub_(highest_N1) if overwrites else logits_NV - highest_N1).exp_()
     total_N = weight_NV.sum(dim=-1)
     facts = {}
     for name in names:

@@ -18,7 +18,9 @@ from torch import Tensor
 from mifo_verl.checks.memory_plan import predict
 from mifo_verl.method.constraint import ActiveConstraint, StrictMask
 from mifo_verl.method.coordinates import ShardRange
+from mifo_verl.method.head import head_outputs
 from mifo_verl.method.importance import AbsChange
+from mifo_verl.method.token_selection import TopEntropy
 from mifo_verl.method.top_share import OneShard, select_top_share
 from mifo_verl.types import Phase
 from tests.unit.test_memory import QWEN_7B, of_the_paper
@@ -142,6 +144,46 @@ def strict_bytes_per_parameter() -> tuple[float, float]:
         return max(strict - step, 0) / sum(SIZES)
 
     return median(once() for _ in range(3)), 0.5
+
+
+HEAD_TOKENS, HEAD_HIDDEN, HEAD_WORDS = 2048, 896, 32_000
+
+
+def head_tensors() -> tuple[Tensor, Tensor, Tensor]:
+    """(hidden_NH, weight_VH, labels_N) of a head of Qwen2.5-0.5B's width and a vocabulary of 32,000."""
+    torch.manual_seed(0)
+    hidden_NH = torch.randn(HEAD_TOKENS, HEAD_HIDDEN, requires_grad=True)
+    weight_VH = (0.03 * torch.randn(HEAD_WORDS, HEAD_HIDDEN)).requires_grad_()
+    return hidden_NH, weight_VH, torch.randint(HEAD_WORDS, (HEAD_TOKENS,))
+
+
+def plain_sft(hidden_NH: Tensor, weight_VH: Tensor, labels_N: Tensor) -> None:
+    """Cross-entropy of all tokens and its gradient, as plain SFT takes it of whole logits."""
+    torch.autograd.grad(torch.nn.functional.cross_entropy(hidden_NH @ weight_VH.t(), labels_N), (hidden_NH, weight_VH))
+
+
+def entropy_sft(hidden_NH: Tensor, weight_VH: Tensor, labels_N: Tensor) -> None:
+    """The loss of the top fifth of the tokens by entropy, and its gradient."""
+    log_prob_N, entropy_N = head_outputs(hidden_NH, weight_VH, None, labels_N, ["entropy"]).unbind(dim=1)
+    response_BT = torch.ones(1, HEAD_TOKENS, dtype=torch.bool)
+    kept_BT = TopEntropy(0.2)({"entropy": entropy_N.detach()[None]}, response_BT, torch.zeros(1))
+    torch.autograd.grad(-(log_prob_N * kept_BT[0]).sum() / HEAD_TOKENS, (hidden_NH, weight_VH))
+
+
+@row
+def head_time_ratio() -> tuple[float, float]:
+    """Seconds of MIFO's SFT loss over those of plain SFT's, from hidden states to gradients."""
+    given = head_tensors()
+    return ratio(lambda: entropy_sft(*given), lambda: plain_sft(*given)), 1.05
+
+
+@row
+def head_peak_ratio() -> tuple[float, float]:
+    """The most memory of the first over that of the second."""
+    given = head_tensors()
+    plain_sft(*given)
+    peaks = (peak_bytes(lambda: entropy_sft(*given)) / peak_bytes(lambda: plain_sft(*given)) for _ in range(REPEATS))
+    return median(peaks), 0.5
 
 
 def _planned(place: str) -> float:
