@@ -255,6 +255,11 @@ class MifoConfig:
         return (self.constraint.needs | self.sft_facts) & {"kl_to_before", "kl_from_before", BEFORE}
 
     @property
+    def compares_logits(self) -> bool:
+        """Whether an SFT update keeps the logits of two passes for each other."""
+        return bool(self.before_facts - {BEFORE})
+
+    @property
     def sft_facts(self) -> frozenset[str]:
         """What the token selector and the SFT loss need."""
         return self.token_selector.needs | self.sft_loss.needs

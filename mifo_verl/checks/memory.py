@@ -8,6 +8,7 @@ from mifo_verl.checks.findings import Findings, NotChecked
 from mifo_verl.checks.machine import visible_gpus
 from mifo_verl.checks.memory_plan import PHASES, Component, MemoryPlan, ModelShape, peak, predict, server_bytes, total
 from mifo_verl.checks.run import Run, paths_of
+from mifo_verl.method.head import CHUNK_LOGITS
 from mifo_verl.verl.critic import has_critic
 
 ACTOR, REF, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.ref", "actor_rollout_ref.rollout"
@@ -94,6 +95,7 @@ def plan_of(run: Run) -> MemoryPlan:
         shard_ranks=run.num_ranks if fsdp.fsdp_size in (-1, None) else min(fsdp.fsdp_size, run.num_ranks),
         compute_bytes=_BYTES.get(compute, 2),
         tokens=_micro_batch_tokens(run),
+        sft_logits=None if run.mifo.compares_logits else CHUNK_LOGITS,
         is_checkpointed=bool(run.get("actor_rollout_ref.model.enable_gradient_checkpointing")),
         offloads_parameters=bool(fsdp.param_offload),
         offloads_optimizer=bool(fsdp.optimizer_offload),

@@ -10,6 +10,7 @@ lies beside that. Weights are sent before the KV cache is there. While the actor
 ``free_cache_engine=false``), and of its memory only a context stays.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -56,6 +57,8 @@ class MemoryPlan:
     compute_bytes: int
     tokens: int
     """Tokens of a micro-batch on one rank, at most."""
+    sft_logits: int | None
+    """Logits that an SFT update makes at a time; None if it makes those of all its tokens."""
     is_checkpointed: bool
     offloads_parameters: bool
     offloads_optimizer: bool
@@ -142,8 +145,18 @@ def _training(shape: ModelShape, plan: MemoryPlan) -> list[Component]:
         Component("critic", "device", 4 * FP32 * n * plan.has_critic, PHASES, "16N/W"),
         Component("gathered layers", "device", 2 * b * shape.largest_unit, update, "2b*U"),
         Component("activations", "device", layers, update, activations),
-        Component("logits and entropy", "device", t * shape.vocab_size * (2 * b + FP32), update, "t*V*(2b + 4)"),
+        *_logits(shape, plan),
     ]
+
+
+def _logits(shape: ModelShape, plan: MemoryPlan) -> Iterator[Component]:
+    """Those of verl's loss; of SFT's (``mifo_verl.method.head``) a chunk, and the gradient of the head in float32."""
+    values, b = plan.tokens * shape.vocab_size, plan.compute_bytes
+    whole: tuple[str, ...] = ("rl", "sft") if plan.sft_logits is None else ("rl",)
+    yield Component("logits and entropy", "device", values * (2 * b + FP32), whole, "t*V*(2b + 4)")
+    if plan.sft_logits is not None:
+        chunk = min(values, plan.sft_logits) * (b + 2 * FP32) + FP32 * shape.vocab_size * shape.hidden_size
+        yield Component("chunk of logits", "device", chunk, ("sft",), "min(t*V, 2^25)*(b + 8) + 4V*h")
 
 
 def _interval(shape: ModelShape, plan: MemoryPlan) -> list[Component]:

@@ -215,7 +215,7 @@ class MifoEngine(
     def _compares_logits(self, micro_batch: TensorDict) -> bool:
         """Whether the two passes of a comparison have to keep their logits for each other."""
         is_probe = tu.get_non_tensor_data(micro_batch, POLICY_SHIFT, default=False)
-        return bool(is_probe or self._before_facts - {BEFORE})
+        return bool(is_probe or self.mifo.compares_logits)
 
     def prepare_model_outputs(
         self, output: Any, output_args: dict[str, Any], micro_batch: TensorDict, logits_processor_func: Callable | None

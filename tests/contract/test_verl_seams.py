@@ -138,6 +138,9 @@ def test_the_engine_hooks_have_the_signatures_that_we_override():
     assert parameters(FSDPEngineWithLMHead._build_optimizer) == ["module"]
     expected = ["output", "output_args", "micro_batch", "logits_processor_func"]
     assert parameters(FSDPEngineWithLMHead.prepare_model_outputs) == expected
+    assert parameters(FSDPEngineWithLMHead.prepare_model_inputs) == ["micro_batch"]
+    inputs = inspect.getsource(FSDPEngineWithLMHead.prepare_model_inputs)
+    assert inputs.count('output_args["input_ids_rmpad_rolled"] = ') == 2  # the labels of the head, packed and padded
     assert "clip_grad" in FSDPOptimizerConfig._mutable_fields
     assert "self.optimizer_config.clip_grad" in inspect.getsource(FSDPEngineWithLMHead.optimizer_step)
 
