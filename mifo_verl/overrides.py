@@ -69,7 +69,7 @@ def own_folders(overrides: Sequence[str]) -> list[Path]:
     return [Path(path) for parsed in found if parsed is not None for path in parsed.value()]
 
 
-def malformed(overrides: list[str], known: Collection[str]) -> list[str]:
+def malformed(overrides: list[str], known: Collection[str] = ()) -> list[str]:
     """One line for each override that is none; ``known`` are the full names of settings and groups."""
     return [error for given in overrides if (error := _form_error(given, known))]
 

@@ -124,7 +124,7 @@ def check_settings(run: Run, found: Findings) -> None:
         found.error(error)
     seed = run.get("seed")
     fits = _is_whole(seed) and 0 <= seed < 2**32
-    found.require(fits, "seed", seed, "a whole number, 0 or more and below 2^32, as NumPy's are", "write seed=0")
+    found.require(fits, "seed", seed, "a whole number, 0 or more, below 2^32", "write seed=0")
 
 
 def check_kinds(run: Run, found: Findings) -> None:

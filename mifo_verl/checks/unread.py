@@ -66,7 +66,8 @@ def _check_added(run: Run, found: Findings, key: str, known: list[str]) -> None:
     value, close = run.get(key), likely(key, known, cutoff=0.85)
     cure = f"write {close}={_written(value)}"
     guess = close or likely(key, known)
-    close = close if not parent or close.partition(".")[0] == key.partition(".")[0] else ""
+    is_near = not parent or close.endswith(f".{key}") or close.partition(".")[0] == key.partition(".")[0]
+    close = close if is_near else ""
     near = f" (did you mean {guess}?)" if guess else ""
     if parent and "_target_" in (run.get(parent) or {}):
         rule = f"left out, because verl has no such setting in {parent}{near}"
