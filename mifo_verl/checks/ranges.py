@@ -157,7 +157,7 @@ def check_kinds(run: Run, found: Findings) -> None:
 def _meant(key: str, value: Any, accepts: Callable[[Any], bool], default: Any) -> str:
     """The cure of a text that was meant for a value: the value, or the default."""
     text = str(value).strip("'\" ").replace("\u2212", "-")
-    parsed = parse(f"x={text}")
+    parsed = None if OmegaConf.is_config(value) else parse(f"x={text}")
     read = parsed.value() if parsed else None
     guesses = [read, _WORDS.get(text.lower()), int(read) if isinstance(read, float) and read.is_integer() else None]
     meant = [guess for guess in guesses if accepts(guess)]
