@@ -160,7 +160,7 @@ def _meant(key: str, value: Any, accepts: Callable[[Any], bool], default: Any) -
     parsed = None if OmegaConf.is_config(value) else parse(f"x={text}")
     read = parsed.value() if parsed else None
     guesses = [read, _WORDS.get(text.lower()), int(read) if isinstance(read, float) and read.is_integer() else None]
-    meant = [guess for guess in guesses if accepts(guess)]
+    meant = [guess for guess in guesses if guess is not None and accepts(guess)]
     return f"write {key}={str(meant[0]).lower()}" if meant else f"the default is {str(default).lower()}"
 
 
