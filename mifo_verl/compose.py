@@ -107,7 +107,7 @@ def compose_config(overrides: list[str]) -> ComposedConfig:
     overrides, or a setting that must be given and is not.
     """
     overrides = normalised(overrides)
-    errors = malformed(overrides)
+    errors = malformed(overrides, known_settings())
     for folder in own_folders(overrides):
         if not folder.is_dir():
             errors.append(f"mifo.config_dirs={folder} must be a folder that exists; check the path")
@@ -123,6 +123,12 @@ def composed_defaults(overrides: list[str]) -> DictConfig:
     """
     folders = _folders(normalised(overrides))
     return _of_choices(folders, *_split(normalised(overrides), folders)[0])
+
+
+@cache
+def known_settings() -> list[str]:
+    """The full name of every setting and group of settings."""
+    return list(keys(composed_defaults([])))
 
 
 def _composed(overrides: Sequence[str]) -> DictConfig:
@@ -174,6 +180,11 @@ def _keep_own_settings(node: DictConfig, choice: str, folders: Sequence[Path]) -
 
 def _placed(node: DictConfig) -> ComposedConfig:
     """The config with its paths made absolute, and the environment that Ray hands on."""
+    for key in ("name", "run_dir"):
+        if OmegaConf.is_config(node[key]) or not str(node[key] or "").strip():
+            raise ConfigError(
+                f"{key}={node[key]} must be one text that is not empty; write {key}=<text>, or leave it out"
+            )
     node.run_dir = str(Path(node.run_dir).expanduser().absolute())
     for key in _PATHS:
         value = OmegaConf.select(node, key)
@@ -232,7 +243,7 @@ def _one_line(error: Exception, overrides: list[str]) -> tuple[str, str]:
         if names:
             where = ", ".join([f"trainer_configs/{group[1]}/", *(f"{folder}/" for folder in folders[1:])])
             return f"{given} must be one of {', '.join(names)}{nearest(group[2], names)}; the files of {where}", given
-        inside = group_of(f"{group[1]}.", list(keys(composed_defaults([]))))
+        inside = group_of(f"{group[1]}.", known_settings())
         return f"{given} must be a setting inside the group, not the group; choose one: {inside}", given
     key = re.search(r"Could not override '([\w.@/]+)'|Key '([\w.]+)' is not in struct", text)
     if key:
@@ -249,6 +260,10 @@ def _one_line(error: Exception, overrides: list[str]) -> tuple[str, str]:
     if reference:
         given = next((o for o in overrides if f"${{{reference[1]}" in o), f"${{{reference[1]}}}")
         return f"{given} must refer to a setting, and there is no {reference[1]}; correct it", given
+    if "nterpolation" in text and (given := next((o for o in overrides if "${" in o), "")):
+        return f"{given} must refer to what is there ({text}); write the value itself", given
+    if (merged := text.partition("Error merging override ")[2]) in overrides:
+        return f"{merged} must be of the kind of the setting that is there; leave it out", merged
     return f"{text.split('See https')[0].strip()}; correct it", ""
 
 

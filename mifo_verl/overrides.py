@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -69,12 +69,12 @@ def own_folders(overrides: Sequence[str]) -> list[Path]:
     return [Path(path) for parsed in found if parsed is not None for path in parsed.value()]
 
 
-def malformed(overrides: list[str]) -> list[str]:
-    """One line for each override that is none."""
-    return [error for given in overrides if (error := _form_error(given))]
+def malformed(overrides: list[str], known: Collection[str] = ()) -> list[str]:
+    """One line for each override that is none; ``known`` are the full names of settings and groups."""
+    return [error for given in overrides if (error := _form_error(given, known))]
 
 
-def _form_error(given: str) -> str:
+def _form_error(given: str, known: Collection[str]) -> str:
     name, equals, value = given.partition("=")
     if given in ("-m", "--multirun"):
         return f"{given} must be left out: a run has one value a setting; write mifo sweep <settings> for several runs"
@@ -85,19 +85,31 @@ def _form_error(given: str) -> str:
         return f"{given} must be written without the quotes around the whole; write {given[1:-1]}"
     if equals and name != name.rstrip():
         return f"{given} must have no blanks around the equals sign; write {name.strip()}={value.strip()}"
+    plain = name.lstrip("+~-")
+    if given.startswith("-") and (plain in known or plain in CHOICES or (equals and likely(plain, known))):
+        return f"{given} must be written without the dashes; write {plain}={value or '<value>'}"
     if given.startswith("-"):
-        return f"{given} must be written without the dashes; write {given.lstrip('-')}"
+        return (
+            f"{given} must be left out: it is no setting; write experiment=<name>, and --config-dir <folder> for files"
+        )
     if not name.strip() or not (equals or given.startswith("~")):
         return f"{given} must be setting=value, without blanks around the equals sign; write it so"
-    if given.startswith("~") and (name[1:].startswith("mifo") or not _OPEN.search(name[1:])):
-        return f"{given} must be left out: the run reads this setting; write {name[1:]}=<another value>, or nothing"
+    if re.match(r"hydra\b", plain):
+        return f"{given} must be left out: nothing reads hydra; write run_dir=<folder>, or --config-dir <folder>"
+    if given.startswith("+") and (plain in CHOICES or (given[1] != "+" and plain in known)):
+        return f"{given} must be written without the plus, because it is there; write {shlex.quote(f'{plain}={value}')}"
+    if given.startswith("~") and plain not in known and not _OPEN.search(plain):
+        return f"{given} must name a setting that is there, and {plain} is not; leave it out"
+    if given.startswith("~") and (plain.startswith("mifo") or not _OPEN.search(plain.rpartition(".")[0])):
+        return f"{given} must be left out: the run reads {plain}=<value>; leave it out"
     parsed = parse(given)
     if parsed is None:
         return _syntax_error(given, name, value)
     if parsed.is_sweep_override():
         several = f"mifo sweep {given} ... for a run of each"
         is_list = "(" not in value and not re.fullmatch(r"[-+.\deE,\s]+", value)
-        listed = f"write '{name}=[{value}]' for a list, or " if is_list else "write "
+        text = shlex.quote(f'{name}="{value}"')
+        listed = f"write {text} for one text, '{name}=[{value}]' for a list, or " if is_list else "write "
         return f"{given} must be one value; {listed}{several}"
     return ""
 
@@ -150,7 +162,7 @@ def _keys(values: Any, prefix: str) -> Iterator[str]:
             yield from _keys(value, f"{prefix}{key}.")
 
 
-def likely(name: str, known: list[str], cutoff: float = 0.6) -> str:
+def likely(name: str, known: Collection[str], cutoff: float = 0.6) -> str:
     """The known setting that is most likely meant: of the same group, or of the same last word elsewhere; '' if none.
 
     ``known`` are full names.
@@ -196,16 +208,15 @@ def group_of(name: str, known: list[str]) -> str:
     return f"the settings of {group} are {', '.join(inside[:20])}{' ...' if len(inside) > 20 else ''}"
 
 
-def unread(defaults: DictConfig, config: DictConfig) -> Iterator[tuple[str, str]]:
-    """(key, the setting that it looks like) of every key, added by + or by an own file, that nothing would read."""
-    known = list(keys(defaults))
-    there = set(known)
+def added(defaults: DictConfig, config: DictConfig) -> Iterator[str]:
+    """Every setting that + or an own file has added, but those of nodes that take keys of any name."""
+    there = set(keys(defaults))
     for key in keys(config):
-        added = key not in there and not _OPEN.search(key)
-        if added and not isinstance(OmegaConf.select(config, key), DictConfig):
-            close = likely(key, known, cutoff=0.85)
-            if close:
-                yield key, close
+        parent = key.rpartition(".")[0]
+        is_typed = "_target_" in (OmegaConf.select(config, parent) or {}) if parent else False
+        is_new = key not in there and (is_typed or not _OPEN.search(key)) and not key.endswith("._target_")
+        if is_new and not isinstance(OmegaConf.select(config, key), DictConfig):
+            yield key
 
 
 @cache

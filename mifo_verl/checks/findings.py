@@ -67,6 +67,8 @@ class Findings:
         """An error that comes as one text, ``message; cure``."""
         message, _, cure = " ".join(text.split()).partition("; ")
         self._settings.add(message.partition("=")[0])
+        if message in {said.message for said in self.all}:
+            raise NotChecked("not checked: the errors above come first")
         self._add(Status.ERROR, message, cure)
 
     def warn(self, message: str, cure: str) -> None:
@@ -82,9 +84,10 @@ class Findings:
         """The check that the findings inside belong to; what it raises is a finding, never a traceback."""
         self._check, before = check, len(self.all)
         try:
-            yield
-        except (ValueError, OSError) as error:
-            self.error(str(error))
+            try:
+                yield
+            except (ValueError, OSError) as error:
+                self.error(str(error))
         except NotChecked as error:
             self._add(Status.SKIPPED, str(error))
         except Exception as error:  # e.g. arithmetic on a setting that another check has refused

@@ -8,6 +8,8 @@ from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 
+from omegaconf import OmegaConf
+
 from mifo_verl.checks.cluster import gpus_of_nodes, missing_gpus
 from mifo_verl.checks.findings import Findings
 from mifo_verl.checks.run import Run
@@ -79,9 +81,10 @@ def check_cpus(run: Run, found: Findings) -> None:
 def check_trackers(run: Run, found: Findings) -> None:
     """Every tracker is known, installed and logged in to."""
     asked = run.get("trainer.logger")
-    for name in [asked] if isinstance(asked, str) else list(asked or []):
+    found.require(asked is not None, "trainer.logger", asked, "a tracker or a list", "write trainer.logger=[console]")
+    for name in list(asked or []) if OmegaConf.is_list(asked) else [asked]:
         rule = f"one of {', '.join(TRACKERS)}{nearest(str(name), TRACKERS)}"
-        if not found.require(name in TRACKERS, "trainer.logger", name, rule, "write [console] for none"):
+        if not found.require(name in TRACKERS, "trainer.logger", name, rule, "write trainer.logger=[console] for none"):
             continue
         package = _PACKAGES.get(name, name)
         if name not in ("console", "file"):
@@ -97,10 +100,11 @@ def check_trackers(run: Run, found: Findings) -> None:
 
 def check_folder(run: Run, found: Findings) -> None:
     """The run's folder can be written."""
-    folder = Path(str(run.get("run_dir")))
-    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    writable = there.is_dir() and os.access(there, os.W_OK) and not str(there).startswith("/proc")
-    found.require(writable, "run_dir", folder, f"a folder that can be written, and {there} cannot", "choose another")
+    for key in ("run_dir", "trainer.default_local_dir"):
+        folder = Path(str(run.get(key))).absolute()
+        there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        writable = there.is_dir() and os.access(there, os.W_OK) and not str(there).startswith("/proc")
+        found.require(writable, key, folder, f"a folder that can be written, and {there} cannot", "choose another")
 
 
 def check_plugin(run: Run, found: Findings) -> None:

@@ -1,11 +1,16 @@
 """The model's folder, its config.json, its tokenizer and its chat template, without loading a weight."""
 
+import inspect
+import re
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from mifo_verl.checks.findings import Findings, NotChecked
 from mifo_verl.checks.model_files import has_tokenizer, read_json, rope_errors, weight_errors, window
-from mifo_verl.checks.run import HUB_NAME, Run, is_offline
+from mifo_verl.checks.run import FILES, HUB_NAME, OPTIONS, Run, is_offline
+from mifo_verl.errors import nearest
 
 PATH = "actor_rollout_ref.model.path"
 
@@ -89,7 +94,8 @@ def check_tokenizer(run: Run, found: Findings) -> None:
     try:
         tokenizer = run.tokenizer
     except NotChecked as error:
-        raise ValueError(f"{PATH}={run.get(PATH)} must hold a tokenizer that transformers reads; {error}") from None
+        rule = f"must hold a tokenizer that transformers reads {error}"
+        raise ValueError(f"{PATH}={run.get(PATH)} {rule}; correct it") from None
     largest, size = max(tokenizer.get_vocab().values(), default=-1) + 1, run.model_config.get("vocab_size")
     if isinstance(size, int):
         rule = f"at least the {largest} tokens of its tokenizer"
@@ -104,7 +110,8 @@ def check_tokenizer(run: Run, found: Findings) -> None:
     found.advise(not both, "tokenizer_config.json: pad_token", pad, rule, "write one of its own")
     rule = f"(token {tokenizer.eos_token_id}) is none of the model's end tokens {sorted(stops)}: "
     rule += "demonstrations and rollouts end differently"
-    found.advise(not stops or tokenizer.eos_token_id in stops, key, eos, rule, "make them the same")
+    cure = f"write eos_token_id={sorted({*stops, tokenizer.eos_token_id} - {None})} into generation_config.json"
+    found.advise(eos is None or not stops or tokenizer.eos_token_id in stops, key, eos, rule, cure)
     found.note(f"{largest} tokens")
 
 
@@ -120,27 +127,47 @@ def _stop_ids(run: Run) -> set[int]:
 
 
 def check_template(run: Run, found: Findings) -> None:
-    """The chat template renders every message of a prompt, and opens the assistant's turn."""
+    """The chat template renders every message of every kind of prompt, and opens the assistant's turn."""
     name, cure = "chat_template", "take the instruct model's, or set actor_rollout_ref.model.custom_chat_template"
     template = run.tokenizer.chat_template
     if not found.require(bool(template), name, template, "set: prompts are conversations", cure):
         return
-    prompts = [[{"role": "user", "content": "1+1=?"}]]
-    for scan in run.scans("data.train_files"):
-        good = [row for number, row in scan.sample.items() if number not in scan.bad]
-        prompts += [row["prompt"] for row in good[:1]]
-        prompts += [row["prompt"] for row in good if row["prompt"][0]["role"] == "system"][:1]
-    for prompt in prompts:
-        try:
-            text = run.render(prompt, tokenize=False)
-            closed = run.render(prompt, tokenize=False, add_generation_prompt=False)
-        except Exception as error:
-            raise ValueError(
-                f"chat_template must render the prompts ({' '.join(str(error).split())}); {cure}"
-            ) from None
+    key, given = "actor_rollout_ref.model.custom_chat_template", run.get("actor_rollout_ref.model.custom_chat_template")
+    rule = "the template's text, not the path of its file"
+    is_text = given is None or "{" in given
+    found.require(is_text, key, given, rule, f"copy the file to {run.model_folder}/chat_template.jinja, leave it out")
+    _check_options(run, found, str(template))
+    prompts = _prompts(run)
+    for prompt in prompts if is_text else []:
+        text = run.render(prompt, tokenize=False)
         for message in (message for message in prompt if message["role"] in ("system", "user")):
             content = (message["content"] or "").strip()
             rule = f"one that renders the {message['role']} message, and {content[:40]!r} is not in its text"
             found.require(content in text, name, "the tokenizer's", rule, cure)
-        rule = "renders no generation prompt: add_generation_prompt changes nothing, the model has to open its turn"
-        found.advise(text != closed, name, "the tokenizer's", rule, cure)
+    text, closed = run.render(prompts[0], tokenize=False), run.render(prompts[0], False, add_generation_prompt=False)
+    before = run.render_answered(prompts[0])[0].removeprefix(closed)
+    rule = f"renders no generation prompt: the model has to open its turn with {before!r} itself"
+    found.advise(text != closed or not before.strip(), name, "the tokenizer's", rule, cure)
+    changes = "strftime_now" in str(template) and not run.get(OPTIONS)
+    rule = "writes the day's date: a run that goes on tomorrow has other prompts"
+    found.advise(not changes, name, "the tokenizer's", rule, f"set it, e.g. '+{OPTIONS}.date_string=26 Jul 2024'")
+
+
+def _prompts(run: Run) -> list[list[dict[str, str]]]:
+    """The first good prompt of every order of roles in the data; one made up where there is none."""
+    scans = [scan for setting in FILES for scan in run.scans(setting)]
+    rows = [row["prompt"] for scan in scans for number, row in scan.sample.items() if number not in scan.bad]
+    by_roles = {tuple(message["role"] for message in prompt): prompt for prompt in reversed(rows)}
+    return list(by_roles.values()) or [[{"role": "user", "content": "1+1=?"}]]
+
+
+def _check_options(run: Run, found: Findings, template: str) -> None:
+    """What the template is told: neither what verl says itself, nor what it does not read."""
+    options = run.get(OPTIONS)
+    words = sorted(set(re.findall(r"[a-z]\w+", template)))
+    of_tokenizer = inspect.signature(run.tokenizer.apply_chat_template).parameters
+    for option, value in options.items() if OmegaConf.is_dict(options) else ():
+        key, verls = f"{OPTIONS}.{option}", option in ("tokenize", "add_generation_prompt", "tools", "conversation")
+        found.require(not verls, key, value, "left out: verl sets it itself", "remove it")
+        rule = f"is not read by the chat template{nearest(option, words)}"
+        found.advise(option in words or option in of_tokenizer, key, value, rule, "correct its name, or leave it out")

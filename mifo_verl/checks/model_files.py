@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mifo_verl.errors import is_number
+
 _POINTER = b"version https://git-lfs"
 _TOKENIZERS = (
     "tokenizer.json",
@@ -63,26 +65,38 @@ def special_tokens(folder: Path) -> list[str]:
 
 
 def rope_errors(config: dict[str, Any]) -> Iterator[str]:
-    """What is wrong with the RoPE settings of a config.json, in their old form or the new."""
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    theta = rope.get("rope_theta", config.get("rope_theta"))
-    if theta is not None and (isinstance(theta, bool | str) or theta <= 0):
-        yield f"config.json: rope_theta={theta} must be a number above 0; the paper's value is 40000"
-    dead, live = config.get("rope_theta"), (config.get("rope_parameters") or {}).get("rope_theta")
-    if dead is not None and live is not None and dead != live:
+    """What is wrong with the RoPE settings of a config.json, in their old form or the new, or has no effect."""
+    old, new = config.get("rope_scaling") or {}, config.get("rope_parameters") or {}
+    if old and new and old != new:
         yield (
-            f"config.json: rope_theta={dead} must be rope_parameters.rope_theta={live}, because the model reads that "
-            f"one alone; write {dead} there, in config.json, and leave the other out"
+            f"config.json: rope_scaling={old} must not stand beside rope_parameters={new}, because the model "
+            "reads neither the base nor the scaling of the latter then; write all of it into rope_parameters alone"
         )
-    kind = rope.get("rope_type", rope.get("type"))
-    if kind in _SCALED and not isinstance(rope.get("factor"), int | float):
-        yield f"config.json: rope_type={kind} must have a factor; write it beside, e.g. 4.0"
+    rope = old or new
+    parts = [part for part in rope.values() if isinstance(part, dict)] or [rope]  # one of each kind of layer
+    beside, lives = config.get("rope_theta"), [part["rope_theta"] for part in parts if "rope_theta" in part]
+    for theta in lives or [beside]:
+        if theta is not None and (not is_number(theta) or theta <= 0):
+            yield f"config.json: rope_theta={theta} must be a number above 0; the paper's value is 40000"
+    if beside is not None and lives and beside not in lives:
+        yield (
+            f"config.json: rope_theta={beside} must be rope_parameters.rope_theta={lives[0]}, because the model reads "
+            f"that one alone; write {beside} there, in config.json, and leave the other out"
+        )
+    for part in parts:
+        kind, factor = part.get("rope_type", part.get("type")), part.get("factor")
+        if kind not in (None, "default", *_SCALED):
+            yield f"config.json: rope_type={kind} must be one of default, {', '.join(_SCALED)}; correct it"
+        elif kind in _SCALED and not is_number(factor):
+            yield f"config.json: rope_type={kind} must have a factor; write it beside, e.g. 4.0"
+        elif kind not in _SCALED and factor is not None:
+            yield f"config.json: rope_type={kind} must be a scaling to have a factor={factor}; write rope_type=yarn"
 
 
 def window(config: dict[str, Any]) -> int | None:
     """The longest sequence that the model takes; None where config.json does not say."""
     longest = config.get("max_position_embeddings")
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    rope = config.get("rope_scaling") or config.get("rope_parameters") or {}
     original, factor = rope.get("original_max_position_embeddings"), rope.get("factor")
     if isinstance(original, int) and isinstance(factor, int | float):
         longest = max(longest or 0, int(original * factor))

@@ -21,6 +21,7 @@ from mifo_verl.checks import (
     reward,
     samples,
     steps,
+    unread,
 )
 from mifo_verl.checks.findings import Findings
 from mifo_verl.checks.memory_plan import Component
@@ -32,6 +33,7 @@ from mifo_verl.data.report import FileReport, write_report
 REPORT = "data_report.json"
 CHECKS: dict[str, Callable[[Run, Findings], None]] = {
     "settings of mifo": ranges.check_settings,
+    "read": unread.check_read,
     "kinds": ranges.check_kinds,
     "ranges": ranges.check_ranges,
     "magnitudes": ranges.check_magnitudes,

@@ -1,7 +1,8 @@
-"""Every setting by itself: its kind, its range, its choices, and whether anything reads it."""
+"""Every setting by itself: its kind, its range, its choices."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -11,7 +12,7 @@ from mifo_verl.checks.run import Run
 from mifo_verl.compose import composed_defaults
 from mifo_verl.config import config_errors
 from mifo_verl.errors import is_number, nearest
-from mifo_verl.overrides import changes, keys, unread
+from mifo_verl.overrides import changes, parse
 
 ACTOR, ROLLOUT, OPTIM = "actor_rollout_ref.actor", "actor_rollout_ref.rollout", "actor_rollout_ref.actor.optim"
 
@@ -70,6 +71,7 @@ RULES = (
         "null takes all epochs",
         ("trainer.total_training_steps",),
     ),
+    _numbers(lambda v: v in (-1, 0) or v >= 1, "-1 or a whole number", "-1 takes all tokens", f"{ROLLOUT}.top_k"),
     _numbers(lambda v: v > 0, "a number above 0", "the paper's value is 1e-6", f"{OPTIM}.lr"),
     _numbers(
         lambda v: v > 0, "a number above 0", "verl's default is 1", f"{OPTIM}.clip_grad", f"{ROLLOUT}.temperature"
@@ -111,20 +113,9 @@ CHOICES = {
     "trainer.resume_mode": "disable auto resume_path weights",
 }
 """The choices of verl 0.9.1, which tests/contract compares with verl's own."""
-
-
-REWARD = "reward.reward_model"
-DEAD = {
-    "custom_reward_function": "reward.custom_reward_function",
-    "reward_model.num_workers": "reward.num_workers",
-    "reward_model.reward_manager": "reward.reward_manager.name",
-    "reward_model.model.path": f"{REWARD}.model_path",
-    "reward_model": REWARD,
-    "sandbox_fusion": "reward.sandbox_fusion",
-    f"{ACTOR}.grad_clip": f"{OPTIM}.clip_grad",
-    "critic.grad_clip": "critic.optim.clip_grad",
-}
-"""What verl 0.9.1 keeps in its config and reads nowhere, and what it reads in its place."""
+_WORDS = {"yes": True, "on": True, "1": True, "no": False, "off": False, "0": False}
+_NO_NULLS = ("trainer.", "data.")
+"""Nodes whose numbers verl compares as they are."""
 
 
 def check_settings(run: Run, found: Findings) -> None:
@@ -132,37 +123,45 @@ def check_settings(run: Run, found: Findings) -> None:
     for error in config_errors(run.config.mifo):
         found.error(error)
     seed = run.get("seed")
-    found.require(_is_whole(seed) and seed >= 0, "seed", seed, "a whole number, 0 or more", "write seed=0")
+    fits = _is_whole(seed) and 0 <= seed < 2**32
+    found.require(fits, "seed", seed, "a whole number, 0 or more, below 2^32", "write seed=0")
 
 
 def check_kinds(run: Run, found: Findings) -> None:
-    """Each override is read, and of its default's kind: Hydra takes ``yes`` and ``1e-6x`` for text."""
-    base, defaults = composed_defaults([]), composed_defaults(run.overrides)
-    for key, close in unread(base, run.config):
-        rule = f"left out, because nothing reads it (did you mean {close}?)"
-        found.require(False, key, run.get(key), rule, f"write {close}={_written(run.get(key))}")
-    for key in keys(run.config):
-        dead = next((dead for dead in DEAD if f"{key}.".startswith(f"{dead}.")), None)
-        is_set = dead and not OmegaConf.is_dict(run.get(key)) and run.get(key) != OmegaConf.select(base, key)
-        if dead and is_set:
-            live = DEAD[dead] + key.removeprefix(dead)
-            there = OmegaConf.select(base, live.rpartition(".")[0]) or {}
-            refused = next((rule for rule in RULES if live in rule.keys and not rule.holds(run.get(key))), None)
-            choices = CHOICES.get(live, str(run.get(key))).split()
-            value = f"<{refused.rule}>" if refused else run.get(key) if str(run.get(key)) in choices else choices[0]
-            cure = f"write {live}={value}" if live.rpartition(".")[2] in there else "leave it out"
-            found.require(False, key, run.get(key), "left out, because nothing reads it", cure)
+    """Each override is of its default's kind: Hydra takes ``yes`` and ``1e-6x`` for text."""
+    defaults = composed_defaults(run.overrides)
     for key, default, value in changes(defaults, run.config, run.overrides):
+        is_compared = value is None and key.startswith(_NO_NULLS) and _kind_of(default)
+        null = is_compared or (value == "None" and default is None)
+        rule = "a value: verl compares it" if value is None else "null, which is how YAML writes None"
+        cure = f"the default is {str(default).lower()}" if value is None else f"write {key}=null"
+        found.require(not null, key, value, rule, cure)
+        finite = not isinstance(value, float) or isfinite(value)
+        found.require(finite, key, value, "a finite number", f"the default is {default}")
         if OmegaConf.is_dict(default) and value is not None:
             first = next((name for name in ("name", "path", "enable") if name in default), next(iter(default), "<key>"))
-            cure = f"write {key}.{first}={value}, of {', '.join(key for key in default if key[0] != '_')}"
+            names = ", ".join(key for key in default if key[0] != "_")
+            cure = f"write {key}.{first}={value}, of {names}" if names else f"write +{key}.<key>={value}"
             found.require(False, key, value, "a group of settings, not a value", cure)
             continue
         fractions = any(key in rule.keys for rule in (*RULES, *CLIP) if rule.fractions)
         kind = None if fractions or key.startswith("mifo.") else _kind_of(default)  # those are built: check_settings
         if kind is not None and value is not None:
             rule, accepts = kind
-            found.require(accepts(value), key, value, rule, f"the default is {str(default).lower()}")
+            found.require(accepts(value), key, value, rule, _meant(key, value, accepts, default))
+        elif isinstance(value, str) and any(key in rule.keys for rule in (*RULES, *CLIP)):
+            meant = _meant(key, value, is_number, default)
+            found.require(not meant.startswith("write"), key, repr(value), "a number without quotes", meant)
+
+
+def _meant(key: str, value: Any, accepts: Callable[[Any], bool], default: Any) -> str:
+    """The cure of a text that was meant for a value: the value, or the default."""
+    text = str(value).strip("'\" ").replace("\u2212", "-")
+    parsed = None if OmegaConf.is_config(value) else parse(f"x={text}")
+    read = parsed.value() if parsed else None
+    guesses = [read, _WORDS.get(text.lower()), int(read) if isinstance(read, float) and read.is_integer() else None]
+    meant = [guess for guess in guesses if guess is not None and accepts(guess)]
+    return f"write {key}={str(meant[0]).lower()}" if meant else f"the default is {str(default).lower()}"
 
 
 def check_ranges(run: Run, found: Findings) -> None:
@@ -206,10 +205,6 @@ def check_magnitudes(run: Run, found: Findings) -> None:
     is_given = any(given.startswith(f"{ACTOR}.clip_ratio=") for given in run.overrides)
     rule = f"left out where clip_ratio_low={low} and clip_ratio_high={high} are set, which are what the loss reads"
     found.require(not is_given or clip in (low, high), f"{ACTOR}.clip_ratio", clip, rule, "set these two in its place")
-
-
-def _written(value: Any) -> str:
-    return "<value>" if OmegaConf.is_config(value) else str(value)
 
 
 def _kind_of(default: Any) -> tuple[str, Callable[[Any], bool]] | None:

@@ -26,6 +26,8 @@ HUB_NAME = re.compile(r"[\w-]+/[\w.-]+")
 NUM_SAMPLED = 200
 """Rows of a training file that are tokenised and, as time allows, verified."""
 FILES = ("data.train_files", "data.val_files")
+OPTIONS = "data.apply_chat_template_kwargs"
+"""What the chat template is told beside the messages."""
 
 
 class Run:
@@ -142,15 +144,35 @@ class Run:
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trusts)
         except Exception as error:
-            raise NotChecked(f"not checked: no tokenizer ({' '.join(str(error).split())[:200]})") from None
+            raise NotChecked(f"({' '.join(str(error).split())[:200]})") from None
         tokenizer.chat_template = self.get("actor_rollout_ref.model.custom_chat_template") or tokenizer.chat_template
         return tokenizer
 
-    def render(self, messages: Iterable[Mapping[str, Any]], tokenize: bool, add_generation_prompt: bool = True) -> Any:
-        """A conversation under the run's chat template, as verl's agent loop renders a prompt."""
-        options = dict(self.get("data.apply_chat_template_kwargs") or {})
-        options |= {"add_generation_prompt": add_generation_prompt, "tokenize": tokenize, "return_dict": False}
-        return self.tokenizer.apply_chat_template(list(messages), **options)
+    def render(
+        self, messages: Iterable[Mapping[str, Any]], tokenize: bool, add_generation_prompt: bool = True, **more: Any
+    ) -> Any:
+        """A conversation under the run's chat template, as verl's agent loop renders a prompt.
+
+        Raises ValueError where the template refuses it, NotChecked without one.
+        """
+        tokenizer = self.tokenizer
+        if not tokenizer.chat_template:
+            raise NotChecked("not checked: the chat template comes first")
+        try:
+            options = dict(self.get(OPTIONS) or {}) | more
+            options |= {"add_generation_prompt": add_generation_prompt, "tokenize": tokenize, "return_dict": False}
+            return tokenizer.apply_chat_template(list(messages), **options)
+        except Exception as error:
+            why, cure = " ".join(str(error).split()).replace("; ", ", "), "take the instruct model's, or set"
+            raise ValueError(
+                f"chat_template must render the prompts ({why}); {cure} actor_rollout_ref.model.custom_chat_template"
+            ) from None
+
+    def render_answered(self, prompt: Iterable[Mapping[str, Any]]) -> tuple[str, str]:
+        """What stands before and behind an answer to the prompt, as the chat template writes a conversation."""
+        answered = [*prompt, {"role": "assistant", "content": "42"}]
+        before, _, behind = self.render(answered, tokenize=False, add_generation_prompt=False).rpartition("42")
+        return before, behind
 
     def read(self, setting: str) -> list[RowScan]:
         """The scanned files of a setting. Raises what reading them raised."""

@@ -1,6 +1,7 @@
 """A sample of the training rows under the run's own tokenizer and reward: lengths, demonstrations that verify."""
 
 import time
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -9,7 +10,7 @@ import pyarrow.parquet as pq
 from mifo_verl.checks.data import add_bad_rows
 from mifo_verl.checks.findings import Findings, NotChecked
 from mifo_verl.checks.reward import NODE, Score, is_right, reward_of
-from mifo_verl.checks.run import FILES, Run
+from mifo_verl.checks.run import FILES, OPTIONS, Run
 from mifo_verl.data.bad_rows import NUM_SHOWN, RowScan
 from mifo_verl.data.demonstrations import TEACHER as COLUMN
 from mifo_verl.data.demonstrations import demonstration_of
@@ -84,26 +85,47 @@ def check_pair(run: Run, found: Findings) -> None:
     rows = [row for scan in run.scans(_TRAIN) for _, row in _good_sample(scan) if demonstration_of(row)]
     if not rows:
         raise NotChecked("not needed: no row of a sample has a demonstration")
-    row, tokenizer = rows[0], run.tokenizer
-    demonstration, prompt = demonstration_of(row), run.render(row["prompt"], tokenize=False)
-    assert demonstration is not None
-    text = continuation(demonstration.text, prompt)
-    ids = [*run.render(row["prompt"], tokenize=True), *tokenizer.encode(text, add_special_tokens=False)]
-    run.pair = [tokenizer.decode([token]) for token in [*ids, tokenizer.eos_token_id][:_SHOWN_TOKENS]]
-    tail, name = prompt[prompt.rfind(row["prompt"][-1]["content"]) :], "chat_template"
-    tags = tail.count("<think>") + text.count("<think>")
-    rule = f"opens <think>, and so does the demonstration: {tags} opening tags in a training pair"
-    cure = "take the tags out of one of them, e.g. +data.apply_chat_template_kwargs.enable_thinking=true"
-    found.advise(tags < 2, name, "the tokenizer's", rule, cure)
-    bos = tokenizer.bos_token_id
+    row, tokenizer, name = rows[0], run.tokenizer, "chat_template"
+    ids = [*run.render(row["prompt"], tokenize=True), *_response_ids(run, row)]
+    run.pair = [tokenizer.decode([token]) for token in ids[:_SHOWN_TOKENS] if token is not None]
+    _check_tags(run, found, rows)
+    bos, first = tokenizer.bos_token_id, tokenizer.encode("a")[:1]
     doubled = bos is not None and any(a == b == bos for a, b in pairwise(ids))
     rule = f"writes {tokenizer.bos_token} twice in a row"
     found.advise(not doubled, name, "the tokenizer's", rule, "take it out of the template")
-    answered = [*row["prompt"], {"role": "assistant", "content": "42"}]
-    closed = run.render(answered, tokenize=False, add_generation_prompt=False).rpartition("42")[2]
-    rule = f"ends an answer with {closed!r}, without the end token {tokenizer.eos_token} that a demonstration ends with"
-    found.advise(str(tokenizer.eos_token) in closed, name, "the tokenizer's", rule, "make them the same")
+    rule = f"begins without {tokenizer.bos_token}, which the tokenizer puts before any other text"
+    found.advise(first != [bos] or ids[:1] == first, name, "the tokenizer's", rule, "begin it with {{ bos_token }}")
+    behind = run.render_answered(row["prompt"])[1].strip()
+    added = sorted(tokenizer.get_added_vocab(), key=len, reverse=True)
+    end = next((token for token in added if behind.startswith(token)), "")
+    rule = f"ends an answer with {behind!r}, and a demonstration ends with the end token {tokenizer.eos_token}"
+    cure = f"write eos_token={end} into tokenizer_config.json" if end else "write {{ eos_token }} behind the answer"
+    found.advise(behind.startswith(str(tokenizer.eos_token)), name, "the tokenizer's", rule, cure)
     found.note(f"a training pair begins {' '.join(map(repr, run.pair))}")
+
+
+def _check_tags(run: Run, found: Findings, rows: list[dict[str, Any]]) -> None:
+    """Every answer of the sample opens and closes <think> once, or never, the template's part of it included."""
+
+    def odd(**options: bool) -> Iterator[tuple[int, int]]:
+        prompt = run.render(rows[0]["prompt"], tokenize=False, **options)
+        opened = prompt.rpartition((rows[0]["prompt"][-1]["content"] or "").strip())[2]
+        for demonstration in filter(None, map(demonstration_of, rows)):
+            pair = opened + continuation(demonstration.text, opened)
+            tags = pair.count("<think>"), pair.count("</think>")
+            if tags not in ((0, 0), (1, 1)):
+                yield tags
+
+    wrong = list(odd())
+    if not wrong:
+        return
+    cure = "correct the demonstrations, or take the tags out of the template"
+    for thinks in (True, False) if "enable_thinking" in str(run.tokenizer.chat_template) else ():
+        if len(list(odd(enable_thinking=thinks))) < len(wrong):
+            cure = f"write ++{OPTIONS}.enable_thinking={str(thinks).lower()}"
+    rule = f"and {len(wrong)} of {len(rows)} demonstrations do not go together: {wrong[0][0]} opening tags <think> and "
+    rule += f"{wrong[0][1]} closing ones in a training pair, and not one of each, or none"
+    found.advise(False, "chat_template", "the tokenizer's", rule, cure)
 
 
 def check_answers(run: Run, found: Findings) -> None:

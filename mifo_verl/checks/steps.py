@@ -11,6 +11,8 @@ from mifo_verl.compose import composed_defaults
 from mifo_verl.run.checkpoints import NAME
 
 OPTIM = "actor_rollout_ref.actor.optim"
+LENGTH = ("data.train_batch_size", "trainer.total_epochs", "trainer.total_training_steps")
+"""Settings that say how many steps a run makes."""
 OF_RATE = ("lr", "lr_scheduler_type", "lr_warmup_steps_ratio", "min_lr_ratio")
 OF_PHASES = (*OF_RATE, "batch_size", "cut", "passes", "clip_grad", "optimizer", "surplus")
 """Settings of ``mifo.sft`` that SFT phases alone read."""
@@ -21,6 +23,8 @@ def check_steps(run: Run, found: Findings) -> None:
     key, batch, rows = "data.train_batch_size", run.get("data.train_batch_size"), run.num_rows
     if not found.require(batch <= rows, key, batch, f"at most the {rows} rows of data.train_files", "make it smaller"):
         return
+    if found.has_error(*LENGTH):
+        raise NotChecked("not checked: the run's length comes first")
     steps, in_epochs, asked = run.num_steps, run.epoch_steps, run.get("trainer.total_training_steps")
     rule = (
         f"is more than the {in_epochs} steps of trainer.total_epochs={run.get('trainer.total_epochs')}: the run ends "
@@ -75,8 +79,8 @@ def check_unused(run: Run, found: Findings) -> None:
 
 def check_parts(run: Run, found: Findings) -> None:
     """What every part says of the run around it."""
-    if found.has_error("data.train_batch_size"):
-        raise NotChecked("not checked: data.train_batch_size comes first")
+    if found.has_error(*LENGTH, "actor_rollout_ref.rollout.n"):
+        raise NotChecked("not checked: the run's length comes first")
     facts, defaults = run.facts(), composed_defaults(run.overrides)
     for part in run.mifo.parts:
         for problem in part.problems(facts):
@@ -100,6 +104,9 @@ def check_resume(run: Run, found: Findings) -> None:
         rule = "a checkpoint's own folder, called global_step_<number>"
         if given and found.require(bool(NAME.fullmatch(folder.name)), name, path, rule, "give that folder"):
             found.require(folder.is_dir(), name, path, "a folder that exists", "check the path")
+    rule = f"is read with trainer.resume_mode=resume_path alone, and it is {mode}"
+    reads = path is None or mode in ("resume_path", "weights")
+    found.advise(reads, "trainer.resume_from_path", path, rule, "write trainer.resume_mode=resume_path")
     is_there = Path(str(run.get("trainer.default_local_dir"))).exists()
     rule = f"finds nothing to resume from, and trainer.save_freq={save_freq} saves nothing for later"
     useful = mode != "auto" or save_freq > 0 or is_there

@@ -74,6 +74,7 @@ _COMPOUND = re.compile(
 )
 _COMPOUNDS = re.compile(rf"(?:{_COMPOUND.pattern}\s*(?:,|and)?\s*){{2,}}")
 _PHRASE = re.compile(r"(?i:answer)\**(?:\s+is|\s*[:=])\s*:?\s*([^\n]{1,80}?)\s*(?:\.\s|\.?\s*$|\n)")
+_RADIANS = re.compile(r"\\pi(?![a-z])|\brad(?:ian)?s?\b")
 _UNFINISHED_WORDS = 4
 _POINTS = (7, 11, 13, 17, 19)
 
@@ -251,10 +252,10 @@ def _short(parts: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
 def _units(g: str, f: str) -> Answer:
     """``20 cm`` is not 20 m, and is 0.2 m."""
     g_value, f_value = without_unit(g), without_unit(f)
-    if g.endswith(r"\circ") and r"\pi" in f:
-        return same(rf"\frac{{({g_value})\pi}}{{180}}", f)
-    if f.endswith(r"\circ") and r"\pi" in g:
-        return same(g, rf"\frac{{({f_value})\pi}}{{180}}")
+    if g.endswith(r"\circ") and _RADIANS.search(f):
+        return same(rf"\frac{{({g_value})\pi}}{{180}}", f_value)
+    if f.endswith(r"\circ") and _RADIANS.search(g):
+        return same(g_value, rf"\frac{{({f_value})\pi}}{{180}}")
     g_unit, f_unit = (unit_of(text[len(value) :]) for text, value in ((g, g_value), (f, f_value)))
     if g_unit == f_unit or not g_unit[0] or not f_unit[0]:
         return None
@@ -446,7 +447,7 @@ def _value_side(sides: list[str]) -> str | None:
 
 def _same_value(g: str, f: str) -> tuple[bool, str]:
     """math-verify's word on two formulas; what it cannot read is not the same."""
-    g, f = (re.sub(r"^[a-zA-Z]\s*\\in(?![a-zA-Z])", "", without_unit(text)).strip() for text in (g, f))
+    g, f = (without_unit(text).strip() for text in (g, f))
     if g and squeezed(g) == squeezed(f):
         return True, "letters"
     if _RELATION.search(g + f) and (g_set := _as_set(g)) is not None and (f_set := _as_set(f)) is not None:

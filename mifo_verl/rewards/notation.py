@@ -69,8 +69,9 @@ _RULES: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
         (r"\\%|(?<!\\)%", r"\\%"),
         (r"\{,\}", ","),
         (r"(?<=\d)\{\.\}(?=\d)", "."),
-        (r"\\\$|^[€£¥](?=\d)|\s*[€£¥¢]\s*$", ""),
-        (r"\^\s*\{\s*\\circ\s*\}|\\degrees?(?![a-zA-Z])", r"^\\circ"),
+        (r"\\\$|^[€£¥](?=\d)|\s*[€£¥¢]\s*$|^\\(?:pounds|euro)(?![a-z])", ""),
+        (r"\^\s*\{\s*\\circ\s*\}|\\degrees?(?![a-zA-Z])|(?<=[\d})])\s*\\text\s*\{\s*degrees?\s*\}", r"^\\circ"),
+        (r"^\s*[a-zA-Z]\s*\\in(?![a-zA-Z])\s*", ""),
         (r"\\langle(?![a-zA-Z])", "("),
         (r"\\rangle(?![a-zA-Z])", ")"),
         (r"\(?\\?(?<![a-zA-Z])[pb]?mod\s*(?:\{\s*(\w+)\s*\}|(\w+))\)?", r"\\pmod{\1\2}"),
@@ -218,6 +219,8 @@ _UNITS = {
         "time s,sec,second:1 min,minute:60 h,hr,hour:3600 day:86400 week:604800",
         "money dollar:100 cent:1",
         "volume l,liter,litre:1000 ml,milliliter,millilitre:1",
+        "celsius c,celsius:1",
+        "fahrenheit f,fahrenheit:1",
     )
     for quantity, *units in [line.split()]
     for names, _, factor in [unit.partition(":") for unit in units]

@@ -106,7 +106,7 @@ def test_json_is_all_of_stdout_and_holds_findings_data_and_memory(tmp_path, caps
     said = json.loads(capsys.readouterr().out)
     errors = [finding for finding in said["findings"] if finding["status"] == "error"]
     assert [(e["check"], e["message"], e["cure"]) for e in errors] == [
-        ("settings of mifo", "seed=-1 must be a whole number, 0 or more", "write seed=0")
+        ("settings of mifo", "seed=-1 must be a whole number, 0 or more, below 2^32", "write seed=0")
     ]
     assert {finding["status"] for finding in said["findings"]} <= {status.value for status in Status}
     assert [file["num_rows"] for file in said["data"]] == [40, 10]

@@ -18,7 +18,6 @@ CASES = {
     "a dict for a group": [MODEL, "data.train_batch_size=3", "data={train_batch_size:5,seed:7}", "data.seed=9"],
     "groups of verl's": [MODEL, "critic=veomni_critic", "+optim@mifo.more=fsdp"],
     "added and deleted": ["experiment=quickstart", "+ray_kwargs.ray_init.a.b=1", "~ray_kwargs.ray_init.num_cpus"],
-    "Hydra's own": ["experiment=quickstart", "hydra.run.dir=x"],
 }
 
 

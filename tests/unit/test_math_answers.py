@@ -10,6 +10,152 @@ from mifo_verl.rewards.math_check import check, is_readable, same
 from mifo_verl.rewards.notation import unify
 
 SAME = r"""
+\boxed{(2, -1)} | (2,-1)
+\boxed{\{1,2,3\}} | \{3,2,1\}
+\boxed{3,2,1} | 1,2,3
+\boxed{1 \text{ and } 2} | 1,2
+x = 2 or x = 3. So \boxed{2, 3} | x=2 or x=3
+\boxed{\pm 3} | 3,-3
+\boxed{x=\pm\sqrt{2}} | \pm\sqrt{2}
+\boxed{-3, 3} | \pm 3
+\boxed{1 \pm \sqrt{5}} | 1+\sqrt5, 1-\sqrt5
+\boxed{\dfrac{1}{2}} | 0.5
+\boxed{\tfrac12} | \frac{1}{2}
+\boxed{\frac12} | 1/2
+\boxed{1/2} | \dfrac{1}{2}
+\boxed{0.50} | 0.5
+\boxed{1,234,567} | 1234567
+\boxed{1{,}000} | 1000
+\boxed{12\,345} | 12345
+\boxed{\$12.50} | 12.50
+\boxed{\$ 1,000} | 1000
+\boxed{12 \text{ dollars}} | 12
+\boxed{€5} | 5
+\boxed{5 \text{ cm}^2} | 5
+\boxed{5\text{ cm}^{2}} | 5 \text{ cm}^2
+\boxed{30^\circ} | 30
+\boxed{30^{\circ}} | 30^\circ
+\boxed{30 \text{ degrees}} | 30^\circ
+\boxed{\frac{\pi}{6}} | \pi/6
+\boxed{3:30 \text{ p.m.}} | 3:30 \text{ PM}
+\boxed{1.5 \times 10^{-3}} | 0.0015
+\boxed{1.5\cdot10^3} | 1500
+\boxed{6.02 \times 10^{23}} | 6.02e23
+\boxed{x^2+2x+1} | 1+2x+x^2
+\boxed{x(x-1)(x+1)} | x^3-x
+\boxed{f(x)=2x+1} | 2x+1
+\boxed{y = 2x+1} | 2x+1
+\boxed{f(x) = x^2} | f(x)=x^2
+\boxed{2\sqrt{3}} | \sqrt{12}
+\boxed{3+4i} | 4i+3
+\boxed{\ln e} | 1
+\boxed{\infty} | +\infty
+\boxed{-\infty} | -\infty
+\boxed{(0,1)} | 0<x<1
+\boxed{[2,\infty)} | x \ge 2
+\boxed{x \le 3} | (-\infty, 3]
+\boxed{x>5} | (5,\infty)
+\boxed{1 < x \leq 4} | (1,4]
+\boxed{(-\infty,0)\cup(0,\infty)} | x \neq 0
+\boxed{101_2} | 101_{2}
+\boxed{1101_{2}} | 1101_2
+\boxed{2\frac{1}{2}} | \frac{5}{2}
+\boxed{2\frac12} | 2.5
+\boxed{0.\overline{142857}} | \frac17
+\boxed{0.1\overline{6}} | 1/6
+\boxed{\text{True}} | true
+\boxed{\text{(C)}} | C
+\boxed{C} | (C)
+\boxed{\left(\frac{1}{2}, 3\right)} | (1/2, 3)
+\boxed{\left[0, 1\right]} | [0,1]
+\boxed{\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}} | \begin{bmatrix} 1 & 2 \\ 3 & 4 \end{bmatrix}
+\boxed{\begin{pmatrix} 1 \\ 2 \end{pmatrix}} | \begin{pmatrix}1\\2\end{pmatrix}
+\boxed{\begin{pmatrix} 0.5 & 2 \end{pmatrix}} | \begin{pmatrix} \frac12 & 2 \end{pmatrix}
+\boxed{42 \text{ apples}} | 42
+\boxed{\text{42 apples}} | 42
+\boxed{ 42 } | 42
+\boxed{42.0} | 42
+\boxed{+7} | 7
+\boxed{−7} | -7
+\boxed{2³} | 8
+\boxed{π} | \pi
+\boxed{½} | 0.5
+\boxed{x≥2} | [2,\infty)
+\boxed{1/3} | 0.\overline{3}
+The answer is 42. | 42
+Answer: \(42\) | 42
+Final answer: $\frac{3}{4}$ | 0.75
+Thus \boxed{5}, which is the answer. | 5
+First \boxed{3}. Wait, no: \boxed{4} | 4
+\boxed{a^2+b^2} | b^2+a^2
+\boxed{\frac{a}{b}} | a/b
+\boxed{\sin^2 x} | (\sin x)^2
+\boxed{2\pi r} | 2 \pi r
+\boxed{x = 5} | 5
+\boxed{x=5, y=6} | (5,6)
+\boxed{\frac{3}{5} \approx 0.6} | 3/5
+\boxed{12 : 15} | 12:15
+\boxed{2:3} | 4:6
+\boxed{10^{-12}} | 1 \times 10^{-12}
+\boxed{5 \text{ hours } 30 \text{ minutes}} | 5 hours 30 minutes
+\boxed{\mathrm{A}} | A
+\boxed{\mathbf{v} = (1,2)} | (1,2)
+\boxed{y=3x-2} | 3x-y-2=0
+\boxed{\frac{-1}{2}} | -\frac{1}{2}
+\boxed{-\left(\frac{1}{2}\right)} | -0.5
+\boxed{\frac{\pi}{6}\text{ radians}} | \frac{\pi}{6}
+\boxed{30 \text{ degrees}} | \frac{\pi}{6}
+\boxed{\frac{\pi}{6}} | 30^\circ
+\boxed{2 \text{ radians}} | 2
+\boxed{2 \text{ rad}} | 2 \text{ radians}
+\boxed{90°} | 90 \text{ degrees}
+\boxed{25^\circ C} | 25^\circ \text{C}
+\boxed{25^\circ} | 25^\circ C
+\boxed{$1,200$} | 1200
+\boxed{£3.50} | \pounds 3.50
+\boxed{12\%} | 0.12
+\boxed{\text{Monday}} | monday
+\boxed{\text{A and B}} | A, B
+\boxed{x\in\{1,2\}} | \{1,2\}
+\boxed{x \in (0,1)} | (0,1)
+\boxed{\mathbb{Z}} | \mathbb{Z}
+\boxed{k\pi, k \in \mathbb{Z}} | \pi k, k\in\mathbb{Z}
+\boxed{n\pi + \frac{\pi}{2}} | \frac{\pi}{2}+n\pi
+\boxed{\frac{3}{4}\,} | \frac34
+\boxed{ \frac { 3 } { 4 } } | \frac{3}{4}
+\boxed{\displaystyle \frac{3}{4}} | \frac34
+\boxed{3\cdot 4} | 12
+\boxed{\left\{1,2\right\}} | \{2,1\}
+\boxed{\lbrace 1,2 \rbrace} | \{1,2\}
+\boxed{\sqrt 2} | \sqrt{2}
+\boxed{\sqrt2/2} | \frac{\sqrt2}{2}
+\boxed{sqrt(2)} | \sqrt{2}
+\boxed{2*pi} | 2\pi
+\boxed{x^(2)} | x^2
+\boxed{2^{1/2}} | \sqrt2
+\boxed{1.0e-5} | 10^{-5}
+\boxed{1E6} | 1000000
+\boxed{10^6} | 1{,}000{,}000
+\boxed{\text{one half}} | \text{one half}
+\boxed{0.1(6)} | \frac16
+\boxed{0.333\ldots} | \frac13
+\boxed{1 \frac{3}{4}} | 1.75
+\boxed{1\ 3/4} | \frac74
+\boxed{-1\frac{1}{2}} | -1.5
+\boxed{FF_{16}} | FF_{16}
+\boxed{p=2,\ q=3} | (p,q)=(2,3)
+\boxed{a=1, b=2, c=3} | 1,2,3
+\boxed{3x^2 - 2x + C} | 3x^2-2x+C
+\boxed{\lfloor 2.5 \rfloor} | 2
+\boxed{|{-3}|} | 3
+\boxed{\tan^{-1}(1)} | \frac{\pi}{4}
+\boxed{Answer: 5} | 5
+\boxed{5 \quad} | 5
+\[ x = \boxed{5} \] | 5
+$\boxed{5}$. | 5
+\boxed{\boxed{5}} | 5
+<answer>5</answer> | 5
+The final answer is $\boxed{5}$. I hope it is correct. | 5
 \boxed{1{.}5} | 1.5
 \boxed{5 m/s} | 5 \text{ m/s}
 \boxed{5 m/s} | 5
@@ -598,6 +744,86 @@ Thus, the correct choice is **C**. | C
 """
 
 DIFFERENT = r"""
+\boxed{(1,2)} | (2,1)
+\boxed{(1,2)} | [1,2]
+\boxed{[1,2)} | [1,2]
+\boxed{3} | \pm 3
+\boxed{\pm 3} | 3
+\boxed{2} | 2,3
+\boxed{x=2 \text{ or } x=4} | 2,3
+\boxed{1e-12} | 1e-13
+\boxed{10^{-12}} | 0
+\boxed{0.33} | \frac{1}{3}
+\boxed{0.333} | \frac13
+\boxed{0.3} | 0.\overline{3}
+\boxed{5 \text{ cm}} | 5 \text{ m}
+\boxed{5 \text{ kg}} | 5 \text{ g}
+\boxed{3:30 \text{ a.m.}} | 3:30 \text{ p.m.}
+\boxed{101_2} | 101_3
+\boxed{x^2+1} | x^2-1
+\boxed{x>5} | x \ge 5
+\boxed{x<5} | x>5
+\boxed{f(x)=2x} | f(x)=3x
+\boxed{\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}} | \begin{pmatrix} 1 & 3 \\ 2 & 4 \end{pmatrix}
+\boxed{\begin{pmatrix} 1 & 2 \end{pmatrix}} | \begin{pmatrix} 1 \\ 2 \end{pmatrix}
+\boxed{2:3} | 3:2
+\boxed{\frac{1}{2}} | 2
+\boxed{AB} | BA
+\boxed{B} | A
+\boxed{} | 5
+The answer is | 5
+\boxed{4 | 4
+\boxed{5 or 7} | 5
+\boxed{1 + 1/e} | 1 - 1/e
+\boxed{1-\frac{1}{\mathrm{e}}} | 1+\frac{1}{\mathrm{e}}
+\boxed{n=1,2,3} | n=2,3,4
+\boxed{1,3,5,\ldots,2n-1} | 1,2,\ldots,n
+\boxed{12:00} | 1:00
+\boxed{\frac{1}{2004!}} | \frac{1}{2006!}
+\boxed{2^{-99}} | 2^{-98}
+\boxed{\frac{1}{3\cdot2^{2006}}} | \frac{2^{2005}+1}{3\cdot2^{2006}}
+\boxed{3x+4y+14=0} | 3x-y+13=0
+\boxed{4\sqrt{2}} | 4
+\boxed{30^\circ} | 30 \text{ radians}
+\boxed{100000001} | 100000000
+\boxed{2\frac{1}{3}} | \frac{2}{3}
+\boxed{yes} | no
+\boxed{1,2} | 12
+\boxed{1,234} | 1.234
+\boxed{\$5} | 50
+\boxed{x=1,y=2} | x=2,y=1
+\boxed{(0,1.5)} | (0,1)
+\boxed{0 \le x < 1} | 0<x<1
+\boxed{e^x} | e^{-x}
+\boxed{30 \text{ degrees}} | 30 \text{ radians}
+\boxed{60^\circ} | \frac{\pi}{6}
+\boxed{25^\circ C} | 25^\circ F
+\boxed{12\%} | 1.2
+\boxed{-1\frac{1}{2}} | -0.5
+\boxed{F0_{16}} | FF_{16}
+\boxed{(p,q)=(3,2)} | p=2,q=3
+\boxed{a=1, b=2, c=3} | a=1,b=3,c=2
+\boxed{x^2+C} | x^3+C
+\boxed{k\pi} | 2k\pi
+\boxed{\mathbb{Z}} | \mathbb{R}
+\boxed{x\in\{1,2\}} | \{1,3\}
+\boxed{\text{A and B}} | A, C
+\boxed{0.1\overline{6}} | 0.\overline{16}
+\boxed{1{,}000} | 1
+\boxed{6.02\times10^{22}} | 6.02\times10^{23}
+\boxed{\frac{1}{4} \text{ or } \frac12} | \frac14
+\boxed{5 \text{ and } 6} | 5
+\boxed{5 hours 30 minutes} | 5 hours 20 minutes
+\boxed{9:05} | 9:50
+I think \boxed{5} but maybe \boxed{6} | 5
+\boxed{\text{cannot be determined}} | 5
+\boxed{?} | 5
+\boxed{\ldots} | 5
+\boxed{n} | 5
+\boxed{(0,1]} | (0,1)
+\boxed{(0,1)\cup(2,3)} | (0,1)\cup(2,4)
+\boxed{\sqrt[3]{2}} | \sqrt{2}
+\boxed{\begin{pmatrix}1\\2\\3\end{pmatrix}} | \begin{pmatrix}1\\2\end{pmatrix}
 \boxed{5 \text{ km/s}} | 5 \text{ m/s}
 \boxed{5 km/h} | 5 mph
 \boxed{9.8 m/s} | 9.8 \text{ m/s}^2

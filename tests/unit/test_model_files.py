@@ -49,6 +49,23 @@ def test_a_json_file_that_is_no_object_is_named(tmp_path: Path, text: str) -> No
         ({"rope_scaling": {"type": "linear"}}, ["rope_type=linear"]),
         ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}, "rope_theta": 10000.0}, []),
         ({"rope_scaling": None}, []),
+        ({"rope_theta": True}, ["rope_theta=True"]),
+        ({"rope_theta": 40000.0, "rope_parameters": {"rope_theta": 10000.0}}, ["write 40000.0 there"]),
+        (
+            {"rope_theta": 40000.0, "rope_scaling": {"type": "yarn", "factor": 2.0, "rope_theta": 1.0}},
+            ["write 40000.0"],
+        ),
+        ({"rope_theta": 5.0, "rope_parameters": {"a": {"rope_theta": 1.0}, "b": {"rope_theta": 2.0}}}, ["write 5.0"]),
+        ({"rope_parameters": {"a": {"rope_theta": 1.0}, "b": {"rope_type": "yarn"}}}, ["must have a factor"]),
+        (
+            {"rope_scaling": {"type": "yarn", "factor": 2}, "rope_parameters": {"rope_theta": 4.0}},
+            ["must not stand beside"],
+        ),
+        ({"rope_scaling": {"rope_theta": 4.0}, "rope_parameters": {"rope_theta": 4.0}}, []),
+        ({"rope_scaling": {"rope_type": "default", "factor": 4.0}}, ["rope_type=default must be a scaling"]),
+        ({"rope_scaling": {"factor": 4.0}}, ["rope_type=None must be a scaling"]),
+        ({"rope_scaling": {"type": "linear", "rope_type": "default", "factor": 4.0}}, ["rope_type=default"]),
+        ({"rope_scaling": {"rope_type": "yarnn", "factor": 4.0}}, ["rope_type=yarnn must be one of"]),
     ],
 )
 def test_rope_settings_that_cannot_be_are_named(config: dict, wrong: list[str]) -> None:
