@@ -29,6 +29,7 @@ from mifo_verl.overrides import (
     likely,
     malformed,
     normalised,
+    not_added,
     own_folders,
     parse,
 )
@@ -245,6 +246,9 @@ def _one_line(error: Exception, overrides: list[str]) -> tuple[str, str]:
             return f"{given} must be one of {', '.join(names)}{nearest(group[2], names)}; the files of {where}", given
         inside = group_of(f"{group[1]}.", known_settings())
         return f"{given} must be a setting inside the group, not the group; choose one: {inside}", given
+    if "An item is already at" in text:
+        given = next(o for o in overrides if o.startswith("+") and f"'{o[1:].partition('=')[0]}'" in text)
+        return not_added(given), given
     key = re.search(r"Could not override '([\w.@/]+)'|Key '([\w.]+)' is not in struct", text)
     if key:
         node = key[1] or key[2]

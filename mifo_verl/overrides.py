@@ -74,6 +74,11 @@ def malformed(overrides: list[str], known: Collection[str] = ()) -> list[str]:
     return [error for given in overrides if (error := _form_error(given, known))]
 
 
+def not_added(given: str) -> str:
+    """The line for an override with a plus whose setting is there already."""
+    return f"{given} must be written without the plus, because it is there; write {shlex.quote(given.lstrip('+'))}"
+
+
 def _form_error(given: str, known: Collection[str]) -> str:
     name, equals, value = given.partition("=")
     if given in ("-m", "--multirun"):
@@ -96,8 +101,8 @@ def _form_error(given: str, known: Collection[str]) -> str:
         return f"{given} must be setting=value, without blanks around the equals sign; write it so"
     if re.match(r"hydra\b", plain):
         return f"{given} must be left out: nothing reads hydra; write run_dir=<folder>, or --config-dir <folder>"
-    if given.startswith("+") and (plain in CHOICES or (given[1] != "+" and plain in known)):
-        return f"{given} must be written without the plus, because it is there; write {shlex.quote(f'{plain}={value}')}"
+    if given.startswith("+") and plain in CHOICES:
+        return not_added(given)
     if given.startswith("~") and plain not in known and not _OPEN.search(plain):
         return f"{given} must name a setting that is there, and {plain} is not; leave it out"
     if given.startswith("~") and (plain.startswith("mifo") or not _OPEN.search(plain.rpartition(".")[0])):

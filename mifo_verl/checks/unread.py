@@ -69,7 +69,7 @@ def _check_added(run: Run, found: Findings, key: str, known: list[str]) -> None:
     is_near = not parent or close.endswith(f".{key}") or close.partition(".")[0] == key.partition(".")[0]
     close = close if is_near else ""
     near = f" (did you mean {guess}?)" if guess else ""
-    if parent and "_target_" in (run.get(parent) or {}):
+    if parent and str((run.get(parent) or {}).get("_target_", "")).startswith("verl."):
         rule = f"left out, because verl has no such setting in {parent}{near}"
         declared = re.search(rf"^    {re.escape(word)}\s*:", sources("workers/config"), re.MULTILINE)
         found.require(bool(declared), key, value, rule, cure if close else "leave it out")
