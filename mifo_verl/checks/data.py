@@ -45,18 +45,16 @@ def find_long_prompts(run: Run) -> None:
 
     A prompt of no more bytes than tokens allowed cannot be too long; of the others, the longest 500 are tokenised.
     """
-    limit, place = run.get("data.max_prompt_length"), 0
-    for setting in () if run.get("data.filter_overlong_prompts") else FILES:
-        for scan in run.scans(setting):
-            long = [row for row in scan.good_rows() if scan.prompt_bytes[row] > limit]
-            for row in sorted(long, key=scan.prompt_bytes.__getitem__)[-_MOST_TOKENISED:]:
-                messages = scan.messages(row)
-                tokens = len(run.render(messages, tokenize=True))
-                if tokens > limit:
-                    scan.bad[row] = Reason.TOO_LONG
-                    scan.texts[row] = f"{tokens} tokens against {limit}: {excerpt(messages[-1]['content'])}"
-            run.reports[place] = report_of(scan, setting)
-            place += 1
+    limit = run.get("data.max_prompt_length")
+    for place, (setting, scan) in enumerate(() if run.get("data.filter_overlong_prompts") else run.readable):
+        long = [row for row in scan.good_rows() if scan.prompt_bytes[row] > limit]
+        for row in sorted(long, key=scan.prompt_bytes.__getitem__)[-_MOST_TOKENISED:]:
+            messages = scan.messages(row)
+            tokens = len(run.render(messages, tokenize=True))
+            if tokens > limit:
+                scan.bad[row] = Reason.TOO_LONG
+                scan.texts[row] = f"{tokens} tokens against {limit}: {excerpt(messages[-1]['content'])}"
+        run.reports[place] = report_of(scan, setting)
 
 
 def check_overlap(run: Run, found: Findings) -> None:

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -186,9 +187,20 @@ class Run:
             raise NotChecked("not checked: the data's files come first") from None
 
     @cached_property
+    def readable(self) -> list[tuple[str, RowScan]]:
+        """(setting, scan) of every file whose setting could be read. Raises NotChecked where neither could."""
+        found = []
+        for setting in FILES:
+            with suppress(NotChecked):
+                found += [(setting, scan) for scan in self.scans(setting)]
+        if not found:
+            raise NotChecked("not checked: the data's files come first")
+        return found
+
+    @cached_property
     def reports(self) -> list[FileReport]:
-        """The data report; the checks of the sample fill in their part."""
-        return [report_of(scan, setting) for setting in FILES for scan in self.scans(setting)]
+        """The data report of these; the checks of the sample fill in their part."""
+        return [report_of(scan, setting) for setting, scan in self.readable]
 
     def _scan(self, setting: str) -> list[RowScan]:
         if self.get("data.prompt_key") != "prompt":

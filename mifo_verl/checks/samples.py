@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from mifo_verl.checks.data import add_bad_rows
 from mifo_verl.checks.findings import Findings, NotChecked
 from mifo_verl.checks.reward import NODE, Score, is_right, reward_of
-from mifo_verl.checks.run import FILES, OPTIONS, Run
+from mifo_verl.checks.run import OPTIONS, Run
 from mifo_verl.data.bad_rows import NUM_SHOWN, RowScan
 from mifo_verl.data.demonstrations import TEACHER as COLUMN
 from mifo_verl.data.demonstrations import demonstration_of
@@ -136,8 +136,7 @@ def check_answers(run: Run, found: Findings) -> None:
     if is_readable is None:
         raise NotChecked("not needed: the reward says nothing of the answers that it reads")
     deadline, number = time.monotonic() + SECONDS, 0
-    scans = [(setting, scan) for setting in FILES for scan in run.scans(setting)]
-    for (_, scan), report in zip(scans, run.reports, strict=False):
+    for (_, scan), report in zip(run.readable, run.reports, strict=True):
         first = []
         for row, whole in _good_sample(scan):
             answer = str(whole["reward_model"]["ground_truth"])

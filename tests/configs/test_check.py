@@ -361,6 +361,13 @@ def test_bad_rows_are_said_although_no_tokenizer_can_be_read(tmp_path):
     assert {error.check for error in found.errors()} == {"tokenizer", "rows"}
 
 
+def test_training_rows_are_judged_although_the_validation_file_is_missing(tmp_path):
+    more = "data.val_files=/no/such.parquet", "data.max_prompt_length=1"
+    errors = [str(error) for error in checked(given(tmp_path, *more)).found.errors()]
+    assert len(errors) == 2 and errors[0].startswith("data.val_files=/no/such.parquet must be an existing")
+    assert errors[1].startswith(f"data.train_files={tmp_path}/data/train.parquet: 40 x too_long (row 0, ")
+
+
 def test_the_environment_is_left_alone(tmp_path):
     before = dict(os.environ)
     checked(given(tmp_path))
