@@ -262,7 +262,7 @@ def test_a_file_of_nothing_but_bad_rows_stops_a_run_that_skips_them(tmp_path):
     found = checked(
         given(tmp_path, "data.on_bad_row=skip", train={"set": {"prompt": [{"role": "user", "content": " "}]}})
     ).found
-    assert any("must have a row that is not bad" in str(error) for error in found.errors())
+    assert any("and no row is good; correct them" in str(error) for error in found.errors())
 
 
 # ------------------------------------------------------------------ memory
@@ -365,7 +365,22 @@ def test_training_rows_are_judged_although_the_validation_file_is_missing(tmp_pa
     more = "data.val_files=/no/such.parquet", "data.max_prompt_length=1"
     errors = [str(error) for error in checked(given(tmp_path, *more)).found.errors()]
     assert len(errors) == 2 and errors[0].startswith("data.val_files=/no/such.parquet must be an existing")
-    assert errors[1].startswith(f"data.train_files={tmp_path}/data/train.parquet: 40 x too_long (row 0, ")
+    assert errors[1].startswith(f"data.train_files={tmp_path}/data/train.parquet: 40 x long_prompt (row 0, ")
+
+
+def test_a_length_that_rows_pass_is_said_with_the_number_that_takes_them_all(tmp_path):
+    tokens = checked(given(tmp_path / "a")).reports[0].sample
+    assert (tokens.prompt_tokens, tokens.demonstration_tokens) == (17, 33)
+    long = checked(given(tmp_path / "b", "data.max_prompt_length=1")).found.errors()
+    assert [str(error).partition("; ")[2] for error in long] == [
+        "write data.max_prompt_length=17"
+    ] * 2  # 94+52=? has 15, 100+200=? has 17
+    assert all("bytes" not in str(error) and "skip" not in str(error) for error in long)
+    some = checked(given(tmp_path / "c", "data.max_prompt_length=15")).found.errors()
+    says = "write data.max_prompt_length=17, or data.on_bad_row=skip to train without them"
+    assert [str(error).partition("; ")[2] for error in some] == [says] * 2
+    short = checked(given(tmp_path / "d", "data.max_response_length=1")).found.errors()
+    assert "write data.max_response_length=33" in {error.cure for error in short}
 
 
 def test_the_environment_is_left_alone(tmp_path):
