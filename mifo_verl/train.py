@@ -25,13 +25,13 @@ def main(arguments: list[str]) -> int:
     if not arguments or "--help" in arguments or "-h" in arguments:
         print(USAGE)
         return 0 if arguments else 2
-    from mifo_verl.checks.preflight import check_run, prepare_data, write_data  # imports torch
-    from mifo_verl.compose import ConfigError, compose_config
+    from mifo_verl.checks.preflight import check_run, compose_checked, prepare_data, write_data  # imports torch
+    from mifo_verl.compose import ConfigError
     from mifo_verl.cpu import forkserver
 
     overrides = [argument for argument in arguments if argument != "--cfg"]
     try:
-        config = compose_config(overrides)
+        config = compose_checked(overrides)
         if "--cfg" in arguments:
             print(config.to_yaml())
             return 0

@@ -100,6 +100,19 @@ def test_every_unknown_key_is_said_at_once(tmp_path, capsys):
     assert [line.partition(":")[0] for line in lines if line[0] != " "] == ["error"] * 3
 
 
+def test_wrong_values_are_said_beside_an_unknown_key(tmp_path, capsys):
+    lr, mode = "actor_rollout_ref.actor.optim.lr=1e-6x", "trainer.resume_mode=autoo"
+    overrides = [each for each in given(tmp_path) if "total_training_steps" not in each]
+    assert train([*overrides, lr, mode, "trainer.total_training_step=3"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3 and "write trainer.total_training_steps=3" in lines[0]
+    assert lines[1].startswith(f"error: {lr} must be ") and lines[2].startswith(f"error: {mode} must be one of ")
+    assert main([*overrides, lr, mode, "trainer.total_training_step=3"]) == 2
+    assert capsys.readouterr().out.count("error: ") == 3
+    assert train([*overrides, lr, "method=mifoo"]) == 2  # whose settings are not known
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
 def test_json_is_all_of_stdout_and_holds_findings_data_and_memory(tmp_path, capsys):
     loud = "print('hello from the reward')\nfrom mifo_verl.rewards.boxed import compute_score\n"
     assert main([*given(tmp_path, reward=loud), "--json", "seed=-1"]) == 2
