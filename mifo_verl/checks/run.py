@@ -15,6 +15,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from mifo_verl.checks.findings import NotChecked
 from mifo_verl.checks.model_files import read_json, special_tokens
+from mifo_verl.compose import composed_defaults
 from mifo_verl.config import MifoConfig, build_config
 from mifo_verl.data.bad_rows import RowScan, scan_rows
 from mifo_verl.data.parquet import check_columns
@@ -46,6 +47,14 @@ class Run:
     def get(self, key: str) -> Any:
         """The value of a setting, None where it does not exist."""
         return OmegaConf.select(self.config, key)
+
+    def origin(self, setting: str) -> str:
+        """The setting that it takes its value from, as mifo.schedule.size takes buffer_size's; itself if from none."""
+        group, _, key = setting.rpartition(".")
+        node = OmegaConf.select(composed_defaults(self.overrides), group) if group else None
+        raw = OmegaConf.to_container(node, resolve=False).get(key) if OmegaConf.is_dict(node) else None  # type: ignore[union-attr]
+        source = re.fullmatch(r"\$\{([\w.]+)\}", str(raw))
+        return self.origin(source[1]) if source and self.get(source[1]) == self.get(setting) else setting
 
     @property
     def num_ranks(self) -> int:

@@ -374,6 +374,16 @@ def test_bad_rows_are_said_although_no_tokenizer_can_be_read(tmp_path):
     assert {error.check for error in found.errors()} == {"tokenizer", "rows"}
 
 
+def test_an_error_names_the_setting_that_was_typed_and_the_algorithm_by_its_file(tmp_path):
+    n, ranks = "actor_rollout_ref.rollout.n=1", "trainer.n_gpus_per_node=0"
+    said = {str(error).partition(",")[0] for error in checked(given(tmp_path / "a", n)).found.errors()}
+    assert said == {f"{n} must be at least 2 for rl=dr_grpo (algorithm.adv_estimator=grpo)"}
+    said = {str(error).partition(",")[0] for error in checked(given(tmp_path / "b", n, "rl=rloo")).found.errors()}
+    assert said == {f"{n} must be at least 2 for rl=rloo (algorithm.adv_estimator=rloo)"}
+    (error,) = checked(given(tmp_path / "c", ranks)).found.errors()  # the rollout's tensor_model_parallel_size too
+    assert str(error) == f"{ranks} must be a whole number of at least 1; correct it"
+
+
 def test_training_rows_are_judged_although_the_validation_file_is_missing(tmp_path):
     more = "data.val_files=/no/such.parquet", "data.max_prompt_length=1"
     errors = [str(error) for error in checked(given(tmp_path, *more)).found.errors()]

@@ -38,7 +38,7 @@ WRONG = [
     (["mifo.gate.max_accuracy=1.5"], "mifo.gate.max_accuracy=1.5 must be a share", "0.125"),
     (["mifo.constraint.share=2"], "mifo.constraint.share=2 must be a share in [0, 1]", "write it as"),
     (["mifo.constraint.scope=layer"], "mifo.constraint.scope=layer must be one of global, per_tensor", "global"),
-    (["buffer_size=0"], "mifo.schedule.size=0 must be a whole number of at least 1", "mifo/schedule=never"),
+    (["buffer_size=0"], "error: buffer_size=0 must be a whole number of at least 1", "mifo/schedule=never"),
     (
         ["mifo.sft.optimizer=other"],
         "mifo.sft.optimizer=other must be one of shared, separate, fresh",
@@ -54,7 +54,11 @@ WRONG = [
     (["data.train_batch_size=64"], "data.train_batch_size=64 must be at most the 40 rows", "make it smaller"),
     (["data.train_batch_size=0"], "data.train_batch_size=0 must be a whole number of at least 1", "correct it"),
     (["actor_rollout_ref.actor.ppo_mini_batch_size=3"], "ppo_mini_batch_size=3 must be a divisor of", "change one"),
-    (["actor_rollout_ref.rollout.n=1"], "actor_rollout_ref.rollout.n=1 must be at least 2 for grpo", "8"),
+    (
+        ["actor_rollout_ref.rollout.n=1"],
+        "actor_rollout_ref.rollout.n=1 must be at least 2 for rl=dr_grpo (algorithm.adv_estimator=grpo)",
+        "8",
+    ),
     (["actor_rollout_ref.actor.strategy=fsdp"], "strategy=fsdp must be fsdp2", "strategy=fsdp2"),
     (["actor_rollout_ref.actor.strategy=megatron"], "strategy=megatron must be fsdp2", "fsdp2"),
     (["actor_rollout_ref.actor.fsdp_config.model_dtype=bf16"], "model_dtype=bf16 must be fp32", "mifo/constraint=none"),
