@@ -282,7 +282,7 @@ def _cure(given: str, name: str, overrides: list[str]) -> str:
     if name.partition(".")[0] in DEAD_NODES:
         return f"; leave it out: nothing reads {name.partition('.')[0]}, and what is read lies in reward"
     every = list(keys(base))
-    known = likely(name, every)
+    known = likely(name, [*every, *CHOICES])
     if known and known != name:
         value = given.partition("=")[2] if given.startswith(f"{name}=") else "<value>"
         return f" (did you mean {known}?); write {known}={value}"

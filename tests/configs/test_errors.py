@@ -117,6 +117,19 @@ def test_of_many_mistakes_each_has_its_line(data, capsys, monkeypatch):
         assert line in said
 
 
+def test_a_choice_as_other_commands_take_it_or_misspelt_is_one_line_with_what_is_meant(capsys):
+    for given, cure in {
+        "--method luffy": "write method=luffy",
+        "--methd=luffy": "write method=luffy",
+        "--learning_rate 1e-5": "write actor_rollout_ref.actor.optim.lr=1e-5",
+        "methd=luffy": "(did you mean method?); write method=luffy",
+        "hardwar=cpu": "(did you mean hardware?); write hardware=cpu",
+    }.items():
+        assert main(["experiment=quickstart", *given.split()]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"error: {given}") and line.endswith(cure)
+
+
 def test_the_setting_that_is_meant():
     known = list(keys(composed_defaults(["experiment=quickstart"])))
     for name, meant in {
