@@ -16,6 +16,7 @@ USAGE = """usage: mifo train experiment=<name> [setting=value ...]
   method=<name> rl=<algorithm>   another method, another RL algorithm
   mifo/<group>=<part>            another part, e.g. mifo/token_selector=all
   <setting>=<value>              any setting of verl or mifo
+  trainer.resume_mode=auto       go on after a stop; the default, but for hardware=cpu
   --cfg                          print the config and stop
 """
 
