@@ -47,7 +47,7 @@ class Command:
 
 
 COMMANDS = {
-    "train": Command("mifo_verl.train", "train a model; the same command goes on after a stop", takes_settings=True),
+    "train": Command("mifo_verl.train", "train a model, or go on (trainer.resume_mode=auto)", takes_settings=True),
     "check": Command("mifo_verl.checks.__main__", "check a run before anything starts", takes_settings=True),
     "methods": Command("mifo_verl.tools.methods", "every method side by side, and what goes with what"),
     "report": Command("mifo_verl.tools.report.__main__", "one HTML file about one run or several"),

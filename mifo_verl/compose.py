@@ -51,8 +51,10 @@ _PATHS = (
 class ConfigError(ValueError):
     """Something that the user can fix before a run starts: one line for each mistake."""
 
-    def __init__(self, *errors: str) -> None:
+    def __init__(self, *errors: str, rest: "ComposedConfig | None" = None) -> None:
         self.errors = list(errors)
+        self.rest = rest
+        """The config without the overrides that are wrong, for checks of each other one by itself."""
         super().__init__("\n".join(errors))
 
 
@@ -85,6 +87,8 @@ class ComposedConfig:
     """A run's whole config, resolved."""
 
     node: DictConfig
+    overrides: tuple[str, ...] = ()
+    """What it is composed of."""
 
     def environment(self) -> dict[str, str]:
         """The environment variables of the run's processes."""
@@ -114,7 +118,7 @@ def compose_config(overrides: list[str]) -> ComposedConfig:
             errors.append(f"mifo.config_dirs={folder} must be a folder that exists; check the path")
     if errors:
         raise ConfigError(*errors)
-    return _placed(_resolved(overrides))
+    return _placed(_resolved(overrides), overrides)
 
 
 def composed_defaults(overrides: list[str]) -> DictConfig:
@@ -179,7 +183,7 @@ def _keep_own_settings(node: DictConfig, choice: str, folders: Sequence[Path]) -
             del part[key]
 
 
-def _placed(node: DictConfig) -> ComposedConfig:
+def _placed(node: DictConfig, overrides: list[str]) -> ComposedConfig:
     """The config with its paths made absolute, and the environment that Ray hands on."""
     for key in ("name", "run_dir"):
         if OmegaConf.is_config(node[key]) or not str(node[key] or "").strip():
@@ -193,7 +197,7 @@ def _placed(node: DictConfig) -> ComposedConfig:
         if any(isinstance(path, str) and path.startswith("~/") for path in paths):
             full = [str(Path(path).expanduser()) for path in paths]
             OmegaConf.update(node, key, full if OmegaConf.is_list(value) else full[0])
-    composed = ComposedConfig(node)
+    composed = ComposedConfig(node, tuple(overrides))
     # a local cluster inherits the driver's environment; a remote one gets it from Ray
     OmegaConf.update(node, "ray_kwargs.ray_init.runtime_env.env_vars", composed.environment(), force_add=True)
     return composed
@@ -219,7 +223,9 @@ def _resolved(overrides: list[str]) -> DictConfig:
         else:
             break
     if errors:
-        raise ConfigError(*errors)
+        refused = [given for given in overrides if given not in left]
+        has_choice = bool(chosen(refused)) or any(nearest(given.partition("=")[0], [*CHOICES]) for given in refused)
+        raise ConfigError(*errors, rest=None if has_choice else ComposedConfig(node, tuple(left)))
     return node
 
 
@@ -280,7 +286,7 @@ def _cure(given: str, name: str, overrides: list[str]) -> str:
     if name.partition(".")[0] in DEAD_NODES:
         return f"; leave it out: nothing reads {name.partition('.')[0]}, and what is read lies in reward"
     every = list(keys(base))
-    known = likely(name, every)
+    known = likely(name, [*every, *CHOICES])
     if known and known != name:
         value = given.partition("=")[2] if given.startswith(f"{name}=") else "<value>"
         return f" (did you mean {known}?); write {known}={value}"

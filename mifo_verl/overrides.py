@@ -71,7 +71,16 @@ def own_folders(overrides: Sequence[str]) -> list[Path]:
 
 def malformed(overrides: list[str], known: Collection[str] = ()) -> list[str]:
     """One line for each override that is none; ``known`` are the full names of settings and groups."""
-    return [error for given in overrides if (error := _form_error(given, known))]
+    return [error for given in _joined(overrides) if (error := _form_error(given, known))]
+
+
+def _joined(overrides: list[str]) -> Iterator[str]:
+    """The overrides, with ``--name value`` as one: so other commands take a setting."""
+    left = list(overrides)
+    while left:
+        given, after = left.pop(0), left[0] if left else "="
+        is_pair = re.fullmatch(r"--[\w./]+", given) and given != "--multirun" and re.match(r"[^-+~][^=]*$", after)
+        yield f"{given} {left.pop(0)}" if is_pair else given
 
 
 def not_added(given: str) -> str:
@@ -80,7 +89,7 @@ def not_added(given: str) -> str:
 
 
 def _form_error(given: str, known: Collection[str]) -> str:
-    name, equals, value = given.partition("=")
+    name, equals, value = given.partition(" " if re.match(r"--[\w./]+ ", given) else "=")
     if given in ("-m", "--multirun"):
         return f"{given} must be left out: a run has one value a setting; write mifo sweep <settings> for several runs"
     if "\r" in given:
@@ -91,8 +100,10 @@ def _form_error(given: str, known: Collection[str]) -> str:
     if equals and name != name.rstrip():
         return f"{given} must have no blanks around the equals sign; write {name.strip()}={value.strip()}"
     plain = name.lstrip("+~-")
-    if given.startswith("-") and (plain in known or plain in CHOICES or (equals and likely(plain, known))):
-        return f"{given} must be written without the dashes; write {plain}={value or '<value>'}"
+    named = [*known, *CHOICES]
+    meant = plain if plain in named else likely(plain, named) if equals else ""
+    if given.startswith("-") and meant:
+        return f"{given} must be written without the dashes; write {meant}={value or '<value>'}"
     if given.startswith("-"):
         return (
             f"{given} must be left out: it is no setting; write experiment=<name>, and --config-dir <folder> for files"

@@ -16,6 +16,7 @@ USAGE = """usage: mifo train experiment=<name> [setting=value ...]
   method=<name> rl=<algorithm>   another method, another RL algorithm
   mifo/<group>=<part>            another part, e.g. mifo/token_selector=all
   <setting>=<value>              any setting of verl or mifo
+  trainer.resume_mode=auto       go on after a stop; the default, but for hardware=cpu
   --cfg                          print the config and stop
 """
 
@@ -25,13 +26,13 @@ def main(arguments: list[str]) -> int:
     if not arguments or "--help" in arguments or "-h" in arguments:
         print(USAGE)
         return 0 if arguments else 2
-    from mifo_verl.checks.preflight import check_run, prepare_data, write_data  # imports torch
-    from mifo_verl.compose import ConfigError, compose_config
+    from mifo_verl.checks.preflight import check_run, compose_checked, prepare_data, write_data  # imports torch
+    from mifo_verl.compose import ConfigError
     from mifo_verl.cpu import forkserver
 
     overrides = [argument for argument in arguments if argument != "--cfg"]
     try:
-        config = compose_config(overrides)
+        config = compose_checked(overrides)
         if "--cfg" in arguments:
             print(config.to_yaml())
             return 0

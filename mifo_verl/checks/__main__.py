@@ -18,8 +18,8 @@ from rich.table import Table
 from mifo_verl.checks.findings import Findings, Status
 from mifo_verl.checks.memory import size
 from mifo_verl.checks.memory_plan import PHASES, Component, Place, total
-from mifo_verl.checks.preflight import Checked, check_run, prepare_data
-from mifo_verl.compose import ConfigError, compose_config
+from mifo_verl.checks.preflight import Checked, check_run, compose_checked, prepare_data
+from mifo_verl.compose import ConfigError
 
 USAGE = """usage: mifo check experiment=<name> [setting=value ...] [--all] [--json]
 
@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
     overrides = [argument for argument in arguments if argument not in ("--json", "--all")]
     found, checked = Findings(), None
     try:
-        config = compose_config(overrides)
+        config = compose_checked(overrides)
         os.environ.update(config.environment())
         prepare_data(config.node)
         checked = check_run(config.node, overrides)

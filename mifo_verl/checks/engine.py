@@ -3,10 +3,12 @@
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
+from omegaconf import OmegaConf
 from packaging.version import Version
 
 from mifo_verl.checks.findings import Findings
 from mifo_verl.checks.run import Run, paths_of
+from mifo_verl.compose import config_folder
 from mifo_verl.verl.critic import has_critic
 
 ACTOR, MODEL, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.model", "actor_rollout_ref.rollout"
@@ -137,9 +139,18 @@ def check_batches(run: Run, found: Findings) -> None:
     found.require(mini * num_rollouts % ranks == 0, key, mini, rule, cure)
     estimator = run.get("algorithm.adv_estimator")
     fits = num_rollouts >= 2 or not any(word in estimator for word in _GROUP_BASELINES)
-    rule = f"at least 2 for {estimator}, whose baseline is the group"
+    rule = "" if fits else f"at least 2 for {_algorithm(run)}, whose baseline is the group"
     found.require(fits, f"{ROLLOUT}.n", num_rollouts, rule, "the paper's value is 8")
     found.note(f"{batch} prompts x {num_rollouts} rollouts, {batch // mini} updates a step, {ranks} ranks")
+
+
+def _algorithm(run: Run) -> str:
+    """The file of rl/ whose settings the run has, and its estimator; the estimator alone where it has those of none."""
+    estimator = f"algorithm.adv_estimator={run.get('algorithm.adv_estimator')}"
+    for file in sorted(config_folder().glob("rl/*.yaml")):
+        if OmegaConf.merge(run.config, OmegaConf.load(file)) == run.config:
+            return f"rl={file.stem} ({estimator})"
+    return estimator
 
 
 def check_micro_batches(run: Run, found: Findings) -> None:

@@ -26,7 +26,7 @@ from mifo_verl.checks import (
 from mifo_verl.checks.findings import Findings
 from mifo_verl.checks.memory_plan import Component
 from mifo_verl.checks.run import FILES, Run, good_copy, paths_of
-from mifo_verl.compose import ConfigError
+from mifo_verl.compose import ComposedConfig, ConfigError, compose_config
 from mifo_verl.data.bad_rows import write_good_rows
 from mifo_verl.data.report import FileReport, write_report
 
@@ -75,6 +75,9 @@ CHECKS: dict[str, Callable[[Run, Findings], None]] = {
     "disk": memory.check_disk,
 }
 
+SINGLE = ("settings of mifo", "kinds", "ranges")
+"""The checks of a setting by itself."""
+
 
 class Checked:
     """A run after its checks."""
@@ -114,6 +117,25 @@ def prepare_data(config: DictConfig) -> None:
         command = [sys.executable, "-m", "mifo_verl.tools.prepare", config.prepare, f"out={files[0].parent}"]
         if subprocess.run(command).returncode:
             raise ConfigError(f"prepare={config.prepare} did not make {files[0]}; see the message above")
+
+
+def compose_checked(overrides: list[str]) -> ComposedConfig:
+    """The composed config. Raises ConfigError with what is wrong with the overrides: keys first, then values."""
+    try:
+        return compose_config(overrides)
+    except ConfigError as error:
+        values = [] if error.rest is None else _wrong_values(error.rest)
+        raise ConfigError(*error.errors, *values) from None
+
+
+def _wrong_values(config: ComposedConfig) -> list[str]:
+    """The errors of the settings that were typed, each by itself."""
+    run, found = Run(config.node, list(config.overrides)), Findings()
+    for name in SINGLE:
+        with found.of(name):
+            CHECKS[name](run, found)
+    typed = {given.partition("=")[0].lstrip("+") for given in config.overrides}
+    return [str(error) for error in found.errors() if error.message.partition("=")[0] in typed]
 
 
 def check_run(config: DictConfig, overrides: list[str]) -> Checked:

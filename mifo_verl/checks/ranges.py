@@ -1,5 +1,6 @@
 """Every setting by itself: its kind, its range, its choices."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite
@@ -121,7 +122,8 @@ _NO_NULLS = ("trainer.", "data.")
 def check_settings(run: Run, found: Findings) -> None:
     """The settings of mifo, all of them, and the seed."""
     for error in config_errors(run.config.mifo):
-        found.error(error)
+        name, value, rest = re.match(r"([\w.]*)(=?)(.*)", error, re.DOTALL).groups()  # type: ignore[union-attr]
+        found.error(f"{run.origin(name) if value else name}{value}{rest}")
     seed = run.get("seed")
     fits = _is_whole(seed) and 0 <= seed < 2**32
     found.require(fits, "seed", seed, "a whole number, 0 or more, below 2^32", "write seed=0")
@@ -176,14 +178,15 @@ def check_ranges(run: Run, found: Findings) -> None:
         if value is not None:
             several = f"one of {', '.join(choices)}{nearest(str(value), choices)}"
             text = several if choices[1:] else f"{names}, the only one"
-            found.require(str(value) in choices, key, value, text, "choose one of them")
+            found.require(str(value) in choices, run.origin(key), value, text, "choose one of them")
 
 
 def _apply(rule: Rule, run: Run, found: Findings) -> None:
     for key in rule.keys:
         value = run.get(key)
         if value is not None or rule.required:
-            found.require(value is not None and rule.holds(value), key, value, rule.rule, rule.cure)
+            fits = value is not None and rule.holds(value)
+            found.require(fits, key if fits else run.origin(key), value, rule.rule, rule.cure)
 
 
 def check_magnitudes(run: Run, found: Findings) -> None:

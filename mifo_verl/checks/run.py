@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from mifo_verl.checks.findings import NotChecked
 from mifo_verl.checks.model_files import read_json, special_tokens
+from mifo_verl.compose import composed_defaults
 from mifo_verl.config import MifoConfig, build_config
 from mifo_verl.data.bad_rows import RowScan, scan_rows
 from mifo_verl.data.parquet import check_columns
@@ -45,6 +47,14 @@ class Run:
     def get(self, key: str) -> Any:
         """The value of a setting, None where it does not exist."""
         return OmegaConf.select(self.config, key)
+
+    def origin(self, setting: str) -> str:
+        """The setting that it takes its value from, as mifo.schedule.size takes buffer_size's; itself if from none."""
+        group, _, key = setting.rpartition(".")
+        node = OmegaConf.select(composed_defaults(self.overrides), group) if group else None
+        raw = OmegaConf.to_container(node, resolve=False).get(key) if OmegaConf.is_dict(node) else None  # type: ignore[union-attr]
+        source = re.fullmatch(r"\$\{([\w.]+)\}", str(raw))
+        return self.origin(source[1]) if source and self.get(source[1]) == self.get(setting) else setting
 
     @property
     def num_ranks(self) -> int:
@@ -186,9 +196,20 @@ class Run:
             raise NotChecked("not checked: the data's files come first") from None
 
     @cached_property
+    def readable(self) -> list[tuple[str, RowScan]]:
+        """(setting, scan) of every file whose setting could be read. Raises NotChecked where neither could."""
+        found = []
+        for setting in FILES:
+            with suppress(NotChecked):
+                found += [(setting, scan) for scan in self.scans(setting)]
+        if not found:
+            raise NotChecked("not checked: the data's files come first")
+        return found
+
+    @cached_property
     def reports(self) -> list[FileReport]:
-        """The data report; the checks of the sample fill in their part."""
-        return [report_of(scan, setting) for setting in FILES for scan in self.scans(setting)]
+        """The data report of these; the checks of the sample fill in their part."""
+        return [report_of(scan, setting) for setting, scan in self.readable]
 
     def _scan(self, setting: str) -> list[RowScan]:
         if self.get("data.prompt_key") != "prompt":

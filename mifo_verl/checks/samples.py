@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from mifo_verl.checks.data import add_bad_rows
 from mifo_verl.checks.findings import Findings, NotChecked
 from mifo_verl.checks.reward import NODE, Score, is_right, reward_of
-from mifo_verl.checks.run import FILES, OPTIONS, Run
+from mifo_verl.checks.run import OPTIONS, Run
 from mifo_verl.data.bad_rows import NUM_SHOWN, RowScan
 from mifo_verl.data.demonstrations import TEACHER as COLUMN
 from mifo_verl.data.demonstrations import demonstration_of
@@ -40,7 +40,7 @@ def check_lengths(run: Run, found: Findings) -> None:
     limit = run.get(_RESPONSE)
     if responses and run.trains_on_demonstrations:
         rule = f"room for a demonstration: all {len(responses)} of a sample are longer"
-        found.require(min(responses) <= limit, _RESPONSE, limit, rule, "make it larger")
+        found.require(min(responses) <= limit, _RESPONSE, limit, rule, f"write {_RESPONSE}={max(responses)}")
     longest = f"prompt {max(prompts, default=0)}, demonstration {max(responses, default=0)} tokens"
     found.note(f"longest of {len(prompts)} rows: {longest}")
 
@@ -64,9 +64,10 @@ def _judge_prompts(run: Run, found: Findings, prompts: list[int]) -> None:
     too_long = sum(prompt > limit for prompt in prompts)
     if too_long and run.get("data.filter_overlong_prompts"):
         rule = f"room for a prompt: all {number} of a sample are longer and would be filtered out"
-        if found.require(too_long < number, _PROMPT, limit, rule, "make it larger"):
+        cure = f"write {_PROMPT}={max(prompts)}"
+        if found.require(too_long < number, _PROMPT, limit, rule, cure):
             says = f"filters {too_long} of the {number} prompts of a sample out"
-            found.advise(False, _PROMPT, limit, says, "make it larger, or train without them")
+            found.advise(False, _PROMPT, limit, says, f"{cure}, or train without them")
 
 
 def _warn_of_long(run: Run, found: Findings, report: FileReport) -> None:
@@ -76,7 +77,8 @@ def _warn_of_long(run: Run, found: Findings, report: FileReport) -> None:
         found.warn(
             f"{report.setting}={report.path}: {len(rows)} x long_demonstration ({named}) of a sample are longer than "
             f"{_RESPONSE}={run.get(_RESPONSE)} tokens",
-            "such a demonstration is never trained on, and counted; its prompt is",
+            f"such a demonstration is never trained on, and counted (its prompt is); {_RESPONSE}="
+            f"{report.sample.demonstration_tokens} takes them all",
         )
 
 
@@ -136,8 +138,7 @@ def check_answers(run: Run, found: Findings) -> None:
     if is_readable is None:
         raise NotChecked("not needed: the reward says nothing of the answers that it reads")
     deadline, number = time.monotonic() + SECONDS, 0
-    scans = [(setting, scan) for setting in FILES for scan in run.scans(setting)]
-    for (_, scan), report in zip(scans, run.reports, strict=False):
+    for (_, scan), report in zip(run.readable, run.reports, strict=True):
         first = []
         for row, whole in _good_sample(scan):
             answer = str(whole["reward_model"]["ground_truth"])

@@ -1,13 +1,9 @@
 """How long the run is, and whether its parts, warm-up, checkpoints and resume fit into it."""
 
-import re
 from pathlib import Path
-
-from omegaconf import OmegaConf
 
 from mifo_verl.checks.findings import Findings, NotChecked
 from mifo_verl.checks.run import Run
-from mifo_verl.compose import composed_defaults
 from mifo_verl.run.checkpoints import NAME
 
 OPTIM = "actor_rollout_ref.actor.optim"
@@ -81,17 +77,11 @@ def check_parts(run: Run, found: Findings) -> None:
     """What every part says of the run around it."""
     if found.has_error(*LENGTH, "actor_rollout_ref.rollout.n"):
         raise NotChecked("not checked: the run's length comes first")
-    facts, defaults = run.facts(), composed_defaults(run.overrides)
+    facts = run.facts()
     for part in run.mifo.parts:
         for problem in part.problems(facts):
             say = found.require if problem.is_error else found.advise
-            group, _, key = problem.setting.rpartition(".")
-            node = OmegaConf.select(defaults, group)
-            raw = OmegaConf.to_container(node, resolve=False).get(key) if OmegaConf.is_dict(node) else None  # type: ignore[union-attr]
-            source = re.fullmatch(r"\$\{([\w.]+)\}", str(raw))  # the setting that it follows, such as buffer_size
-            follows = source and run.get(source[1]) == problem.value
-            name = source[1] if source and follows else problem.setting
-            say(False, name, problem.value, problem.rule, problem.cure)
+            say(False, run.origin(problem.setting), problem.value, problem.rule, problem.cure)
 
 
 def check_resume(run: Run, found: Findings) -> None:

@@ -58,10 +58,8 @@ class Reason(Enum):
         "special_token",
         "text without the tokenizer's special tokens, which would split the conversation",
     )
-    TOO_LONG = (
-        "too_long",
-        f"every text within {MAX_FIELD_BYTES:,} bytes, every prompt within data.max_prompt_length tokens",
-    )
+    TOO_LONG = "too_long", f"every text within {MAX_FIELD_BYTES:,} bytes"
+    LONG_PROMPT = "long_prompt", "every prompt within data.max_prompt_length tokens"
     DUPLICATE = "duplicate", "its prompt no other row's"
     SHARED_ID = "shared_prompt_id", "its prompt_id no other prompt's"
 

@@ -12,7 +12,8 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -38,6 +39,8 @@ from mifo_verl.verl.task_runner import EXIT_NOT_SAVED, EXIT_STOPPED, TaskRunnerS
 LAUNCH_LOCK = ".launch.lock"
 TRACKED = "tracked_run"
 """The file with the id that a tracker knows the run by."""
+RAY_IS_LATE = "The current node timed out during startup"
+"""What Ray says where its own processes start too slowly."""
 _POLL_SECONDS = 0.5
 _REPORT_SECONDS = 600.0
 
@@ -101,7 +104,7 @@ def tracked_run(folder: Path) -> dict[str, str]:
 def _run(config: DictConfig, folder: Path, start: TaskRunnerStart) -> bool:
     """One attempt; whether it came to its end or was stopped. Raises what ended it if no restart is left."""
     try:
-        with ProgressDisplay(folder, config):
+        with ProgressDisplay(folder, config), slow_start_in_one_line():
             run_ppo(config, start)
     except (RayError, Stopped) as error:
         start.stopped = start.ended_on_request(error)
@@ -114,6 +117,21 @@ def _run(config: DictConfig, folder: Path, start: TaskRunnerStart) -> bool:
     finally:
         ray.shutdown()
     return True
+
+
+@contextmanager
+def slow_start_in_one_line() -> Iterator[None]:
+    """Raises ConfigError where Ray's own processes took over 30 s to start, a limit that no setting of Ray changes.
+
+    Source: ``ray._private.node``, Ray 2.60.
+    """
+    try:
+        yield
+    except Exception as error:
+        if RAY_IS_LATE not in str(error):
+            raise
+        cure = "run the same command again when less else runs on this machine"
+        raise ConfigError(f"Ray must start within 30 s, and did not: the machine is too busy; {cure}") from None
 
 
 def _stopped(config: DictConfig, folder: Path, not_saved: str | None, has_saved: bool) -> int:

@@ -100,6 +100,19 @@ def test_every_unknown_key_is_said_at_once(tmp_path, capsys):
     assert [line.partition(":")[0] for line in lines if line[0] != " "] == ["error"] * 3
 
 
+def test_wrong_values_are_said_beside_an_unknown_key(tmp_path, capsys):
+    lr, mode = "actor_rollout_ref.actor.optim.lr=1e-6x", "trainer.resume_mode=autoo"
+    overrides = [each for each in given(tmp_path) if "total_training_steps" not in each]
+    assert train([*overrides, lr, mode, "trainer.total_training_step=3"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3 and "write trainer.total_training_steps=3" in lines[0]
+    assert lines[1].startswith(f"error: {lr} must be ") and lines[2].startswith(f"error: {mode} must be one of ")
+    assert main([*overrides, lr, mode, "trainer.total_training_step=3"]) == 2
+    assert capsys.readouterr().out.count("error: ") == 3
+    assert train([*overrides, lr, "method=mifoo"]) == 2  # whose settings are not known
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
 def test_json_is_all_of_stdout_and_holds_findings_data_and_memory(tmp_path, capsys):
     loud = "print('hello from the reward')\nfrom mifo_verl.rewards.boxed import compute_score\n"
     assert main([*given(tmp_path, reward=loud), "--json", "seed=-1"]) == 2
@@ -262,7 +275,7 @@ def test_a_file_of_nothing_but_bad_rows_stops_a_run_that_skips_them(tmp_path):
     found = checked(
         given(tmp_path, "data.on_bad_row=skip", train={"set": {"prompt": [{"role": "user", "content": " "}]}})
     ).found
-    assert any("must have a row that is not bad" in str(error) for error in found.errors())
+    assert any("and no row is good; correct them" in str(error) for error in found.errors())
 
 
 # ------------------------------------------------------------------ memory
@@ -359,6 +372,38 @@ def test_bad_rows_are_said_although_no_tokenizer_can_be_read(tmp_path):
     model = {"remove": ["tokenizer.json", "tokenizer_config.json"]}
     found = checked(given(tmp_path, train={"change": {3: {"data_source": None}}}, model=model)).found
     assert {error.check for error in found.errors()} == {"tokenizer", "rows"}
+
+
+def test_an_error_names_the_setting_that_was_typed_and_the_algorithm_by_its_file(tmp_path):
+    n, ranks = "actor_rollout_ref.rollout.n=1", "trainer.n_gpus_per_node=0"
+    said = {str(error).partition(",")[0] for error in checked(given(tmp_path / "a", n)).found.errors()}
+    assert said == {f"{n} must be at least 2 for rl=dr_grpo (algorithm.adv_estimator=grpo)"}
+    said = {str(error).partition(",")[0] for error in checked(given(tmp_path / "b", n, "rl=rloo")).found.errors()}
+    assert said == {f"{n} must be at least 2 for rl=rloo (algorithm.adv_estimator=rloo)"}
+    (error,) = checked(given(tmp_path / "c", ranks)).found.errors()  # the rollout's tensor_model_parallel_size too
+    assert str(error) == f"{ranks} must be a whole number of at least 1; correct it"
+
+
+def test_training_rows_are_judged_although_the_validation_file_is_missing(tmp_path):
+    more = "data.val_files=/no/such.parquet", "data.max_prompt_length=1"
+    errors = [str(error) for error in checked(given(tmp_path, *more)).found.errors()]
+    assert len(errors) == 2 and errors[0].startswith("data.val_files=/no/such.parquet must be an existing")
+    assert errors[1].startswith(f"data.train_files={tmp_path}/data/train.parquet: 40 x long_prompt (row 0, ")
+
+
+def test_a_length_that_rows_pass_is_said_with_the_number_that_takes_them_all(tmp_path):
+    tokens = checked(given(tmp_path / "a")).reports[0].sample
+    assert (tokens.prompt_tokens, tokens.demonstration_tokens) == (17, 33)
+    long = checked(given(tmp_path / "b", "data.max_prompt_length=1")).found.errors()
+    assert [str(error).partition("; ")[2] for error in long] == [
+        "write data.max_prompt_length=17"
+    ] * 2  # 94+52=? has 15, 100+200=? has 17
+    assert all("bytes" not in str(error) and "skip" not in str(error) for error in long)
+    some = checked(given(tmp_path / "c", "data.max_prompt_length=15")).found.errors()
+    says = "write data.max_prompt_length=17, or data.on_bad_row=skip to train without them"
+    assert [str(error).partition("; ")[2] for error in some] == [says] * 2
+    short = checked(given(tmp_path / "d", "data.max_response_length=1")).found.errors()
+    assert "write data.max_response_length=33" in {error.cure for error in short}
 
 
 def test_the_environment_is_left_alone(tmp_path):

@@ -38,7 +38,7 @@ WRONG = [
     (["mifo.gate.max_accuracy=1.5"], "mifo.gate.max_accuracy=1.5 must be a share", "0.125"),
     (["mifo.constraint.share=2"], "mifo.constraint.share=2 must be a share in [0, 1]", "write it as"),
     (["mifo.constraint.scope=layer"], "mifo.constraint.scope=layer must be one of global, per_tensor", "global"),
-    (["buffer_size=0"], "mifo.schedule.size=0 must be a whole number of at least 1", "mifo/schedule=never"),
+    (["buffer_size=0"], "error: buffer_size=0 must be a whole number of at least 1", "mifo/schedule=never"),
     (
         ["mifo.sft.optimizer=other"],
         "mifo.sft.optimizer=other must be one of shared, separate, fresh",
@@ -54,7 +54,11 @@ WRONG = [
     (["data.train_batch_size=64"], "data.train_batch_size=64 must be at most the 40 rows", "make it smaller"),
     (["data.train_batch_size=0"], "data.train_batch_size=0 must be a whole number of at least 1", "correct it"),
     (["actor_rollout_ref.actor.ppo_mini_batch_size=3"], "ppo_mini_batch_size=3 must be a divisor of", "change one"),
-    (["actor_rollout_ref.rollout.n=1"], "actor_rollout_ref.rollout.n=1 must be at least 2 for grpo", "8"),
+    (
+        ["actor_rollout_ref.rollout.n=1"],
+        "actor_rollout_ref.rollout.n=1 must be at least 2 for rl=dr_grpo (algorithm.adv_estimator=grpo)",
+        "8",
+    ),
     (["actor_rollout_ref.actor.strategy=fsdp"], "strategy=fsdp must be fsdp2", "strategy=fsdp2"),
     (["actor_rollout_ref.actor.strategy=megatron"], "strategy=megatron must be fsdp2", "fsdp2"),
     (["actor_rollout_ref.actor.fsdp_config.model_dtype=bf16"], "model_dtype=bf16 must be fp32", "mifo/constraint=none"),
@@ -111,6 +115,19 @@ def test_of_many_mistakes_each_has_its_line(data, capsys, monkeypatch):
         "top_p=1.5 must be in (0, 1]",
     ):
         assert line in said
+
+
+def test_a_choice_as_other_commands_take_it_or_misspelt_is_one_line_with_what_is_meant(capsys):
+    for given, cure in {
+        "--method luffy": "write method=luffy",
+        "--methd=luffy": "write method=luffy",
+        "--learning_rate 1e-5": "write actor_rollout_ref.actor.optim.lr=1e-5",
+        "methd=luffy": "(did you mean method?); write method=luffy",
+        "hardwar=cpu": "(did you mean hardware?); write hardware=cpu",
+    }.items():
+        assert main(["experiment=quickstart", *given.split()]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"error: {given}") and line.endswith(cure)
 
 
 def test_the_setting_that_is_meant():

@@ -48,6 +48,11 @@ def test_the_commands_are_these():
     ]  # fmt: skip
 
 
+def test_the_help_says_how_a_stopped_run_goes_on_in_the_width_of_a_terminal():
+    lines = run("-m", "mifo_verl.cli", "--help")[0].stdout.splitlines()
+    assert "  train           train a model, or go on (trainer.resume_mode=auto)" in lines
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_help_of_a_command_answers_within_a_second_and_imports_nothing_heavy(name):
     done, seconds = run("-c", WITHOUT_HEAVY, name, "--help")

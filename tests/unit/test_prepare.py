@@ -358,9 +358,22 @@ def test_words_for_no_answer_and_answers_that_nobody_can_read_are_dropped_and_co
     assert found["dropped"]["no answer but the word proof"] == 2 and sum(found["dropped"].values()) == 13
 
 
-def test_a_demonstration_that_does_not_verify_is_named(tmp_path: Path) -> None:
-    assert main(["own", f"train={lines(tmp_path / 'own.jsonl', *RECORDS[:3])}", f"out={tmp_path}"]) == 0
-    assert report(tmp_path)["wrong"] == ["row 1 (own/b)"]
+def test_a_demonstration_that_does_not_verify_is_named_with_its_answer_and_what_becomes_of_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    solutions = ("\\boxed{4}", "\\boxed{5}", "\\boxed{6}", "I give up.")
+    records = [
+        {"id": n, "question": f"2+2? ({n})", "answer": "4", "solution": text} for n, text in enumerate(solutions)
+    ]
+    assert main(["own", f"train={lines(tmp_path / 'own.jsonl', *records)}", f"out={tmp_path}"]) == 0
+    assert report(tmp_path)["wrong"] == ["row 1 (own/1)", "row 2 (own/2)", "row 3 (own/3)"]
+    assert report(tmp_path)["wrong_kinds"] == {
+        "another answer": "row 1 (own/1): read 5, wanted 4",
+        "no answer": "row 3 (own/3): read none, wanted 4",
+    }
+    said = capsys.readouterr().out
+    assert "row 1 (own/1): read 5, wanted 4" in said and "row 3 (own/3): read none, wanted 4" in said
+    assert "kept in the file, never trained on; unverified=drop leaves their rows out" in said
 
 
 @pytest.mark.parametrize(

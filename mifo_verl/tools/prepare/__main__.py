@@ -94,6 +94,12 @@ def _prompts(path: Path) -> set[str]:
     return set(map(str, pq.read_table(path, columns=["prompt"])["prompt"].to_pylist()))
 
 
+_BECOMES = {
+    "keep": "kept in the file, never trained on; unverified=drop leaves their rows out",
+    "null": "left out, their questions kept; unverified=drop leaves their rows out",
+}
+
+
 def show(report: Report, path: Path, console: Console) -> None:
     """The report as one line and a table."""
     console.print(
@@ -107,8 +113,8 @@ def show(report: Report, path: Path, console: Console) -> None:
         table.add_row(f"dropped: {reason}", str(count))
     for answer in report.unreadable[:5]:
         table.add_row("  not readable", answer)
-    for row in report.wrong[:5]:
-        table.add_row("  demonstration does not verify", row)
+    for kind, first in report.wrong_kinds.items():
+        table.add_row(f"  not verified: {kind}", first)
     for name, count in report.contaminated_by.most_common():
         table.add_row(f"  contaminated by {name}", str(count))
     for name, count in sorted(report.by_source.items())[:20]:
@@ -117,6 +123,8 @@ def show(report: Report, path: Path, console: Console) -> None:
         says = "  ".join(f"{key} {value}" for key, value in lengths.items())
         table.add_row(name.replace("_", ", in "), says or "none")
     console.print(table, highlight=False, soft_wrap=True)
+    if (becomes := _BECOMES.get(report.settings.get("unverified", "keep"))) and report.wrong:
+        console.print(f"  demonstrations that do not verify: {becomes}", highlight=False, soft_wrap=True)
 
 
 _WEIGHT = re.compile(r"(.+?)(?:@(\d+(?:\.\d+)?))?")

@@ -16,12 +16,14 @@ from tqdm import tqdm
 from mifo_verl.data.demonstrations import demonstration_of
 from mifo_verl.data.parquet import write_rows
 from mifo_verl.rewards.kinds import Scorer
+from mifo_verl.rewards.verdict import Verdict
 from mifo_verl.tools.prepare.decontamination import EvaluationSets
 from mifo_verl.tools.prepare.recipe import Row, question_of, with_system
 from mifo_verl.tools.prepare.sources import Dropped
 
 _THREADS = 4
 _MOST_NAMED = 20
+_MOST_CHARS = 60
 Lengths = dict[str, int]
 
 
@@ -47,6 +49,8 @@ class Report:
     """Demonstrations that the reward calls correct."""
     wrong: list[str] = field(default_factory=list)
     """The first rows whose demonstration does not verify, by number and id."""
+    wrong_kinds: dict[str, str] = field(default_factory=dict)
+    """Of each kind of these, the first: what the reward read as its answer, and what it wanted."""
     lengths: dict[str, Lengths] = field(default_factory=dict)
     sha256: str = ""
     """Of the parquet file."""
@@ -149,21 +153,26 @@ class Preparation:
             bar = tqdm(zip(rows, verdicts, strict=True), total=len(rows), desc="verifying", delay=1, leave=False)
             judged = [(row, verdict) for row, verdict in bar]
         report.demonstrations = sum(verdict is not None for _, verdict in judged)
-        report.verified = sum(verdict is True for _, verdict in judged)
-        wrong = [(number, row) for number, (row, verdict) in enumerate(judged) if verdict is False]
-        report.wrong = [f"row {number} ({row['prompt_id']})" for number, row in wrong[:_MOST_NAMED]]
+        wrong = {n: verdict for n, (_, verdict) in enumerate(judged) if verdict is not None and not verdict.correct}
+        report.verified = report.demonstrations - len(wrong)
+        report.wrong = [f"row {n} ({rows[n]['prompt_id']})" for n in islice(wrong, _MOST_NAMED)]
+        for n, verdict in wrong.items():
+            kind = verdict.error or ("no answer" if verdict.extracted is None else "another answer")
+            read, wanted = verdict.extracted, rows[n]["reward_model"]["ground_truth"]
+            says = f"row {n} ({rows[n]['prompt_id']}): read {_excerpt(read)}, wanted {_excerpt(wanted)}"
+            report.wrong_kinds.setdefault(kind, says)
         if self.unverified == "keep":
             return rows
         if self.unverified == "null":
-            return [row | {"target": None} if verdict is False else row for row, verdict in judged]
+            return [row | {"target": None} if n in wrong else row for n, row in enumerate(rows)]
         if wrong:
             report.dropped["the demonstration does not verify"] = len(wrong)
-        return [row for row, verdict in judged if verdict is not False]
+        return [row for n, row in enumerate(rows) if n not in wrong]
 
-    def _verdict(self, row: Row) -> bool | None:
-        """Whether the row's demonstration is correct by the run's reward; None where it has none."""
+    def _verdict(self, row: Row) -> Verdict | None:
+        """What the run's reward says of the row's demonstration; None where it has none."""
         demonstration = demonstration_of(row)
-        return None if demonstration is None else self.score(demonstration.text, demonstration.answer, row).correct
+        return None if demonstration is None else self.score(demonstration.text, demonstration.answer, row)
 
     def _lengths(self, rows: list[Row]) -> dict[str, Lengths]:
         texts = {
@@ -175,6 +184,10 @@ class Preparation:
             count = self.count_tokens
             lengths |= {f"{name}_tokens": summary([count(text) for text in part]) for name, part in texts.items()}
         return lengths
+
+
+def _excerpt(answer: str | None) -> str:
+    return "none" if answer is None else " ".join(answer.split())[:_MOST_CHARS]
 
 
 def summary(numbers: list[int]) -> Lengths:
