@@ -116,7 +116,7 @@ def select_top_share(scores: Sequence[Score], share: Share, shards: Shards | Non
     """Select floor(share * N) of the N coordinates of all tensors and shards, or all positive ones where fewer are.
 
     ``scores`` are this shard's flat float32 tensors, >= 0, the same number of tensors on every shard (some may be
-    empty). Each is read three times in chunks, and once more where ties are left out or a sample has misled; none is
+    empty). Each is read in chunks, three times to six: more often where ties are left out or a sample misleads; none is
     kept, so they may be made when they are read. Memory beside the packed masks is a few chunks.
 
     Raises InvalidScores (a ValueError) where a score is negative, infinite or NaN, on every shard.

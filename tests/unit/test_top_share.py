@@ -275,23 +275,6 @@ def test_a_sample_that_helps_or_misleads_gives_the_mask_of_a_stable_sort(score, 
     assert (selection.num_frozen, selection.threshold) == (count, float(values[count - 1]))
 
 
-class Counted:
-    """A score that counts how often it is read."""
-
-    def __init__(self, score: torch.Tensor) -> None:
-        self.score, self.reads = score, 0
-
-    def split(self, size: int):
-        self.reads += 1
-        return self.score.split(size)
-
-
-def test_a_score_is_read_three_times():
-    score = Counted(torch.rand(1 << 20, generator=torch.Generator().manual_seed(9)))
-    select_top_share([score], 0.5)
-    assert score.reads == 3
-
-
 # Errors
 
 
