@@ -17,11 +17,22 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from mifo_verl.errors import exact_share, require, require_choice
+from mifo_verl.method import packed
 from mifo_verl.method.coordinates import ShardRange
+from mifo_verl.method.held_still import FrozenStep, HeldStill, fingerprint, is_elementwise, mask_gradients_
 from mifo_verl.method.importance import Importance, accumulate_, forget_unselected_
+from mifo_verl.method.packed import PackedMasks
 from mifo_verl.method.part import Part
 from mifo_verl.method.registry import Registry
-from mifo_verl.method.top_share import OnDevice, Selection, Shards, select_top_share, select_top_share_per_tensor
+from mifo_verl.method.top_share import (
+    InvalidScores,
+    Score,
+    Selection,
+    Shards,
+    Streamed,
+    select_top_share,
+    select_top_share_per_tensor,
+)
 from mifo_verl.types import Cost, Phase, Problem, RunFacts, Share
 
 
@@ -34,6 +45,11 @@ class Model(Protocol):
 
     @property
     def shards(self) -> Shards: ...
+
+    @property
+    def parameters(self) -> Sequence[Tensor]:
+        """The same ones as an optimizer knows them."""
+        ...
 
     def weights(self) -> list[Tensor]: ...
 
@@ -135,7 +151,7 @@ class Constraint(Part):
         """
         raise NotImplementedError
 
-    def choose(self, importance: Sequence[Tensor], shards: Shards | None = None) -> Selection | None:
+    def choose(self, importance: Sequence[Score], shards: Shards | None = None) -> Selection | None:
         """The mask of these importances, one flat tensor a parameter; None if the constraint has no mask."""
         return None
 
@@ -188,7 +204,7 @@ class GradientMask(Constraint):
     def attach(self, model: Model, importance: Importance) -> "ActiveMask":
         return ActiveMask(self, importance, model, holds_values=False)
 
-    def choose(self, importance: Sequence[Tensor], shards: Shards | None = None) -> Selection:
+    def choose(self, importance: Sequence[Score], shards: Shards | None = None) -> Selection:
         rule = select_top_share if self.scope == "global" else select_top_share_per_tensor
         return rule(importance, self.share, shards)
 
@@ -197,7 +213,7 @@ class GradientMask(Constraint):
             remembers = "history" in self.needs
             phases = ("rollout", "rl", "sft") if remembers else ("sft",)
             yield Cost("importance", 4, phases, "4T/W", saved_bytes=4 * remembers, is_state=True)
-            yield Cost("mask", 1, ("sft",), "T/W")
+            yield Cost("mask", 0.125, ("sft",), "T/8W")
 
     def describe(self) -> str:
         return f"the gradient of the top {self.share} of the coordinates by importance is zeroed"
@@ -220,21 +236,13 @@ class StrictMask(GradientMask):
 
     def costs(self, facts: RunFacts) -> Iterable[Cost]:
         yield from super().costs(facts)
-        if facts.has_sft_phases:
+        if facts.has_sft_phases and facts.optimizer not in ("AdamW", "Adam"):  # whose steps are made in slices
             values = 1 if facts.sft_optimizer == "fresh" else 3  # the weight, and an older optimizer's two moments
             share = float(exact_share("share", self.share))
             yield Cost("held values", 4 * values * share, ("sft",), f"{4 * values}k*T/W")
 
     def describe(self) -> str:
         return f"the top {self.share} of the coordinates by importance are frozen"
-
-
-@torch.no_grad()
-def mask_gradients_(gradients: Sequence[Tensor | None], frozen: Sequence[Tensor]) -> None:
-    """Zero the frozen coordinates of each gradient, in place. Called before the clip norm is taken."""
-    for gradient, mask in zip(gradients, frozen, strict=True):
-        if gradient is not None:
-            gradient.masked_fill_(mask.to(gradient.device), 0.0)
 
 
 def step_factor(steps: int, more: int, betas: tuple[float, float]) -> float:
@@ -249,31 +257,6 @@ def step_factor(steps: int, more: int, betas: tuple[float, float]) -> float:
     return first / second**0.5
 
 
-class HeldStill:
-    """The frozen coordinates of some tensors (weights, moments), kept as they are now: 4 bytes a coordinate held."""
-
-    @torch.no_grad()
-    def __init__(self, tensors: Sequence[Tensor], frozen: Sequence[Tensor]) -> None:
-        self._frozen = [mask.to(tensor.device) for tensor, mask in zip(tensors, frozen, strict=True)]
-        self._values = [tensor[mask] for tensor, mask in zip(tensors, self._frozen, strict=True)]
-
-    @torch.no_grad()
-    def put_back_(self, tensors: Sequence[Tensor]) -> None:
-        """Write the values held into the frozen coordinates of the same tensors, in place."""
-        for tensor, mask, values in zip(tensors, self._frozen, self._values, strict=True):
-            tensor.masked_scatter_(mask, values)
-
-    @torch.no_grad()
-    def drift(self, tensors: Sequence[Tensor]) -> float:
-        """The largest |change| of a frozen coordinate since it was held; 0.0 where every one is bit-identical."""
-        changes = [
-            (tensor[mask] - values).abs().max()
-            for tensor, mask, values in zip(tensors, self._frozen, self._values, strict=True)
-            if values.numel()
-        ]
-        return float(torch.stack(changes).max()) if changes else 0.0
-
-
 class ActiveMask(ActiveConstraint):
     """The top share of the coordinates by importance, frozen in the SFT phase; the history of their importance."""
 
@@ -284,10 +267,13 @@ class ActiveMask(ActiveConstraint):
         self._holds_values = holds_values
         self.history: list[Tensor] | None = None
         """C of the last interval; None if alpha is 0."""
-        self.frozen: list[Tensor] | None = None
+        self.frozen: PackedMasks | None = None
         """M while an SFT phase runs; True where a coordinate is frozen."""
+        self._step: FrozenStep | None = None
+        """Of an optimizer whose step can be made in slices; of any other one there is ``_held``."""
         self._held: HeldStill | None = None
         self._held_keys: list[tuple[int, str]] = []
+        self._fingerprint: Tensor | None = None
 
     @torch.no_grad()
     def select(
@@ -305,20 +291,20 @@ class ActiveMask(ActiveConstraint):
         if start is None:
             raise RuntimeError("the interval has no start; begin() comes before select()")
         history = self._accumulated(start, interval)
-        scores = OnDevice(history, self._model.weights()[0].device)
-        self._require_finite(scores)
-        selection = self._rule.choose(scores, self._model.shards)
+        selection = self._chosen(history)
+        frozen = PackedMasks.of(selection.frozen)
         if observe is not None:
-            observe(selection.frozen, scores)
-        for score_N, frozen_N in zip(history, selection.frozen, strict=True):
-            forget_unselected_(score_N, frozen_N.to(score_N.device))
+            observe(frozen, history)
+        for score_N, mask in zip(history, frozen.packed, strict=True):
+            for part_N, frozen_N in zip(score_N.split(packed.CHUNK), mask.to(score_N.device).chunks(), strict=True):
+                forget_unselected_(part_N, frozen_N)
         if selection.num_frozen == selection.num_coordinates:
             raise ValueError(
                 f"mifo.constraint.share={self._rule.share} must leave something to train, and it froze all "
                 f"{selection.num_coordinates} coordinates; lower it"
             )
         self.history = history if "history" in self._rule.needs else None
-        self.frozen = selection.frozen
+        self.frozen = frozen
         return MaskReport(
             frozen_share=selection.num_frozen / selection.num_coordinates,
             positive_share=selection.num_positive / selection.num_coordinates,
@@ -330,23 +316,43 @@ class ActiveMask(ActiveConstraint):
     def enter(self, optimizer: Optimizer) -> None:
         if self.frozen is None:
             raise RuntimeError("nothing is selected; select() comes before enter()")
-        if self._holds_values:
-            # an optimizer state that does not exist yet starts at 0, and a zero gradient leaves it there
-            coordinates = self._coordinates(optimizer)
-            self._held_keys = list(coordinates)
-            self._held = HeldStill(list(coordinates.values()), [self.frozen[number] for number, _ in coordinates])
+        if not self._holds_values:
+            return
+        # an optimizer state that does not exist yet starts at 0, and a zero gradient leaves it there
+        coordinates = self._coordinates(optimizer)
+        self._held_keys = list(coordinates)
+        if is_elementwise(optimizer):
+            self._step = FrozenStep(self._model, optimizer, self.frozen.packed)
+            self._fingerprint = fingerprint(list(coordinates.values()), self._held_masks().packed)
+        else:
+            self._held = HeldStill(list(coordinates.values()), self._held_masks())
 
     def before_update(self, phase: Phase) -> None:
         if phase is Phase.SFT and self.frozen is not None:
             mask_gradients_(self._model.gradients(), self.frozen)
+            if self._step is not None:
+                self._step.install()
 
     def after_update(self, phase: Phase, optimizer: Optimizer) -> None:
+        if phase is Phase.SFT and self._step is not None:
+            self._step.remove()
         if phase is Phase.SFT and self._held is not None:
             self._held.put_back_(self._held_now(optimizer))
 
     def release(self, optimizer: Optimizer) -> float | None:
-        drift = None if self._held is None else self._held.drift(self._held_now(optimizer))
-        self.frozen = self._held = None
+        """The largest drift of what was held. Raises RuntimeError if no value was kept to measure it by."""
+        drift = None
+        if self._held is not None:
+            drift = self._held.drift(self._held_now(optimizer))
+        elif self._fingerprint is not None:
+            now = fingerprint(self._held_now(optimizer), self._held_masks().packed)
+            if not torch.equal(now, self._fingerprint):
+                raise RuntimeError(
+                    "mifo.constraint=strict must leave frozen weights and moments as they are, and something else than "
+                    "the optimizer's step has changed them in this SFT phase; resume from the checkpoint before it"
+                )
+            drift = 0.0
+        self.frozen = self._held = self._step = self._fingerprint = None
         return drift
 
     @property
@@ -354,15 +360,16 @@ class ActiveMask(ActiveConstraint):
         return None if self.history is None else (score_N > 0 for score_N in self.history)  # a 0 is never selected
 
     def state(self) -> dict[str, Tensor]:
-        parts = {"history": self.history, "frozen": self.frozen}
+        frozen = None if self.frozen is None else self.frozen.to("cpu")
+        parts = {"history": self.history, "frozen": frozen}
         return {f"{part}.{number}": tensor for part, held in parts.items() for number, tensor in enumerate(held or [])}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         numbers = range(len(self._model.slices))
         held = {part: [state[f"{part}.{number}"] for number in numbers if f"{part}.0" in state] for part in _PARTS}
-        weights = self._model.weights()
         self.history = held["history"] or None
-        self.frozen = [mask.to(weight.device) for mask, weight in zip(held["frozen"], weights, strict=False)] or None
+        masks = PackedMasks.of(mask_N.to("cpu") for mask_N in held["frozen"])
+        self.frozen = masks.to(self._model.weights()[0].device) if len(masks) else None
 
     def _accumulated(self, start: Sequence[Tensor], interval: int) -> list[Tensor]:
         """C~ of every tensor, where the start lies, computed where the weights are."""
@@ -372,15 +379,27 @@ class ActiveMask(ActiveConstraint):
         ]
         ends = self._model.weights()
         for old_N, start_N, end_N, where in zip(history, start, ends, self._model.slices, strict=True):
-            here_N = old_N.to(end_N.device)
-            accumulate_(here_N, self._importance(start_N.to(end_N.device), end_N, where, interval), alpha)
-            if here_N is not old_N:
-                old_N.copy_(here_N)
+            parts = zip(old_N.split(packed.CHUNK), start_N.split(packed.CHUNK), end_N.split(packed.CHUNK), strict=True)
+            for number, (old, begin, end) in enumerate(parts):
+                place = ShardRange(where.name, where.first + number * packed.CHUNK)
+                here = old.to(end.device)
+                accumulate_(here, self._importance(begin.to(end.device), end, place, interval), alpha)
+                if here is not old:
+                    old.copy_(here)
         return history
+
+    def _chosen(self, scores: Sequence[Tensor]) -> Selection:
+        device = self._model.weights()[0].device
+        is_here = scores[0].device == device
+        try:
+            return self._rule.choose(scores if is_here else Streamed(scores, device), self._model.shards)
+        except InvalidScores:  # on every rank
+            self._require_finite(scores)
+            raise
 
     def _require_finite(self, scores: Sequence[Tensor]) -> None:
         broken = torch.stack([(~score_N.isfinite()).sum() for score_N in scores]).sum()
-        count = int(self._model.shards.sum(broken.reshape(1)))
+        count = int(self._model.shards.sum(broken.reshape(1).to(self._model.weights()[0].device)))
         if count:
             raise FloatingPointError(
                 f"the importance of {count} coordinates is not finite, so weights are NaN or infinite; resume from "
@@ -391,6 +410,11 @@ class ActiveMask(ActiveConstraint):
         """Flat views of everything that has one value a coordinate: the weights and the optimizer's moments."""
         weights = {(number, "weight"): weight for number, weight in enumerate(self._model.weights())}
         return weights | {(number, name): state for number, name, state in self._model.optimizer_state(optimizer)}
+
+    def _held_masks(self) -> PackedMasks:
+        """The masks of what is held, in its order."""
+        assert self.frozen is not None
+        return PackedMasks([self.frozen.packed[number] for number, _ in self._held_keys])
 
     def _held_now(self, optimizer: Optimizer) -> list[Tensor]:
         coordinates = self._coordinates(optimizer)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from mifo_verl.method.constraint import ActiveConstraint, MaskReport
+from mifo_verl.method.packed import PackedMasks
 from mifo_verl.method.top_share import median
 from mifo_verl.probes.mask import MaskInspection
 from mifo_verl.verl.shards import ShardedModel
@@ -44,7 +45,7 @@ class IntervalState:
         self._inspects = inspects
         self._on_host = on_host
         self._inspection: MaskInspection | None = None
-        self._last_mask: list[Tensor] | None = None
+        self._last_mask: PackedMasks | None = None
 
     @torch.no_grad()
     def begin(self) -> None:
@@ -71,7 +72,7 @@ class IntervalState:
         """The RL phase of this optimizer has ended: count its update, and let the constraint decide. Collective."""
         self._inspection = None
         if self._inspects and self.constraint.last_mask is not None:
-            self._last_mask = list(self.constraint.last_mask)
+            self._last_mask = PackedMasks.of(self.constraint.last_mask)
         if self._inspects and self.start is not None:
             self._inspection = MaskInspection([where.name for where in self.model.slices])
             self._inspection.rl(self.start, self.model.weights())
@@ -80,7 +81,7 @@ class IntervalState:
         report = self.constraint.select(self.start, interval, observe, optimizer)
         if self._last_mask is not None:  # no copy of what the constraint remembers
             has_it = self.constraint.last_mask is not None
-            self._last_mask = None if has_it else [frozen_N.to("cpu", copy=True) for frozen_N in self._last_mask]
+            self._last_mask = None if has_it else self._last_mask.to("cpu")
         if self._keeps_before_sft:
             self.before_sft = [weight.to("cpu", copy=True) for weight in self.model.weights()]
         return None if report is None else replace(report, change_of_held=change_of_held)
@@ -100,7 +101,7 @@ class IntervalState:
         for number, (frozen_N, score_N) in enumerate(zip(frozen, importance, strict=True)):
             last_N = None if self._last_mask is None else self._last_mask[number]
             self._inspection.mask(number, frozen_N, score_N, last_N)
-        self._last_mask = list(frozen)
+        self._last_mask = PackedMasks.of(frozen)
 
     @torch.no_grad()
     def inspect_sft(self) -> dict[str, Any] | None:
@@ -131,7 +132,8 @@ class IntervalState:
         self.before_sft = _unnumbered("before_sft.", state, num)
         self.constraint.load(kept)
         counted = {name.removeprefix(_INSPECTION): value for name, value in state.items() if _INSPECTION in name}
-        self._last_mask = _unnumbered(_LAST_MASK, counted, num)
+        last = _unnumbered(_LAST_MASK, counted, num)
+        self._last_mask = None if last is None else PackedMasks.of(last)
         self._inspection = None
         if "counts" in counted:
             self._inspection = MaskInspection([where.name for where in self.model.slices])

@@ -57,7 +57,7 @@ class ShardedModel:
         self.module = module
         self.shards = ProcessShards(mesh)
         named = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
-        self.parameters = [parameter for _, parameter in named]
+        self.parameters: list[Tensor] = [parameter for _, parameter in named]
         for name, parameter in named:
             if isinstance(parameter, DTensor) and parameter.placements[-1] != Shard(0):
                 raise NotImplementedError(f"{name} is placed as {parameter.placements}; only sharding by rows is known")

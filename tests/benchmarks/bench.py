@@ -9,11 +9,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from statistics import median
 
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 from mifo_verl.checks.memory_plan import predict
 from mifo_verl.method.constraint import ActiveConstraint, StrictMask
@@ -51,16 +53,11 @@ def ratio(one: Callable[[], object], other: Callable[[], object]) -> float:
 
 
 def peak_bytes(work: Callable[[], object]) -> int:
-    """The most memory that the process takes while it works, over what it has before."""
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
-    before = _status("VmRSS")
-    work()
-    return _status("VmHWM") - before
-
-
-def _status(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(name))
+    """The most memory that tensors take while it works, over what they take before."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        work()
+    events = [one for one in profiled.profiler.kineto_results.events() if one.name() == "[memory]"]
+    return max(accumulate((one.nbytes() for one in sorted(events, key=lambda one: one.start_ns())), initial=0))
 
 
 class PlainModel:

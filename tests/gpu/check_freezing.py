@@ -82,7 +82,7 @@ def strict_freezing(width: int, layers: int, kind: str, device: torch.device) ->
     frozen = selection.frozen
     del start, change
 
-    masks = frozen * 3
+    masks = list(frozen) * 3
     before = [values.clone() for values in coordinates()]
     held = HeldStill(coordinates(), masks)
     for _ in range(5):

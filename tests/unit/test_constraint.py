@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from mifo_verl.method import packed
 from mifo_verl.method.constraint import (
     CONSTRAINTS,
     GradientMask,
@@ -17,7 +18,9 @@ from mifo_verl.method.constraint import (
     step_factor,
 )
 from mifo_verl.method.coordinates import ShardRange
+from mifo_verl.method.held_still import FrozenStep
 from mifo_verl.method.importance import AbsChange
+from mifo_verl.method.packed import PackedMasks
 from mifo_verl.method.top_share import OneShard
 from mifo_verl.types import Phase
 from mifo_verl.verl.interval import IntervalState
@@ -207,6 +210,74 @@ def test_trainable_coordinates_train_as_if_nothing_were_frozen(kind):
         torch.testing.assert_close(one.detach()[~mask], other.detach()[~mask], rtol=0, atol=0)
 
 
+class Whole:
+    """Parameters that are whole in this process."""
+
+    def __init__(self, parameters) -> None:
+        self.parameters = parameters
+
+    def weights(self) -> list[torch.Tensor]:
+        return [parameter.detach().view(-1) for parameter in self.parameters]
+
+    def gradients(self) -> list[torch.Tensor | None]:
+        return [None if parameter.grad is None else parameter.grad.view(-1) for parameter in self.parameters]
+
+
+def frozen_updates(kind: dict, steps: int, in_slices: bool) -> list[torch.Tensor]:
+    """Weights and states behind four updates of two groups under a mask; once a gradient is missing, once no step comes."""
+    generator = torch.Generator().manual_seed(0)
+    parameters = [torch.nn.Parameter(torch.randn(num, generator=generator)) for num in (1007, 64, 99, 5)]
+    groups = [{"params": parameters[:2], "weight_decay": 0.1}, {"params": parameters[2:], "lr": 3e-3}]
+    model, optimizer = Whole(parameters), torch.optim.AdamW(groups, lr=1e-2, weight_decay=0.0, **kind)
+
+    def make_gradients() -> None:
+        for parameter in parameters:
+            parameter.grad = torch.randn(parameter.shape, generator=generator)
+
+    for _ in range(steps):
+        make_gradients()
+        optimizer.step()
+    masks = PackedMasks.of([torch.rand(p.shape, generator=generator) < 0.5 for p in parameters])
+    moments = [name for name, value in sorted(optimizer.state[parameters[0]].items()) if value.ndim]
+    tensors = [*model.weights(), *(optimizer.state[p][name] for name in moments for p in parameters)]
+    step, held = FrozenStep(model, optimizer, masks.packed), HeldStill(tensors, list(masks) * (1 + len(moments)))
+    for number in range(4):
+        make_gradients()
+        mask_gradients_(model.gradients(), masks)
+        if in_slices:
+            step.install()
+        if number == 2:
+            parameters[1].grad = None
+        if number != 1:  # an update whose norm is not finite is skipped
+            optimizer.step()
+        step.remove() if in_slices else held.put_back_(tensors)
+    states = [torch.as_tensor(value) for p in parameters for _, value in sorted(optimizer.state[p].items())]
+    return [*model.weights(), *states]
+
+
+@pytest.mark.parametrize("kind", [*KINDS, {"amsgrad": True}], ids=str)
+@pytest.mark.parametrize("steps", [0, 2])
+def test_a_step_in_slices_is_to_the_bit_a_step_and_putting_back(monkeypatch, kind, steps):
+    monkeypatch.setattr(packed, "CHUNK", 256)
+    whole, sliced = (frozen_updates(kind, steps, in_slices) for in_slices in (False, True))
+    assert len(whole) == len(sliced) == 4 + 4 * (4 if kind.get("amsgrad") else 3)
+    assert all(same_bits(one, other) for one, other in zip(whole, sliced, strict=True))
+
+
+def test_what_other_hands_change_of_a_frozen_coordinate_is_an_error():
+    model, active, optimizer = at_work("strict", share=0.5)
+    active.select(START, interval=1, observe=None)
+    active.enter(optimizer)
+    model.weights()[0][1] += 1e-3  # coordinates 1 and 3 are frozen
+    with pytest.raises(RuntimeError, match="must leave frozen weights and moments as they are"):
+        active.release(optimizer)
+    model, active, optimizer = at_work("strict", share=0.5)
+    active.select(START, interval=2, observe=None)
+    active.enter(optimizer)
+    model.weights()[0][0] += 1e-3
+    assert active.release(optimizer) == 0.0
+
+
 def test_masking_before_the_clip_takes_the_frozen_coordinates_out_of_the_norm():
     gradient = torch.tensor([3.0, 4.0, 1000.0])
     mask_gradients_([gradient], [torch.tensor([False, False, True])])
@@ -223,6 +294,10 @@ class OneTensor:
         self.parameter = torch.nn.Parameter(torch.tensor(values))
         self.slices = [ShardRange("w", 0)]
         self.shards = OneShard()
+
+    @property
+    def parameters(self) -> list[torch.Tensor]:
+        return [self.parameter]
 
     def weights(self) -> list[torch.Tensor]:
         return [self.parameter.detach()]
@@ -448,7 +523,7 @@ def test_the_state_lies_on_the_host_from_its_begin_and_after_a_resume():
             assert interval.start[0].device.type == device
             interval.load(state)
             assert interval.start[0].device.type == interval.constraint.history[0].device.type == device
-            assert interval.constraint.frozen[0].device.type == "cuda"  # every SFT update reads it
+            assert interval.constraint.frozen.packed[0].bits.device.type == "cuda"  # every SFT update reads it
 
 
 def test_no_second_copy_of_a_mask_that_the_history_has_is_kept_or_saved():

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mifo_verl.method import top_share
+from mifo_verl.method import packed
 from mifo_verl.method.top_share import OneShard, median, select_top_share, select_top_share_per_tensor
 
 SHARDS = (1, 2, 3, 4, 7)
@@ -220,12 +220,12 @@ def test_larger_tensors_with_ties_are_cut_exactly_however_they_are_sharded(over_
 
 
 @pytest.mark.parametrize("share", [0.35, 0.6])
-@pytest.mark.parametrize("chunk", [7, 64])
+@pytest.mark.parametrize("chunk", [8, 64])
 def test_the_chunk_size_does_not_change_the_mask(monkeypatch, chunk, share):
     """Ties that go on over several chunks keep their quota."""
     scores = [torch.randint(0, 4, (n,), generator=torch.Generator().manual_seed(n)).float() for n in (50, 7, 130)]
     expected = slow_masks(scores, share)
-    monkeypatch.setattr(top_share, "_CHUNK", chunk)
+    monkeypatch.setattr(packed, "CHUNK", chunk)
     assert [mask.tolist() for mask in select_top_share(scores, share).frozen] == expected
 
 
@@ -247,6 +247,32 @@ def test_a_shard_may_hold_nothing_at_all(over_shards):
     scores = tensors([5, 4, 3])
     parts = over_shards(lambda s: select_top_share([scores[0] if s.rank == 1 else torch.zeros(0)], "2/3", s), 3)
     assert [part.frozen[0].int().tolist() for part in parts] == [[], [1, 1, 0], []]
+
+
+def coarse(num: int) -> torch.Tensor:
+    """Half zeros, the others of 50 values."""
+    return (torch.randn(num, generator=torch.Generator().manual_seed(7)).clamp_(min=0) * 10).round_()
+
+
+def misleading(num: int) -> torch.Tensor:
+    """A sample takes coordinates 0 to 15 of every 976: here they are small, and all others large."""
+    score = 1 + torch.rand(num, generator=torch.Generator().manual_seed(8))
+    score.view(-1, 976)[:, :16] *= 2.0**-20
+    return score
+
+
+@pytest.mark.parametrize(
+    "score", [torch.rand(976 * 300), coarse(976 * 300), misleading(976 * 300)], ids="plain coarse misleading".split()
+)
+@pytest.mark.parametrize("share", [0.001, 0.5, 0.99])
+def test_a_sample_that_helps_or_misleads_gives_the_mask_of_a_stable_sort(score, share):
+    selection = select_top_share([score[:100_003], score[100_003:]], share)
+    values, order = score.sort(descending=True, stable=True)
+    count = min(int(Fraction(str(share)) * len(score)), int((score > 0).sum()))
+    expected = torch.zeros(len(score), dtype=torch.bool)
+    expected[order[:count]] = True
+    assert torch.equal(torch.cat(list(selection.frozen)), expected)
+    assert (selection.num_frozen, selection.threshold) == (count, float(values[count - 1]))
 
 
 # Errors
