@@ -78,7 +78,7 @@ def _joined(overrides: list[str]) -> Iterator[str]:
     """The overrides, with ``--name value`` as one: so other commands take a setting."""
     left = list(overrides)
     while left:
-        given, after = left.pop(0), left[0] if left else "="
+        given, after = left.pop(0), left[0] if left else "-"
         is_pair = re.fullmatch(r"--[\w./]+", given) and given != "--multirun" and re.match(r"[^-+~][^=]*$", after)
         yield f"{given} {left.pop(0)}" if is_pair else given
 
