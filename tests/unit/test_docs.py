@@ -45,10 +45,10 @@ def test_the_package_of_the_docs_is_the_one_that_a_test_installs_and_trains_with
     assert missing == []
 
 
-def test_the_readme_fits_on_its_screen_and_the_docs_are_six_pages_and_the_evidence():
+def test_the_readme_fits_on_its_screen_and_the_docs_are_eight_pages_and_the_evidence():
     assert len((REPOSITORY / "README.md").read_text().splitlines()) <= 120
     names = {page.name for page in (REPOSITORY / "docs").glob("*.md")}
-    pages = ("start", "methods", "extend", "results", "trust", "architecture", "evidence", "cluster")
+    pages = ("start", "methods", "extend", "results", "trust", "architecture", "evidence", "cluster", "performance")
     assert names == {f"{page}.md" for page in pages}
     own = sum(len((REPOSITORY / "docs" / name).read_text().split()) for name in names - {"evidence.md"})
-    assert own <= 15_000
+    assert own <= 15_500
