@@ -23,7 +23,7 @@ RAY = str(Path(sys.executable).parent / "ray")
 ENVIRONMENT = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 SHORT = ["trainer.total_training_steps=4", "data.val_max_samples=8", "mifo.probe.around_sft=false"]
 FILES = {"train": "train", "val": "validation"}
-SIZE = ["trainer.nnodes=2", "trainer.n_gpus_per_node=1"]
+SIZE = ["trainer.nnodes=2", "trainer.n_gpus_per_node=1", "actor_rollout_ref.rollout.tensor_model_parallel_size=2"]
 
 
 def say(command: list[str], **more: str) -> subprocess.CompletedProcess[str]:

@@ -60,7 +60,11 @@ def check_parallel(run: Run, found: Findings) -> None:
         found.require(fits, key, size, rule, "make it smaller")
     key, size = f"{ROLLOUT}.tensor_model_parallel_size", run.get(f"{ROLLOUT}.tensor_model_parallel_size")
     split = found.require(ranks % size == 0, key, size, f"a divisor of the {ranks} ranks", "make it smaller")
-    if split and isinstance(heads, int) and run.get(f"{ROLLOUT}.name") != "transformers":
+    serves_all = run.get(f"{ROLLOUT}.name") == "transformers"
+    if split and serves_all:
+        rule = f"the {ranks} ranks (trainer.nnodes x trainer.n_gpus_per_node), which one server of transformers serves"
+        found.require(size == ranks, key, size, rule, f"write {key}={ranks}")
+    if split and isinstance(heads, int) and not serves_all:
         rule = f"a divisor of the model's {heads} attention heads"
         found.require(heads % size == 0, key, size, rule, "make it smaller")
 
