@@ -94,7 +94,7 @@ def check_tokenizer(run: Run, found: Findings) -> None:
     try:
         tokenizer = run.tokenizer
     except NotChecked as error:
-        rule = f"must hold a tokenizer that transformers reads {error}"
+        rule = f"must hold a tokenizer that transformers reads {str(error).partition('no tokenizer ')[2]}"
         raise ValueError(f"{PATH}={run.get(PATH)} {rule}; correct it") from None
     largest, size = max(tokenizer.get_vocab().values(), default=-1) + 1, run.model_config.get("vocab_size")
     if isinstance(size, int):

@@ -154,7 +154,7 @@ class Run:
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trusts)
         except Exception as error:
-            raise NotChecked(f"({' '.join(str(error).split())[:200]})") from None
+            raise NotChecked(f"not checked: no tokenizer ({' '.join(str(error).split())[:200]})") from None
         tokenizer.chat_template = self.get("actor_rollout_ref.model.custom_chat_template") or tokenizer.chat_template
         return tokenizer
 
