@@ -185,7 +185,8 @@ def test_verified_demonstrations_are_rewritten_by_the_policy_and_what_does_not_v
     asked = [
         message["content"] for bodies in teacher.bodies.values() for body in bodies for message in body["messages"]
     ]
-    assert asked[0] == f"{own[0]}\nplain 1+2=?"
+    questions = ("plain 1+2=?", "wrong 3+4=?", "mentions 5+6=?")  # several are asked at a time, in any order
+    assert sorted(asked) == sorted(f"{mine}\n{question}" for mine, question in zip(own, questions, strict=True))
     assert filled[0]["target"][0]["content"] == addition.column_addition(1, 2)
     assert filled[0]["target_source"] == f"policy:big at {teacher.url}"
     assert filled[0]["reference_sha256"] == hashlib.sha256(own[0].encode()).hexdigest()
