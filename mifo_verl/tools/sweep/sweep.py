@@ -15,12 +15,11 @@ from mifo_verl.run.versions import SOURCES
 from mifo_verl.tools.command_line import take
 from mifo_verl.tools.report.page import render
 from mifo_verl.tools.report.run import load_all
-from mifo_verl.tools.sweep.check import check_arms, refuse_others
 from mifo_verl.tools.sweep.definition import Definition, read_definition
 from mifo_verl.tools.sweep.numbers import numbers_of
 from mifo_verl.tools.sweep.page import Origin, answers, print_table, to_csv, to_markdown
 from mifo_verl.tools.sweep.plan import PlannedRun, plan
-from mifo_verl.tools.sweep.run import TRAIN, Runner
+from mifo_verl.tools.sweep.run import TRAIN, Runner, check_arms, refuse_others
 from mifo_verl.tools.sweep.store import SWEEP, StoredRun, is_finished, read_sweep, write_sweep
 from mifo_verl.tools.sweep.table import Table, Values, make_table
 
