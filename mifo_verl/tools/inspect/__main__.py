@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mifo_verl.tools.command_line import pairs
+from mifo_verl.tools.command_line import exit_code, pairs
 from mifo_verl.tools.inspect.overlap import chance_jaccard, jaccard
 from mifo_verl.tools.tables import say
 
@@ -113,19 +113,18 @@ def main(arguments: list[str]) -> int:
     if asked or len(places) != 2 or places[0] not in ("mask", "tokens"):
         print(USAGE, file=sys.stdout if asked else sys.stderr)
         return 0 if asked else 2
-    what, folder = places[0], Path(places[1])
-    try:
-        if not folder.is_dir():
-            raise ValueError(f"{folder} must be the folder of a run or a checkpoint; there is none; correct the path")
-        if not (folder / "actor").is_dir():
-            _interval(folder, pairs(options, ("interval",)).get("interval"), what)
-        elif what == "mask":
-            _checkpoint(folder, pairs(options, ("share", "history")))
-        else:
-            raise ValueError(f"{folder} must be the folder of a run; a checkpoint keeps no tokens, its run does")
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return exit_code(lambda: _show(places[0], Path(places[1]), options))
+
+
+def _show(what: str, folder: Path, options: list[str]) -> int:
+    if not folder.is_dir():
+        raise ValueError(f"{folder} must be the folder of a run or a checkpoint; there is none; correct the path")
+    if not (folder / "actor").is_dir():
+        _interval(folder, pairs(options, ("interval",)).get("interval"), what)
+    elif what == "mask":
+        _checkpoint(folder, pairs(options, ("share", "history")))
+    else:
+        raise ValueError(f"{folder} must be the folder of a run; a checkpoint keeps no tokens, its run does")
     return 0
 
 

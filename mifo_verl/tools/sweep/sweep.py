@@ -4,7 +4,7 @@ import json
 import shlex
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -12,7 +12,8 @@ from mifo_verl.compose import ConfigError
 from mifo_verl.errors import require_count
 from mifo_verl.run.journal import replace_text
 from mifo_verl.run.versions import SOURCES
-from mifo_verl.tools.command_line import take
+from mifo_verl.tools.command_line import exit_code as exit_code
+from mifo_verl.tools.command_line import pairs, take
 from mifo_verl.tools.report.page import render
 from mifo_verl.tools.report.run import load_all
 from mifo_verl.tools.sweep.definition import Definition, read_definition
@@ -85,19 +86,13 @@ def show_plan(runs: Sequence[PlannedRun]) -> None:
         print(f"{run.folder}: {shlex.join(run.overrides)}")
 
 
-@dataclass(frozen=True)
-class TableSettings:
-    """The settings of ``mifo sweep table``."""
-
-    out: Path | None = None
-
-
 def table(arguments: Sequence[str]) -> int:
     """``mifo sweep table <folder> [out=<file>]``. Raises ValueError on mistakes."""
-    own, folders = take(TableSettings, arguments)
+    folders = [one for one in arguments if not one.startswith("out=")]
     if len(folders) != 1:
         raise ValueError(f"table takes the folder of one sweep, which holds a {SWEEP}; see --help")
-    finish(Path(folders[0]), own.out)
+    out = pairs([one for one in arguments if one not in folders]).get("out")
+    finish(Path(folders[0]), Path(out).expanduser() if out else None)
     return 0
 
 
@@ -151,13 +146,3 @@ def _told(runs: Sequence[StoredRun], before: Sequence[StoredRun]) -> str:
         if new := list(dict.fromkeys(str(getattr(run, key)) for run in runs if getattr(run, key) not in known)):
             told.append(f"{key}s {', '.join(new)}")
     return "; ".join(told) or ", ".join(run.name for run in runs)
-
-
-def exit_code(action: Callable[[], int]) -> int:
-    """What the action returns, or 2 after a line on stderr for each mistake that the user can fix."""
-    try:
-        return action()
-    except ValueError as error:
-        for line in error.errors if isinstance(error, ConfigError) else [error]:
-            print(f"error: {line}", file=sys.stderr)
-        return 2
