@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -138,11 +138,7 @@ class RunRecords:
         """Bring the lines of all steps to the disk; how many there are, by file."""
         there = [name for name in BY_STEP if (self.folder / name).exists()]
         for path in (*(self.folder / name for name in there), self.folder):
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            sync_to_disk(path)
         return {name: self._number(name) for name in there}
 
     def _number(self, name: str) -> int:
@@ -185,18 +181,6 @@ def only_finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: only_finite(held) for key, held in value.items()}
     return type(value)(map(only_finite, value)) if isinstance(value, list | tuple) else value
-
-
-def require_lines(folder: Path, step: int, expected: Mapping[str, int]) -> None:
-    """What ``sync`` counted is still there, up to a checkpoint's step. Raises ValueError where lines are missing."""
-    for name, number in expected.items():
-        there = sum(line["step"] <= step for line in read_lines(folder / name))
-        if there < number:
-            raise ValueError(
-                f"{folder / name} has {there} lines up to step {step}, and the checkpoint of that step was made with "
-                f"{number}; put the file back, or go on from that checkpoint in another run_dir "
-                "(trainer.resume_mode=resume_path)"
-            )
 
 
 def lines_sha256(lines: Iterable[dict[str, Any]]) -> str:
@@ -284,6 +268,15 @@ def _file_system(folder: Path) -> str:
 def write_json(path: Path, table: dict[str, Any]) -> None:
     """Write an object whole or leave the old file."""
     replace_text(path, json.dumps(table, indent=2) + "\n")
+
+
+def sync_to_disk(path: Path) -> None:
+    """Bring a file or the names in a folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def replace_text(path: Path, text: str) -> None:
