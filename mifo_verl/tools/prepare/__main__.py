@@ -1,6 +1,5 @@
 """Prepare data and models: ``mifo data <what> key=value ...``; without arguments, everything that can be made."""
 
-import hashlib
 import os
 import re
 import subprocess
@@ -21,7 +20,7 @@ from mifo_verl.rewards.kinds import reader, scorer
 from mifo_verl.tools.command_line import pairs, run, take
 from mifo_verl.tools.prepare.decontamination import read_sets
 from mifo_verl.tools.prepare.preparation import Preparation, Report
-from mifo_verl.tools.prepare.recipe import FileRecipe, Recipe, Row, Split
+from mifo_verl.tools.prepare.recipe import FileRecipe, Recipe, Row, Split, hashed
 from mifo_verl.tools.prepare.recipes import RECIPES
 from mifo_verl.tools.prepare.sources import Dropped
 
@@ -218,8 +217,7 @@ def _part(made: Iterable[Row | Dropped], share: float, validation: bool) -> Iter
             if not validation:
                 yield row
             continue
-        digest = hashlib.sha256(str(row["prompt"]).encode(errors="surrogatepass")).digest()
-        side = int.from_bytes(digest[:8], "big") / 2**64 < share
+        side = hashed(str(row["prompt"])) / 2**64 < share
         sides[side] += 1
         if side == validation:
             split: Split = "validation" if validation else "train"

@@ -12,7 +12,7 @@ from typing import Any
 
 from mifo_verl.errors import nearest, require
 from mifo_verl.rewards.gym import read_entry
-from mifo_verl.tools.prepare.recipe import Recipe, Row, Split, make_row
+from mifo_verl.tools.prepare.recipe import Recipe, Row, Split, hashed, make_row
 from mifo_verl.tools.prepare.sources import Dropped
 
 INSTRUCTION = "Reason step by step, and write the final answer between <answer> and </answer>."
@@ -105,8 +105,7 @@ class ReasoningGym(Recipe):
 
 def split_of(question: str) -> Split:
     """The split of a question, by its text alone: one in five is for validation."""
-    digest = hashlib.sha256(question.encode(errors="surrogatepass")).digest()
-    return "validation" if int.from_bytes(digest[:8], "big") % 5 == 0 else "train"
+    return "validation" if hashed(question) % 5 == 0 else "train"
 
 
 def _import() -> Any:
