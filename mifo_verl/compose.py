@@ -36,15 +36,10 @@ from mifo_verl.overrides import (
 
 PACKAGE = Path(__file__).parent
 _MOST_ERRORS = 8
-_PATHS = (
-    "trainer.resume_from_path",
-    "trainer.default_local_dir",
-    "actor_rollout_ref.model.path",
-    "actor_rollout_ref.model.tokenizer_path",
-    "data.train_files",
-    "data.val_files",
-    "reward.custom_reward_function.path",
-)
+_PATHS = """
+    trainer.resume_from_path trainer.default_local_dir actor_rollout_ref.model.path reward.custom_reward_function.path
+    actor_rollout_ref.model.tokenizer_path data.train_files data.val_files
+""".split()
 """Settings whose ``~/`` is the user's folder."""
 
 

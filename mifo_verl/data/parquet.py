@@ -1,9 +1,10 @@
 """Rows on disk: writing them in verl's schema, and checking a file before a run rather than at step 400."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -42,6 +43,19 @@ def write_with(table: pa.Table, columns: Mapping[str, pa.Array], path: Path) -> 
         table = table.append_column(name, column) if place < 0 else table.set_column(place, name, column)
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, path, compression="zstd")
+
+
+def write_without(source: Path, left_out: Iterable[int], path: Path) -> None:
+    """Write a file's rows but these to another, batch by batch, all columns as they were; it is whole or not there."""
+    file = pq.ParquetFile(source)
+    kept, first, temporary = np.ones(file.metadata.num_rows, bool), 0, path.with_suffix(".tmp")
+    kept[list(left_out)] = False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with pq.ParquetWriter(temporary, file.schema_arrow, compression="zstd") as writer:
+        for batch in file.iter_batches(_BATCH_ROWS):
+            writer.write_batch(batch.filter(pa.array(kept[first : first + batch.num_rows])))
+            first += batch.num_rows
+    temporary.replace(path)
 
 
 def check_columns(path: str | Path, setting: str = "data.train_files") -> None:

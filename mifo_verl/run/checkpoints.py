@@ -48,8 +48,6 @@ class BrokenCheckpoint(ValueError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One whole checkpoint."""
-
     folder: Path
     facts: dict[str, Any]
     """What the manifest says beside the files: step, world size, config, versions, accuracy."""
@@ -78,11 +76,9 @@ class CheckpointStore:
         return temporary
 
     def abandon(self) -> None:
-        """Remove what a failed save has written."""
         shutil.rmtree(self.folder / _TEMPORARY, ignore_errors=True)
 
     def free_bytes(self) -> int:
-        """What is left on the disk."""
         there = next(folder for folder in [self.folder, *self.folder.absolute().parents] if folder.exists())
         return shutil.disk_usage(there).free
 

@@ -79,7 +79,6 @@ class RunRecords:
                 ) from None
 
     def __call__(self, event: Event) -> None:
-        """Write an event of the run down."""
         line = event.line()
         if isinstance(event, StepEnded | UpdateMade):
             self.metrics(line)
@@ -112,7 +111,6 @@ class RunRecords:
             self._append(VALIDATION, [{"step": step, "accuracy": accuracy}])
 
     def ledger(self, lines: Iterable[dict[str, Any]]) -> None:
-        """Append one object for every use of a demonstration."""
         self._append(LEDGER, lines)
 
     def rewind(self, step: int) -> None:

@@ -134,7 +134,6 @@ def _ends(value: Interval) -> dict[str, float | None]:
 
 
 def results_of(table: Mapping[str, Any]) -> Results:
-    """A model's results as read from JSON."""
     questions = {name: benchmark["questions"] for name, benchmark in table["benchmarks"].items()}
     return msgspec.convert(questions, Results, str_keys=True)
 

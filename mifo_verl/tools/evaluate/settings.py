@@ -70,7 +70,6 @@ class Settings:
         self.scorer()
 
     def scorer(self) -> Scorer:
-        """The reward that judges the responses."""
         return scorer(self.reward, self.require_think, setting="reward")
 
     def engine_and_dtype(self) -> tuple[str, str]:

@@ -87,7 +87,6 @@ class Common:
 
 
 def _usage() -> str:
-    """What can be made, with the settings."""
     lines = []
     for name, recipe in RECIPES.items():
         lines += textwrap.wrap(recipe.says(), 110, initial_indent=f"  {name:<14} ", subsequent_indent=" " * 17)
@@ -148,7 +147,6 @@ def _prompts(path: Path) -> set[str]:
 
 
 def show(report: Report, path: Path, console: Console) -> None:
-    """The report as one line and a table."""
     console.print(
         f"{path}: {report.rows} rows, {report.demonstrations} with a demonstration, {report.verified} of them verify",
         highlight=False,

@@ -80,7 +80,6 @@ def rows(num_rows_by_level: Mapping[int, int], split: Split, seed: int) -> list[
 
 
 def question(a: int, b: int) -> str:
-    """The prompt's text."""
     return f"{a}+{b}=?"
 
 

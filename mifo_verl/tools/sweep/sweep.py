@@ -81,7 +81,6 @@ def sweep(asked: Request, train: Sequence[str] = TRAIN) -> int:
 
 
 def show_plan(runs: Sequence[PlannedRun]) -> None:
-    """Every run's folder and overrides, a line each."""
     for run in runs:
         print(f"{run.folder}: {shlex.join(run.overrides)}")
 
