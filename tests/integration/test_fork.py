@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mifo_verl.tools.fork.arm import in_order
-from mifo_verl.tools.fork.records import Began, Ended, Measured, Updated, read_arm
+from mifo_verl.tools.fork.records import Arm, read_arm
 
 REPOSITORY = Path(__file__).parents[2]
 RUN = [
@@ -78,42 +78,40 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-def lines_of(folder: Path, step: int, arm: str) -> list:
+def arm_of(folder: Path, step: int, arm: str) -> Arm:
     return read_arm(folder / "out" / f"run_global_step_{step}" / f"{arm}.jsonl")
 
 
 def test_an_arm_with_the_runs_settings_and_demonstrations_is_the_runs_own_sft_phase_to_the_bit(folder):
-    arm, after = lines_of(folder, 1, "as_the_run"), lines_of(folder, 2, "as_the_run")
-    assert isinstance(arm[-1], Ended) and isinstance(after[0], Began)
-    assert arm[-1].weights_sha256 == after[0].weights_sha256 != arm[0].weights_sha256
-    assert len(arm[-1].weights_sha256) == 2
+    arm, after = arm_of(folder, 1, "as_the_run"), arm_of(folder, 2, "as_the_run")
+    assert arm.ended.weights_sha256 == after.began.weights_sha256 != arm.began.weights_sha256
+    assert len(arm.ended.weights_sha256) == 2  # ranks
     of_run = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").open()]
     losses = [line["loss"] for line in of_run if line["phase"] == "sft" and line["step"] == 2]
-    assert [line.loss for line in arm if isinstance(line, Updated)] == losses and len(losses) == 2
+    assert [one.loss for one in arm.updated] == losses and len(losses) == 2
 
 
 def test_all_arms_begin_at_the_same_weights_and_answers_and_two_alike_are_the_same_to_the_bit(folder):
-    one, two, frozen = (lines_of(folder, 1, arm) for arm in ("as_the_run", "again", "frozen"))
-    assert one[0].weights_sha256 == two[0].weights_sha256 == frozen[0].weights_sha256
-    assert one[1] == two[1] == frozen[1]
-    assert one[1:-1] == two[1:-1] and one[-1].weights_sha256 == two[-1].weights_sha256
-    assert frozen[-1].weights_sha256 != one[-1].weights_sha256
+    one, two, frozen = (arm_of(folder, 1, arm) for arm in ("as_the_run", "again", "frozen"))
+    assert one.began.weights_sha256 == two.began.weights_sha256 == frozen.began.weights_sha256
+    assert one.measured[0] == two.measured[0] == frozen.measured[0]
+    assert (one.updated, one.measured) == (two.updated, two.measured)
+    assert one.ended.weights_sha256 == two.ended.weights_sha256 != frozen.ended.weights_sha256
 
 
 def test_an_arm_is_measured_at_its_start_where_it_is_asked_for_and_at_its_end(folder):
-    measured = [line for line in lines_of(folder, 1, "as_the_run") if isinstance(line, Measured)]
-    assert [line.update for line in measured] == [0, 1, 2]
-    assert [len(line.own) for line in measured] == [88, 88, 88]
+    measured = arm_of(folder, 1, "as_the_run").measured
+    assert [one.update for one in measured] == [0, 1, 2]
+    assert [len(one.own) for one in measured] == [88, 88, 88]
     assert (measured[0].kl, measured[0].weight_change) == (0.0, 0.0)
     assert 0 < measured[1].weight_change < measured[2].weight_change and measured[1].kl > 0
     assert measured[0].cross_entropy_demonstrations > measured[2].cross_entropy_demonstrations
 
 
 def test_the_frozen_half_of_an_arm_holds_still(folder):
-    lines = lines_of(folder, 1, "frozen")
-    assert (lines[0].mask["num_frozen"], lines[0].mask["num_coordinates"]) == (444_288, 888_576)
-    assert lines[-1].frozen_drift == 0.0
-    assert lines_of(folder, 1, "as_the_run")[0].mask is None
+    frozen = arm_of(folder, 1, "frozen")
+    assert (frozen.began.mask["num_frozen"], frozen.began.mask["num_coordinates"]) == (444_288, 888_576)
+    assert frozen.ended.frozen_drift == 0.0 and arm_of(folder, 1, "as_the_run").began.mask is None
 
 
 def test_only_what_is_missing_is_made_again_and_it_is_the_same_to_the_bit(folder):
@@ -122,8 +120,9 @@ def test_only_what_is_missing_is_made_again_and_it_is_the_same_to_the_bit(folder
     files["frozen"].rename(files["frozen"].with_name(".frozen.jsonl"))  # as a killed fork leaves it
     said = fork(folder, 1)
     after = read_arm(files["frozen"])
-    assert before[:-1] == after[:-1] and before[-1].weights_sha256 == after[-1].weights_sha256
+    assert (before.began, before.updated, before.measured) == (after.began, after.updated, after.measured)
+    assert before.ended.weights_sha256 == after.ended.weights_sha256
     assert {arm: files[arm].stat().st_mtime_ns for arm in kept} == kept
-    assert "run_global_step_1 frozen: " in said and "run_global_step_1 again: " not in said
+    assert "run_global_step_1/frozen.jsonl: " in said and "again.jsonl: " not in said
     assert {file.name for file in (folder / "out").glob("fork.*")} == {"fork.md", "fork.csv", "fork.html"}
     assert not list((folder / "out").glob(".model.*"))

@@ -20,10 +20,11 @@ USAGE = """usage: mifo analyze <what> <weights> ... [key=value ...]
   sensitivity [setting=value ...]          MIFO's p, rho, k, alpha and S, one at a time
                                            these train: settings, sweep_dir= and jobs= are those of mifo sweep
   fork RUN [RUN ...] sweep=<arms> out=<folder> [bed=<name> data=data/fork | train=, own=, gained=<parquet>]
-                                           SFT phases that begin at a checkpoint and differ in one setting each, arms of
-        trainer_configs/fork/<arms>.yaml or of a .yaml file: train= is what they learn, own= asks what the checkpoint
-        could, gained= what is taught; gain=<share> is where arms are compared. only=[<arm>,...] updates= seed=0
-        probes=128 engine=auto batch=256 threads=1 gpu_memory=0.4. An arm that is done is not run again
+                                           SFT phases that begin at a checkpoint and differ in one part each: the arms of
+        trainer_configs/fork/<arms>.yaml, or of a .yaml file. train= is what they learn, own= asks what the checkpoint
+        could, gained= what is taught; gain=<share> is where arms are compared. An arm that is done is not run again
+        only=[<arm>,...] updates= order=0 probes=128 engine=auto batch=256 threads=1 gpu_memory=0.4, and overrides of
+        all arms
 weights: a Hugging Face folder, a checkpoint global_step_N, or global_step_N@start, where its interval began"""
 
 

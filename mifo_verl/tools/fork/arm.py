@@ -18,6 +18,7 @@ from mifo_verl.probes.step import RowSums
 from mifo_verl.run.checkpoints import Checkpoint
 from mifo_verl.tools.evaluate.engines import choose_engine
 from mifo_verl.tools.fork.ask import Asker, Skill, examples, model_folder, read_rows, read_skill
+from mifo_verl.tools.fork.plan import Plan
 from mifo_verl.tools.fork.records import Ended, Line, Measured, Updated
 from mifo_verl.types import SftExample
 from mifo_verl.verl.local import LocalActor, demonstrations_of, gathered
@@ -56,7 +57,7 @@ class Phase:
     """Of the run that is over."""
 
 
-def begin(plan: Any, checkpoint: Checkpoint, config: Any, scratch: Path) -> tuple[Phase, Asker]:
+def begin(plan: Plan, checkpoint: Checkpoint, config: Any, scratch: Path) -> tuple[Phase, Asker]:
     """What all arms of a checkpoint share, and who asks; the start is asked here. Collective.
 
     ``config`` is the run's, without a constraint. Raises ValueError on data that cannot be used.
@@ -95,7 +96,7 @@ def begin(plan: Any, checkpoint: Checkpoint, config: Any, scratch: Path) -> tupl
     state, length = LoopState.load(checkpoint.folder / FOLDER), config.trainer.get("total_training_steps")
     share = min(1.0, state.step / length) if length else 1.0
     updates, at = plan.definition.updates, plan.definition.at
-    order = partial(in_order, told, settings.seed)
+    order = partial(in_order, told, settings.order)
     return Phase(own, gained, start, order, updates, at, int(config.seed), state.interval, share), asker
 
 

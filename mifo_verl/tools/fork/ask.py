@@ -44,16 +44,21 @@ class Asker:
     gpu_memory: float
     max_tokens: int
 
-    def write(self, weights: Mapping[str, Any]) -> None:
-        """Put weights into the folder."""
+    def written(self, weights: Mapping[str, Any]) -> Path:
+        """The folder with these weights in it."""
         save_file(dict(weights), self.model / "model.safetensors", metadata={"format": "pt"})
+        return self.model
 
     def load(self, weights: Mapping[str, Any]) -> Engine:
         """The engine with these weights."""
-        self.write(weights)
         dtype = "bfloat16" if self.engine == "vllm" else "float32"
         return load_engine(
-            self.engine, self.model, dtype, self.batch, self.threads, VllmSettings(gpu_memory=self.gpu_memory)
+            self.engine,
+            self.written(weights),
+            dtype,
+            self.batch,
+            self.threads,
+            VllmSettings(gpu_memory=self.gpu_memory),
         )
 
     def correct(self, engine: Engine, skill: Skill) -> list[int]:

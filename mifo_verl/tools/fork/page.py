@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from mifo_verl.tools.fork.definition import Bed, Definition
 from mifo_verl.tools.fork.numbers import FEWEST, NUMBERS, Point, Test, at_gain, curve_of, most, planned_tests
-from mifo_verl.tools.fork.records import Measured, read_arm
+from mifo_verl.tools.fork.records import read_arm
 from mifo_verl.tools.report.figures import Figure, card
 from mifo_verl.tools.report.groups import COLORS
 from mifo_verl.tools.report.page import Section, render_sections
@@ -51,8 +51,7 @@ def read_curves(out: Path, arms: Sequence[str]) -> Curves:
     found: Curves = {}
     for arm in arms:
         for file in sorted(out.glob(f"*/{arm}.jsonl")):
-            measured = [line for line in read_arm(file) if isinstance(line, Measured)]
-            found.setdefault(arm, {})[file.parent.name] = curve_of(measured)
+            found.setdefault(arm, {})[file.parent.name] = curve_of(read_arm(file).measured)
     return found
 
 

@@ -54,15 +54,23 @@ class Ended(Line, frozen=True, kw_only=True, tag="ended"):
     seconds: float
 
 
-Lines = list[Began | Updated | Measured | Ended]
+class Arm(Struct, frozen=True):
+    """The file of an arm that is done."""
+
+    began: Began
+    updated: list[Updated]
+    measured: list[Measured]
+    ended: Ended
 
 
-def read_arm(file: Path) -> Lines:
-    """The lines of an arm's file. Raises ValueError, naming the file, if it is none or not whole."""
+def read_arm(file: Path) -> Arm:
+    """An arm that is done. Raises ValueError, naming the file, if it is none or not whole."""
     try:
-        lines = [msgspec.json.decode(line, type=Began | Updated | Measured | Ended) for line in file.open("rb")]
-    except msgspec.MsgspecError as error:
-        raise ValueError(f"{file} is not the record of an arm ({error}); delete it to run the arm again") from None
-    if not lines or not isinstance(lines[0], Began) or not isinstance(lines[-1], Ended):
-        raise ValueError(f"{file} is not the whole record of an arm; delete it to run the arm again")
-    return lines
+        first, *between, last = file.read_bytes().splitlines()
+        began, ended = msgspec.json.decode(first, type=Began), msgspec.json.decode(last, type=Ended)
+        lines = [msgspec.json.decode(line, type=Updated | Measured) for line in between]
+    except (msgspec.MsgspecError, ValueError) as error:
+        why = f"is not the whole record of an arm ({error}); delete it to run the arm again"
+        raise ValueError(f"{file} {why}") from None
+    updated = [one for one in lines if isinstance(one, Updated)]
+    return Arm(began, updated, [one for one in lines if isinstance(one, Measured)], ended)
