@@ -6,9 +6,12 @@ import msgspec
 import pytest
 
 from mifo_verl.compose import ConfigError, compose_config, composed_on
+from mifo_verl.run.checkpoints import write_manifest
 from mifo_verl.tools.fork.definition import Bed, parse, read_definition
+from mifo_verl.tools.fork.fork import fork
 from mifo_verl.tools.fork.numbers import at_gain, curve_of, most, planned_tests
 from mifo_verl.tools.fork.page import frontier, write_page
+from mifo_verl.tools.fork.plan import read_plan
 from mifo_verl.tools.fork.records import Began, Ended, Measured, read_arm
 from mifo_verl.tools.statistics import holm
 
@@ -87,8 +90,8 @@ def test_holm_multiplies_the_smallest_by_all_and_the_others_by_those_left_and_ne
     assert holm([0.5, 0.9]) == [1.0, 1.0] and holm([]) == []
 
 
-def records(folder: Path, arm: str, checkpoint: str, right: int) -> None:
-    began = Began(arm=arm, checkpoint=checkpoint, overrides=[], key="k", weights_sha256=["0"], mask=None)
+def records(folder: Path, arm: str, checkpoint: str, right: int, key: str = "k") -> None:
+    began = Began(arm=arm, checkpoint=checkpoint, overrides=[], key=key, weights_sha256=["0"], mask=None)
     points = [measured(0, [1] * 10, [0] * 10), measured(4, [1] * right + [0] * (10 - right), [1] * 8 + [0] * 2, 0.5)]
     lines = [began, *points, Ended(frozen_drift=None, weights_sha256=["1"], seconds=1.0)]
     (folder / checkpoint).mkdir(parents=True, exist_ok=True)
@@ -189,4 +192,68 @@ def test_a_wrong_override_of_an_arm_is_named(override, said):
     run = compose_config(["experiment=quickstart"]).to_dict()
     with pytest.raises(ConfigError) as error:
         composed_on(run, [override])
+    assert said in str(error.value)
+
+
+@pytest.fixture
+def asked(tmp_path) -> list[str]:
+    """A command line: a checkpoint of one rank that holds a manifest alone, an arms file, and data."""
+    checkpoint = tmp_path / "runs" / "one" / "checkpoints" / "global_step_3"
+    (checkpoint / "actor").mkdir(parents=True)
+    config = compose_config(["experiment=quickstart"]).to_dict()
+    write_manifest(checkpoint, {"step": 3, "during_step": False, "world_size": 1, "config": config})
+    arms = "{title: T, updates: 4, at: [4], arms: {plain: method=interleave, frozen: mifo/constraint=strict}}"
+    (tmp_path / "arms.yaml").write_text(arms)
+    for name in ("train", "own", "gained"):
+        (tmp_path / name).write_text(name)
+    files = [f"{name}={tmp_path}/{name}" for name in ("train", "own", "gained")]
+    return [str(tmp_path / "runs" / "one"), f"sweep={tmp_path}/arms.yaml", f"out={tmp_path}/out", *files]
+
+
+def test_what_is_done_is_left_out_of_the_plan_and_the_page_is_made_without_a_model(asked, tmp_path, capsys):
+    plan = read_plan(asked)
+    [plain, frozen] = plan.left["one_global_step_3"]
+    assert (plain.name, plain.overrides, frozen.overrides) == (
+        "plain",
+        ["method=interleave"],
+        ["mifo/constraint=strict"],
+    )
+    assert plain.key != frozen.key and plan.bed.gain == 0.1
+    for arm in (plain, frozen):
+        records(tmp_path / "out", arm.name, "one_global_step_3", 6, arm.key)
+    assert read_plan(asked).left == {"one_global_step_3": []}
+    fork(asked)
+    assert "| plain | 1 of 1 |" in (tmp_path / "out" / "fork.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["mifo.sft.lr=0.5"], "must be a folder for these settings and data, and "),
+        (["order=1"], "must be a folder for these settings and data, and "),
+        (["only=plan"], "only=plan must be one of plain, frozen (did you mean plain?)"),
+        (["updates=0"], "updates=0 must be a whole number of at least 1"),
+        (["mifo.sft.lr=-1"], "mifo.sft.lr=-1 must be a number above 0"),
+        (["mifo.sft.batchsize=8"], "no setting is called mifo.sft.batchsize (did you mean mifo.sft.batch_size?)"),
+        (["train=nowhere.parquet"], "train=nowhere.parquet must be a file that exists"),
+    ],
+)
+def test_mistakes_are_named_before_anything_is_run(asked, tmp_path, more, said):
+    [plain, _] = read_plan(asked).left["one_global_step_3"]
+    records(tmp_path / "out", "plain", "one_global_step_3", 6, plain.key)
+    with pytest.raises(ValueError) as error:
+        read_plan([*asked, *more])
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({0: "runs/none"}, "checkpoint=runs/none must be one of a run, or a run with one"),
+        ({3: "gain=0.5"}, "train= must be given; write train=<parquet file>"),
+    ],
+)
+def test_what_is_missing_is_named(asked, change, said):
+    with pytest.raises(ValueError) as error:
+        read_plan([change.get(place, one) for place, one in enumerate(asked)])
     assert said in str(error.value)

@@ -142,6 +142,9 @@ def _bed(settings: Settings, beds: Mapping[str, Bed]) -> Bed:
     if settings.bed is None and set(_FILES) <= given.keys():
         return Bed(**({"gain": 0.1} | given))
     name = settings.bed or (next(iter(beds)) if len(beds) == 1 else None)
+    if not beds:
+        missing = next(one for one in _FILES if one not in given)
+        raise ValueError(f"{missing}= must be given; write {missing}=<parquet file>")
     require(name in beds, "bed", name, f"one of {', '.join(beds)}", "or give train=, own= and gained=<file>")
     own = beds[str(name)]
     return replace(own, **({one: str(settings.data / getattr(own, one)) for one in _FILES} | given))
