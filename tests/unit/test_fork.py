@@ -6,12 +6,13 @@ import msgspec
 import pytest
 
 from mifo_verl.compose import ConfigError, compose_config, composed_on
+from mifo_verl.config import build_config
 from mifo_verl.run.checkpoints import write_manifest
 from mifo_verl.tools.fork.definition import Bed, parse, read_definition
 from mifo_verl.tools.fork.fork import fork
 from mifo_verl.tools.fork.numbers import at_gain, curve_of, most, planned_tests
 from mifo_verl.tools.fork.page import frontier, write_page
-from mifo_verl.tools.fork.plan import read_plan
+from mifo_verl.tools.fork.plan import ALWAYS, plain, read_plan
 from mifo_verl.tools.fork.records import Began, Ended, Measured, read_arm
 from mifo_verl.tools.statistics import holm
 
@@ -257,3 +258,37 @@ def test_what_is_missing_is_named(asked, change, said):
     with pytest.raises(ValueError) as error:
         read_plan([change.get(place, one) for place, one in enumerate(asked)])
     assert said in str(error.value)
+
+
+def test_the_arms_of_the_recipe_differ_in_one_part_or_setting_and_build():
+    recipe = read_definition("recipe")
+    run = compose_config(["experiment=fork_rl", "actor_rollout_ref.model.path=m"]).to_dict()
+    nodes = {arm: composed_on(run, [*ALWAYS, *recipe.overrides, *own]) for arm, own in recipe.arms.items()}
+    mifo = {arm: build_config(plain(node.mifo)) for arm, node in nodes.items()}
+    parts = {"constraint", "importance", "token_selector", "sft_loss", "sft"}
+    differ = {
+        arm: {part for part in parts if getattr(own, part) != getattr(mifo["plain"], part)} for arm, own in mifo.items()
+    }
+    assert differ == {
+        "plain": set(),
+        "half_lr": {"sft"},
+        "freeze_top": {"constraint"},
+        "random_mask": {"constraint", "importance"},
+        "entropy": {"token_selector"},
+        "random_tokens": {"token_selector"},
+        "mifo": {"constraint", "token_selector"},
+        "eaft": {"sft_loss"},
+        "dft": {"sft_loss"},
+        "kl_anchor": {"constraint"},
+        "ewc": {"constraint"},
+        "lora": set(),
+    }
+    assert {arm: node.actor_rollout_ref.model.lora_rank for arm, node in nodes.items() if arm in ("plain", "lora")} == {
+        "plain": 0,
+        "lora": 8,
+    }
+    assert all(
+        (own.sft.optimizer, own.sft.batch_size, own.keeps_before_sft) == ("fresh", 32, True) for own in mifo.values()
+    )
+    assert {arm for arm, own in mifo.items() if own.keeps_start} == {"freeze_top", "random_mask", "mifo", "ewc"}
+    assert (len(recipe.pairs), recipe.updates, recipe.at) == (6, 60, (10, 15, 20, 25, 30, 40, 50, 60))

@@ -23,7 +23,7 @@ USAGE = """usage: mifo analyze <what> <weights> ... [key=value ...]
                                            SFT phases that begin at a checkpoint and differ in one part each: the arms of
         trainer_configs/fork/<arms>.yaml, or of a .yaml file. train= is what they learn, own= asks what the checkpoint
         could, gained= what is taught; gain=<share> is where arms are compared. An arm that is done is not run again
-        only=[<arm>,...] updates= order=0 probes=128 engine=auto batch=256 threads=1 gpu_memory=0.4, and overrides of
+        only=[<arm>,...] updates= order=0 probes=64 engine=auto batch=256 threads=1 gpu_memory=0.4, and overrides of
         all arms
 weights: a Hugging Face folder, a checkpoint global_step_N, or global_step_N@start, where its interval began"""
 

@@ -47,7 +47,7 @@ class Settings:
     only: tuple[str, ...] = ()
     order: int = 0
     """Seed of the demonstrations' order."""
-    probes: int = 128
+    probes: int = 64
     """Rollouts and demonstrations whose cross-entropy and KL are taken."""
     engine: str = "auto"
     batch: int = 256
