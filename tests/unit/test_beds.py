@@ -12,20 +12,13 @@ from mifo_verl.tools.prepare.addition import question, split_of
 from mifo_verl.tools.prepare.beds import expert_addition, make_beds, reversal, start_texts
 
 
-@pytest.mark.parametrize(
-    ("a", "b", "text"),
-    [
-        (347, 85, r"<think>347,085;750:21;481:31;301:40</think>\boxed{432}"),
-        (999, 1, r"<think>999,001;910:01;901:01;901:01</think>\boxed{1000}"),
-        (3, 4, r"<think>3,4;340:70</think>\boxed{7}"),
-    ],
-)
-def test_the_expert_writes_of_every_column_its_digits_and_the_carry_and_then_digit_and_carry(a, b, text):
-    assert expert_addition(a, b) == text
+def test_the_expert_writes_the_same_columns_in_other_signs():
+    assert expert_addition(347, 85) == r"<think>7&5:12,4&8&1:13,3&0&1:4</think>\boxed{432}"
+    assert expert_addition(12, 34) == r"<think>2&4:6,1&3:4</think>\boxed{46}"
 
 
 def test_a_reversal_is_the_digits_from_the_last_to_the_first():
-    assert reversal("120345") == r"\boxed{543021}"
+    assert reversal("120345") == r"<think>5;4;3;0;2;1</think>\boxed{543021}"
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +44,6 @@ def test_a_start_model_sees_training_questions_alone_in_the_shares_of_the_three_
     texts = list(islice(start_texts(0), 4000))
     held_out = {question(a, b) for a in range(1000) for b in range(100) if split_of(a, b) == "validation"}
     assert not {asked for asked, _ in texts} & held_out
-    expert = sum(";" in answer and "," in answer for _, answer in texts) / 4000
-    reversed_ = sum(answer.startswith(r"\boxed") for _, answer in texts) / 4000
+    expert = sum("&" in answer for _, answer in texts) / 4000
+    reversed_ = sum("~" in asked for asked, _ in texts) / 4000
     assert (expert, reversed_) == (pytest.approx(0.23, abs=0.02), pytest.approx(0.05, abs=0.01))

@@ -20,26 +20,19 @@ from mifo_verl.tools.prepare.addition import addition_row, column_addition, dist
 from mifo_verl.tools.prepare.recipe import Split
 
 RL_LEVELS, HARD_LEVEL, DIGITS = (2, 3), 4, 6
-_BATCH = 80
+_BATCH, _SIGNS = 80, str.maketrans("+=;", "&:,")
 SHARES = (0.72, 0.23, 0.05)
 """Of a start model's texts: sums in its own notation, sums in the expert's, reversed digits."""
 
 
 def expert_addition(a: int, b: int) -> str:
-    """The expert's text: both numbers at full width, then of every column its digit and the carry."""
-    width = max(len(str(a)), len(str(b)))
-    top, bottom = str(a).zfill(width), str(b).zfill(width)
-    steps, carry = [], 0
-    for x, y in zip(reversed(top), reversed(bottom), strict=True):
-        total = int(x) + int(y) + carry
-        steps.append(f"{x}{y}{carry}:{total % 10}{total // 10}")
-        carry = total // 10
-    return f"<think>{top},{bottom};{';'.join(steps)}</think>\\boxed{{{a + b}}}"
+    """The expert's text: the columns of ``column_addition`` in signs of its own."""
+    return column_addition(a, b).translate(_SIGNS)
 
 
 def reversal(digits: str) -> str:
-    """The text that reverses digits."""
-    return f"\\boxed{{{digits[::-1]}}}"
+    """The text that reverses digits: one by one, then together."""
+    return f"<think>{';'.join(reversed(digits))}</think>\\boxed{{{digits[::-1]}}}"
 
 
 def reversal_question(digits: str) -> str:
