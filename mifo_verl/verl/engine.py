@@ -95,6 +95,8 @@ class MifoEngine(
 
     def begin_sft(self, interval: int) -> MaskReport | None:
         """Let the constraint select, then the SFT phase's optimizer, learning rate and clip norm in. Collective."""
+        if self.mifo.sft.optimizer == "fresh":
+            self._sft_optimizer = None  # of a checkpoint whose run had a separate one
         report = self.interval.begin_sft(interval, self.optimizer)
         self.enter_sft()
         return report

@@ -315,7 +315,7 @@ def test_every_method_but_the_ablations_of_mifo_is_compared_at_equal_compute(tmp
 def test_these_are_the_definitions():
     names = sorted(file.stem for file in (config_folder() / "sweep").glob("*.yaml"))
     paper = ["paper_buffer", "paper_losses", "paper_templates"]
-    assert names == ["bridge", "evidence", "forgetting", "methods", *paper, "sensitivity", "sparsify"]
+    assert names == ["bridge", "evidence", "forgetting", "fork_rl", "methods", *paper, "sensitivity", "sparsify"]
 
 
 def test_the_papers_sweeps_have_its_sizes_losses_and_templates():

