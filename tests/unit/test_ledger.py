@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from mifo_verl.run.journal import lines_sha256, totals
+from mifo_verl.run.journal import lines_sha256
+from mifo_verl.run.summary import totals
 from mifo_verl.tools.ledger.__main__ import main
 from mifo_verl.tools.ledger.account import DataSet, account, count, find_files, hashes
 from mifo_verl.tools.ledger.audit import audit, audit_hashes, prompt_ids

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from mifo_verl.run.journal import lines_sha256, totals
+from mifo_verl.run.journal import lines_sha256
+from mifo_verl.run.summary import totals
 from mifo_verl.tools.parts import part_of
 from mifo_verl.tools.records import Line
 from mifo_verl.tools.run_files import RunFiles, by_interval

@@ -6,7 +6,6 @@ The level is the number of digits of the longer operand. Only the boxed answer i
 fall into the same split, chosen by a hash of the operands, so that no validation sum is ever trained on.
 """
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -14,7 +13,7 @@ from random import Random
 from typing import Any
 
 from mifo_verl.errors import require
-from mifo_verl.tools.prepare.recipe import Recipe, Row, Split
+from mifo_verl.tools.prepare.recipe import Recipe, Row, Split, hashed
 from mifo_verl.tools.prepare.sources import Dropped
 
 LEVELS = (1, 2, 3, 4, 5)
@@ -36,8 +35,7 @@ def column_addition(a: int, b: int) -> str:
 
 def split_of(a: int, b: int) -> Split:
     """The split of a pair, whatever the order of its operands: one pair in five is for validation."""
-    digest = hashlib.sha256(f"{min(a, b)}+{max(a, b)}".encode()).digest()
-    return "validation" if int.from_bytes(digest[:8], "big") % 5 == 0 else "train"
+    return "validation" if hashed(f"{min(a, b)}+{max(a, b)}") % 5 == 0 else "train"
 
 
 def draw_pairs(level: int, split: Split, random: Random) -> Iterator[tuple[int, int]]:

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from mifo_verl.errors import require
 from mifo_verl.tools.prepare.addition import addition_row, column_addition, distinct_pairs, draw_pairs, question, rows
 from mifo_verl.tools.prepare.recipe import Split
 
@@ -124,3 +125,15 @@ def _write(file: Path, made: list[dict[str, Any]]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(made), file)
     print(f"{file}: {len(made)} rows")
+
+
+def make_fork_start(out: str, seed: str = "0", hidden: str = "64", layers: str = "3") -> None:
+    """A start model of the forks' beds: ``mifo data fork_start``."""
+    for name, value in (("seed", seed), ("hidden", hidden), ("layers", layers)):
+        require(value.isdecimal(), name, value, "a whole number, at least 0", f"write {name}=1")
+    make_start(Path(out), int(seed), int(hidden), int(layers))
+
+
+def make_fork_data(out: str) -> None:
+    """The beds that forks of the tiny task learn and are asked on: ``mifo data fork_data``."""
+    make_beds(Path(out))

@@ -24,8 +24,9 @@ from transformers import (
     Qwen2Tokenizer,
 )
 
+from mifo_verl.errors import require
 from mifo_verl.rewards.boxed import is_correct
-from mifo_verl.tools.prepare.addition import column_addition, draw_pairs, question
+from mifo_verl.tools.prepare.addition import LEVELS, column_addition, draw_pairs, question, rows
 
 START_MODEL = Path(__file__).parents[2] / "data" / "addition_start"
 """The model as shipped."""
@@ -131,20 +132,20 @@ def accuracy_by_source(
     return {source: sum(answers) / len(answers) for source, answers in correct.items()}
 
 
-def make(folder: Path, num_steps: int, seed: int) -> None:
-    """Train the start model and save it."""
+def make_start_model(out: str, steps: str = "400", seed: str = "0") -> None:
+    """Train and save the start model; tells its accuracy on 200 validation sums a level (level 1: all there are)."""
+    for name, value in (("steps", steps), ("seed", seed)):
+        require(value.isdecimal(), name, value, "a whole number, at least 0", f"write {name}=100")
     torch.set_num_threads(1)  # tensors this small gain nothing from a second core
     tokenizer = build_tokenizer()
-    model = build_model(tokenizer, seed)
-    train(model, tokenizer, num_steps, sums(seed))
-    save(model, tokenizer, folder)
-
-
-def saved_accuracy(folder: Path, rows: Sequence[dict[str, Any]], temperature: float) -> dict[str, float]:
-    """``accuracy_by_source`` of a saved model in float32."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    return accuracy_by_source(model, tokenizer, rows, temperature)
+    model = build_model(tokenizer, int(seed))
+    train(model, tokenizer, int(steps), sums(int(seed)))
+    save(model, tokenizer, Path(out))
+    made = rows(dict.fromkeys(LEVELS, 200), "validation", 0)
+    saved = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
+    for name, temperature in (("temperature 1", 1.0), ("greedy", 0.0)):
+        accuracy = accuracy_by_source(saved, AutoTokenizer.from_pretrained(out), made, temperature)
+        print(f"{out}: {name}: " + ", ".join(f"{source} {share:.3f}" for source, share in accuracy.items()))
 
 
 def save(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
