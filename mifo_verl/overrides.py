@@ -228,10 +228,11 @@ def added(defaults: DictConfig, config: DictConfig) -> Iterator[str]:
     """Every setting that + or an own file has added, but those of nodes that take keys of any name."""
     there = set(keys(defaults))
     for key in keys(config):
+        if key in there or key.endswith("._target_"):
+            continue
         parent = key.rpartition(".")[0]
         is_typed = "_target_" in (OmegaConf.select(config, parent) or {}) if parent else False
-        is_new = key not in there and (is_typed or not _OPEN.search(key)) and not key.endswith("._target_")
-        if is_new and not isinstance(OmegaConf.select(config, key), DictConfig):
+        if (is_typed or not _OPEN.search(key)) and not isinstance(OmegaConf.select(config, key), DictConfig):
             yield key
 
 
