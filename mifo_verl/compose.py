@@ -112,7 +112,7 @@ def compose_config(overrides: list[str]) -> ComposedConfig:
     overrides, or a setting that must be given and is not.
     """
     overrides = normalised(overrides)
-    errors = malformed(overrides, known_settings())
+    errors = malformed(overrides, known_settings)
     for folder in own_folders(overrides):
         if not folder.is_dir():
             errors.append(f"mifo.config_dirs={folder} must be a folder that exists; check the path")
