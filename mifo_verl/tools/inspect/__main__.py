@@ -96,7 +96,9 @@ def _checkpoint(folder: Path, options: dict[str, str]) -> None:
     if found.threshold is not None:
         show.said(f"threshold of the mask of now: {found.threshold:.4g}")
     elif not found.inside_sft:
-        show.said("no mask of now: the constraint has none, or it or the importance is of a package not installed here")
+        show.said(
+            "no mask of now: the constraint has none, the importance needs RL's optimizer, or one is not installed here"
+        )
 
 
 if __name__ == "__main__":
