@@ -10,7 +10,7 @@ OPTIM = "actor_rollout_ref.actor.optim"
 LENGTH = ("data.train_batch_size", "trainer.total_epochs", "trainer.total_training_steps")
 """Settings that say how many steps a run makes."""
 OF_RATE = ("lr", "lr_scheduler_type", "lr_warmup_steps_ratio", "min_lr_ratio")
-OF_PHASES = (*OF_RATE, "batch_size", "cut", "passes", "clip_grad", "optimizer", "surplus")
+OF_PHASES = (*OF_RATE, "batch_size", "cut", "passes", "clip_grad", "optimizer", "surplus", "own_rollouts")
 """Settings of ``mifo.sft`` that SFT phases alone read."""
 
 

@@ -160,6 +160,18 @@ class Constraint(Part):
         """
         raise NotImplementedError
 
+    @property
+    def own_weight(self) -> float:
+        """What multiplies the mean of ``own_loss`` in an SFT update."""
+        return 0.0
+
+    def own_loss(self, facts: Mapping[str, Tensor], response_mask_BT: Tensor) -> Tensor:
+        """loss_B of own correct rollouts, of ``log_prob`` (BT, live) and the facts of these that it needs.
+
+        Never asked unless it needs ``own_rollouts``.
+        """
+        raise NotImplementedError
+
     def choose(self, importance: Sequence[Score], shards: Shards | None = None) -> Selection | None:
         """The mask of these importances, one flat tensor a parameter; None if the constraint has no mask."""
         return None

@@ -10,6 +10,8 @@ from typing import ClassVar
 
 from mifo_verl.types import Cost, Problem, RunFacts
 
+OWN_ROLLOUTS, OWN_LOG_PROB, OWN_KL = "own_rollouts", "own_log_prob_before", "own_kl_from_before"
+
 
 class Part:
     """The base of the bases; a member derives from the base of its group."""
@@ -29,8 +31,9 @@ class Part:
         ``kl_to_before``, ``kl_from_before``: the KL of the policy to the one before the SFT phase, live; of that one to
         the policy. ``log_prob_before``: log p of the demonstration's tokens by that one. ``trainable_base``: base
         weights that train beside a LoRA adapter. ``second_policy``: a second copy of these, with an optimizer, beside
-        the same adapter. ``demonstrations``: a verified demonstration of every question. ``given``, ``first``,
-        ``correct``: marks of a rollout, for the rules of the RL loss.
+        the same adapter. ``demonstrations``: a verified demonstration of every question. ``own_rollouts``: some of the
+        interval's correct rollouts in every SFT update; ``own_log_prob_before``, ``own_kl_from_before``: facts of their
+        tokens. ``given``, ``first``, ``correct``: marks of a rollout, for the rules of the RL loss.
         """
         return frozenset()
 

@@ -20,6 +20,7 @@ from mifo_verl.run.journal import lines_sha256
 from mifo_verl.run.watchdog import Watchdog
 from mifo_verl.types import BufferEntry
 from mifo_verl.verl.actor import Actor
+from mifo_verl.verl.own_rollouts import OwnRollouts
 
 MAX_RATIO = 3.0
 """Gradient norm of SFT over RL's, above which moments that both share are mostly SFT's (docs/methods.md)."""
@@ -45,6 +46,7 @@ class SftPhase:
         watchdog: Watchdog,
         settings: SftConfig,
         event: Callable[[str, str], None],
+        own: OwnRollouts,
     ) -> None:
         """``event`` writes to events.jsonl."""
         self._loop = loop
@@ -57,6 +59,7 @@ class SftPhase:
         self._flops = partial(sft_flops, num_weights, forwards=forwards)
         self._settings = settings
         self._event = event
+        self._own = own
 
     def before_rl(self, timing_raw: dict[str, float]) -> None:
         """Measure what an RL phase starts from, if no border before it has given that."""
@@ -72,7 +75,8 @@ class SftPhase:
             mask = self._actor.begin_sft(self._loop.state.interval)
             inspect = self._inspect
             tokens = TokenSummary(inspect.examples, inspect.example_tokens) if inspect.tokens else None
-            self._loop.begin_sft(mask, before, tokens)
+            kept = [one.example for one in self._loop.state.own_rollouts]
+            self._loop.begin_sft(mask, before, tokens, self._own.begun(kept, self._loop.state.interval))
 
     def run(self, stopping: Callable[[], bool], timing_raw: dict[str, float]) -> SftProgress:
         """Make the updates that are left and end the phase and its interval, unless it is stopped before; the phase."""
@@ -122,6 +126,7 @@ class SftPhase:
         examples = [entry.example for entry in entries]
         seeds = [stable_seed(self._seed, state.interval, example.prompt_id) for example in examples]
         lr = self._settings.rate(*self._loop.sft_span)
+        own = self._own.stage(state.sft.own_rollouts, len(state.sft.updates), len(entries))
         made = self._actor.update_sft(examples, seeds, self._loop.progress.share, lr)
         if tokens is not None:
             for example, (entropy, keep) in zip(examples, made.tokens, strict=True):
@@ -149,6 +154,7 @@ class SftPhase:
             kept_tokens=sum(made.kept_tokens),
             ledger_sha256=lines_sha256(line.line() for line in ledger),
             skipped_updates=int(made.skipped),
-            flops=self._flops(prompt_tokens + response_tokens),
+            own=self._own.used(own),
+            flops=self._flops(prompt_tokens + response_tokens) + self._own.flops(own),
         )
         return update, ledger
