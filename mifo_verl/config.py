@@ -67,7 +67,12 @@ class SftConfig:
     cut: Literal["even", "full"] = "even"
     """Whether the updates of a pass are as even as can be, or full but for the last: 33 + 32 or 64 + 1 of 65 at 64."""
     own_rollouts: Count = Field(default=64, description="the default is 64")
-    """Own correct rollouts of an interval kept at most for its phase, if something needs them (``needs``)."""
+    """Own correct rollouts of an interval kept at most for its phase, if a part or ``max_kl`` needs them."""
+    max_kl: Annotated[float | None, Field(gt=0, title="a number above 0")] = Field(
+        default=None, description="use null for no limit"
+    )
+    """The KL of the policy at the phase's begin to the one now, mean over the tokens of own correct rollouts, behind
+    which no further update of the phase is made; no limit if None."""
     lr_scheduler_type: Literal["constant", "linear", "cosine"] = "constant"
     """How the learning rate falls over SFT's stage: over a phase, or over phases that follow one another
     (``Schedule.sft_share``)."""
@@ -265,7 +270,8 @@ class MifoConfig:
     @property
     def keeps_own_rollouts(self) -> bool:
         """Whether correct rollouts of an interval are kept for its SFT phase."""
-        return self.schedule.has_sft_phases and any(OWN_ROLLOUTS in part.needs for part in self.parts)
+        needs = self.sft.max_kl is not None or any(OWN_ROLLOUTS in part.needs for part in self.parts)
+        return self.schedule.has_sft_phases and needs
 
     @property
     def compares_own(self) -> bool:

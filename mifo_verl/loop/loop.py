@@ -395,6 +395,15 @@ class Loop:
         sft = [norm for norm in sft if isfinite(norm)]
         return fmean(sft) / fmean(rl) if sft and sum(rl) else None
 
+    def put_back(self) -> int:
+        """The phase ends before its last update: what it has not trained on is the oldest of the buffer; how many."""
+        assert self.state.sft is not None
+        made = self.batches()[: len(self.state.sft.updates)]
+        used = {entry.example.prompt_id for batch in made for entry in batch}
+        unused = [entry for entry in self.state.sft.entries if entry.example.prompt_id not in used]
+        self.state.buffer.put_back(unused)
+        return len(unused)
+
     def end_sft(self) -> SftProgress:
         """The phase has ended, and with it the interval (MIFO step 7); the phase."""
         assert self.state.sft is not None

@@ -28,6 +28,10 @@ LARGE = (
     "interval {interval}: SFT's gradient norm is {ratio:.1f} times RL's, and both fill the same AdamW moments; "
     "use mifo.sft.optimizer=separate"
 )
+SPENT = (
+    "interval {interval}: KL {kl:.3g} to the policy before the SFT phase after update {update}, above "
+    "mifo.sft.max_kl={max_kl:g}: updates not made {left}, demonstrations back in the buffer {kept}"
+)
 
 
 class SftPhase:
@@ -85,11 +89,15 @@ class SftPhase:
         with marked_timer("sft", timing_raw):
             batches = self._loop.batches()
             for batch in tqdm(batches[len(phase.updates) :], desc=f"SFT phase of interval {interval}", leave=False):
+                if self._own.is_spent(phase.updates):
+                    break
                 if stopping():
                     return phase
                 update, ledger = self._update(batch, phase.tokens)
                 phase.updates.append(update)
                 phase.ledger += ledger
+            if left := len(batches) - len(phase.updates):
+                self._end_early(phase, left)
             tokens = None if phase.tokens is None else phase.tokens.table(self._decode)
             ratio, made = self._loop.grad_norm_ratio, sum(isfinite(update.grad_norm) for update in phase.updates)
             phase.note(
@@ -108,6 +116,14 @@ class SftPhase:
         if self._probes.settings.around_sft:
             phase.note(**self._measure(self._probes.after_sft, timing_raw, phase.before))
         return phase
+
+    def _end_early(self, phase: SftProgress, left: int) -> None:
+        """The rest of the phase is not made; a demonstration that it would have been the first use of is kept."""
+        last = phase.updates[-1]
+        phase.note(updates_left=left)
+        kept, max_kl = self._loop.put_back(), self._own.max_kl
+        told = {"interval": last.interval, "kl": last.own_kl, "update": last.update, "max_kl": max_kl}
+        self._event("max_kl", SPENT.format(**told, left=left, kept=kept))
 
     def synced(self, timing_raw: dict[str, float]) -> None:
         """The rollout servers have the weights after this step: ask them, if a phase has ended in it."""
@@ -155,6 +171,7 @@ class SftPhase:
             ledger_sha256=lines_sha256(line.line() for line in ledger),
             skipped_updates=int(made.skipped),
             own=self._own.used(own),
-            flops=self._flops(prompt_tokens + response_tokens) + self._own.flops(own),
+            own_kl=self._own.kl(state.sft.own_rollouts),
+            flops=self._flops(prompt_tokens + response_tokens) + self._own.flops(own, state.sft.own_rollouts),
         )
         return update, ledger

@@ -1,5 +1,7 @@
 """Own rollouts of an interval, from the transfer queue to the records of the SFT phase that takes them."""
 
+import math
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +15,7 @@ from mifo_verl.loop.state import LoopState
 from mifo_verl.run.journal import read_lines
 from mifo_verl.types import SftExample
 from mifo_verl.verl import replay
+from mifo_verl.verl.records import sft_metrics
 from mifo_verl.verl.rl_loss import PREFIX
 from mifo_verl.verl.sft_step import ROWS
 from mifo_verl.verl.staging import RL_WEIGHT, SFT_WEIGHT, Taken
@@ -141,6 +144,96 @@ def test_a_phase_that_is_stopped_goes_on_with_the_log_probs_of_its_begin(make_tr
     ranks = resumed.actor_rollout_wg
     assert responses(ranks.staged) == [[4, 4], [3, 3]] and "log_probs" not in ranks.calls
     assert all(batch["teacher_log_prob"].values().tolist() == [-0.5, -1.5] for batch in ranks.staged)
+
+
+BUDGET = ["method=interleave", "mifo.sft.max_kl=0.05", "mifo.sft.batch_size=1", "buffer_size=1"]
+
+
+def moving(trainer: Any, *log_probs: float) -> None:
+    """The policy's log p of every own token: before the phase, and after each update."""
+    keep(trainer, 3, 4)
+    left = list(log_probs)
+
+    def answer(data: Any) -> Any:
+        now = left.pop(0)
+        rows = [(row, [now, now]) for row in data["row"].tolist() if row >= 0]
+        return tu.get_tensordict({}, {"metrics": {ROWS: [rows]}})
+
+    trainer.actor_rollout_wg.answer_log_probs = answer
+
+
+def kl_of(change: float) -> float:
+    """r - 1 - log r of a log-prob that has changed by this much."""
+    return math.exp(change) - 1 - change
+
+
+def test_the_update_that_passes_max_kl_is_the_phases_last(make_trainer, tmp_path):
+    trainer = make_trainer(*BUDGET)
+    moving(trainer, -1.0, -1.2, -1.4)  # KL 0.0187 and 0.0703 behind the first and the second update
+    fill(trainer, "q1", "q2", "q3", "q4")
+    order = []
+    trainer.actor_rollout_wg.on_call = order.append
+    phase(trainer)
+    updates = trainer.loop.ended.updates
+    assert [update.own_kl for update in updates] == pytest.approx([kl_of(-0.2), kl_of(-0.4)], rel=1e-5)
+    assert "updates_left" not in updates[0].line() and updates[1].updates_left == 2
+    assert trainer.actor_rollout_wg.staged == []  # a budget alone is no loss
+    assert [call for call in order if call in ("log_probs", "update_sft")] == [
+        "log_probs",
+        *["update_sft", "log_probs"] * 2,
+    ]
+    # 18 operations a weight for the three tokens of a demonstration, 2 for each of the six of two rollouts
+    assert {update.flops for update in updates} == {1000 * (18 + 12)}
+    (said,) = [line["text"] for line in read_lines(tmp_path / "events.jsonl") if line["kind"] == "max_kl"]
+    assert said == (
+        "interval 1: KL 0.0703 to the policy before the SFT phase after update 2, above mifo.sft.max_kl=0.05: "
+        "updates not made 2, demonstrations back in the buffer 2"
+    )
+
+
+def test_what_a_phase_that_ended_early_has_not_used_is_the_oldest_of_the_buffer(make_trainer):
+    trainer = make_trainer(*BUDGET)
+    moving(trainer, -1.0, -1.2, -1.4)
+    fill(trainer, "q1", "q2", "q3", "q4")
+    trainer.sft.begin({})
+    planned = [entry.example.prompt_id for (entry,) in trainer.loop.batches()]
+    trainer.sft.run(lambda: False, {})
+    loop = trainer.loop
+    assert [line.prompt_id for line in loop.ended.ledger] == planned[:2]
+    left = [entry.example.prompt_id for entry in loop.state.buffer]
+    assert left == [name for name in ("q1", "q2", "q3", "q4") if name in planned[2:]]  # in the order of the buffer
+    assert sft_metrics(loop.ended)["mifo/sft/demonstrations"] == 2
+    fill(trainer, "q5")
+    assert [entry.example.prompt_id for entry in loop.oldest()] == [*left, "q5"]
+
+
+@pytest.mark.parametrize(("max_kl", "updates"), [("null", 4), (0.2, 4), (0.01, 1)])
+def test_a_phase_within_its_budget_makes_every_update(make_trainer, max_kl, updates):
+    trainer = make_trainer(*BUDGET, f"mifo.sft.max_kl={max_kl}")
+    moving(trainer, -1.0, -1.2, -1.2, -1.2, -1.2)
+    fill(trainer, "q1", "q2", "q3", "q4")
+    phase(trainer)
+    made = trainer.loop.ended.updates
+    assert len(made) == updates and len(trainer.loop.state.buffer) == 4 - updates
+    assert ("log_probs" in trainer.actor_rollout_wg.calls) == ("own_kl" in made[0].line()) == (max_kl != "null")
+
+
+def test_a_phase_that_was_stopped_over_its_budget_makes_no_update_more(make_trainer, tmp_path):
+    trainer = make_trainer(*BUDGET)
+    moving(trainer, -1.0, -1.9)
+    fill(trainer, "q1", "q2")
+    trainer.sft.begin({})
+    stops = iter([False, True])
+    trainer.actor_rollout_wg.on_call = lambda name: None
+    trainer.sft.run(lambda: next(stops), {})
+    # over its budget it has ended, whoever asked for a stop
+    assert trainer.loop.state.sft is None and len(trainer.loop.ended.updates) == 1
+    phase_as_saved = replace(trainer.loop.ended, updates=trainer.loop.ended.updates[:1])
+    resumed = make_trainer(*BUDGET)
+    keep(resumed)
+    resumed.loop.state.sft = phase_as_saved
+    resumed.sft.run(lambda: False, {})
+    assert "update_sft" not in resumed.actor_rollout_wg.calls and len(resumed.loop.state.buffer) == 1
 
 
 def test_a_worker_stages_each_batch_with_its_own_loss():

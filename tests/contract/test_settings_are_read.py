@@ -447,6 +447,7 @@ CHANGES: dict[str, tuple[Any, Number, dict[str, Any]] | tuple[Any, Number]] = {
     "mifo.probe.kl_rollouts": (4, kl_to_start),
 }
 SHOWN_BY = {
+    "mifo.sft.max_kl": "tests/contract/test_own_rollouts.py::test_a_phase_within_its_budget_makes_every_update",
     "mifo.checkpoint.keep_last": "tests/unit/test_checkpoint_store.py::test_the_newest_and_the_best_are_kept",
     "mifo.checkpoint.keep_best": "tests/unit/test_checkpoint_store.py::test_the_newest_and_the_best_are_kept",
     "mifo.checkpoint.save_final": "tests/contract/test_saving.py::test_the_end_is_saved_once_and_only_if_it_is_wanted",

@@ -30,7 +30,7 @@ def update(loss: float = 0.1) -> UpdateMade:
     counts = dict.fromkeys(("prompt_tokens", "response_tokens", "kept_tokens", "flops", "demonstrations"), 2)
     return UpdateMade(
         step=4, interval=3, update=1, entropy=0.25, buffer_size=3, kept_share=1.0, frozen_share=0.5, loss=loss,
-        grad_norm=1.0, ledger_sha256="c" * 64, own=OwnUsed(rollouts=2, tokens=9, loss=0.03), **counts,
+        grad_norm=1.0, ledger_sha256="c" * 64, own=OwnUsed(rollouts=2, tokens=9, loss=0.03), own_kl=0.02, updates_left=3, **counts,
     )  # fmt: skip
 
 
