@@ -1,4 +1,4 @@
-"""SFT beside the policy's own correct rollouts of the interval, which RL has made already: an anchor on them.
+"""SFT beside the policy's own correct rollouts of the interval, which RL has made already: an anchor, and replay.
 
 Shapes: B rollouts, T response positions.
 """
@@ -68,3 +68,35 @@ class KlRollouts(Constraint):
 
     def describe(self) -> str:
         return f"a penalty of {self.strength:g} on the KL to the policy before the phase on its own correct rollouts"
+
+
+@CONSTRAINTS.register("replay")
+@dataclass(frozen=True)
+class Replay(Constraint):
+    """L + weight mean_t -log p on own correct rollouts: experience replay. At weight 0 it is plain SFT, to the bit.
+
+    Unlike an anchor it pulls from the first update on, towards what was right and away from the rest.
+    """
+
+    weight: float = 1.0
+    """1 has as many own rollouts count as much as the demonstrations. No paper states one for this use."""
+
+    def __post_init__(self) -> None:
+        require_number("weight", self.weight, 0, "0 is mifo/constraint=none")
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({OWN_ROLLOUTS} if self.weight else ())
+
+    @property
+    def own_weight(self) -> float:
+        return self.weight
+
+    def own_loss(self, facts: Mapping[str, Tensor], response_mask_BT: Tensor) -> Tensor:
+        return mean_over_response(-facts["log_prob"], response_mask_BT, response_mask_BT)
+
+    def problems(self, facts: RunFacts) -> Iterable[Problem]:
+        return own_problems(self.setting("name"), self.name, facts)
+
+    def describe(self) -> str:
+        return f"SFT on its own correct rollouts too, {self.weight:g} times as much as on demonstrations"

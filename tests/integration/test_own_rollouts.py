@@ -18,6 +18,7 @@ ALL: dict[str, Any] = {"use_dynamic_bsz": True, "max_token_len_per_gpu": 4096}
 BY_TOKENS: dict[str, Any] = {"use_dynamic_bsz": True, "max_token_len_per_gpu": 60}
 BY_ROWS: dict[str, Any] = {"use_dynamic_bsz": False, "micro_batch_size_per_gpu": 2}
 TOKEN, EXACT = held("kl_rollouts", strength=50), held("kl_rollouts", strength=50, estimator="exact")
+REPLAY = held("replay", weight=50)
 STEP = {"mifo.sft.lr": 1e-3}
 
 
@@ -109,9 +110,11 @@ def at_tokens(rows: list[torch.Tensor]) -> list[torch.Tensor]:
     return [row.gather(1, ids)[:, 0] for row, ids in zip(rows, drawn, strict=True)]
 
 
-def expected_loss(before: list[torch.Tensor], now: list[torch.Tensor], is_exact: bool) -> torch.Tensor:
-    """Mean over rollouts of the mean over tokens of KL(before || now), or of its estimate at the token."""
-    if is_exact:
+def expected_loss(before: list[torch.Tensor], now: list[torch.Tensor], kind: str) -> torch.Tensor:
+    """Mean over rollouts of the mean over tokens of KL(before || now), of its estimate at the token, or of -log p."""
+    if kind == "replay":
+        kls = [-one for one in at_tokens(now)]
+    elif kind == "exact":
         kls = [(old.exp() * (old - new)).sum(-1) for old, new in zip(before, now, strict=True)]
     else:
         log_r = [new - old for old, new in zip(at_tokens(before), at_tokens(now), strict=True)]
@@ -128,7 +131,7 @@ def _phase(settings: dict[str, Any]) -> dict[str, Any]:
         calls += bool(rows)
         update(engine, examples(6))
         used.append(own.used(rows) if rows else None)
-        flops.append(own.flops(rows))
+        flops.append(own.flops(rows, kept))
     engine.end_sft()
     with torch.no_grad():
         return {"sha256": sha256_of(engine), "after": log_softmax(engine), "used": used, "flops": flops, "calls": calls}
@@ -138,8 +141,10 @@ PHASES = {
     "none": {},
     "strength 0": held("kl_rollouts", strength=0),
     "exact at strength 0": held("kl_rollouts", strength=0, estimator="exact"),
+    "replay at weight 0": held("replay", weight=0),
     "token": TOKEN,
     "exact": EXACT,
+    "replay": REPLAY,
 }
 
 
@@ -150,9 +155,9 @@ def phases(request) -> dict[str, dict[str, Any]]:
 
 
 def test_a_strength_of_0_has_the_weights_of_no_constraint_to_the_bit(phases):
-    for name in ("strength 0", "exact at strength 0"):
+    for name in ("strength 0", "exact at strength 0", "replay at weight 0"):
         assert phases[name]["sha256"] == phases["none"]["sha256"] and phases[name]["calls"] == 0
-    assert len({phases[name]["sha256"] for name in ("none", "token", "exact")}) == 3
+    assert len({phases[name]["sha256"] for name in ("none", "token", "exact", "replay")}) == 4
 
 
 def test_the_loss_is_0_before_the_first_update_and_every_use_is_recorded(phases):
@@ -165,6 +170,8 @@ def test_the_loss_is_0_before_the_first_update_and_every_use_is_recorded(phases)
         assert abs(used[0].loss) < 1e-8 and used[1].loss > 1e-5
         length = tokens + sum(len(one.prompt_ids) for one in rollouts())
         assert phases[name]["flops"] == [(6 + 2) * 1000 * length] * 3
+    replay = phases["replay"]
+    assert replay["flops"] == [6 * 1000 * length] * 3 and replay["used"][0].loss > replay["used"][2].loss > 0
 
 
 def _distance(settings: dict[str, Any]) -> list[float]:
@@ -178,7 +185,7 @@ def _distance(settings: dict[str, Any]) -> list[float]:
         own.used(rows)
     with torch.no_grad():
         now = log_softmax(engine)
-    return [float(expected_loss(before, now, is_exact)) for is_exact in (False, True)]
+    return [float(expected_loss(before, now, kind)) for kind in ("token", "exact")]
 
 
 def test_the_anchor_holds_the_policy_back_on_its_own_rollouts():
@@ -201,7 +208,7 @@ def _gradient(settings: dict[str, Any], cut: dict[str, Any]) -> dict[str, Any]:
     return {"gradient": gradient, "loss": own.used(rows).loss, "log_probs": [one.teacher_log_probs for one in kept]}
 
 
-def _reference(settings: dict[str, Any], is_exact: bool) -> dict[str, Any]:
+def _reference(settings: dict[str, Any], kind: str) -> dict[str, Any]:
     """The same by autograd: of the demonstrations alone, and of the KL of logits straight from the module."""
     from mifo_verl.verl.sft_step import SftLossOfBatch
 
@@ -211,8 +218,8 @@ def _reference(settings: dict[str, Any], is_exact: bool) -> dict[str, Any]:
     update(engine, examples(8))
     with engine.train_mode():
         engine.optimizer_zero_grad()
-        loss = expected_loss(before, log_softmax(engine), is_exact)
-        (engine.mifo.constraint.strength * loss).backward()
+        loss = expected_loss(before, log_softmax(engine), kind)
+        (50 * loss).backward()
         of_kl = torch.cat(full(engine.interval.model.gradients()))
         engine.optimizer_zero_grad()
         engine.forward_backward_batch(batch_of(examples(7), engine, **ALL), SftLossOfBatch(engine.mifo))
@@ -220,9 +227,9 @@ def _reference(settings: dict[str, Any], is_exact: bool) -> dict[str, Any]:
     return {"of_kl": of_kl, "of_sft": of_sft, "loss": float(loss), "log_probs": at_tokens(before)}
 
 
-@pytest.mark.parametrize(("settings", "is_exact"), [(TOKEN, False), (EXACT, True)], ids=["token", "exact"])
-def test_the_gradient_is_that_of_both_losses_however_the_update_is_cut(settings, is_exact):
-    (expected,) = run_on_ranks(_reference, 1, [(settings, is_exact)])
+@pytest.mark.parametrize(("kind", "settings"), {"token": TOKEN, "exact": EXACT, "replay": REPLAY}.items())
+def test_the_gradient_is_that_of_both_losses_however_the_update_is_cut(kind, settings):
+    (expected,) = run_on_ranks(_reference, 1, [(settings, kind)])
     found = run_on_ranks(_gradient, 1, [(settings, ALL), (settings, BY_TOKENS)])
     found += run_on_ranks(_gradient, 2, [(settings, BY_ROWS), (settings, BY_TOKENS)])
     whole = expected["of_kl"] + expected["of_sft"]
@@ -234,7 +241,7 @@ def test_the_gradient_is_that_of_both_losses_however_the_update_is_cut(settings,
 
 
 def test_the_log_probs_of_the_phases_begin_are_the_modules_own():
-    (expected,) = run_on_ranks(_reference, 1, [(TOKEN, False)])
+    (expected,) = run_on_ranks(_reference, 1, [(TOKEN, "token")])
     for num_ranks in (1, 2):
         (run,) = run_on_ranks(_gradient, num_ranks, [(TOKEN, BY_TOKENS)])
         for own, of_module in zip(run["log_probs"], expected["log_probs"], strict=True):

@@ -9,7 +9,7 @@ import torch
 from mifo_verl.loop.own_rollouts import OwnRollout, sample, turn
 from mifo_verl.loop.state import LoopState
 from mifo_verl.method.constraint import CONSTRAINTS, NoConstraint
-from mifo_verl.method.own_rollouts import KlRollouts
+from mifo_verl.method.own_rollouts import KlRollouts, Replay
 from mifo_verl.method.part import OWN_KL, OWN_LOG_PROB
 from mifo_verl.types import RunFacts, SftExample
 from tests.unit.test_loop import count, draw, loop_of, rollouts
@@ -54,10 +54,11 @@ def test_a_strength_of_0_asks_for_nothing_and_the_estimator_for_no_more_than_it_
 
 @pytest.mark.parametrize("facts", [{"has_sft_phases": False}, {"starts_with_sft": True}])
 def test_a_run_whose_sft_follows_no_rollouts_is_refused(facts):
-    (problem,) = KlRollouts().problems(RunFacts(**facts))
-    assert problem.is_error and problem.setting == "mifo.constraint.name"
-    assert "SFT phases that follow RL steps" in problem.rule
-    assert list(KlRollouts().problems(RunFacts())) == []
+    for part in (KlRollouts(), Replay()):
+        (problem,) = part.problems(RunFacts(**facts))
+        assert problem.is_error and problem.setting == "mifo.constraint.name"
+        assert "SFT phases that follow RL steps" in problem.rule
+        assert list(part.problems(RunFacts())) == []
 
 
 @pytest.mark.parametrize(
@@ -70,6 +71,15 @@ def test_a_run_whose_sft_follows_no_rollouts_is_refused(facts):
 def test_settings_out_of_range_are_refused(node, message):
     with pytest.raises(ValueError, match=f"mifo.constraint.{message}"):
         CONSTRAINTS.build({"name": "kl_rollouts", **node})
+
+
+def test_replay_is_the_mean_nll_of_a_rollout_by_hand():
+    log_prob, mask = torch.tensor([[-1.0, -3.0, -9.0], [-0.5, 0.0, 0.0]]), torch.tensor([[1, 1, 0], [1, 0, 0]]).bool()
+    assert Replay().own_loss({"log_prob": log_prob}, mask).tolist() == [2.0, 0.5]
+    assert Replay(0.25).needs == {"own_rollouts"} and Replay(0.25).own_weight == 0.25
+    assert Replay(0).needs == frozenset()
+    with pytest.raises(ValueError, match=r"mifo.constraint.weight=-1 must be a finite number of at least 0"):
+        CONSTRAINTS.build({"name": "replay", "weight": -1})
 
 
 # Which are kept

@@ -231,6 +231,7 @@ CHANGES: dict[str, dict[str, tuple[Any, ...]]] = {
     "constraint/ewc": {"strength": (1.0, 5.0), "fisher": ("importance", "ones"), "decoupled": (False, True)},
     "constraint/kl_anchor": {"strength": (0.1, 0.2), "reverse": (False, True), "estimator": ("exact", "token")},
     "constraint/kl_rollouts": {"strength": (1.0, 0.5), "estimator": ("token", "exact")},
+    "constraint/replay": {"weight": (1.0, 0.5)},
     "constraint/sparsify": {"rate": (0.5, 0.25), "phase": ("both", "rl"), "seed": (0, 1)},
     "prefix/whole": {"members": (1, 2)},
     "prefix/random": {"members": (1, 2), "low": (0.05, 0.5), "high": (0.95, 0.6), "decay": (0, 100)},
