@@ -435,10 +435,10 @@ def test_the_words_of_a_mask_are_those_of_its_parts(tmp_path: Path, data: Path):
         (
             (
                 {},
-                "in the last one 47, by importance: most changed by RL (at least 0.0003). The constraint: the top 0.5 of",
+                "in the last one 47, by importance: most changed by RL (threshold 0.0003). The constraint: the top 0.5 of",
             ),
-            (random, "in the last one 47, by importance: drawn at random (at least 0.0003)."),
-            (mine, "by importance: mine (weight=3) (at least 0.0003). The constraint: hold (_target_=mine.Hold)."),
+            (random, "in the last one 47, by importance: drawn at random (threshold 0.0003)."),
+            (mine, "by importance: mine (weight=3) (threshold 0.0003). The constraint: hold (_target_=mine.Hold)."),
         )
     ):
         run = ExampleRun(tmp_path / str(place), data, **mifo).run(12)
