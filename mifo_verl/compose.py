@@ -137,7 +137,7 @@ def composed_on(config: Mapping[str, Any], overrides: Sequence[str]) -> DictConf
     hardware, because the run has its own.
     """
     given = normalised(overrides)
-    errors = malformed(given, known_settings())
+    errors = malformed(given, known_settings)
     for one in given:
         if one.partition("=")[0] in set(CHOICES) - {"method"}:
             errors.append(f"{one} must be a method, a part or a value, because the run is made already; leave it out")
