@@ -107,7 +107,7 @@ def compose_config(overrides: list[str]) -> ComposedConfig:
     overrides, or a setting that must be given and is not.
     """
     overrides = normalised(overrides)
-    errors = malformed(overrides, known_settings())
+    errors = malformed(overrides, known_settings)
     for folder in own_folders(overrides):
         if not folder.is_dir():
             errors.append(f"mifo.config_dirs={folder} must be a folder that exists; check the path")
@@ -132,7 +132,7 @@ def composed_on(config: Mapping[str, Any], overrides: Sequence[str]) -> DictConf
     hardware, because the run has its own.
     """
     given = normalised(overrides)
-    errors = malformed(given, known_settings())
+    errors = malformed(given, known_settings)
     for one in given:
         if one.partition("=")[0] in set(CHOICES) - {"method"}:
             errors.append(f"{one} must be a method, a part or a value, because the run is made already; leave it out")

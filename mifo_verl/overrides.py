@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -69,8 +69,8 @@ def own_folders(overrides: Sequence[str]) -> list[Path]:
     return [Path(path) for parsed in found if parsed is not None for path in parsed.value()]
 
 
-def malformed(overrides: list[str], known: Collection[str] = ()) -> list[str]:
-    """One line for each override that is none; ``known`` are the full names of settings and groups."""
+def malformed(overrides: list[str], known: Callable[[], Collection[str]] = tuple) -> list[str]:
+    """One line for each override that is none; ``known`` gives the full names of settings and groups."""
     return [error for given in _joined(overrides) if (error := _form_error(given, known))]
 
 
@@ -92,7 +92,7 @@ def not_added(given: str) -> str:
     return f"{given} must be written without the plus, because it is there; write {shlex.quote(given.lstrip('+'))}"
 
 
-def _form_error(given: str, known: Collection[str]) -> str:
+def _form_error(given: str, known: Callable[[], Collection[str]]) -> str:
     name, equals, value = given.partition(" " if re.match(r"--[\w./]+ ", given) else "=")
     if given in ("-m", "--multirun"):
         return f"{given} must be left out: a run has one value a setting; write mifo sweep <settings> for several runs"
@@ -104,11 +104,11 @@ def _form_error(given: str, known: Collection[str]) -> str:
     if equals and name != name.rstrip():
         return f"{given} must have no blanks around the equals sign; write {name.strip()}={value.strip()}"
     plain = name.lstrip("+~-")
-    named = [*known, *CHOICES]
-    meant = plain if plain in named else likely(plain, named) if equals else ""
-    if given.startswith("-") and meant:
-        return f"{given} must be written without the dashes; write {meant}={value or '<value>'}"
     if given.startswith("-"):
+        named = [*known(), *CHOICES]
+        meant = plain if plain in named else likely(plain, named) if equals else ""
+        if meant:
+            return f"{given} must be written without the dashes; write {meant}={value or '<value>'}"
         return (
             f"{given} must be left out: it is no setting; write experiment=<name>, and --config-dir <folder> for files"
         )
@@ -118,7 +118,7 @@ def _form_error(given: str, known: Collection[str]) -> str:
         return f"{given} must be left out: nothing reads hydra; write run_dir=<folder>, or --config-dir <folder>"
     if given.startswith("+") and plain in CHOICES:
         return not_added(given)
-    if given.startswith("~") and plain not in known and not _OPEN.search(plain):
+    if given.startswith("~") and plain not in known() and not _OPEN.search(plain):
         return f"{given} must name a setting that is there, and {plain} is not; leave it out"
     if given.startswith("~") and (plain.startswith("mifo") or not _OPEN.search(plain.rpartition(".")[0])):
         return f"{given} must be left out: the run reads {plain}=<value>; leave it out"
@@ -233,10 +233,11 @@ def added(defaults: DictConfig, config: DictConfig) -> Iterator[str]:
     """Every setting that + or an own file has added, but those of nodes that take keys of any name."""
     there = set(keys(defaults))
     for key in keys(config):
+        if key in there or key.endswith("._target_"):
+            continue
         parent = key.rpartition(".")[0]
         is_typed = "_target_" in (OmegaConf.select(config, parent) or {}) if parent else False
-        is_new = key not in there and (is_typed or not _OPEN.search(key)) and not key.endswith("._target_")
-        if is_new and not isinstance(OmegaConf.select(config, key), DictConfig):
+        if (is_typed or not _OPEN.search(key)) and not isinstance(OmegaConf.select(config, key), DictConfig):
             yield key
 
 

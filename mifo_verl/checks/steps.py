@@ -6,6 +6,7 @@ from omegaconf import DictConfig
 
 from mifo_verl.checks.findings import Findings, NotChecked
 from mifo_verl.checks.run import Run, good_copy
+from mifo_verl.method.own_rollouts import own_problems
 from mifo_verl.run import resume
 from mifo_verl.run.checkpoints import NAME, verify
 from mifo_verl.verl.critic import has_critic
@@ -15,7 +16,7 @@ OPTIM = "actor_rollout_ref.actor.optim"
 LENGTH = ("data.train_batch_size", "trainer.total_epochs", "trainer.total_training_steps")
 """Settings that say how many steps a run makes."""
 OF_RATE = ("lr", "lr_scheduler_type", "lr_warmup_steps_ratio", "min_lr_ratio")
-OF_PHASES = (*OF_RATE, "batch_size", "cut", "passes", "clip_grad", "optimizer", "surplus")
+OF_PHASES = (*OF_RATE, "batch_size", "cut", "passes", "clip_grad", "optimizer", "surplus", "own_rollouts", "max_kl")
 """Settings of ``mifo.sft`` that SFT phases alone read."""
 
 
@@ -82,11 +83,13 @@ def check_parts(run: Run, found: Findings) -> None:
     """What every part says of the run around it."""
     if found.has_error(*LENGTH, "actor_rollout_ref.rollout.n"):
         raise NotChecked("not checked: the run's length comes first")
-    facts = run.facts()
-    for part in run.mifo.parts:
-        for problem in part.problems(facts):
-            say = found.require if problem.is_error else found.advise
-            say(False, run.origin(problem.setting), problem.value, problem.rule, problem.cure)
+    facts, max_kl = run.facts(), run.mifo.sft.max_kl
+    problems = [problem for part in run.mifo.parts for problem in part.problems(facts)]
+    if max_kl is not None and facts.has_sft_phases:  # without any, nothing reads it
+        problems += own_problems("mifo.sft.max_kl", max_kl, facts)
+    for problem in problems:
+        say = found.require if problem.is_error else found.advise
+        say(False, run.origin(problem.setting), problem.value, problem.rule, problem.cure)
 
 
 def check_resume(run: Run, found: Findings) -> None:

@@ -41,9 +41,8 @@ UNREAD = (
 def check_read(run: Run, found: Findings) -> None:
     """Each setting is read by something."""
     base, defaults = composed_defaults([]), composed_defaults(run.overrides)
-    known = known_settings()
     for key in added(base, run.config):
-        _check_added(run, found, key, known)
+        _check_added(run, found, key)
     for key in keys(run.config):
         dead = next((dead for dead in DEAD if f"{key}.".startswith(f"{dead}.")), None)
         is_set = dead and not OmegaConf.is_dict(run.get(key)) and run.get(key) != OmegaConf.select(base, key)
@@ -60,37 +59,53 @@ def check_read(run: Run, found: Findings) -> None:
         found.advise(not unread, key, value, "is read by nothing of this trainer", "leave it out")
 
 
-def _check_added(run: Run, found: Findings, key: str, known: list[str]) -> None:
+def _check_added(run: Run, found: Findings, key: str) -> None:
     """A key that was added: verl's typed nodes refuse one that they do not have, and the others keep it in silence."""
     parent, _, word = key.rpartition(".")
-    value, close = run.get(key), likely(key, known, cutoff=0.85)
+    value, close = run.get(key), _meant(key, 0.85)
     cure = f"write {close}={_written(value)}"
-    guess = close or likely(key, known)
+    guess = close or _meant(key)
     is_near = not parent or close.endswith(f".{key}") or close.partition(".")[0] == key.partition(".")[0]
     close = close if is_near else ""
     near = f" (did you mean {guess}?)" if guess else ""
     if parent and str((run.get(parent) or {}).get("_target_", "")).startswith("verl."):
         rule = f"left out, because verl has no such setting in {parent}{near}"
-        declared = re.search(rf"^    {re.escape(word)}\s*:", sources("workers/config"), re.MULTILINE)
-        found.require(bool(declared), key, value, rule, cure if close else "leave it out")
+        found.require(_is_declared(word), key, value, rule, cure if close else "leave it out")
     elif close:
         found.require(False, key, value, f"left out, because nothing reads it{near}", cure)
     else:
-        node, name = re.escape(parent.rpartition(".")[2] or "config"), re.escape(word)
-        read = rf"""get\(\s*["']{name}["']|["']{name}["']\s*(\]|in\b)|\b(config|{node})\.{name}\b"""
-        is_read = any(re.search(read, line) for line in sources("").splitlines() if word in line)
         rule = f"is read neither by verl nor by mifo_verl{near}"
         cure = "leave it out, if no code of your own reads it"
-        found.advise(is_read, key, value, rule, cure)
+        found.advise(_is_read(parent.rpartition(".")[2] or "config", word), key, value, rule, cure)
 
 
 @cache
-def sources(folder: str) -> str:
-    """The text of verl's Python files in a folder, and of ours."""
+def _meant(key: str, cutoff: float = 0.6) -> str:
+    return likely(key, known_settings(), cutoff)
+
+
+@cache
+def _is_declared(word: str) -> bool:
+    """Whether a config class of verl has such a field."""
+    return any(re.match(rf"    {re.escape(word)}\s*:", line) for line in sources("workers/config"))
+
+
+@cache
+def _is_read(node: str, word: str) -> bool:
+    """Whether a line of verl or of ours takes the word out of a node of this name."""
+    node, name = re.escape(node), re.escape(word)
+    read = rf"""get\(\s*["']{name}["']|["']{name}["']\s*(\]|in\b)|\b(config|{node})\.{name}\b"""
+    return any(re.search(read, line) for line in sources("") if word in line)
+
+
+@cache
+def sources(folder: str) -> list[str]:
+    """The lines of verl's Python files in a folder; of all of them and of ours if it is empty."""
     verl = find_spec("verl")
     assert verl is not None and verl.origin is not None
     roots = Path(verl.origin).parent / folder, *([] if folder else [Path(__file__).parents[1]])
-    return "\n".join(file.read_text(errors="ignore") for root in roots for file in sorted(root.rglob("*.py")))
+    files = (file for root in roots for file in sorted(root.rglob("*.py")))
+    return [line for file in files for line in file.read_text(errors="ignore").splitlines()]
 
 
 def _written(value: Any) -> str:

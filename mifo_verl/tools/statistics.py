@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from mifo_verl.errors import require
 from mifo_verl.probes.coupling import ROUNDING
@@ -61,7 +61,7 @@ def t_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
     mean, number = float(np.mean(values)), len(values)
     if number < 2:
         return Interval(mean, None, None, 1)
-    half = float(student.ppf((1 + level) / 2, number - 1) * np.std(values, ddof=1) / math.sqrt(number))
+    half = float(stdtrit(number - 1, (1 + level) / 2) * np.std(values, ddof=1) / math.sqrt(number))
     return Interval(mean, mean - half, mean + half, number)
 
 
@@ -85,7 +85,7 @@ def fieller(tops: Sequence[float], bottoms: Sequence[float], level: float = LEVE
         raise ValueError(
             f"{n} tops and {len(bottoms)} bottoms must be as many, at least two; give those of the same seeds"
         )
-    covariance = np.cov(tops, bottoms) * student.ppf((1 + level) / 2, n - 1) ** 2 / n
+    covariance = np.cov(tops, bottoms) * stdtrit(n - 1, (1 + level) / 2) ** 2 / n
     top, bottom = np.mean(tops), np.mean(bottoms)
     square, middle, rest = bottom**2 - covariance[1, 1], top * bottom - covariance[0, 1], top**2 - covariance[0, 0]
     if square <= ROUNDING**2:

@@ -32,11 +32,7 @@ MODULES = (
 )
 
 
-def test_the_core_is_imported_without_the_tools():
-    done = run("import " + ", ".join(f"mifo_verl.{module}" for module in MODULES.split()))
-    assert done.returncode == 0, done.stderr[-2000:]
-
-
-def test_a_config_is_composed_without_the_tools():
-    done = run("from mifo_verl.train import main; sys.exit(main(['experiment=quickstart', '--cfg']))")
+def test_the_core_is_imported_and_composes_a_config_without_the_tools():
+    imported = "import " + ", ".join(f"mifo_verl.{module}" for module in MODULES.split())
+    done = run(f"{imported}\nsys.exit(mifo_verl.train.main(['experiment=quickstart', '--cfg']))")
     assert done.returncode == 0 and "mifo:" in done.stdout, done.stderr[-2000:]

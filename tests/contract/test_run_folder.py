@@ -51,18 +51,18 @@ def content(folder) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("code", [LAUNCHED, CONTROLLED], ids=["its launch", "its controller alone"])
-@pytest.mark.parametrize("resume", ["disable", "auto"])
-def test_a_second_launch_ends_before_it_touches_anything(running, monkeypatch, code, resume):
+def test_a_second_launch_ends_before_it_touches_anything(running, monkeypatch, code):
     folder, start = running
     start(code)
     before = content(folder)
-    config = compose_config(["experiment=quickstart", f"run_dir={folder}", f"trainer.resume_mode={resume}"]).node
-    OmegaConf.resolve(config)
     monkeypatch.setattr(launch, "RunFolder", lambda *args: RunFolder(*args, patience_seconds=0.5))
-    with pytest.raises(ConfigError, match="must not be used by two runs at a time, and another one holds it"):
-        launch.launch(config, lambda _: pytest.fail("data were written"))
-    assert content(folder) == before
-    assert [path.name for path in folder.parent.iterdir()] == ["run"]
+    for resume in ("disable", "auto"):
+        config = compose_config(["experiment=quickstart", f"run_dir={folder}", f"trainer.resume_mode={resume}"]).node
+        OmegaConf.resolve(config)
+        with pytest.raises(ConfigError, match="must not be used by two runs at a time, and another one holds it"):
+            launch.launch(config, lambda _: pytest.fail("data were written"))
+        assert content(folder) == before
+        assert [path.name for path in folder.parent.iterdir()] == ["run"]
 
 
 def test_a_launch_that_waits_goes_on_where_the_run_has_ended(running):

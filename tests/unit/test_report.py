@@ -245,6 +245,9 @@ def test_the_figures_hold_the_numbers_of_the_records(run: Path, html: str):
     heat = figure_named(html, "Frozen, by layer")["data"][0]
     assert heat["y"] == ["embedding", "0", "1", "norm"]
     assert heat["z"][1] == [line["mask"]["by_layer"]["frozen"][1] / 25 for line in lines]
+    whole = sum(sum(line["mask"]["by_layer"]["frozen"]) for line in lines) / (100 * len(lines))
+    assert heat["colorscale"][2] == [whole, "#f8fafc"]  # white is the share of the whole model, as the note says
+    assert heat["colorscale"][1][0] == whole / 2 and (heat["zmin"], heat["zmax"]) == (0, 1)
     entropy = figure_named(html, "Entropy of the demonstrations&#39; tokens")["data"]
     assert sum(entropy[0]["y"]) == sum(line["response_tokens"] for line in sft)
     assert sum(entropy[1]["y"]) == sum(line["kept_tokens"] for line in sft)
@@ -432,10 +435,10 @@ def test_the_words_of_a_mask_are_those_of_its_parts(tmp_path: Path, data: Path):
         (
             (
                 {},
-                "in the last one 47, by importance: most changed by RL (at least 0.0003). The constraint: the top 0.5 of",
+                "in the last one 47, by importance: most changed by RL (threshold 0.0003). The constraint: the top 0.5 of",
             ),
-            (random, "in the last one 47, by importance: drawn at random (at least 0.0003)."),
-            (mine, "by importance: mine (weight=3) (at least 0.0003). The constraint: hold (_target_=mine.Hold)."),
+            (random, "in the last one 47, by importance: drawn at random (threshold 0.0003)."),
+            (mine, "by importance: mine (weight=3) (threshold 0.0003). The constraint: hold (_target_=mine.Hold)."),
         )
     ):
         run = ExampleRun(tmp_path / str(place), data, **mifo).run(12)
@@ -484,7 +487,7 @@ def test_where_sft_meets_rl_is_held_against_the_coordinates_that_are_not_frozen(
     def drawn(by_layer: dict[str, Any]) -> list[tuple[str, list[float]]]:
         lines = [{"interval": 1, "mask": {"by_layer": by_layer, "by_kind": kinds}}]
         figures = mask_figures(replace(load(run), inspection=lines))
-        return [(one.name, list(one.y)) for one in figures[-1].plotly.data]
+        return [(one["name"], one["y"]) for one in figures[-1].data]
 
     # 6 of 8 of SFT's; of RL's 14 visible 9 are frozen, and 20 - 10 coordinates are not
     met = ("of what SFT changed, RL had changed", [0.75])

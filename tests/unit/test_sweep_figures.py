@@ -17,19 +17,11 @@ ARMS = {
 
 def drawn(baseline="b", numbers=("accuracy",), questions=()):
     first = [against(baseline, list(ARMS), list(numbers))] if baseline else []
-    return as_json(answers(make_table(ARMS, [*first, *questions])))
-
-
-def as_json(figures):
-    return [
-        {"title": one.title, "note": one.note, "data": [trace.to_plotly_json() for trace in one.plotly.data]}
-        | {"layout": one.plotly.layout.to_plotly_json()}
-        for one in figures
-    ]
+    return answers(make_table(ARMS, [*first, *questions]))
 
 
 def test_the_means_of_all_arms_in_percent_with_the_values_of_their_seeds():
-    bars, seeds = drawn()[0]["data"]
+    bars, seeds = drawn()[0].data
     assert bars["y"] == ["a", "b", "single"]
     assert bars["x"] == pytest.approx([52.0, 42.0, 30.0])
     # deviations 2 and sqrt(3) points, over sqrt(3)
@@ -40,7 +32,7 @@ def test_the_means_of_all_arms_in_percent_with_the_values_of_their_seeds():
 
 
 def test_the_differences_in_points_at_95_percent_and_with_all_tests_together():
-    wide, plain = drawn()[1]["data"]
+    wide, plain = drawn()[1].data
     assert wide["name"] == "all 2 tests together"
     assert wide["y"] == plain["y"] == ["a − b", "single − b"]
     # 10, 9 and 11 points by seed: deviation 1
@@ -52,21 +44,21 @@ def test_the_differences_in_points_at_95_percent_and_with_all_tests_together():
 def test_a_pair_that_is_asked_twice_has_one_row_and_what_was_not_named_before_the_runs_has_none():
     asked = [Question("Again?", [("b", "a")], ["accuracy"]), Question("Late?", [("a", "single")], ["accuracy"], True)]
     means, differences = drawn(questions=asked)
-    assert [bar["y"] for bar in differences["data"]] == [["a − b", "single − b"]] * 2
-    assert means["title"] == "By arm: accuracy"
+    assert [bar["y"] for bar in differences.data] == [["a − b", "single − b"]] * 2
+    assert means.title == "By arm: accuracy"
 
 
 def test_every_number_that_was_named_has_its_two_figures_in_its_own_unit():
     figures = drawn(False, (), [Question("And this?", [("a", "b")], ["entropy", "accuracy"])])
-    assert [one["title"] for one in figures] == [
+    assert [one.title for one in figures] == [
         "By arm: entropy",
         "Differences in entropy",
         "By arm: accuracy",
         "Differences in accuracy",
     ]
-    assert "What has no bar claims nothing" not in figures[1]["note"]
-    assert figures[1]["data"][1]["x"] == pytest.approx([1.0])  # no share: not times 100
-    units = [one["layout"]["xaxis"]["title"]["text"] for one in figures]
+    assert "What has no bar claims nothing" not in figures[1].note
+    assert figures[1].data[1]["x"] == pytest.approx([1.0])  # no share: not times 100
+    units = [one.layout["xaxis"]["title"]["text"] for one in figures]
     assert units == ["entropy", "entropy", "%", "points"]
 
 
@@ -76,7 +68,7 @@ def test_a_table_without_a_question_draws_nothing():
 
 def test_a_pair_with_the_same_difference_for_every_seed_has_no_bar():
     arms = {"a": {"accuracy": {0: 0.5, 1: 0.75}}, "b": {"accuracy": {0: 0.25, 1: 0.5}}}
-    _, differences = as_json(answers(make_table(arms, [against("b", ["a", "b"], ["accuracy"])])))
-    assert [bar["x"] for bar in differences["data"]] == [[25.0], [25.0]]
-    assert [bar["error_x"]["array"] for bar in differences["data"]] == [[None], [None]]
-    assert differences["note"].endswith("What has no bar claims nothing.")
+    _, differences = answers(make_table(arms, [against("b", ["a", "b"], ["accuracy"])]))
+    assert [bar["x"] for bar in differences.data] == [[25.0], [25.0]]
+    assert [bar["error_x"]["array"] for bar in differences.data] == [[None], [None]]
+    assert differences.note.endswith("What has no bar claims nothing.")

@@ -14,7 +14,8 @@ from mifo_verl.data.demonstrations import prompt_id_of
 from mifo_verl.data.parquet import check_columns
 from mifo_verl.loop.streams import stable_seed
 from mifo_verl.probes.held_out import spread
-from mifo_verl.tools.evaluate.engines import Engine, VllmSettings, load_engine
+from mifo_verl.tools.evaluate.engines import Engine, load_engine
+from mifo_verl.tools.evaluate.settings import Settings
 from mifo_verl.types import Rejection, SftExample
 from mifo_verl.verl.demonstrations import Demonstrations
 from mifo_verl.verl.merge import say_dtype
@@ -51,15 +52,14 @@ class Asker:
 
     def load(self, weights: Mapping[str, Any]) -> Engine:
         """The engine with these weights."""
-        dtype = "bfloat16" if self.engine == "vllm" else "float32"
-        return load_engine(
-            self.engine,
-            self.written(weights),
-            dtype,
-            self.batch,
-            self.threads,
-            VllmSettings(gpu_memory=self.gpu_memory),
-        )
+        folder = self.written(weights)
+        how: dict[str, Any] = {
+            "engine": self.engine,
+            "batch": self.batch,
+            "threads": self.threads,
+            "gpu_memory": self.gpu_memory,
+        }
+        return load_engine(folder, Settings(model=(str(folder),), benchmarks=("own",), **how))
 
     def correct(self, engine: Engine, skill: Skill) -> list[int]:
         """1 for every question whose greedy answer is right, else 0."""

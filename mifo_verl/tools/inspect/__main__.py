@@ -171,7 +171,9 @@ def _checkpoint(folder: Path, options: dict[str, str]) -> None:
     if found.threshold is not None:
         say(f"threshold of the mask of now: {found.threshold:.4g}")
     elif not found.inside_sft:
-        say("no mask of now: the constraint has none, or it or the importance is of a package not installed here")
+        say(
+            "no mask of now: the constraint has none, the importance needs RL's optimizer, or one is not installed here"
+        )
 
 
 if __name__ == "__main__":

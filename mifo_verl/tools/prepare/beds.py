@@ -21,7 +21,7 @@ from mifo_verl.tools.prepare.addition import addition_row, column_addition, dist
 from mifo_verl.tools.prepare.recipe import Split
 
 RL_LEVELS, HARD_LEVEL, DIGITS = (2, 3), 4, 6
-_BATCH, _MOST_STEPS, _SIGNS = 80, 700, str.maketrans("+=;", "&:,")
+_BATCH, _SIGNS = 80, str.maketrans("+=;", "&:,")
 SHARES = (0.72, 0.23, 0.05)
 """Of a start model's texts: sums in its own notation, sums in the expert's, reversed digits."""
 
@@ -64,34 +64,27 @@ def start_texts(seed: int) -> Iterator[tuple[str, str]]:
             yield question(*pair), (column_addition if kind == "own" else expert_addition)(*pair)
 
 
-def make_fork_start(out: str, seed: str = "0", hidden: str = "64", layers: str = "3") -> None:
+def make_start(folder: Path, seed: int, hidden: int, layers: int, most: int = 700) -> None:
     """Train a start model until its greedy answers are right on 40 % of level 3 and 50 % of level 2, and save it."""
-    for name, value in (("seed", seed), ("hidden", hidden), ("layers", layers)):
-        require(value.isdecimal(), name, value, "a whole number, at least 0", f"write {name}=1")
     from mifo_verl.tools.prepare import tiny_model
 
     torch.set_num_threads(1)
     tokenizer = tiny_model.build_tokenizer()
-    model = tiny_model.build_model(tokenizer, int(seed), int(hidden), int(layers))
-    asked, texts = rows({2: 100, 3: 100}, "validation", int(seed) + 1), start_texts(int(seed))
+    model = tiny_model.build_model(tokenizer, seed, hidden, layers)
+    asked, texts = rows({2: 100, 3: 100}, "validation", seed + 1), start_texts(seed)
 
     def is_good() -> bool:
         right = tiny_model.accuracy_by_source(model, tokenizer, asked, temperature=0)
-        print(f"{out}: {right}", flush=True)
+        print(f"{folder}: {right}", flush=True)
         return right["addition/level_3"] >= 0.4 and right["addition/level_2"] >= 0.5
 
     def is_done(step: int) -> bool:
         return step >= 100 and step % 25 == 0 and is_good()
 
-    tiny_model.train(model, tokenizer, _MOST_STEPS, iter(lambda: list(islice(texts, _BATCH)), []), is_done)
+    tiny_model.train(model, tokenizer, most, iter(lambda: list(islice(texts, _BATCH)), []), is_done)
     if not is_good():
-        raise ValueError(f"seed={seed} must give a model that learns to add in {_MOST_STEPS} steps; take another one")
-    tiny_model.save(model, tokenizer, Path(out))
-
-
-def make_fork_data(out: str) -> None:
-    """The beds that forks of the tiny task learn and are asked on."""
-    make_beds(Path(out))
+        raise ValueError(f"seed={seed} must give a model that learns to add in {most} steps; take another one")
+    tiny_model.save(model, tokenizer, folder)
 
 
 def make_beds(folder: Path, seed: int = 0) -> None:
@@ -132,3 +125,15 @@ def _write(file: Path, made: list[dict[str, Any]]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(made), file)
     print(f"{file}: {len(made)} rows")
+
+
+def make_fork_start(out: str, seed: str = "0", hidden: str = "64", layers: str = "3") -> None:
+    """A start model of the forks' beds: ``mifo data fork_start``."""
+    for name, value in (("seed", seed), ("hidden", hidden), ("layers", layers)):
+        require(value.isdecimal(), name, value, "a whole number, at least 0", f"write {name}=1")
+    make_start(Path(out), int(seed), int(hidden), int(layers))
+
+
+def make_fork_data(out: str) -> None:
+    """The beds that forks of the tiny task learn and are asked on: ``mifo data fork_data``."""
+    make_beds(Path(out))

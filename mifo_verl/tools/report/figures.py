@@ -1,12 +1,13 @@
-"""The figures of how runs went: phases, accuracy, buffer, what each phase cost the other, seconds, memory, losses."""
+"""The figures of how runs went: phases, accuracy, buffer, what each phase cost the other, seconds, memory, losses.
 
-from collections.abc import Sequence
+They are made as Plotly's JSON: its Python classes would check every value and take a second a page.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-import plotly.express as px
-import plotly.graph_objects as go
 
 from mifo_verl.probes.coupling import KL
 from mifo_verl.tools.parts import part_of
@@ -14,7 +15,6 @@ from mifo_verl.tools.report.groups import Group, curve, probe_curve
 from mifo_verl.tools.report.run import Run
 
 RL_BLUE, SFT_ORANGE, GREY, INK = "#2563eb", "#ea580c", "#cbd5e1", "#334155"
-px.defaults.template = "none"  # the page has its own look
 PHASE_COLORS = {"rl": RL_BLUE, "sft": SFT_ORANGE}
 _STAGE_COLORS = (
     "#2563eb", "#16a34a", "#9333ea", "#dc2626", "#0891b2", "#a16207", "#db2777", "#65a30d", "#475569", "#14b8a6", "#7c2d12", "#1e1b4b"
@@ -25,44 +25,54 @@ _FEW_POINTS = 30
 """Of so many or fewer every one is marked: a line through two is nothing to be seen."""
 
 
+Trace = dict[str, Any]
+"""What is drawn, in Plotly's JSON."""
+
+
 @dataclass(frozen=True)
 class Figure:
     """A Plotly figure as a card of the page; ``note`` says in words what is to be seen."""
 
     title: str
     note: str
-    plotly: go.Figure
-    marks: Sequence[dict[str, Any]] = ()
-    """Shapes beside the figure's own: Plotly's classes take 0.4 ms for each of thousands."""
+    data: list[Trace]
+    layout: dict[str, Any]
     wide: bool = False
 
 
-def card(title: str, note: str, figure: go.Figure, x: str, y: str, **layout: Any) -> Figure:
-    """A figure with titled axes; ``layout`` goes over the page's own, which has the fonts and the margins.
-
-    In it are also ``marks`` and ``wide`` of the card.
-    """
-    own = {name: layout.pop(name) for name in ("marks", "wide") if name in layout}
+def card(title: str, note: str, data: list[Trace], x: str, y: str, wide: bool = False, **layout: Any) -> Figure:
+    """A figure with titled axes; ``layout`` goes over the page's own, which has the fonts and the margins."""
+    axes: dict[str, dict[str, Any]] = {"xaxis": {"title": {"text": x}}, "yaxis": {"title": {"text": y}}}
     if x in ("step", "interval"):
-        places = {int(place) for trace in figure.data for place in trace.x if place is not None and place == place}
+        places = {int(place) for trace in data for place in trace["x"] if place is not None and place == place}
         if places and max(places) - min(places) < _FEW_PLACES:
-            layout = {"xaxis_dtick": 1} | layout  # else there are ticks between two whole numbers
-    figure.layout.template, figure.layout.margin = None, None
-    figure.update_layout({"legend_title_text": "", "xaxis_title": x, "yaxis_title": y} | layout)
-    return Figure(title, note, figure, **own)
+            axes["xaxis"]["dtick"] = 1  # else there are ticks between two whole numbers
+    return Figure(title, note, data, layout | {name: axes[name] | layout.get(name, {}) for name in axes}, wide)
 
 
-def lines(data: pd.DataFrame, x: str, y: Any, colors: dict[str, str], **look: Any) -> go.Figure:
-    """Lines of the columns ``y``, named as they are."""
-    look = {"markers": len(data) <= _FEW_POINTS} | look
-    data = data.astype(dict.fromkeys([y] if isinstance(y, str) else y, float))  # a column of None alone has no number
-    return px.line(data, x=x, y=y, color_discrete_map=colors, render_mode="svg", **look)
+def line(name: str, x: Iterable[Any], y: Iterable[Any], color: str = "", mode: str = "", **look: Any) -> Trace:
+    """A line in ``color``, or in Plotly's next; ``look`` goes over the rest of it, of its "line" over these."""
+    xs = list(x)
+    stroke = ({"color": color} if color else {}) | look.pop("line", {})
+    mode = mode or ("lines+markers" if len(xs) <= _FEW_POINTS else "lines")
+    return {"type": "scatter", "name": name, "x": xs, "y": list(y), "mode": mode, "line": stroke} | look
 
 
-def vertical(x: float, color: str) -> dict[str, Any]:
+def lines(data: pd.DataFrame, x: str, names: Sequence[str], colors: Mapping[str, str], **look: Any) -> list[Trace]:
+    """A line for each of the columns ``names``, named as it is."""
+    return [line(name, data[x], data[name], colors.get(name, ""), showlegend=True, **look) for name in names]
+
+
+def bars(name: str, x: Iterable[Any], y: Iterable[Any], color: str, **look: Any) -> Trace:
+    """Bars that the legend names."""
+    bar = {"type": "bar", "name": name, "x": list(x), "y": list(y), "marker": {"color": color}, "showlegend": True}
+    return bar | look
+
+
+def vertical(x: float, color: str, dash: str = "solid") -> dict[str, Any]:
     """A vertical line, for the ``shapes`` of a layout."""
-    line = {"color": color, "width": 1.5}
-    return {"type": "line", "xref": "x", "yref": "paper", "x0": x, "x1": x, "y0": 0, "y1": 1, "line": line}
+    stroke = {"color": color, "width": 1.5, "dash": dash}
+    return {"type": "line", "xref": "x", "yref": "paper", "x0": x, "x1": x, "y0": 0, "y1": 1, "line": stroke}
 
 
 def timeline(run: Run) -> Figure:
@@ -72,15 +82,18 @@ def timeline(run: Run) -> Figure:
     table = table[table["seconds"] > 0]
     table["start"] = table["seconds"].cumsum() - table["seconds"]
     colors = {"start-up": "#7c3aed", "RL": RL_BLUE, "SFT": SFT_ORANGE, "beside": GREY}
-    figure = px.bar(
-        table, x="seconds", base="start", y=[""] * len(table), color="block", orientation="h",
-        color_discrete_map=colors, custom_data=["step"],
-    )  # fmt: skip
-    figure.update_traces(hovertemplate="step %{customdata[0]}: %{x:.2f} s", marker_line_width=0)
-    figure.for_each_trace(lambda bar: bar.update(marker_line={"width": 1.5, "color": SFT_ORANGE}), {"name": "SFT"})
-    axes = {"yaxis": {"showticklabels": False, "showgrid": False}, "xaxis_range": [0, table["seconds"].sum()]}
+    data = []
+    for block, own in table.groupby("block", sort=False, observed=True):
+        look: dict[str, Any] = {"base": own["start"].tolist(), "orientation": "h", "customdata": own["step"].tolist()}
+        edge = {"width": 1.5, "color": SFT_ORANGE} if block == "SFT" else {"width": 0}
+        look |= {
+            "marker": {"color": colors[str(block)], "line": edge},
+            "hovertemplate": "step %{customdata}: %{x:.2f} s",
+        }
+        data.append(bars(str(block), own["seconds"], [""] * len(own), "", **look))
+    axes = {"yaxis": {"showticklabels": False, "showgrid": False}, "xaxis": {"range": [0, table["seconds"].sum()]}}
     note = "Every step in turn. Beside the phases: probes, validation, weight sync, checkpoints, the end."
-    return card("Phases", note, figure, "seconds", "", wide=True, barmode="overlay", height=190, **axes)
+    return card("Phases", note, data, "seconds", "", wide=True, barmode="overlay", height=190, **axes)
 
 
 def accuracy(run: Run) -> Figure:
@@ -92,13 +105,11 @@ def accuracy(run: Run) -> Figure:
         note += " The mean reward is the accuracy here: a reward is 1 or 0."
     shown = ["rollout accuracy"] if is_same else ["rollout accuracy", "reward"]
     colors = {"rollout accuracy": RL_BLUE, "reward": "#93c5fd"}
-    figure = lines(table, "step", shown, colors) if len(table) else go.Figure()
+    data = lines(table, "step", shown, colors) if len(table) else []
     if points := run.validations:
-        figure.add_scatter(
-            name="validation", x=list(points), y=list(points.values()), mode="lines+markers", line_color=INK
-        )
-    figure.add_scatter(name="SFT phase", x=[None], y=[None], mode="lines", line_color=SFT_ORANGE)
-    return card("Accuracy and reward", note, figure, "step", "share correct", marks=_sft_marks(run))
+        data.append(line("validation", points, points.values(), INK, "lines+markers"))
+    data.append(line("SFT phase", [None], [None], SFT_ORANGE, "lines"))
+    return card("Accuracy and reward", note, data, "step", "share correct", shapes=_sft_marks(run))
 
 
 def buffer(run: Run) -> Figure:
@@ -110,13 +121,13 @@ def buffer(run: Run) -> Figure:
     ]
     table = pd.DataFrame(rows, columns=["step", "size", "then"])
     colors = {"RL goes on": "#93c5fd", "SFT follows": SFT_ORANGE}
-    figure = px.bar(table, x="step", y="size", color="then", color_discrete_map=colors)
+    then = table.groupby("then", sort=False)
+    data = [bars(str(name), own["step"], own["size"], colors[str(name)]) for name, own in then]
     if (limit := getattr(part_of(run.config, "schedule"), "buffer_limit", None)) and rows:
         ends = [rows[0][0] - 0.5, rows[-1][0] + 0.5]
-        dashed = {"color": INK, "dash": "dash"}
-        figure.add_scatter(name=f"S = {limit}", x=ends, y=[limit, limit], mode="lines", line=dashed)
+        data.append(line(f"S = {limit}", ends, [limit, limit], INK, "lines", line={"dash": "dash"}))
     note = "After the RL of each step; SFT trains on it and empties it."
-    return card("Buffer", note, figure, "step", "hard prompts", barmode="overlay")
+    return card("Buffer", note, data, "step", "hard prompts", barmode="overlay")
 
 
 def coupling(run: Run) -> list[Figure]:
@@ -126,12 +137,12 @@ def coupling(run: Run) -> list[Figure]:
         phase, color, words = kind.upper(), PHASE_COLORS[kind], name.replace("_", " ")
         x = [value for at in rows["interval"] for value in (at, at, None)]
         y = [value for pair in zip(rows["before"], rows["after"], strict=True) for value in (*pair, None)]
-        figure = go.Figure(go.Scatter(x=x, y=y, mode="lines", line_color=color, showlegend=False, hoverinfo="skip"))
+        data = [line("", x, y, color, "lines", showlegend=False, hoverinfo="skip")]
         for side, symbol in (("before", "circle-open"), ("after", "circle")):
             marker = {"color": color, "symbol": symbol, "size": 10, "line": {"width": 2, "color": color}}
-            figure.add_scatter(name=f"{side} {phase}", x=rows["interval"], y=rows[side], mode="markers", marker=marker)
+            data.append(line(f"{side} {phase}", rows["interval"], rows[side], color, "markers", marker=marker))
         note = f"One pair an interval, measured just before and just after its {phase} phase."
-        made.append(card(f"{words.capitalize()} around {phase}", note, figure, "interval", words))
+        made.append(card(f"{words.capitalize()} around {phase}", note, data, "interval", words))
     return made
 
 
@@ -140,10 +151,10 @@ def shift(run: Run) -> Figure | None:
     rows = [(line["interval"], line[KL]) for line in run.sft if line.get(KL) is not None]
     if not rows:
         return None
-    table = pd.DataFrame(rows, columns=["interval", "KL"])
-    figure = lines(table, "interval", ["KL"], {"KL": SFT_ORANGE}, markers=True)
+    x, y = zip(*rows, strict=True)
+    data = [line("KL", x, y, SFT_ORANGE, "lines+markers")]
     note = "KL(after‖before) of the next token, mean over the policy's own answers from before the phase."
-    return card("How far SFT moved the policy", note, figure, "interval", "nats", showlegend=False)
+    return card("How far SFT moved the policy", note, data, "interval", "nats", showlegend=False)
 
 
 def stages(run: Run) -> Figure:
@@ -154,11 +165,12 @@ def stages(run: Run) -> Figure:
     colors = {names[stage]: _STAGE_COLORS[place % len(_STAGE_COLORS)] for place, stage in enumerate(names)}
     if "sft" in names:
         colors[names["sft"]] = SFT_ORANGE
-    table["name"] = table["stage"].map(names)
-    order = {"name": list(names.values())}
-    figure = px.bar(table, x="step", y="seconds", color="name", color_discrete_map=colors, category_orders=order)
+    own = {str(stage): rows for stage, rows in table.groupby("stage")}
+    data = [bars(name, own[stage]["step"], own[stage]["seconds"], colors[name]) for stage, name in names.items()]
     note = "The legend gives each stage's sum over the run."
-    return card("Seconds by stage", note, figure, "step", "seconds", wide=True, bargap=0.1, height=400)
+    return card(
+        "Seconds by stage", note, data, "step", "seconds", wide=True, barmode="relative", bargap=0.1, height=400
+    )
 
 
 def memory(run: Run) -> Figure | None:
@@ -172,22 +184,25 @@ def memory(run: Run) -> Figure | None:
     known = [name for name in labels.values() if name in table and table[name].notna().any()]
     if not known:
         return None
-    figure = lines(table, "step", known, {})
+    data = lines(table, "step", known, {})
     note = "What verl measures after an actor update."
-    return card("Memory", note, figure, "step", "GiB", yaxis_rangemode="tozero")
+    return card("Memory", note, data, "step", "GiB", yaxis={"rangemode": "tozero"})
 
 
 def losses(run: Run) -> list[Figure]:
     """Loss and gradient norm of the SFT updates."""
-    names = ["interval", "update", "loss", "grad_norm"]
-    table = pd.DataFrame(run.sft, columns=names).assign(place=range(1, len(run.sft) + 1))
-    starts = table["place"][table["update"] == 1].tolist()
+    places = range(1, len(run.sft) + 1)
+    starts = [place for place, one in zip(places, run.sft, strict=True) if one["update"] == 1]
     shapes = [vertical(start - 0.5, GREY) for start in starts[1:]]
+    where = [(one["interval"], one["update"]) for one in run.sft]
+    look = {
+        "customdata": where,
+        "hovertemplate": "interval %{customdata[0]}, update %{customdata[1]}: %{y}<extra></extra>",
+    }
     made = []
     for name, title, y in (("loss", "SFT loss", "loss"), ("grad_norm", "SFT gradient norm", "norm after the mask")):
-        figure = px.line(table, x="place", y=name, markers=True, hover_data=["interval", "update"], render_mode="svg")
-        figure.update_traces(line_color=SFT_ORANGE)
-        made.append(card(title, "Grey lines: a new interval.", figure, "SFT update", y, marks=shapes))
+        data = [line("", places, [one[name] for one in run.sft], SFT_ORANGE, "lines+markers", **look)]
+        made.append(card(title, "Grey lines: a new interval.", data, "SFT update", y, shapes=shapes))
     return made if run.sft else []
 
 
@@ -231,10 +246,10 @@ def policies(run: Run) -> list[Figure]:
 
 def curves(groups: list[Group], name: str, title: str, note: str, y: str) -> Figure | None:
     """One number of the RL records by step: the mean of every group with its band, SFT phases marked for one run."""
-    figure = _with_bands([(group, curve(group, name)) for group in groups])
+    data = _with_bands([(group, curve(group, name)) for group in groups])
     alone = groups[0].runs[0] if len(groups) == 1 and len(groups[0].runs) == 1 else None
-    marks = {"showlegend": alone is None, "marks": _sft_marks(alone) if alone else []}
-    return card(title, note, figure, "step", y, **marks) if figure.data else None
+    marks: dict[str, Any] = {"showlegend": alone is None, "shapes": _sft_marks(alone) if alone else []}
+    return card(title, note, data, "step", y, **marks) if data else None
 
 
 def coupling_curves(groups: list[Group]) -> list[Figure]:
@@ -242,16 +257,16 @@ def coupling_curves(groups: list[Group]) -> list[Figure]:
     probes = pd.concat([run.probes for group in groups for run in group.runs])
     made = []
     for phase, name in probes[["phase", "name"]].drop_duplicates().itertuples(index=False):
-        figure = _with_bands([(group, probe_curve(group, phase, name)) for group in groups])
+        data = _with_bands([(group, probe_curve(group, phase, name)) for group in groups])
         note = f"After {phase.upper()} minus before it, by interval."
         title = f"{phase.upper()}'s change of {name.replace('_', ' ')}"
-        made.append(card(title, note, figure, "interval", "change", showlegend=True))
+        made.append(card(title, note, data, "interval", "change", showlegend=True))
     return made
 
 
-def _with_bands(drawn: list[tuple[Group, pd.DataFrame]]) -> go.Figure:
+def _with_bands(drawn: list[tuple[Group, pd.DataFrame]]) -> list[Trace]:
     """Every group's mean, over its band if it has one; a group without a value is left out."""
-    figure = go.Figure()
+    data = []
     for group, table in drawn:
         if table.empty:
             continue
@@ -259,14 +274,13 @@ def _with_bands(drawn: list[tuple[Group, pd.DataFrame]]) -> go.Figure:
         if not band.empty:
             low, high = band["mean"] - band["half"], band["mean"] + band["half"]
             x, y = [*band.index, *band.index[::-1]], [*high, *low[::-1]]
-            look: dict[str, Any] = {"fill": "toself", "fillcolor": group.color + "26", "line_width": 0}
-            figure.add_scatter(x=x, y=y, mode="lines", hoverinfo="skip", showlegend=False, **look)
+            look: dict[str, Any] = {"fill": "toself", "fillcolor": group.color + "26", "line": {"width": 0}}
+            data.append(line("", x, y, mode="lines", hoverinfo="skip", showlegend=False, **look))
         few, most = table["count"].min(), table["count"].max()
         number = f" (n={few if few == most else f'{few}–{most}'})" if len(group.runs) > 1 else ""
-        line = {"color": group.color, "dash": group.dash, "width": 2}
-        mode = "lines" if len(table) > _FEW_POINTS else "lines+markers"
-        figure.add_scatter(name=group.label + number, x=table.index, y=table["mean"], mode=mode, line=line)
-    return figure
+        stroke = {"dash": group.dash, "width": 2}
+        data.append(line(group.label + number, table.index, table["mean"], group.color, line=stroke))
+    return data
 
 
 def _sft_marks(run: Run) -> list[dict[str, Any]]:

@@ -4,11 +4,21 @@ from statistics import median
 from typing import Any
 
 import pandas as pd
-import plotly.express as px
-import plotly.graph_objects as go
 
 from mifo_verl.tools.inspect.overlap import chance_jaccard, jaccard
-from mifo_verl.tools.report.figures import GREY, PHASE_COLORS, RL_BLUE, SFT_ORANGE, Figure, card, lines
+from mifo_verl.tools.report.figures import (
+    GREY,
+    INK,
+    PHASE_COLORS,
+    RL_BLUE,
+    SFT_ORANGE,
+    Figure,
+    bars,
+    card,
+    line,
+    lines,
+    vertical,
+)
 from mifo_verl.tools.report.run import Run
 
 _SCALE = ["#1e40af", "#93c5fd", "#f8fafc", "#fdba74", "#c2410c"]
@@ -31,23 +41,20 @@ def _heat_map(masks: pd.DataFrame, by: str) -> Figure:
     """Share frozen of every layer, or kind of matrix, in every interval; white is the share of the whole model."""
     shares = masks.assign(share=masks["frozen"] / masks["coordinates"].where(masks["coordinates"] > 0))
     table = shares.pivot(index=by, columns="interval", values="share").reindex(masks[by].unique())
-    figure = px.imshow(
-        table,
-        zmin=0,
-        zmax=1,
-        color_continuous_scale=_SCALE,
-        color_continuous_midpoint=masks["frozen"].sum() / masks["coordinates"].sum(),
-        text_auto=".0%" if table.shape[1] <= _MOST_CELLS_WITH_TEXT else False,
-        aspect="auto",
-    )
-    hover = f"interval %{{x}}, {by} %{{y}}: %{{z:.1%}} frozen<extra></extra>"
-    figure.update_traces(hovertemplate=hover, xgap=1, ygap=1)
-    figure.update_layout(yaxis={"type": "category", "autorange": "reversed"})
-    figure.update_coloraxes(colorbar={"title": {"text": "frozen"}, "tickformat": ".0%", "thickness": 12})
+    white = float(masks["frozen"].sum() / masks["coordinates"].sum())
+    places = (0.0, white / 2, white, (1 + white) / 2, 1.0)
+    heat = {
+        "type": "heatmap", "x": table.columns.tolist(), "y": table.index.tolist(), "z": table.to_numpy(),
+        "zmin": 0, "zmax": 1, "colorscale": list(zip(places, _SCALE, strict=True)), "xgap": 1, "ygap": 1,
+        "hovertemplate": f"interval %{{x}}, {by} %{{y}}: %{{z:.1%}} frozen<extra></extra>",
+        "texttemplate": "%{z:.0%}" if table.shape[1] <= _MOST_CELLS_WITH_TEXT else "",
+        "colorbar": {"title": {"text": "frozen"}, "tickformat": ".0%", "thickness": 12},
+    }  # fmt: skip
     note = "Share of the coordinates. White is the share of the whole model; orange is frozen more, blue less."
     title = "Frozen, by layer" if by == "layer" else "Frozen, by kind of matrix"
     height = max(300, 110 + 22 * len(table)) if len(table) < 40 else 720
-    return card(title, note, figure, "interval", by, height=height)
+    axis = {"type": "category", "autorange": "reversed"}
+    return card(title, note, [heat], "interval", by, height=height, yaxis=axis)
 
 
 def _overlap(layers: pd.DataFrame) -> Figure:
@@ -61,30 +68,28 @@ def _overlap(layers: pd.DataFrame) -> Figure:
             rows.append((interval, both, chance_jaccard(*([one] for one in sizes)), chance_jaccard(*columns)))
     names = ["masks", "chance", "chance, with each layer's share"]
     table = pd.DataFrame(rows, columns=["interval", *names])
-    figure = lines(
-        table, "interval", names, dict(zip(names, (RL_BLUE, "#94a3b8", "#64748b"), strict=True)), markers=True
-    )
+    colors = dict(zip(names, (RL_BLUE, "#94a3b8", "#64748b"), strict=True))
+    data = lines(table, "interval", names, colors, mode="lines+markers")
     note = "Jaccard: coordinates in both masks over those in either. With a history (α > 0) masks are meant to overlap."
-    axes = {"yaxis_range": [0, 1]}
-    return card("Overlap with the mask before", note, figure, "interval", "Jaccard", **axes)
+    return card("Overlap with the mask before", note, data, "interval", "Jaccard", yaxis={"range": [0, 1]})
 
 
 def _norms(layers: pd.DataFrame) -> Figure:
     """Update norms by layer: the mean over the intervals, each interval a thin line."""
-    figure = go.Figure()
+    data = []
     last = sorted(layers["interval"].unique())[-_MOST_THIN_LINES:]
     for phase, color in PHASE_COLORS.items():
         table = layers.pivot(index="layer", columns="interval", values=f"{phase}_norm").reindex(
             layers["layer"].unique()
         )
         for interval in last if len(last) > 1 else ():
-            thin: dict[str, Any] = {"line": {"color": color + "40", "width": 1}, "hoverinfo": "skip"}
-            figure.add_scatter(x=table.index, y=table[interval], mode="lines", showlegend=False, **thin)
+            thin: dict[str, Any] = {"line": {"width": 1}, "hoverinfo": "skip", "showlegend": False}
+            data.append(line("", table.index, table[interval], color + "40", "lines", **thin))
         mean = table.mean(axis=1, skipna=False)
-        figure.add_scatter(name=phase.upper(), x=mean.index, y=mean, mode="lines+markers", line_color=color)
+        data.append(line(phase.upper(), mean.index, mean, color, "lines+markers"))
     note = "L2 norm of an interval's update of the float32 weights; thick: the mean over intervals."
-    axes: dict[str, Any] = {"xaxis_type": "category", "yaxis_rangemode": "tozero"}
-    return card("Size of the updates, by layer", note, figure, "layer", "norm", **axes)
+    axes: dict[str, Any] = {"xaxis": {"type": "category"}, "yaxis": {"rangemode": "tozero"}}
+    return card("Size of the updates, by layer", note, data, "layer", "norm", **axes)
 
 
 def _visible(layers: pd.DataFrame) -> Figure:
@@ -102,12 +107,13 @@ def _visible(layers: pd.DataFrame) -> Figure:
     met = "of what SFT changed, RL had changed"
     table = pd.DataFrame({met: sums["both_visible"] / sums["sft_visible"].where(sums["sft_visible"] > 0)})
     table[of] = rl / size.where(size > 0)
-    figure = lines(table.reset_index(), "interval", [met, of], {met: SFT_ORANGE, of: "#64748b"}, markers=True)
+    colors = {met: SFT_ORANGE, of: "#64748b"}
+    data = lines(table.reset_index(), "interval", [met, of], colors, mode="lines+markers")
     note = "Changes that a bfloat16 copy of the weights shows."
     if not is_counted:
         note += " Not chance under freezing, where SFT cannot change what RL changed most."
-    axes = {"yaxis": {"range": [0, 1.02], "tickformat": ".0%"}}
-    return card("RL's and SFT's changes meet", note, figure, "interval", "share", **axes)
+    axes: dict[str, Any] = {"yaxis": {"range": [0, 1.02], "tickformat": ".0%"}}
+    return card("RL's and SFT's changes meet", note, data, "interval", "share", **axes)
 
 
 def token_figures(run: Run) -> list[Figure]:
@@ -123,15 +129,16 @@ def _entropy(tables: list[dict[str, Any]]) -> Figure:
     # the lower edges; the first bin's is 0, which a log axis lacks
     sums = pd.DataFrame({"nats": [edges[0] / 2, *edges]} | {name: _sum(tables, key) for name, key in names.items()})
     colors = {"all response tokens": "#94a3b8", "in the loss": SFT_ORANGE}
-    figure = lines(sums, "nats", list(names), colors, line_shape="hv", log_x=True)
-    figure.update_traces(fill="tozeroy")
+    data = lines(sums, "nats", list(names), colors, line={"shape": "hv"}, fill="tozeroy")
+    shapes = []
     note = "Bins of a logarithmic axis; the first holds all below it."
     if medians := [table["threshold"]["median"] for table in tables if table["threshold"]]:
         middle = median(medians)
-        figure.add_vline(max(middle, edges[0] / 2), line_dash="dash", line_width=1.5)
+        shapes.append(vertical(max(middle, edges[0] / 2), INK, "dash"))
         note += f" Dashed: the median over phases of a demonstration's smallest kept entropy, {middle:.3g} nats."
     axis = {"type": "log", "tickvals": _TICKS, "ticktext": [f"{tick:g}" for tick in _TICKS]}
-    return card("Entropy of the demonstrations' tokens", note, figure, "entropy (nats)", "tokens", xaxis=axis)
+    title = "Entropy of the demonstrations' tokens"
+    return card(title, note, data, "entropy (nats)", "tokens", xaxis=axis, shapes=shapes)
 
 
 def _thresholds(run: Run) -> Figure:
@@ -139,25 +146,23 @@ def _thresholds(run: Run) -> Figure:
     rows = [{"interval": interval} | table["threshold"] for interval, table in run.tokens if table["threshold"]]
     table = pd.DataFrame(rows, columns=["interval", "min", "median", "max"])
     above, below = table["max"] - table["median"], table["median"] - table["min"]
-    figure = px.scatter(table, x="interval", y="median", error_y=above, error_y_minus=below, render_mode="svg")
-    figure.update_traces(marker={"color": SFT_ORANGE, "size": 8})
+    error = {"type": "data", "array": above.tolist(), "arrayminus": below.tolist()}
+    look = {"marker": {"color": SFT_ORANGE, "size": 8}, "error_y": error, "showlegend": False}
+    data = [line("median", table["interval"], table["median"], SFT_ORANGE, "markers", **look)]
     note = (
         "The smallest entropy kept of a demonstration: median, smallest and largest over the demonstrations of a phase."
     )
-    axes = {"yaxis_rangemode": "tozero"}
-    return card("Entropy threshold", note, figure, "interval", "nats", **axes)
+    return card("Entropy threshold", note, data, "interval", "nats", yaxis={"rangemode": "tozero"})
 
 
 def _position(tables: list[dict[str, Any]]) -> Figure:
     """Share of the tokens kept by position in the response."""
     whole, kept = pd.Series(_sum(tables, "position")), pd.Series(_sum(tables, "position_kept"))
     place, mean = (whole.index + 0.5) / len(whole), kept.sum() / whole.sum()
-    figure = px.bar(x=place, y=kept / whole.where(whole > 0), color_discrete_sequence=[SFT_ORANGE])
-    figure.update_traces(name="kept", showlegend=True)
-    dashed = {"color": GREY, "dash": "dash"}
-    figure.add_scatter(name=f"all positions: {mean:.1%}", x=[0, 1], y=[mean, mean], mode="lines", line=dashed)
-    axes = {"yaxis_tickformat": ".0%", "xaxis_tickformat": ".0%", "bargap": 0.1, "height": 360}
-    return card("Kept, by position in the response", "", figure, "position (start to end)", "share kept", **axes)
+    data = [bars("kept", place, kept / whole.where(whole > 0), SFT_ORANGE)]
+    data.append(line(f"all positions: {mean:.1%}", [0, 1], [mean, mean], GREY, "lines", line={"dash": "dash"}))
+    look: dict[str, Any] = {"bargap": 0.1, "height": 360} | {axis: {"tickformat": ".0%"} for axis in ("xaxis", "yaxis")}
+    return card("Kept, by position in the response", "", data, "position (start to end)", "share kept", **look)
 
 
 def _top(tables: list[dict[str, Any]]) -> Figure:
@@ -165,9 +170,10 @@ def _top(tables: list[dict[str, Any]]) -> Figure:
     rows = pd.DataFrame([row for table in tables for row in table["top_tokens"]], columns=["text", "kept", "in all"])
     top = rows.groupby("text")["kept"].sum().reset_index().sort_values(["kept", "text"], ascending=[False, True])[:15]
     top["text"] = top["text"].map(visible)
-    figure = px.bar(top[::-1], x="kept", y="text", orientation="h", color_discrete_sequence=[SFT_ORANGE])
+    data = [bars("", top["kept"][::-1], top["text"][::-1], SFT_ORANGE, orientation="h", showlegend=False)]
     note = "Sums over the phases' own lists of their 30 most often kept tokens; ␣ is a space, ⏎ a new line."
-    return card("Tokens kept most often", note, figure, "times in the loss", "", yaxis_type="category", height=360)
+    look: dict[str, Any] = {"yaxis": {"type": "category"}, "height": 360}
+    return card("Tokens kept most often", note, data, "times in the loss", "", **look)
 
 
 def visible(text: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from mifo_verl.run.flatten import settings_of
 from mifo_verl.tools.report.run import Run, distinct
@@ -69,7 +69,7 @@ def probe_curve(group: Group, phase: str, name: str) -> pd.DataFrame:
 def _over_runs(values: Iterable[pd.Series]) -> pd.DataFrame:
     """Student's t interval over the runs that have a value there; ``half`` is NaN for fewer than FEWEST."""
     found = pd.concat(list(values)).groupby(level=0).agg(["mean", "std", "count"])
-    half = student.ppf((1 + LEVEL) / 2, found["count"] - 1) * found["std"] / found["count"] ** 0.5
+    half = stdtrit(found["count"] - 1, (1 + LEVEL) / 2) * found["std"] / found["count"] ** 0.5
     return found.assign(half=half.where(found["count"] >= FEWEST))[["mean", "half", "count"]]
 
 

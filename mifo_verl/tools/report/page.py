@@ -92,14 +92,11 @@ class _Cards:
         for one in figures:
             if one is None:
                 continue
-            layout = one.plotly.layout.to_plotly_json()
-            layout["shapes"] = [*layout.get("shapes", []), *one.marks]
             cards.append(
-                {"title": one.title, "note": one.note, "wide": one.wide, "height": layout.get("height", 300)}
+                {"title": one.title, "note": one.note, "wide": one.wide, "height": one.layout.get("height", 300)}
                 | {"number": len(self.figures)}
             )
-            data = [trace.to_plotly_json() for trace in one.plotly.data]
-            self.figures.append({"data": data, "layout": layout})
+            self.figures.append({"data": one.data, "layout": one.layout})
         return cards
 
     def json(self) -> Markup:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import plotly.graph_objects as go
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from mifo_verl.tools.report.figures import GREY, INK, RL_BLUE, Figure, card, vertical
@@ -195,6 +194,4 @@ def _dots(name: str, points: Sequence[tuple[float, str]], color: str, size: int)
 def _rows(title: str, note: str, data: list[Any], unit: str, rows: int, **layout: Any) -> Figure:
     """A figure with a labelled row for every arm or pair, the first on top."""
     axis = {"autorange": "reversed", "type": "category"}
-    return card(
-        title, note, go.Figure(data), unit, "", yaxis=axis, height=_FRAME + _ROW * rows, showlegend=True, **layout
-    )
+    return card(title, note, data, unit, "", yaxis=axis, height=_FRAME + _ROW * rows, showlegend=True, **layout)
