@@ -463,6 +463,8 @@ SHOWN_BY = {
     "trainer.resume_mode": "tests/contract/test_saving.py::test_verl_is_told_the_checkpoint_that_is_resumed",
     "trainer.resume_from_path": "tests/configs/test_resume.py::test_the_check_reads_the_checkpoint_that_is_named",
     "mifo.config_dirs": "tests/configs/test_own_folders.py::test_a_relative_folder_is_kept_as_an_absolute_one",
+    "reward.custom_reward_function.reward_kwargs.require_think": "tests/unit/test_reward_by_source.py"
+    "::test_require_think_makes_an_answer_without_the_tag_wrong",
     "data.on_bad_row": "tests/configs/test_check.py::test_skipped_rows_are_left_out_of_a_copy_that_the_run_reads",
     "restarts": "tests/contract/test_saving.py::test_a_restart_before_the_first_save_goes_on",
 }
