@@ -1,7 +1,7 @@
 """Hydra composition with errors in one line: what was set, why it is wrong, what to do."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -36,15 +36,10 @@ from mifo_verl.overrides import (
 
 PACKAGE = Path(__file__).parent
 _MOST_ERRORS = 8
-_PATHS = (
-    "trainer.resume_from_path",
-    "trainer.default_local_dir",
-    "actor_rollout_ref.model.path",
-    "actor_rollout_ref.model.tokenizer_path",
-    "data.train_files",
-    "data.val_files",
-    "reward.custom_reward_function.path",
-)
+_PATHS = """
+    trainer.resume_from_path trainer.default_local_dir actor_rollout_ref.model.path reward.custom_reward_function.path
+    actor_rollout_ref.model.tokenizer_path data.train_files data.val_files
+""".split()
 """Settings whose ``~/`` is the user's folder."""
 
 
@@ -128,6 +123,37 @@ def composed_defaults(overrides: list[str]) -> DictConfig:
     """
     folders = _folders(normalised(overrides))
     return _of_choices(folders, *_split(normalised(overrides), folders)[0])
+
+
+def composed_on(config: Mapping[str, Any], overrides: Sequence[str]) -> DictConfig:
+    """A run's whole config with overrides on it: of ``method`` and ``mifo/<group>`` the parts, then values.
+
+    Raises ConfigError on what is unknown or malformed, and on the choice of an experiment, a task, an algorithm or
+    hardware, because the run has its own.
+    """
+    given = normalised(overrides)
+    errors = malformed(given, known_settings)
+    for one in given:
+        if one.partition("=")[0] in set(CHOICES) - {"method"}:
+            errors.append(f"{one} must be a method, a part or a value, because the run is made already; leave it out")
+    if errors:
+        raise ConfigError(*errors)
+    node, folders = OmegaConf.create(deepcopy(dict(config))), _folders(given)
+    OmegaConf.set_struct(node, True)
+    try:
+        choices, values = _split(given, folders)
+        made = deepcopy(_of_choices(folders, *choices))
+        made.actor_rollout_ref.model.path = ""  # parts refer to no model, and resolving needs one
+        groups = {choice.partition("=")[0].removeprefix("mifo/") for choice in choices}
+        for group, part in made.mifo.items():
+            if group in groups or ("method" in groups and OmegaConf.is_dict(part) and "name" in part):
+                node.mifo[group] = OmegaConf.create(OmegaConf.to_container(part, resolve=True))
+        OmegaConf.set_struct(node, True)
+        ConfigLoaderImpl._apply_overrides_to_config(values, node)
+        OmegaConf.resolve(node)
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+        raise ConfigError(_one_line(error, given)[0]) from None
+    return node
 
 
 @cache

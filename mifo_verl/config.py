@@ -19,7 +19,7 @@ from mifo_verl.method.importance import IMPORTANCES, Importance
 from mifo_verl.method.mixing import MIXINGS, Mixing, NoMixing
 from mifo_verl.method.off_policy import OFF_POLICIES, NotTrained, OffPolicy
 from mifo_verl.method.on_policy import ON_POLICIES, OnPolicy, Verls
-from mifo_verl.method.part import Part
+from mifo_verl.method.part import OWN_KL, OWN_ROLLOUTS, Part
 from mifo_verl.method.prefix import PREFIXES, NoPrefix, Prefix
 from mifo_verl.method.registry import Registry
 from mifo_verl.method.sampling import SAMPLINGS, Fixed, Sampling
@@ -66,6 +66,13 @@ class SftConfig:
     """Whether an update's loss is the mean over its sequences, each a mean over its tokens, or over all its tokens."""
     cut: Literal["even", "full"] = "even"
     """Whether the updates of a pass are as even as can be, or full but for the last: 33 + 32 or 64 + 1 of 65 at 64."""
+    own_rollouts: Count = Field(default=64, description="the default is 64")
+    """Own correct rollouts of an interval kept at most for its phase, if a part or ``max_kl`` needs them."""
+    max_kl: Annotated[float | None, Field(gt=0, title="a number above 0")] = Field(
+        default=None, description="use null for no limit"
+    )
+    """The KL of the policy at the phase's begin to the one now, mean over the tokens of own correct rollouts, behind
+    which no further update of the phase is made; no limit if None."""
     lr_scheduler_type: Literal["constant", "linear", "cosine"] = "constant"
     """How the learning rate falls over SFT's stage: over a phase, or over phases that follow one another
     (``Schedule.sft_share``)."""
@@ -247,7 +254,8 @@ class MifoConfig:
     @property
     def keeps_before_sft(self) -> bool:
         """Whether the weights before an SFT phase are kept, on the host: to inspect, to measure or to hold it."""
-        return self.schedule.has_sft_phases and (self.inspect.mask or self.probe.shifts or bool(self.before_facts))
+        held = self.before_facts or self.compares_own
+        return self.schedule.has_sft_phases and (self.inspect.mask or self.probe.shifts or bool(held))
 
     @property
     def before_facts(self) -> frozenset[str]:
@@ -257,7 +265,18 @@ class MifoConfig:
     @property
     def compares_logits(self) -> bool:
         """Whether an SFT update keeps the logits of two passes for each other."""
-        return bool(self.before_facts - {BEFORE})
+        return bool(self.before_facts - {BEFORE}) or self.compares_own
+
+    @property
+    def keeps_own_rollouts(self) -> bool:
+        """Whether correct rollouts of an interval are kept for its SFT phase."""
+        needs = self.sft.max_kl is not None or any(OWN_ROLLOUTS in part.needs for part in self.parts)
+        return self.schedule.has_sft_phases and needs
+
+    @property
+    def compares_own(self) -> bool:
+        """Whether these also pass under the weights before the phase, in every update."""
+        return OWN_KL in self.constraint.needs
 
     @property
     def sft_facts(self) -> frozenset[str]:

@@ -75,9 +75,13 @@ def malformed(overrides: list[str], known: Callable[[], Collection[str]] = tuple
 
 
 def _joined(overrides: list[str]) -> Iterator[str]:
-    """The overrides, with ``--name value`` as one: so other commands take a setting."""
+    """The overrides, with ``--name value`` as one: so other commands take a setting; ``name = value`` as one too."""
     left = list(overrides)
     while left:
+        if left[1:2] == ["="]:
+            yield " ".join(left[:3])
+            del left[:3]
+            continue
         given, after = left.pop(0), left[0] if left else "-"
         is_pair = re.fullmatch(r"--[\w./]+", given) and given != "--multirun" and re.match(r"[^-+~][^=]*$", after)
         yield f"{given} {left.pop(0)}" if is_pair else given
@@ -137,7 +141,8 @@ def _syntax_error(given: str, name: str, value: str) -> str:
         return f"{given} must end with its value; write {shlex.quote(f'{name}={alone}')}"
     pieces = re.split(r"[\s,;]+(?=[\w./@+~]+=)", given)
     if len(pieces) > 1 and all(map(parse, pieces)):
-        return f"{given} must be {len(pieces)} arguments, one a setting; write {' '.join(map(shlex.quote, pieces))}"
+        cure = f"without quotes around all of them write {' '.join(map(shlex.quote, pieces))}"
+        return f"{given!r} must be {len(pieces)} arguments, one a setting; {cure}"
     if listed := re.fullmatch(r"\[(.*)\]", value.strip(), re.DOTALL):
         items = [item.strip() for item in listed[1].split(",")]
         items = [item if parse(f"x={item}") else '"{}"'.format(item.strip("\"'")) for item in items]

@@ -143,6 +143,8 @@ class RunFacts:
     optimizer: str = "AdamW"
     lr_schedule: str = "constant"
     has_sft_phases: bool = True
+    starts_with_sft: bool = False
+    """Whether an interval may begin with SFT, before it has any rollout."""
     trains_now: bool = False
     """Whether the gate may have a question's demonstration trained on in an RL step."""
     has_prefixes: bool = False

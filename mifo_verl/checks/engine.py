@@ -1,6 +1,5 @@
 """What the trainer, its engine, its rollout and its batches need of each other."""
 
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 from omegaconf import OmegaConf
@@ -9,6 +8,7 @@ from packaging.version import Version
 from mifo_verl.checks.findings import Findings
 from mifo_verl.checks.run import Run, paths_of
 from mifo_verl.compose import config_folder
+from mifo_verl.run.versions import version_of
 from mifo_verl.verl.critic import has_critic
 
 ACTOR, MODEL, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.model", "actor_rollout_ref.rollout"
@@ -105,7 +105,7 @@ def check_rollout(run: Run, found: Findings) -> None:
     cure = "pip install -e '.[gpu]', or hardware=cpu for the rollout without it"
     there = package is None or find_spec(package) is not None
     if found.require(there, key, name, f"installed, and there is no package {package} here", cure) and name == "vllm":
-        installed = _vllm_version()
+        installed = version_of("vllm")
         rule = f"vLLM from {_OLDEST_VLLM} on, as verl finds it by the name vllm, and {installed or 'none'} is installed"
         fits = installed is not None and Version(installed) >= Version(_OLDEST_VLLM)
         if found.require(fits, key, name, rule, cure):
@@ -122,14 +122,6 @@ def check_rollout(run: Run, found: Findings) -> None:
         f"cpu where {ROLLOUT}.name=transformers, which serves on CPUs",
     )
     found.require(fits, "trainer.device", device, rule, "use hardware=gpu for the settings of both")
-
-
-def _vllm_version() -> str | None:
-    """The installed vLLM's; None where no distribution has the name that verl looks up."""
-    try:
-        return version("vllm")
-    except PackageNotFoundError:
-        return None
 
 
 def check_batches(run: Run, found: Findings) -> None:

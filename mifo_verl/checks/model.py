@@ -17,6 +17,9 @@ PATH = "actor_rollout_ref.model.path"
 
 def check_folder(run: Run, found: Findings) -> None:
     """The model is there, weights and all."""
+    if run.get(PATH) is None:
+        what = "<Hugging Face folder, or a hub name such as Qwen/Qwen2.5-Math-1.5B>"
+        raise ValueError(f"{PATH} must be set; write {PATH}={what}")
     path = str(run.get(PATH))
     folder = Path(path).expanduser()
     if folder.is_dir():

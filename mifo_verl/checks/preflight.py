@@ -10,7 +10,6 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from mifo_verl.checks import (
-    checkpoint,
     data,
     engine,
     machine,
@@ -27,7 +26,7 @@ from mifo_verl.checks.findings import Findings
 from mifo_verl.checks.memory_plan import Component
 from mifo_verl.checks.run import FILES, Run, good_copy, paths_of
 from mifo_verl.compose import ComposedConfig, ConfigError, compose_config
-from mifo_verl.data.bad_rows import write_good_rows
+from mifo_verl.data.parquet import write_without
 from mifo_verl.data.report import FileReport, write_report
 
 REPORT = "data_report.json"
@@ -49,8 +48,8 @@ CHECKS: dict[str, Callable[[Run, Findings], None]] = {
     "data's files": data.check_files,
     "steps": steps.check_steps,
     "resume": steps.check_resume,
-    "checkpoint's contents": checkpoint.check_contents,
-    "checkpoint": checkpoint.check_checkpoint,
+    "checkpoint's contents": steps.check_contents,
+    "checkpoint": steps.check_checkpoint,
     "tokenizer": model.check_tokenizer,
     "chat template": model.check_template,
     "rows": data.check_rows,
@@ -161,6 +160,6 @@ def write_data(checked: Checked, folder: Path) -> None:
         for number, scan in enumerate(checked.run.scans(setting)):
             copy = good_copy(folder, setting, number)
             if scan.bad:
-                write_good_rows(scan, copy)
+                write_without(scan.path, scan.bad, copy)
             paths.append(str(copy if scan.bad else scan.path))
         config.data[setting.partition(".")[2]] = paths

@@ -249,6 +249,7 @@ def facts_of(config: DictConfig, mifo: MifoConfig) -> RunFacts:
         optimizer=str(actor.optim.optimizer),
         lr_schedule=str(actor.optim.lr_scheduler_type),
         has_sft_phases=mifo.schedule.has_sft_phases,
+        starts_with_sft=mifo.schedule.starts_with_sft,
         trains_now=mifo.gate.trains_now,
         has_prefixes="demonstrations" in mifo.prefix.needs,
         lora_rank=int(get("actor_rollout_ref.model.lora_rank") or 0),

@@ -163,7 +163,7 @@ def check_demonstrations(run: Run, found: Findings) -> None:
     for scan, report in zip(run.scans(_TRAIN), run.reports, strict=False):
         _verify(score, scan, report, deadline)
         if report.sample.wrong:
-            report.bad.append(_wrong(scan, report))
+            report.bad.append(_wrong(scan, report, run.get(f"{NODE}.reward_kwargs.require_think") is True))
             add_bad_rows(run, found, report, report.bad[-1])
     total = sum(report.sample.demonstrations for report in run.reports)
     verified = sum(report.sample.verified for report in run.reports)
@@ -232,13 +232,17 @@ def _verify(score: Score, scan: RowScan, report: FileReport, deadline: float) ->
             report.sample.wrong.append(number)
 
 
-def _wrong(scan: RowScan, report: FileReport) -> BadRows:
-    """Wrong demonstrations as a reason of their own."""
+def _wrong(scan: RowScan, report: FileReport, thinks: bool) -> BadRows:
+    """Wrong demonstrations as a reason of their own; ``thinks``: the reward requires think tags."""
     wrong, number = report.sample.wrong, report.sample.demonstrations
     rule = (
         "demonstrations that lead to reward_model.ground_truth by the run's own reward, "
         f"and {len(wrong)} of {number} of a sample do not"
     )
+    texts = [scan.sample[row]["target"][0]["content"] for row in wrong]
+    if thinks and not any("</think>" in text for text in texts):
+        setting = f"{NODE}.reward_kwargs.require_think"
+        rule += f" ({setting}=true reads what follows </think>, which they lack: set it to false)"
     first = []
     for row in wrong[:NUM_SHOWN]:
         whole = scan.sample[row]

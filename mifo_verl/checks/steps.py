@@ -1,16 +1,22 @@
-"""How long the run is, and whether its parts, warm-up, checkpoints and resume fit into it."""
+"""How long the run is, whether its parts and its warm-up fit into it, what its checkpoints hold and it goes on from."""
 
 from pathlib import Path
 
-from mifo_verl.checks.findings import Findings, NotChecked
-from mifo_verl.checks.run import Run
-from mifo_verl.run.checkpoints import NAME
+from omegaconf import DictConfig
 
+from mifo_verl.checks.findings import Findings, NotChecked
+from mifo_verl.checks.run import Run, good_copy
+from mifo_verl.method.own_rollouts import own_problems
+from mifo_verl.run import resume
+from mifo_verl.run.checkpoints import NAME, verify
+from mifo_verl.verl.critic import has_critic
+
+_WHOLE = ("model", "optimizer", "extra")
 OPTIM = "actor_rollout_ref.actor.optim"
 LENGTH = ("data.train_batch_size", "trainer.total_epochs", "trainer.total_training_steps")
 """Settings that say how many steps a run makes."""
 OF_RATE = ("lr", "lr_scheduler_type", "lr_warmup_steps_ratio", "min_lr_ratio")
-OF_PHASES = (*OF_RATE, "batch_size", "cut", "passes", "clip_grad", "optimizer", "surplus")
+OF_PHASES = (*OF_RATE, "batch_size", "cut", "passes", "clip_grad", "optimizer", "surplus", "own_rollouts", "max_kl")
 """Settings of ``mifo.sft`` that SFT phases alone read."""
 
 
@@ -77,11 +83,13 @@ def check_parts(run: Run, found: Findings) -> None:
     """What every part says of the run around it."""
     if found.has_error(*LENGTH, "actor_rollout_ref.rollout.n"):
         raise NotChecked("not checked: the run's length comes first")
-    facts = run.facts()
-    for part in run.mifo.parts:
-        for problem in part.problems(facts):
-            say = found.require if problem.is_error else found.advise
-            say(False, run.origin(problem.setting), problem.value, problem.rule, problem.cure)
+    facts, max_kl = run.facts(), run.mifo.sft.max_kl
+    problems = [problem for part in run.mifo.parts for problem in part.problems(facts)]
+    if max_kl is not None and facts.has_sft_phases:  # without any, nothing reads it
+        problems += own_problems("mifo.sft.max_kl", max_kl, facts)
+    for problem in problems:
+        say = found.require if problem.is_error else found.advise
+        say(False, run.origin(problem.setting), problem.value, problem.rule, problem.cure)
 
 
 def check_resume(run: Run, found: Findings) -> None:
@@ -101,3 +109,46 @@ def check_resume(run: Run, found: Findings) -> None:
     rule = f"finds nothing to resume from, and trainer.save_freq={save_freq} saves nothing for later"
     useful = mode != "auto" or save_freq > 0 or is_there
     found.advise(useful, "trainer.resume_mode", mode, rule, "set trainer.save_freq")
+
+
+def check_contents(run: Run, found: Findings) -> None:
+    """A checkpoint, which a stop makes without trainer.save_freq too, holds all that a resumed run goes on with."""
+    roles = ["actor_rollout_ref.actor", *(["critic"] if has_critic(run.config) else [])]
+    for role in roles:
+        for part in ("save_contents", "load_contents"):
+            key, rule = f"{role}.checkpoint.{part}", f"at least [{', '.join(_WHOLE)}], or no run goes on as it was"
+            contents = run.get(key) or []
+            found.require(set(_WHOLE) <= set(contents), key, list(contents), rule, "leave it out")
+        key = f"{role}.checkpoint.async_save"
+        rule = "False: a checkpoint counts when its files are written"
+        found.require(not run.get(key), key, run.get(key), rule, "leave it out")
+
+
+def check_checkpoint(run: Run, found: Findings) -> None:
+    """The checkpoint that is resumed is there, and its settings are the run's, as compared again before Ray starts."""
+    if run.get("trainer.resume_mode") == "disable" or found.has_failed("resume"):
+        raise NotChecked("not needed: nothing is resumed")
+    if run.get("trainer.resume_mode") == "weights":
+        step = verify(Path(run.get("trainer.resume_from_path")), checksums=False).facts["step"]
+        found.note(f"the run begins with the weights of step {step} of another run")
+        return
+    config = _as_trained(run)
+    facts = resume.checkpoint_facts(config, lambda text: found.warn(text, "look at the disk"))
+    if facts is None:
+        found.note("none is there: the run starts at step 0")
+        return
+    for warning in resume.check_resume(facts, config):
+        found.warn(warning, "go on with the checkpoint's versions where every bit counts")
+    found.note(f"the run goes on from step {facts['step']}")
+
+
+def _as_trained(run: Run) -> DictConfig:
+    """The config with the training files that the run reads: where bad rows are skipped, those of its own folder."""
+    config = run.config.copy()
+    if config.data.on_bad_row == "skip":
+        folder, scans = Path(run.config.run_dir), run.scans("data.train_files")
+        copies = [good_copy(folder, "data.train_files", number) for number in range(len(scans))]
+        config.data.train_files = [
+            str(copy if scan.bad and copy.exists() else scan.path) for scan, copy in zip(scans, copies, strict=True)
+        ]
+    return config

@@ -134,20 +134,6 @@ def _in_threads(scan: Callable[[int, pa.RecordBatch], Any], batches: Iterable[pa
             yield from pool.map(scan, starts, group)
 
 
-def write_good_rows(scan: RowScan, path: Path) -> None:
-    """Write the good rows to another file, batch by batch, all columns as they were; the file is whole or not there."""
-    file, good = pq.ParquetFile(scan.path), np.ones(scan.num_rows, bool)
-    good[list(scan.bad)] = False
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    with pq.ParquetWriter(temporary, file.schema_arrow, compression="zstd") as writer:
-        first = 0
-        for batch in file.iter_batches(_BATCH_ROWS):
-            writer.write_batch(batch.filter(pa.array(good[first : first + batch.num_rows])))
-            first += batch.num_rows
-    temporary.replace(path)
-
-
 def excerpt(text: str, position: int = 0) -> str:
     """A piece of a text around a position, on one line, control characters escaped."""
     start = max(0, position - _SHOWN_CHARS // 2)

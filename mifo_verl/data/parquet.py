@@ -1,21 +1,22 @@
 """Rows on disk: writing them in verl's schema, and checking a file before a run rather than at step 400."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mifo_verl.errors import require
 
-_MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 SCHEMA = pa.schema(
     [
         ("data_source", pa.string()),
-        ("prompt", _MESSAGES),
-        ("target", _MESSAGES),
+        ("prompt", MESSAGES),
+        ("target", MESSAGES),
         ("ability", pa.string()),
         ("reward_model", pa.struct([("style", pa.string()), ("ground_truth", pa.string())])),
         (
@@ -33,6 +34,28 @@ def write_rows(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Write the rows; the same rows give the same bytes. The folder is made where it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(list(rows), schema=SCHEMA), path, compression="zstd")
+
+
+def write_with(table: pa.Table, columns: Mapping[str, pa.Array], path: Path) -> None:
+    """Write a table with these columns set and all others as they are."""
+    for name, column in columns.items():
+        place = table.schema.get_field_index(name)
+        table = table.append_column(name, column) if place < 0 else table.set_column(place, name, column)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path, compression="zstd")
+
+
+def write_without(source: Path, left_out: Iterable[int], path: Path) -> None:
+    """Write a file's rows but these to another, batch by batch, all columns as they were; it is whole or not there."""
+    file = pq.ParquetFile(source)
+    kept, first, temporary = np.ones(file.metadata.num_rows, bool), 0, path.with_suffix(".tmp")
+    kept[list(left_out)] = False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with pq.ParquetWriter(temporary, file.schema_arrow, compression="zstd") as writer:
+        for batch in file.iter_batches(_BATCH_ROWS):
+            writer.write_batch(batch.filter(pa.array(kept[first : first + batch.num_rows])))
+            first += batch.num_rows
+    temporary.replace(path)
 
 
 def check_columns(path: str | Path, setting: str = "data.train_files") -> None:

@@ -92,6 +92,14 @@ class StepEnded(Record, frozen=True, kw_only=True):
     validation: Accuracies | None = None
 
 
+class OwnUsed(Record, frozen=True, kw_only=True):
+    """The policy's own correct rollouts in an SFT update, beside the demonstrations."""
+
+    rollouts: int
+    tokens: Annotated[int, Meta(description="of their responses")]
+    loss: Annotated[float, Meta(description="before the update, not weighted")]
+
+
 class UpdateMade(Record, frozen=True, kw_only=True):
     """One update of an SFT phase; the last of a phase has what was measured of the whole phase."""
 
@@ -115,6 +123,9 @@ class UpdateMade(Record, frozen=True, kw_only=True):
     kept_tokens: int
     ledger_sha256: Annotated[str, Meta(description="digest of the update's ledger lines")]
     skipped_updates: Annotated[int, Meta(description="skipped in a row up to this one: gradient not finite")] = 0
+    own: Annotated[OwnUsed | UnsetType, Meta(description="own correct rollouts in the update")] = UNSET
+    own_kl: Annotated[float | UnsetType, Meta(description="after the update, on all that are kept (max_kl)")] = UNSET
+    updates_left: Annotated[int | UnsetType, Meta(description="of the phase that max_kl has ended here")] = UNSET
     seconds: dict[str, float] = {}
     mask: Annotated[dict[str, Any] | UnsetType | None, Meta(description="the phase's mask, over all ranks")] = UNSET
     rejected_demonstrations: dict[str, int] | UnsetType = UNSET

@@ -16,7 +16,9 @@ from typing import Any, TypeVar
 
 from mifo_verl.loop.events import LedgerLine, RolloutSeen
 from mifo_verl.loop.mixed import Given, Mixed, Trained, give, mix
+from mifo_verl.loop.own_rollouts import sample
 from mifo_verl.loop.state import Before, LoopState, SftProgress
+from mifo_verl.loop.streams import stable_seed
 from mifo_verl.loop.tokens import TokenSummary
 from mifo_verl.method.accuracy import count_correct
 from mifo_verl.method.gate import Gate
@@ -59,6 +61,10 @@ class Rollout:
     """Whether the verdict rests on letters alone, because an answer could not be read."""
 
 
+Tokens = Callable[[Sequence[Rollout]], Sequence[tuple[Sequence[int], Sequence[int]] | None]]
+"""The tokens of prompt and response of finished trajectories; None where others have written into a response."""
+
+
 @dataclass(frozen=True)
 class Parts:
     """The parts and settings that the loop asks."""
@@ -86,6 +92,13 @@ class Parts:
     sampling: Sampling = field(default_factory=Fixed)
     temperature: float = 1.0
     """Of the run's rollouts."""
+    own_rollouts: int = 0
+    """Correct rollouts of an interval that are kept for its SFT phase."""
+
+
+def no_tokens(rollouts: Sequence[Rollout]) -> list[None]:
+    """Of rollouts whose tokens are not at hand."""
+    return [None] * len(rollouts)
 
 
 def no_others(step: int, number: int) -> Iterable[tuple[Row, Sequence[int]]]:
@@ -181,11 +194,13 @@ class Loop:
             given.append(give(parts.prefix, example, step_ends, n, self.progress, parts.seed, uid))
         return given
 
-    def count(self, rollouts: Iterable[Rollout], prompt_ids: Mapping[str, Sequence[int]]) -> None:
+    def count(
+        self, rollouts: Iterable[Rollout], prompt_ids: Mapping[str, Sequence[int]], tokens: Tokens = no_tokens
+    ) -> None:
         """Take finished rollouts in: acc(q), hard prompts into the buffer, solved ones noted (MIFO step 2).
 
         ``prompt_ids`` are the tokens of every prompt as its rollouts had them, by uid. The newest accuracy of a prompt
-        decides. Raises ValueError if a correctness is neither 0 nor 1.
+        decides. ``tokens`` reads the rollouts that are kept. Raises ValueError if a correctness is neither 0 nor 1.
         """
         last: dict[tuple[str, int], Rollout] = {}
         for rollout in rollouts:
@@ -208,6 +223,21 @@ class Loop:
             else:
                 self._solved.see([group])
                 self._judge(uid, group, row, prompt_ids[uid])
+        self._keep([r for r in last.values() if r.correct == 1 and not r.prefix_tokens], tokens)
+
+    def _keep(self, correct: Iterable[Rollout], tokens: Tokens) -> None:
+        """A sample of the interval's own correct rollouts, drawn by seed, interval, uid and session."""
+        state, seed = self.state, self._parts.seed
+        drawn = {stable_seed(seed, "own", state.interval, one.uid, one.session): one for one in correct}
+
+        def read(orders: list[int]) -> Iterator[SftExample | None]:
+            chosen = [drawn[order] for order in orders]
+            for one, found in zip(chosen, tokens(chosen) if chosen else (), strict=True):
+                prompt_id, _ = self._rows[one.uid]
+                yield None if found is None else SftExample(prompt_id, tuple(found[0]), tuple(found[1]), "", "rollout")
+
+        if self._parts.own_rollouts:
+            state.own_rollouts = sample(state.own_rollouts, drawn, self._parts.own_rollouts, read)
 
     def _judge(self, uid: str, group: PromptGroup, row: Row, prompt_ids: Sequence[int]) -> None:
         use = self._parts.gate(group)
@@ -324,12 +354,19 @@ class Loop:
         """What a phase that begins now trains on."""
         return self.state.buffer.oldest(self._parts.limit)
 
-    def begin_sft(self, mask: dict[str, Any] | None, before: Before | None, tokens: TokenSummary | None) -> None:
-        """Take out of the buffer what a phase trains on (MIFO step 6)."""
+    def begin_sft(
+        self,
+        mask: dict[str, Any] | None,
+        before: Before | None,
+        tokens: TokenSummary | None,
+        own: Iterable[SftExample] = (),
+    ) -> None:
+        """Take out of the buffer what a phase trains on (MIFO step 6), beside these own rollouts of the interval."""
         size = len(self.state.buffer)
         entries = self.state.buffer.take(self._parts.limit)
         rejected = dict(sorted(self.rejected.items()))
-        self.state.sft = SftProgress(entries, size, mask, rejected, before, tokens=tokens)
+        self.state.sft = SftProgress(entries, size, mask, rejected, before, tokens=tokens, own_rollouts=list(own))
+        self.state.own_rollouts = []
 
     def batches(self) -> list[list[BufferEntry]]:
         """The updates of the phase that goes on: every pass in an order of its own, fixed by seed and interval."""
@@ -357,6 +394,15 @@ class Loop:
         sft = [] if self.state.sft is None else [update.grad_norm for update in self.state.sft.updates]
         sft = [norm for norm in sft if isfinite(norm)]
         return fmean(sft) / fmean(rl) if sft and sum(rl) else None
+
+    def put_back(self) -> int:
+        """The phase ends before its last update: what it has not trained on is the oldest of the buffer; how many."""
+        assert self.state.sft is not None
+        made = self.batches()[: len(self.state.sft.updates)]
+        used = {entry.example.prompt_id for batch in made for entry in batch}
+        unused = [entry for entry in self.state.sft.entries if entry.example.prompt_id not in used]
+        self.state.buffer.put_back(unused)
+        return len(unused)
 
     def end_sft(self) -> SftProgress:
         """The phase has ended, and with it the interval (MIFO step 7); the phase."""

@@ -8,9 +8,10 @@ from typing import Any
 import msgspec
 
 from mifo_verl.loop.events import LedgerLine, RolloutSeen, StepEnded, UpdateMade
+from mifo_verl.loop.own_rollouts import OwnRollout
 from mifo_verl.loop.tokens import TokenSummary
 from mifo_verl.method.buffer import DemonstrationBuffer
-from mifo_verl.types import BufferEntry
+from mifo_verl.types import BufferEntry, SftExample
 
 FOLDER, FILE = "mifo", "loop.json"
 """In a checkpoint's folder, what is ours: ``LoopState`` and every rank's part."""
@@ -77,6 +78,9 @@ class SftProgress:
     """And the rollouts of that step that are kept to read."""
     tokens: TokenSummary | None = None
     """The tokens of the updates made so far, if they are inspected."""
+    own_rollouts: list[SftExample] = field(default_factory=list)
+    """The policy's own of the interval, in the order of their turns, if something needs them; with log-probs of the
+    policy at the phase's begin, if these are needed."""
 
     def note(self, **fields: Any) -> None:
         """Add what was measured of the whole phase to its last update's record."""
@@ -122,6 +126,8 @@ class LoopState:
     """What the run took in all processes before this one; in a checkpoint, up to it."""
     temperature: float | None = None
     """Of the next step's rollouts, if mifo/sampling has moved it from the run's own."""
+    own_rollouts: list[OwnRollout] = field(default_factory=list)
+    """Of the interval, kept for its SFT phase, if something needs them; replaced as a whole, never written to."""
 
     def snapshot(self) -> "LoopState":
         """The state as it is now, apart from what the next step does before its update."""

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from mifo_verl.errors import require, require_choice, require_number
-from mifo_verl.method.constraint import CONSTRAINTS, ActiveConstraint, Constraint, Model, Observer
-from mifo_verl.method.importance import Importance
+from mifo_verl.method.constraint import CONSTRAINTS, ActiveConstraint, Constraint, Model, Observer, given_to
+from mifo_verl.method.importance import Fisher, Importance, second_moment_problems
 from mifo_verl.method.policy_shift import k3
 from mifo_verl.method.sft_loss import mean_over_response
 from mifo_verl.method.token_facts import BEFORE
@@ -44,8 +44,14 @@ class Ewc(Constraint):
     def needs(self) -> frozenset[str]:
         return frozenset({"start"}) if self.strength and self.fisher == "importance" else frozenset()
 
+    def problems(self, facts: RunFacts) -> Iterable[Problem]:
+        yield from super().problems(facts)
+        if self.strength and self.fisher == "second_moment":
+            yield from second_moment_problems("mifo.constraint.fisher=second_moment", facts)
+
     def attach(self, model: Model, importance: Importance) -> ActiveConstraint:
-        return ActiveEwc(self, model, importance) if self.strength else ActiveConstraint()
+        score = Fisher() if self.fisher == "second_moment" else importance
+        return ActiveEwc(self, model, score) if self.strength else ActiveConstraint()
 
     def costs(self, facts: RunFacts) -> Iterable[Cost]:
         if facts.has_sft_phases and self.strength:
@@ -78,19 +84,15 @@ class ActiveEwc(ActiveConstraint):
         weights = self._model.weights()
         self.anchor = [weight.clone() for weight in weights]
         self.fisher = [torch.ones_like(weight) for weight in weights]
-        if self._rule.fisher == "importance":
+        if self._rule.fisher != "ones":
+            start = start if "start" in self._rule.needs else weights
             if start is None:
                 raise RuntimeError("the interval has no start; begin() comes before select()")
-            pairs = zip(start, weights, self._model.slices, strict=True)
+            given = given_to(self._importance, self._model, optimizer)
             self.fisher = [
-                self._importance(start_N.to(end_N.device), end_N, where, interval) for start_N, end_N, where in pairs
+                self._importance(start_N.to(end_N.device), end_N, where, interval, *more)
+                for start_N, end_N, where, more in zip(start, weights, self._model.slices, given, strict=True)
             ]
-        elif self._rule.fisher == "second_moment":
-            self.fisher = [torch.zeros_like(weight) for weight in weights]  # RL has made no step yet
-            for number, name, moment_N in self._model.optimizer_state(optimizer) if optimizer else ():
-                if name == "exp_avg_sq":
-                    self.fisher[number].copy_(moment_N)
-        if self._rule.fisher != "ones":
             sums = torch.zeros(2, dtype=torch.float64, device=weights[0].device)
             for score_N in self.fisher:
                 sums += torch.stack([score_N.sum(dtype=torch.float64), sums.new_tensor(score_N.numel())])

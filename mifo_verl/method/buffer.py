@@ -1,6 +1,6 @@
 """The buffer B of hard prompts with a verified demonstration (MIFO section 3, step 2)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from mifo_verl.types import BufferEntry
@@ -27,6 +27,10 @@ class DemonstrationBuffer:
     def discard(self, prompt_id: str) -> None:
         """Drop a prompt whose newest rollouts are no longer hard; nothing happens where it is absent."""
         self.entries.pop(prompt_id, None)
+
+    def put_back(self, entries: Iterable[BufferEntry]) -> None:
+        """Before all others, in this order; a prompt that has a newer entry keeps that."""
+        self.entries = {entry.example.prompt_id: entry for entry in entries} | self.entries
 
     def oldest(self, limit: int | None) -> list[BufferEntry]:
         """The oldest ``limit`` entries (all where None), which stay."""

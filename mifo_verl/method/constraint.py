@@ -18,9 +18,10 @@ from torch.optim import Optimizer
 
 from mifo_verl.errors import exact_share, require, require_choice
 from mifo_verl.method import packed
+from mifo_verl.method.bottom_share import select_bottom_share
 from mifo_verl.method.coordinates import ShardRange
 from mifo_verl.method.held_still import FrozenStep, HeldStill, fingerprint, is_elementwise, mask_gradients_
-from mifo_verl.method.importance import Importance, accumulate_, forget_unselected_
+from mifo_verl.method.importance import SECOND_MOMENT, Importance, accumulate_, forget_unselected_, second_moments
 from mifo_verl.method.packed import PackedMasks
 from mifo_verl.method.part import Part
 from mifo_verl.method.registry import Registry
@@ -68,6 +69,14 @@ class Model(Protocol):
         ...
 
 
+def given_to(importance: Importance, model: Model, optimizer: Optimizer | None) -> list[tuple[Tensor, ...]]:
+    """What an importance needs of each tensor beside its weights: RL's second moments, flat, or nothing."""
+    if SECOND_MOMENT not in importance.needs:
+        return [()] * len(model.slices)
+    states = () if optimizer is None else model.optimizer_state(optimizer)
+    return [(moment_N,) for moment_N in second_moments(states, model.weights())]
+
+
 @dataclass(frozen=True)
 class MaskReport:
     """The mask of one SFT phase, over all ranks."""
@@ -76,7 +85,7 @@ class MaskReport:
     positive_share: float
     """Share of the coordinates whose importance is above 0."""
     threshold: float | None
-    """The smallest importance that is frozen; None if nothing is."""
+    """The smallest importance that is frozen, or the largest of a bottom share; None if nothing is."""
     num_frozen: int
     num_coordinates: int
     change_of_held: float | None = None
@@ -151,6 +160,18 @@ class Constraint(Part):
         """
         raise NotImplementedError
 
+    @property
+    def own_weight(self) -> float:
+        """What multiplies the mean of ``own_loss`` in an SFT update."""
+        return 0.0
+
+    def own_loss(self, facts: Mapping[str, Tensor], response_mask_BT: Tensor) -> Tensor:
+        """loss_B of own correct rollouts, of ``log_prob`` (BT, live) and the facts of these that it needs.
+
+        Never asked unless it needs ``own_rollouts``.
+        """
+        raise NotImplementedError
+
     def choose(self, importance: Sequence[Score], shards: Shards | None = None) -> Selection | None:
         """The mask of these importances, one flat tensor a parameter; None if the constraint has no mask."""
         return None
@@ -177,11 +198,13 @@ class GradientMask(Constraint):
     """Only the gradient of the frozen coordinates is zeroed: the paper's text."""
 
     share: Share = 0.5
-    """k: the top share of all coordinates by importance."""
+    """k: the share of all coordinates that is frozen, the top one by importance."""
     history: Share = 0.5
     """alpha: the weight of the importance of earlier intervals; 0 is MIFO-dagger."""
     scope: Literal["global", "per_tensor"] = "global"
     """Whether the share is taken of the whole model or of every tensor by itself."""
+    side: Literal["top", "bottom"] = "top"
+    """``bottom`` is a control: what RL has changed least, unchanged coordinates first."""
 
     def __post_init__(self) -> None:
         share = exact_share("share", self.share)
@@ -189,6 +212,9 @@ class GradientMask(Constraint):
         history = exact_share("history", self.history)
         require(history < 1, "history", self.history, "in [0, 1)", "1 would never remember any change")
         require_choice("scope", self.scope, ("global", "per_tensor"), "global is the paper's rule")
+        require_choice("side", self.side, ("top", "bottom"), "top is the paper's rule")
+        rule = "top with a history, which remembers the importance of what was frozen"
+        require(self.side == "top" or not history, "side", self.side, rule, "set mifo.constraint.history=0")
 
     @property
     def needs(self) -> frozenset[str]:
@@ -206,6 +232,8 @@ class GradientMask(Constraint):
 
     def choose(self, importance: Sequence[Score], shards: Shards | None = None) -> Selection:
         rule = select_top_share if self.scope == "global" else select_top_share_per_tensor
+        if self.side == "bottom":
+            return select_bottom_share(rule, importance, self.share, shards)
         return rule(importance, self.share, shards)
 
     def costs(self, facts: RunFacts) -> Iterable[Cost]:
@@ -216,7 +244,7 @@ class GradientMask(Constraint):
             yield Cost("mask", 0.125, ("sft",), "T/8W")
 
     def describe(self) -> str:
-        return f"the gradient of the top {self.share} of the coordinates by importance is zeroed"
+        return f"the gradient of the {self.side} {self.share} of the coordinates by importance is zeroed"
 
 
 @CONSTRAINTS.register("strict")
@@ -242,7 +270,7 @@ class StrictMask(GradientMask):
             yield Cost("held values", 4 * values * share, ("sft",), f"{4 * values}k*T/W")
 
     def describe(self) -> str:
-        return f"the top {self.share} of the coordinates by importance are frozen"
+        return f"the {self.side} {self.share} of the coordinates by importance are frozen"
 
 
 def step_factor(steps: int, more: int, betas: tuple[float, float]) -> float:
@@ -290,7 +318,7 @@ class ActiveMask(ActiveConstraint):
         """
         if start is None:
             raise RuntimeError("the interval has no start; begin() comes before select()")
-        history = self._accumulated(start, interval)
+        history = self._accumulated(start, interval, given_to(self._importance, self._model, optimizer))
         selection = self._chosen(history)
         frozen = PackedMasks.of(selection.frozen)
         if observe is not None:
@@ -371,19 +399,20 @@ class ActiveMask(ActiveConstraint):
         masks = PackedMasks.of(mask_N.to("cpu") for mask_N in held["frozen"])
         self.frozen = masks.to(self._model.weights()[0].device) if len(masks) else None
 
-    def _accumulated(self, start: Sequence[Tensor], interval: int) -> list[Tensor]:
+    def _accumulated(self, start: Sequence[Tensor], interval: int, given: list[tuple[Tensor, ...]]) -> list[Tensor]:
         """C~ of every tensor, where the start lies, computed where the weights are."""
         alpha = float(exact_share("history", self._rule.history))
         history = self.history or [
             torch.zeros_like(start_N, dtype=torch.float32, pin_memory=start_N.is_pinned()) for start_N in start
         ]
         ends = self._model.weights()
-        for old_N, start_N, end_N, where in zip(history, start, ends, self._model.slices, strict=True):
-            parts = zip(old_N.split(packed.CHUNK), start_N.split(packed.CHUNK), end_N.split(packed.CHUNK), strict=True)
-            for number, (old, begin, end) in enumerate(parts):
+        tensors = zip(history, start, ends, given, self._model.slices, strict=True)
+        for old_N, start_N, end_N, more, where in tensors:
+            parts = zip(*(tensor.split(packed.CHUNK) for tensor in (old_N, start_N, end_N, *more)), strict=True)
+            for number, (old, begin, end, *beside) in enumerate(parts):
                 place = ShardRange(where.name, where.first + number * packed.CHUNK)
                 here = old.to(end.device)
-                accumulate_(here, self._importance(begin.to(end.device), end, place, interval), alpha)
+                accumulate_(here, self._importance(begin.to(end.device), end, place, interval, *beside), alpha)
                 if here is not old:
                     old.copy_(here)
         return history

@@ -10,6 +10,8 @@ from typing import ClassVar
 
 from mifo_verl.types import Cost, Problem, RunFacts
 
+OWN_ROLLOUTS, OWN_LOG_PROB, OWN_KL = "own_rollouts", "own_log_prob_before", "own_kl_from_before"
+
 
 class Part:
     """The base of the bases; a member derives from the base of its group."""
@@ -24,13 +26,14 @@ class Part:
         """What the part is given only if it asks for it.
 
         ``start``: theta_start, the weights at the start of the interval. ``history``: an importance history between
-        intervals. ``entropy``, ``top_mass:K``, ``top_entropy:K``: facts of a token. ``progress``: the share of the
-        run's steps that are finished. ``teacher_log_prob``: a column of the data. ``kl_to_before``,
-        ``kl_from_before``: the KL of the policy to the one before the SFT phase, live; of that one to the policy.
-        ``log_prob_before``: log p of the demonstration's tokens by that one. ``trainable_base``: base weights that
-        train beside a LoRA adapter. ``second_policy``: a second copy of these, with an optimizer, beside the same
-        adapter. ``demonstrations``: a verified demonstration of every question. ``given``, ``first``, ``correct``:
-        marks of a rollout, for the rules of the RL loss.
+        intervals. ``second_moment``: that of RL's AdamW. ``entropy``, ``top_mass:K``, ``top_entropy:K``: facts of a
+        token. ``progress``: the share of the run's steps that are finished. ``teacher_log_prob``: a column of the data.
+        ``kl_to_before``, ``kl_from_before``: the KL of the policy to the one before the SFT phase, live; of that one to
+        the policy. ``log_prob_before``: log p of the demonstration's tokens by that one. ``trainable_base``: base
+        weights that train beside a LoRA adapter. ``second_policy``: a second copy of these, with an optimizer, beside
+        the same adapter. ``demonstrations``: a verified demonstration of every question. ``own_rollouts``: some of the
+        interval's correct rollouts in every SFT update; ``own_log_prob_before``, ``own_kl_from_before``: facts of their
+        tokens. ``given``, ``first``, ``correct``: marks of a rollout, for the rules of the RL loss.
         """
         return frozenset()
 

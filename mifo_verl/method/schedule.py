@@ -35,6 +35,11 @@ class Schedule(Part):
         return True
 
     @property
+    def starts_with_sft(self) -> bool:
+        """Whether an interval may begin with SFT, which then takes its prompts from the data set."""
+        return self(Progress(step=0, interval=1, rl_steps=0), buffer_size=0) is Phase.SFT
+
+    @property
     def buffer_limit(self) -> int | None:
         """S, the size at which the buffer is full; None if the schedule knows no such size."""
         return None

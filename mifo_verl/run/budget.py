@@ -28,7 +28,6 @@ class Budget:
 
     @property
     def is_spent(self) -> bool:
-        """Whether no further step may begin."""
         return self._limit is not None and self._spent >= self._limit
 
 

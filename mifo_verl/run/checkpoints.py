@@ -18,6 +18,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mifo_verl.run.journal import replace_text, sync_to_disk
+
 FORMAT = 2
 MANIFEST = "manifest.json"
 LATEST = "latest_checkpointed_iteration.txt"
@@ -46,8 +48,6 @@ class BrokenCheckpoint(ValueError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One whole checkpoint."""
-
     folder: Path
     facts: dict[str, Any]
     """What the manifest says beside the files: step, world size, config, versions, accuracy."""
@@ -76,11 +76,9 @@ class CheckpointStore:
         return temporary
 
     def abandon(self) -> None:
-        """Remove what a failed save has written."""
         shutil.rmtree(self.folder / _TEMPORARY, ignore_errors=True)
 
     def free_bytes(self) -> int:
-        """What is left on the disk."""
         there = next(folder for folder in [self.folder, *self.folder.absolute().parents] if folder.exists())
         return shutil.disk_usage(there).free
 
@@ -96,18 +94,13 @@ class CheckpointStore:
             folder.rename(written.parent / "replaced")
         written.rename(folder)
         try:
-            _sync(folder.parent)
+            sync_to_disk(folder.parent)
             self.abandon()
-            self._mark(facts["step"])
+            replace_text(self.folder / LATEST, str(facts["step"]))
             self._remove_old((facts["step"], facts["during_step"]))
         except OSError as error:
             report(f"CHECKPOINT NOT TIDIED UP: {folder} is whole and counts, but what comes after it failed: {error}")
         return folder
-
-    def _mark(self, step: int) -> None:
-        new = self.folder / f"{LATEST}.new"
-        new.write_text(str(step))
-        os.replace(new, self.folder / LATEST)
 
     def _remove_old(self, newest: tuple[int, bool]) -> None:
         """Up to the newest, just written: keep the last ones, the best by validation accuracy, and what is not known
@@ -190,7 +183,7 @@ def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
         file.flush()
         os.fsync(file.fileno())
     for path in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
-        _sync(path)
+        sync_to_disk(path)
 
 
 def verify(folder: Path, checksums: bool = True) -> Checkpoint:
@@ -261,17 +254,14 @@ def _manifest_text(manifest: dict[str, Any]) -> str:
     return json.dumps({"manifest": manifest, "sha256": digest}, sort_keys=True, indent=1) + "\n"
 
 
+def file_sha256(path: Path) -> str:
+    """Of the content, as 64 hex digits."""
+    return _digest(path)[1]
+
+
 def _digest(path: Path, sync: bool = False) -> tuple[int, str]:
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         if sync:
             os.fsync(file.fileno())
         return os.fstat(file.fileno()).st_size, digest
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

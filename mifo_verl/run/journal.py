@@ -7,14 +7,11 @@ import logging
 import math
 import os
 import time
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from mifo_verl.loop.events import Event, LedgerLine, RolloutSeen, StepEnded, UpdateMade, Validated
-from mifo_verl.probes import cost as probe_cost
-from mifo_verl.probes.coupling import coupling, mean_of
 
 METRICS = "metrics.jsonl"
 LEDGER = "ledger.jsonl"
@@ -82,7 +79,6 @@ class RunRecords:
                 ) from None
 
     def __call__(self, event: Event) -> None:
-        """Write an event of the run down."""
         line = event.line()
         if isinstance(event, StepEnded | UpdateMade):
             self.metrics(line)
@@ -115,7 +111,6 @@ class RunRecords:
             self._append(VALIDATION, [{"step": step, "accuracy": accuracy}])
 
     def ledger(self, lines: Iterable[dict[str, Any]]) -> None:
-        """Append one object for every use of a demonstration."""
         self._append(LEDGER, lines)
 
     def rewind(self, step: int) -> None:
@@ -135,17 +130,13 @@ class RunRecords:
         if origin is None:
             (self.folder / ORIGIN).unlink(missing_ok=True)
         else:
-            _write_json(self.folder / ORIGIN, origin)
+            write_json(self.folder / ORIGIN, origin)
 
     def sync(self) -> dict[str, int]:
         """Bring the lines of all steps to the disk; how many there are, by file."""
         there = [name for name in BY_STEP if (self.folder / name).exists()]
         for path in (*(self.folder / name for name in there), self.folder):
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            sync_to_disk(path)
         return {name: self._number(name) for name in there}
 
     def _number(self, name: str) -> int:
@@ -167,7 +158,7 @@ class RunRecords:
 
     def write_end(self, **table: Any) -> None:
         """Keep what only the end of a run knows for the summary: accuracies, the digest of the weights."""
-        _write_json(self.folder / SUMMARY, table)
+        write_json(self.folder / SUMMARY, table)
 
     def _append(self, name: str, lines: Iterable[dict[str, Any]]) -> None:
         texts = [json.dumps(line) + "\n" for line in lines]
@@ -188,18 +179,6 @@ def only_finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: only_finite(held) for key, held in value.items()}
     return type(value)(map(only_finite, value)) if isinstance(value, list | tuple) else value
-
-
-def require_lines(folder: Path, step: int, expected: Mapping[str, int]) -> None:
-    """What ``sync`` counted is still there, up to a checkpoint's step. Raises ValueError where lines are missing."""
-    for name, number in expected.items():
-        there = sum(line["step"] <= step for line in read_lines(folder / name))
-        if there < number:
-            raise ValueError(
-                f"{folder / name} has {there} lines up to step {step}, and the checkpoint of that step was made with "
-                f"{number}; put the file back, or go on from that checkpoint in another run_dir "
-                "(trainer.resume_mode=resume_path)"
-            )
 
 
 def lines_sha256(lines: Iterable[dict[str, Any]]) -> str:
@@ -276,43 +255,6 @@ def step_seconds(line: dict[str, Any]) -> dict[str, float]:
     return seconds
 
 
-def finish_summary(folder: Path, total_seconds: float) -> dict[str, Any]:
-    """Complete ``summary.json`` from the records, so that its numbers are theirs; returns the table."""
-    lines, uses = read_lines(folder / METRICS), read_lines(folder / LEDGER)
-    table = json.loads((folder / SUMMARY).read_text())
-    total = total_seconds + table.pop("seconds_before", 0.0)
-    table |= {"coupling": coupling(lines), "probes": probe_cost.measured(lines, total)} | totals(lines, uses)
-    table["seconds"] |= {"overhead": total - sum(table["seconds"].values()), "total": total}
-    stages = Counter[str]()
-    for line in lines:
-        stages.update(step_seconds(line))
-    table["stages"] = dict(stages.most_common()) | {END: max(0.0, total - stages.total())}
-    _write_json(folder / SUMMARY, table)
-    return table
-
-
-def totals(lines: Sequence[dict[str, Any]], uses: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """What the records and the lines of the ledger give of a summary."""
-    rl, sft = ([line for line in lines if line["phase"] == phase] for phase in ("rl", "sft"))
-    updates: dict[int, list[dict[str, Any]]] = {}
-    for line in sft:
-        updates.setdefault(line["interval"], []).append(line)
-    phases = [_phase(line, updates[line["interval"]]) for line in sft if "accuracy_before" in line]
-    used = [use["demonstration_sha256"] for use in uses]
-    stages = [step_seconds(line).get(stage, 0.0) for line in rl for stage in RL_STAGES]
-    starts = [line["seconds"][START_UP] for line in lines if START_UP in line["seconds"]]
-    return {
-        "rl_steps": len(rl),
-        "sft_updates": len(sft),
-        "intervals": len(phases),
-        "sft_phases": phases,
-        "demonstrations": len(used),
-        "distinct_demonstrations": len(set(used)),
-        "seconds": {"rl": sum(stages), "sft": sum(line["seconds"]["sft"] for line in sft)}
-        | ({START_UP: sum(starts)} if starts else {}),
-    }
-
-
 def _file_system(folder: Path) -> str:
     """The mount that a folder is on, and its kind."""
     mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
@@ -321,8 +263,18 @@ def _file_system(folder: Path) -> str:
     return f"{kind} at {point} ({device})"
 
 
-def _write_json(path: Path, table: dict[str, Any]) -> None:
+def write_json(path: Path, table: dict[str, Any]) -> None:
+    """Write an object whole or leave the old file."""
     replace_text(path, json.dumps(table, indent=2) + "\n")
+
+
+def sync_to_disk(path: Path) -> None:
+    """Bring a file or the names in a folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def replace_text(path: Path, text: str) -> None:
@@ -333,17 +285,3 @@ def replace_text(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(new, path)
-
-
-def _phase(last: dict[str, Any], updates: list[dict[str, Any]]) -> dict[str, Any]:
-    """One SFT phase as a row of the table, from its last record and all records of the interval."""
-    return {
-        "interval": last["interval"],
-        "step": last["step"],
-        "accuracy_before": mean_of(last.get("accuracy_before")),
-        "accuracy_after": mean_of(last.get("accuracy_after")),
-        "frozen_share": last["frozen_share"],
-        "kept_tokens": sum(line["kept_tokens"] for line in updates),
-        "response_tokens": sum(line["response_tokens"] for line in updates),
-        "demonstrations": sum(line["demonstrations"] for line in updates),
-    }

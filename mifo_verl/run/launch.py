@@ -29,9 +29,10 @@ from mifo_verl.compose import ConfigError
 from mifo_verl.config import WatchdogConfig
 from mifo_verl.plugin import require_loaded
 from mifo_verl.run.display import ProgressDisplay, print_summary
-from mifo_verl.run.journal import CONFIG, ENDED, METRICS, RunRecords, finish_summary, replace_text
+from mifo_verl.run.journal import CONFIG, ENDED, METRICS, RunRecords, replace_text
 from mifo_verl.run.resume import check_resume, checkpoint_facts, own_checkpoints, start_from_weights
 from mifo_verl.run.stacks import FOLDER, open_folder
+from mifo_verl.run.summary import finish_summary
 from mifo_verl.run.versions import record_versions
 from mifo_verl.verl.saving import Stopped
 from mifo_verl.verl.task_runner import EXIT_NOT_SAVED, EXIT_STOPPED, TaskRunnerStart
@@ -43,6 +44,7 @@ RAY_IS_LATE = "The current node timed out during startup"
 """What Ray says where its own processes start too slowly."""
 _POLL_SECONDS = 0.5
 _REPORT_SECONDS = 600.0
+RAY_TRIES = 3
 
 # Ray's daemons in a session of their own: timeout, Slurm and a terminal signal the whole group of this process, which
 # then asks the run to stop with a checkpoint, and Ray has to be there for that. Ray still ends when this process does.
@@ -104,8 +106,8 @@ def tracked_run(folder: Path) -> dict[str, str]:
 def _run(config: DictConfig, folder: Path, start: TaskRunnerStart) -> bool:
     """One attempt; whether it came to its end or was stopped. Raises what ended it if no restart is left."""
     try:
-        with ProgressDisplay(folder, config), slow_start_in_one_line():
-            run_ppo(config, start)
+        with ProgressDisplay(folder, config):
+            with_patience(lambda: run_ppo(config, start), RunRecords(folder).event)
     except (RayError, Stopped) as error:
         start.stopped = start.ended_on_request(error)
         if not start.stopped and start.num_runs > config.restarts:
@@ -117,6 +119,19 @@ def _run(config: DictConfig, folder: Path, start: TaskRunnerStart) -> bool:
     finally:
         ray.shutdown()
     return True
+
+
+def with_patience(train: Callable[[], None], emit: Callable[[str, str], None]) -> None:
+    """Train; if Ray starts too slowly, it gets ``RAY_TRIES`` in all. Raises ConfigError after the last."""
+    for left in reversed(range(RAY_TRIES)):
+        try:
+            with slow_start_in_one_line():
+                return train()
+        except ConfigError:
+            if not left:
+                raise
+            emit("restart", f"Ray has not started within 30 s, and is started again; {left} tries are left")
+            ray.shutdown()
 
 
 @contextmanager

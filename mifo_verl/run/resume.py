@@ -1,7 +1,6 @@
 """What a checkpoint says of its run, and whether another run may go on from it."""
 
 import hashlib
-import importlib.metadata
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -14,9 +13,10 @@ from omegaconf import DictConfig, OmegaConf
 from mifo_verl.compose import ConfigError
 from mifo_verl.config import MifoConfig, build_config
 from mifo_verl.loop.state import FOLDER, LoopState
-from mifo_verl.run.checkpoints import BrokenCheckpoint, CheckpointStore, verify
+from mifo_verl.run.checkpoints import BrokenCheckpoint, CheckpointStore, file_sha256, verify
 from mifo_verl.run.flatten import PLACES, flatten
-from mifo_verl.run.journal import CONFIG, replace_text, require_lines
+from mifo_verl.run.journal import CONFIG, read_lines, replace_text
+from mifo_verl.run.versions import PACKAGES, version_of
 from mifo_verl.verl.critic import has_critic
 from mifo_verl.verl.merge import merged_folder
 
@@ -57,7 +57,6 @@ _MODEL_FILES = tuple(
 )
 _HERE = "folder"
 """Key of the facts that are read: where the checkpoint lies."""
-_PACKAGES = ("mifo_verl", "verl", "torch", "transformers", "ray", "vllm")
 
 
 def run_facts(config: DictConfig, step: int, during_step: bool, accuracy: float | None) -> dict[str, Any]:
@@ -81,28 +80,16 @@ def _surroundings(config: DictConfig) -> dict[str, Any]:
     model = Path(str(config.actor_rollout_ref.model.path)).expanduser()
     tokenizer = Path(str(config.actor_rollout_ref.model.get("tokenizer_path") or model)).expanduser()
     files_of_model = {name: folder / name for folder in (tokenizer, model) for name in _MODEL_FILES}
-    digests = {name: _file_sha256(path) for name, path in files_of_model.items() if path.is_file()}
+    digests = {name: file_sha256(path) for name, path in files_of_model.items() if path.is_file()}
     reward = Path(str(OmegaConf.select(config, _REWARD))).expanduser()
     return {
         "world_size": config.trainer.nnodes * config.trainer.n_gpus_per_node,
         "model_config_sha256": digests.pop("config.json", None),
         "model_files_sha256": digests,
-        "reward_sha256": _file_sha256(reward) if reward.is_file() else None,
-        "train_files_sha256": [_file_sha256(Path(path).expanduser()) for path in paths],
-        "versions": {name: _version(name) for name in _PACKAGES},
+        "reward_sha256": file_sha256(reward) if reward.is_file() else None,
+        "train_files_sha256": [file_sha256(Path(path).expanduser()) for path in paths],
+        "versions": {name: version_of(name) for name in PACKAGES},
     }
-
-
-def _file_sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def own_checkpoints(config: DictConfig) -> set[tuple[Path, int]]:
@@ -138,6 +125,18 @@ def checkpoint_facts(config: DictConfig, report: Callable[[str], None] = lambda 
     if found is not None and store.holds(found):
         require_lines(Path(config.run_dir), found.facts["step"], found.facts.get("lines", {}))
     return None if found is None else found.facts | {_HERE: str(found.folder)}
+
+
+def require_lines(folder: Path, step: int, expected: Mapping[str, int]) -> None:
+    """What ``sync`` counted is still there, up to a checkpoint's step. Raises ValueError where lines are missing."""
+    for name, number in expected.items():
+        there = sum(line["step"] <= step for line in read_lines(folder / name))
+        if there < number:
+            raise ValueError(
+                f"{folder / name} has {there} lines up to step {step}, and the checkpoint of that step was made with "
+                f"{number}; put the file back, or go on from that checkpoint in another run_dir "
+                "(trainer.resume_mode=resume_path)"
+            )
 
 
 def start_from_weights(config: DictConfig, report: Callable[[str, str], None]) -> None:

@@ -11,29 +11,24 @@ from mifo_verl.run.journal import METRICS, replace_text
 VERSIONS = "versions.json"
 SOURCES = "mifo_verl_sources"
 """In ``versions.json``: the digest of the sources; of a run resumed with others, all of them, with ", " between."""
-_PACKAGES = (
-    "mifo_verl",
-    "verl",
-    "torch",
-    "transformers",
-    "ray",
-    "vllm",
-    "flash-attn",
-    "tensordict",
-    "TransferQueue",
-    "math-verify",
-)
+PACKAGES = ("mifo_verl", "verl", "torch", "transformers", "ray", "vllm")
+"""Those that decide whether a run goes on bit by bit."""
+_PACKAGES = (*PACKAGES, "flash-attn", "tensordict", "TransferQueue", "math-verify")
 
 
 def record_versions(folder: Path) -> None:
     """Write ``versions.json`` into the run's folder; packages that are not installed are left out."""
     found = {"python": platform.python_version(), SOURCES: ", ".join(_digests(folder / VERSIONS))}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
+    found |= {name: number for name in _PACKAGES if (number := version_of(name)) is not None}
     replace_text(folder / VERSIONS, json.dumps(found, indent=2) + "\n")
+
+
+def version_of(package: str) -> str | None:
+    """The installed version; None where no distribution has this name."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def sources_sha256(package: Path) -> str:

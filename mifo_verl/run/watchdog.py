@@ -70,7 +70,6 @@ class Stages:
         self._step_began: float | None = None
 
     def current(self) -> Stage | None:
-        """The innermost stage."""
         return next(iter(self._open[-1:]), None)
 
     def usual(self, name: str) -> float | None:
@@ -148,7 +147,6 @@ class Watchdog(Stages):
         self._actors.watch(actors, time.monotonic())
 
     def end(self) -> None:
-        """Stop watching."""
         self._ended.set()
 
     def raise_if_failed(self) -> None:

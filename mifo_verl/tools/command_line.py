@@ -84,17 +84,28 @@ def require_writable(setting: str, file: Path, makes_folders: bool = False) -> N
         ) from None
 
 
-def run(action: Callable[[], object], *also: type[Exception]) -> int:
-    """The exit code: 0 after the action and a line with its seconds, 2 after one line on stderr.
+def exit_code(action: Callable[[], int], *also: type[Exception]) -> int:
+    """What the action returns, or 2 after a line on stderr for each mistake that the user can fix.
 
-    A ValueError, an OSError and what is named ``also`` are what the user can fix.
+    These are a ValueError, an OSError and what is named ``also``.
     """
-    start = time.monotonic()
     to_fix: tuple[type[Exception], ...] = (ValueError, OSError, *also)
     try:
-        action()
+        return action()
     except to_fix as error:
-        print(f"error: {error}", file=sys.stderr)
+        several = getattr(error, "errors", None)  # of a config
+        for line in several if isinstance(several, list) else [error]:
+            print(f"error: {line}", file=sys.stderr)
         return 2
-    print(f"done in {time.monotonic() - start:.1f} s")
-    return 0
+
+
+def run(action: Callable[[], object], *also: type[Exception]) -> int:
+    """``exit_code``: 0 after the action and a line with its seconds."""
+    start = time.monotonic()
+
+    def timed() -> int:
+        action()
+        print(f"done in {time.monotonic() - start:.1f} s")
+        return 0
+
+    return exit_code(timed, *also)

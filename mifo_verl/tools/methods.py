@@ -14,7 +14,7 @@ from mifo_verl.method.part import Part
 from mifo_verl.run.budget import rl_cost
 from mifo_verl.run.compute import sft_flops
 from mifo_verl.tools.schemas import put
-from mifo_verl.types import Phase, Progress, RunFacts
+from mifo_verl.types import RunFacts
 
 USAGE = """usage: mifo methods [<page.md>]   every method side by side, and which RL algorithms and constraints go with it
 
@@ -48,8 +48,7 @@ class Method:
         mifo = self.mifo
         on, when, weight = [], [], list[Part]()
         if mifo.schedule.has_sft_phases:
-            comes_first = mifo.schedule(Progress(step=0, interval=1, rl_steps=0), buffer_size=0) is Phase.SFT
-            on.append("the data set's prompts" if comes_first else mifo.gate.describe())
+            on.append("the data set's prompts" if mifo.schedule.starts_with_sft else mifo.gate.describe())
             when.append(mifo.schedule.describe())
             weight += [mifo.token_selector, mifo.sft_loss, mifo.constraint]
         if mifo.gate.trains_now:

@@ -170,6 +170,15 @@ def corrected_level(num_tests: int) -> float:
     return 1 - (1 - LEVEL) / max(num_tests, 1)
 
 
+def holm(p: Sequence[float]) -> list[float]:
+    """The p-values of a family of tests, each as it counts among all of them, in their order (Holm 1979)."""
+    adjusted, largest = [0.0] * len(p), 0.0
+    for done, place in enumerate(sorted(range(len(p)), key=p.__getitem__)):
+        largest = max(largest, min(1.0, (len(p) - done) * p[place]))
+        adjusted[place] = largest
+    return adjusted
+
+
 def told(one: Difference, what: str, of: str, in_points: bool) -> str:
     """The difference in words: ``a - b in entropy: +0.1 [+0.05, +0.15], 3 seeds``. ``of``: seeds or questions."""
     value, unit = (one.paired.scaled(100), " points") if in_points else (one.paired, "")

@@ -16,6 +16,7 @@ from verl.utils import tensordict_utils as tu
 
 from mifo_verl.probes.step import RowSums, probe_batch, sums_of
 from mifo_verl.types import SftExample
+from mifo_verl.verl.own_step import log_probs_of, own_batch
 from mifo_verl.verl.sft_step import ROWS, SFT_LR, BatchCut, rows_of, sft_batch, tokens_of
 from mifo_verl.verl.skipped_updates import MAX_SKIPPED
 from mifo_verl.verl.staging import weighted
@@ -38,7 +39,7 @@ class SftUpdate:
 
 @dataclass(frozen=True)
 class StagedSft:
-    """What an RL update made of examples that were staged for it, over all ranks."""
+    """What an update made of examples that were staged for it, over all ranks."""
 
     loss: float
     """Not weighted."""
@@ -117,6 +118,10 @@ class Actor:
         """
         self._group.stage_sft(weighted(sft_batch(examples, seeds, self.cut, progress), weight, denominator))
 
+    def stage_own(self, examples: Sequence[SftExample], weight: float, compares: bool) -> None:
+        """Let the next SFT update train on these own rollouts too, whose mean loss ``weight`` multiplies."""
+        self._group.stage_sft(weighted(own_batch(examples, self.cut, compares), weight, None))
+
     def take_staged(self) -> list[StagedSft]:
         """What came of what was staged, update by update. Raises RuntimeError if an update has not taken its part."""
         ranks = [taken for taken in self._group.take_staged() if taken is not None]
@@ -156,6 +161,11 @@ class Actor:
         """Sums over the response of each (prompt, response); ``with_shift`` also under those before the SFT phase."""
         output = self._group.probe(probe_batch(rows, self.cut, with_shift))
         return sums_of(tu.get(output, "metrics"), len(rows))
+
+    def log_probs(self, examples: Sequence[SftExample]) -> list[tuple[float, ...]]:
+        """log p of every response token by the policy as it is now, in nats."""
+        output = self._group.log_probs(own_batch(examples, self.cut))
+        return log_probs_of(tu.get(output, "metrics"), examples)
 
     def compute_start_log_prob(self, batch: KVBatchMeta) -> None:
         """Put the log-probs under theta_start of a batch's rollouts into the transfer queue."""

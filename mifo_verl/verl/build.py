@@ -28,6 +28,7 @@ from mifo_verl.verl.actor import Actor
 from mifo_verl.verl.adapter import prepare_model
 from mifo_verl.verl.asking import ask
 from mifo_verl.verl.demonstrations import Demonstrations
+from mifo_verl.verl.own_rollouts import OwnRollouts
 from mifo_verl.verl.saving import Saver
 from mifo_verl.verl.sft_phase import SftPhase
 from mifo_verl.verl.worker import MifoTrainingWorker, MifoWorker
@@ -109,6 +110,7 @@ def assemble(trainer: PPOTrainer, mifo: MifoConfig, saver: Saver, records: RunRe
         prefix=mifo.prefix,
         sampling=mifo.sampling,
         temperature=float(config.actor_rollout_ref.rollout.temperature),
+        own_rollouts=mifo.sft.own_rollouts if mifo.keeps_own_rollouts else 0,
     )
 
     def others(step: int, number: int) -> Iterator[tuple[dict[str, Any], list[int]]]:
@@ -139,6 +141,7 @@ def assemble(trainer: PPOTrainer, mifo: MifoConfig, saver: Saver, records: RunRe
         watchdog=trainer.watchdog,
         settings=mifo.sft,
         event=records.event,
+        own=OwnRollouts(actor, mifo, cost.num_weights, records.event),
     )
     return Assembly(
         actor=actor,

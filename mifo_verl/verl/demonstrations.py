@@ -50,7 +50,7 @@ class Demonstrations:
             encode=lambda text: self._tokenizer.encode(text, add_special_tokens=False),
             decode=self._tokenizer.decode,
             end_token_id=self._tokenizer.eos_token_id,
-            is_correct=lambda text, answer: self._is_correct(row, text, answer),
+            is_correct=lambda text, answer: self.is_correct(row, text, answer),
             max_response_tokens=self._max_response_tokens,
         )
 
@@ -72,7 +72,7 @@ class Demonstrations:
                 is_blank = True
         return [*(ends[:-1] if is_blank else ends), len(response_ids)]
 
-    def _is_correct(self, row: dict[str, Any], text: str, answer: str) -> bool:
+    def is_correct(self, row: dict[str, Any], text: str, answer: str) -> bool:
         """The reward's verdict, by everything that it is told, and the prompt."""
         prompt_id, extra_info = prompt_id_of(row), dict(row.get("extra_info") or {})
         asked = json.dumps([text, answer, row["data_source"], extra_info, prompt_id], sort_keys=True, default=_whole)

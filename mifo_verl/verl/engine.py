@@ -34,6 +34,8 @@ TOKEN_FACTS = "mifo_token_facts"
 POLICY_SHIFT = "mifo_policy_shift"
 """Non-tensor flag of a forward-only batch: every micro-batch also passes under the weights before the interval's SFT
 phase, and the exact KL of the policy to that one is taken while both logits are there."""
+COMPARED, KL_FROM_BEFORE = "mifo_compared", "kl_from_before"
+"""Non-tensor value of a batch of own rollouts: the fact that it takes of the weights before SFT, or an empty word."""
 
 _OPTIMIZER = "optimizer."
 """Begin of the names of the SFT phase's own optimizer in a rank's part of a checkpoint."""
@@ -95,6 +97,8 @@ class MifoEngine(
 
     def begin_sft(self, interval: int) -> MaskReport | None:
         """Let the constraint select, then the SFT phase's optimizer, learning rate and clip norm in. Collective."""
+        if self.mifo.sft.optimizer == "fresh":
+            self._sft_optimizer = None  # of a checkpoint whose run had a separate one
         report = self.interval.begin_sft(interval, self.optimizer)
         self.enter_sft()
         return report
@@ -202,8 +206,14 @@ class MifoEngine(
 
     def _compares(self, micro_batch: TensorDict) -> bool:
         """Whether a batch also passes under the weights before SFT: a probe's, or one of a part that needs it."""
-        is_held = self._rl is not None and bool(self._before_facts)
-        return is_held or bool(tu.get_non_tensor_data(micro_batch, POLICY_SHIFT, default=False))
+        return bool(self._of_before(micro_batch) or tu.get_non_tensor_data(micro_batch, POLICY_SHIFT, default=False))
+
+    def _of_before(self, micro_batch: TensorDict) -> frozenset[str]:
+        """What the parts take of the weights before SFT on this batch."""
+        own = tu.get_non_tensor_data(micro_batch, COMPARED, default=None)
+        if own is not None:
+            return frozenset({own} if own else ())
+        return frozenset() if self._rl is None else self._before_facts
 
     def asked_of_head(self, micro_batch: TensorDict) -> tuple[str, ...] | None:
         """What the parts need of an SFT batch, and nothing of the pass before it; logits if two are compared."""
@@ -215,7 +225,7 @@ class MifoEngine(
     def _compares_logits(self, micro_batch: TensorDict) -> bool:
         """Whether the two passes of a comparison have to keep their logits for each other."""
         is_probe = tu.get_non_tensor_data(micro_batch, POLICY_SHIFT, default=False)
-        return bool(is_probe or self.mifo.compares_logits)
+        return bool(is_probe or self._of_before(micro_batch) - {BEFORE})
 
     def prepare_model_outputs(
         self, output: Any, output_args: dict[str, Any], micro_batch: TensorDict, logits_processor_func: Callable | None
@@ -225,13 +235,13 @@ class MifoEngine(
         found = {name: self.by_token(fact_N, output, output_args, micro_batch) for name, fact_N in facts.items()}
         if self._start_output and tu.get_non_tensor_data(micro_batch, POLICY_SHIFT, default=False):
             found |= {f"start_{name}": self._start_output[name] for name in ("log_probs", "entropy")}
-        elif self._start_output and BEFORE in self._before_facts:
+        elif self._start_output and BEFORE in self._of_before(micro_batch):
             found[BEFORE] = self._start_output["log_probs"]
         return super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func) | found
 
     def _of_logits(self, logits_NV: Tensor, micro_batch: TensorDict) -> dict[str, Tensor]:
         """What a pass with logits takes of them: facts, and of two passes that are compared the KL."""
-        start_NV, wanted = self._start_logits, self._before_facts
+        start_NV, wanted = self._start_logits, self._of_before(micro_batch)
         is_probe = tu.get_non_tensor_data(micro_batch, POLICY_SHIFT, default=False)
         facts: dict[str, Tensor] = {}
         if tu.get_non_tensor_data(micro_batch, TOKEN_FACTS, default=False) and (is_probe or not self._is_before):
@@ -241,7 +251,7 @@ class MifoEngine(
         elif start_NV is not None and is_probe:
             facts["kl"] = token_kl(logits_NV, start_NV)
         elif start_NV is not None:
-            pairs = {"kl_to_before": (logits_NV, start_NV), "kl_from_before": (start_NV, logits_NV)}
+            pairs = {"kl_to_before": (logits_NV, start_NV), KL_FROM_BEFORE: (start_NV, logits_NV)}
             facts |= {name: token_kl(*pairs[name]) for name in wanted - {BEFORE}}
         return facts
 

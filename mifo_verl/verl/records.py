@@ -224,7 +224,7 @@ def sft_metrics(phase: SftProgress) -> dict[str, float]:
         "mifo/sft/grad_norm": fmean(update.grad_norm for update in updates),
         f"mifo/sft/{MAX_SKIPPED}": max(update.skipped_updates for update in updates),
         "mifo/sft/kept_share": sum(u.kept_tokens for u in updates) / sum(u.response_tokens for u in updates),
-        "mifo/sft/demonstrations": len(phase.entries),
+        "mifo/sft/demonstrations": len({line.prompt_id for line in phase.ledger}),
         "mifo/sft/interval": updates[0].interval,
     }
     for name in ("grad_norm_ratio", "rl_step_factor"):

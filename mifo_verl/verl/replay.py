@@ -1,6 +1,6 @@
 """verl's replay buffer in an order that does not depend on which rollout finished first."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import transfer_queue as tq
@@ -132,6 +132,17 @@ def rollouts_of(batch: KVBatchMeta) -> tuple[list[Rollout], dict[str, list[int]]
         if uid not in prompts or index == 0:  # a later output of a session has more in front of it
             prompts[uid] = prompt.tolist()
     return rollouts, prompts
+
+
+def tokens_of(partition: str, rollouts: Sequence[Rollout]) -> list[tuple[list[int], list[int]] | None]:
+    """The tokens of prompt and response of each trajectory; None if a tool or another has written into a response."""
+    if not rollouts:
+        return []
+    keys = [f"{one.uid}_{one.session}_{one.index}" for one in rollouts]
+    fields = ["prompts", "responses", "response_mask"]
+    data: Any = tq.kv_batch_get(keys=keys, partition_id=partition, select_fields=fields)
+    columns = zip(*(data[name].unbind() for name in fields), strict=True)
+    return [(prompt.tolist(), response.tolist()) if mask.all() else None for prompt, response, mask in columns]
 
 
 def without_rollouts(servers: Any) -> KVBatchMeta:

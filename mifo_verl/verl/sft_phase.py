@@ -20,12 +20,17 @@ from mifo_verl.run.journal import lines_sha256
 from mifo_verl.run.watchdog import Watchdog
 from mifo_verl.types import BufferEntry
 from mifo_verl.verl.actor import Actor
+from mifo_verl.verl.own_rollouts import OwnRollouts
 
 MAX_RATIO = 3.0
 """Gradient norm of SFT over RL's, above which moments that both share are mostly SFT's (docs/methods.md)."""
 LARGE = (
     "interval {interval}: SFT's gradient norm is {ratio:.1f} times RL's, and both fill the same AdamW moments; "
     "use mifo.sft.optimizer=separate"
+)
+SPENT = (
+    "interval {interval}: KL {kl:.3g} to the policy before the SFT phase after update {update}, above "
+    "mifo.sft.max_kl={max_kl:g}: updates not made {left}, demonstrations back in the buffer {kept}"
 )
 
 
@@ -45,6 +50,7 @@ class SftPhase:
         watchdog: Watchdog,
         settings: SftConfig,
         event: Callable[[str, str], None],
+        own: OwnRollouts,
     ) -> None:
         """``event`` writes to events.jsonl."""
         self._loop = loop
@@ -57,6 +63,7 @@ class SftPhase:
         self._flops = partial(sft_flops, num_weights, forwards=forwards)
         self._settings = settings
         self._event = event
+        self._own = own
 
     def before_rl(self, timing_raw: dict[str, float]) -> None:
         """Measure what an RL phase starts from, if no border before it has given that."""
@@ -72,7 +79,8 @@ class SftPhase:
             mask = self._actor.begin_sft(self._loop.state.interval)
             inspect = self._inspect
             tokens = TokenSummary(inspect.examples, inspect.example_tokens) if inspect.tokens else None
-            self._loop.begin_sft(mask, before, tokens)
+            kept = [one.example for one in self._loop.state.own_rollouts]
+            self._loop.begin_sft(mask, before, tokens, self._own.begun(kept, self._loop.state.interval))
 
     def run(self, stopping: Callable[[], bool], timing_raw: dict[str, float]) -> SftProgress:
         """Make the updates that are left and end the phase and its interval, unless it is stopped before; the phase."""
@@ -81,11 +89,15 @@ class SftPhase:
         with marked_timer("sft", timing_raw):
             batches = self._loop.batches()
             for batch in tqdm(batches[len(phase.updates) :], desc=f"SFT phase of interval {interval}", leave=False):
+                if self._own.is_spent(phase.updates):
+                    break
                 if stopping():
                     return phase
                 update, ledger = self._update(batch, phase.tokens)
                 phase.updates.append(update)
                 phase.ledger += ledger
+            if left := len(batches) - len(phase.updates):
+                self._end_early(phase, left)
             tokens = None if phase.tokens is None else phase.tokens.table(self._decode)
             ratio, made = self._loop.grad_norm_ratio, sum(isfinite(update.grad_norm) for update in phase.updates)
             phase.note(
@@ -105,6 +117,14 @@ class SftPhase:
             phase.note(**self._measure(self._probes.after_sft, timing_raw, phase.before))
         return phase
 
+    def _end_early(self, phase: SftProgress, left: int) -> None:
+        """The rest of the phase is not made; a demonstration that it would have been the first use of is kept."""
+        last = phase.updates[-1]
+        phase.note(updates_left=left)
+        kept, max_kl = self._loop.put_back(), self._own.max_kl
+        told = {"interval": last.interval, "kl": last.own_kl, "update": last.update, "max_kl": max_kl}
+        self._event("max_kl", SPENT.format(**told, left=left, kept=kept))
+
     def synced(self, timing_raw: dict[str, float]) -> None:
         """The rollout servers have the weights after this step: ask them, if a phase has ended in it."""
         phase = self._loop.ended
@@ -122,6 +142,7 @@ class SftPhase:
         examples = [entry.example for entry in entries]
         seeds = [stable_seed(self._seed, state.interval, example.prompt_id) for example in examples]
         lr = self._settings.rate(*self._loop.sft_span)
+        own = self._own.stage(state.sft.own_rollouts, len(state.sft.updates), len(entries))
         made = self._actor.update_sft(examples, seeds, self._loop.progress.share, lr)
         if tokens is not None:
             for example, (entropy, keep) in zip(examples, made.tokens, strict=True):
@@ -149,6 +170,8 @@ class SftPhase:
             kept_tokens=sum(made.kept_tokens),
             ledger_sha256=lines_sha256(line.line() for line in ledger),
             skipped_updates=int(made.skipped),
-            flops=self._flops(prompt_tokens + response_tokens),
+            own=self._own.used(own),
+            own_kl=self._own.kl(state.sft.own_rollouts),
+            flops=self._flops(prompt_tokens + response_tokens) + self._own.flops(own, state.sft.own_rollouts),
         )
         return update, ledger

@@ -113,16 +113,22 @@ class SftLossOfBatch:
         if held := self._mifo.constraint.needs & self._mifo.before_facts & facts.keys():
             of_before = {name: facts[name] for name in held} | {"log_prob": log_prob_BT}
             loss_B = loss_B + self._mifo.constraint.penalty(of_before, response_mask_BT)
-        if self._mifo.sft.normalise == "token":
-            loss_B = loss_B * response_mask_BT.sum(dim=1) / data[TOKENS_A_SEQUENCE]
-        loss = loss_B.sum() / data["global_batch_size"] * data["dp_size"]
-        metrics: dict[str, Any] = {ROWS: _rows(data["row"], keep_BT, entropy_BT * response_mask_BT)}
+        loss = per_update(loss_B, response_mask_BT, data, self._mifo.sft.normalise)
+        metrics: dict[str, Any] = {ROWS: row_sums(data["row"], keep_BT, entropy_BT * response_mask_BT)}
         if self._mifo.inspect.tokens:
             metrics[TOKENS] = _tokens(data["row"], entropy_BT, keep_BT, response_mask_BT)
         return loss, metrics
 
 
-def _rows(row_B: Tensor, keep_BT: Tensor, entropy_BT: Tensor) -> list[tuple[int, int, float]]:
+def per_update(loss_B: Tensor, response_mask_BT: Tensor, data: TensorDict, normalise: str) -> Tensor:
+    """A micro-batch's share of the mean over the sequences of the update, or over its tokens, for FSDP to average."""
+    if normalise == "token":
+        loss_B = loss_B * response_mask_BT.sum(dim=1) / data[TOKENS_A_SEQUENCE]
+    return loss_B.sum() / data["global_batch_size"] * data["dp_size"]
+
+
+def row_sums(row_B: Tensor, keep_BT: Tensor, entropy_BT: Tensor) -> list[tuple[int, int, float]]:
+    """(row, tokens kept, sum of the entropy) of every real sequence."""
     columns = (row_B.tolist(), keep_BT.sum(dim=1).tolist(), entropy_BT.sum(dim=1).tolist())
     return [(row, kept, entropy) for row, kept, entropy in zip(*columns, strict=True) if row >= 0]
 
@@ -141,6 +147,6 @@ def tokens_of(metrics: dict[str, Any]) -> dict[int, tuple[np.ndarray, np.ndarray
     return {row: (entropy, keep) for rank in metrics.pop(TOKENS, []) for row, entropy, keep in rank}
 
 
-def rows_of(metrics: dict[str, Any]) -> list[tuple[int, int, float]]:
+def rows_of(metrics: dict[str, Any]) -> list[tuple[Any, ...]]:
     """All ranks' and micro-batches' rows of one update, by row number. Takes them out of ``metrics``."""
     return sorted(row for rank in metrics.pop(ROWS) for row in rank)

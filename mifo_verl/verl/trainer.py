@@ -6,6 +6,7 @@ interval. What a run decides is in ``loop``; here verl is told, and observers he
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ from mifo_verl.verl.records import (
     sft_metrics,
     step_events,
 )
-from mifo_verl.verl.replay import OrderedReplayBuffer, has_rollouts, rollouts_of, rows_of, without_rollouts
+from mifo_verl.verl.replay import OrderedReplayBuffer, has_rollouts, rollouts_of, rows_of, tokens_of, without_rollouts
 from mifo_verl.verl.samples import log_table, seen, table_rows
 from mifo_verl.verl.sampling import SAMPLING
 from mifo_verl.verl.saving import Saver, Stopped
@@ -185,7 +186,7 @@ class MifoTrainer(PPOTrainerSync):
     @timed("hard prompts")
     def _count(self, batch: KVBatchMeta) -> None:
         """Rollouts that are trained on, or that a filter is about to drop."""
-        self.loop.count(*rollouts_of(batch))
+        self.loop.count(*rollouts_of(batch), partial(tokens_of, batch.partition_id))
 
     @timed("log-probs")
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: Metrics) -> KVBatchMeta:

@@ -19,7 +19,8 @@ from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
 from mifo_verl.config import build_config
 from mifo_verl.cpu import rollout
 from mifo_verl.probes.step import SumsOfBatch
-from mifo_verl.verl.engine import MifoEngine, register_engines
+from mifo_verl.verl.engine import COMPARED, MifoEngine, register_engines
+from mifo_verl.verl.own_step import LogProbsOfBatch, OwnLossOfBatch
 from mifo_verl.verl.rl_loss import rl_loss
 from mifo_verl.verl.sft_step import SFT_LR, SftLossOfBatch
 from mifo_verl.verl.staging import TO_EVERY_RANK, Taken
@@ -73,7 +74,7 @@ class MifoWorker(ActorRolloutRefWorker):
     def configure_mifo(self, node: Mapping[str, Any]) -> None:
         """Hand the settings over, once the model is built."""
         mifo = build_config(node)
-        self._sft_loss = SftLossOfBatch(mifo)
+        self._sft_loss, self._own_loss = SftLossOfBatch(mifo), OwnLossOfBatch(mifo)
         has_prefixes = "demonstrations" in mifo.prefix.needs
         self.loss_fn: Any = rl_loss(self.loss_fn, mifo.off_policy, mifo.on_policy, has_prefixes)
         self.actor.set_loss_fn(self.loss_fn)
@@ -107,8 +108,8 @@ class MifoWorker(ActorRolloutRefWorker):
 
     @register(dispatch_mode=TO_EVERY_RANK)
     def stage_sft(self, data: TensorDict) -> None:
-        """Keep this rank's part of a batch for the next RL update that has none yet."""
-        self._engine.stage_sft(data, self._sft_loss)
+        """Keep this rank's part of a batch for the next update that has none yet."""
+        self._engine.stage_sft(data, self._own_loss if COMPARED in data.keys() else self._sft_loss)
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def take_staged(self) -> list[Taken] | None:
@@ -119,10 +120,19 @@ class MifoWorker(ActorRolloutRefWorker):
     @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor"))
     def probe(self, data: TensorDict) -> TensorDict | None:
         """The sums by row of a probe's batch, in the micro-batches of an update. Nothing changes."""
+        return self._measured(data, SumsOfBatch())
+
+    @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor"))
+    def log_probs(self, data: TensorDict) -> TensorDict | None:
+        """The log-probs by row of a batch of own rollouts, in the same micro-batches. Nothing changes."""
+        return self._measured(data, LogProbsOfBatch())
+
+    def _measured(self, data: TensorDict, of_batch: Callable) -> TensorDict | None:
+        """What a loss function finds in a forward pass."""
         config = self._engine.engine_config
         sizes = {name: getattr(config, name) for name in ("max_token_len_per_gpu", "micro_batch_size_per_gpu")}
         tu.assign_non_tensor(data, compute_loss=True, **sizes)
-        with self._loss(SumsOfBatch()):
+        with self._loss(of_batch):
             output = self.actor.infer_batch(data=data)
         return None if output is None else tu.get_tensordict({}, {"metrics": tu.get(output, "metrics")})
 

@@ -50,6 +50,12 @@ WRONG = [
         "mifo.sft.surplus=keep must be use, unless the schedule waits for a full buffer",
         "leave it out",
     ),
+    (
+        ["method=sft_only", "mifo.sft.max_kl=0.1"],
+        "mifo.sft.max_kl=0.1 must be beside SFT phases that follow RL steps",
+        "mifo/schedule=when_full",
+    ),
+    (["mifo.sft.max_kl=0"], "mifo.sft.max_kl=0 must be a number above 0", "null"),
     (["buffer_size=1000"], "buffer_size=1000 must be at most the 40 demonstrations", "make it smaller"),
     (["data.train_batch_size=64"], "data.train_batch_size=64 must be at most the 40 rows", "make it smaller"),
     (["data.train_batch_size=0"], "data.train_batch_size=0 must be a whole number of at least 1", "correct it"),

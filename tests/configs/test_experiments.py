@@ -146,6 +146,9 @@ PAIRS = {
     ("trapo", "rl=rloo"): [],
     ("chord_mu", "mifo/constraint=kl_anchor"): ["beside SFT phases, at whose begin its anchor is taken"],
     ("mifo", "mifo/constraint=kl_anchor"): [],
+    ("chord_mu", "mifo/constraint=kl_rollouts"): ["beside SFT phases that follow RL steps"],
+    ("sft_only", "mifo/constraint=kl_rollouts"): ["beside SFT phases that follow RL steps"],
+    ("interleave", "mifo/constraint=kl_rollouts"): [],
 }
 
 

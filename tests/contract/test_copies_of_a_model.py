@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from mifo_verl.cpu.generate import Completion, Request
-from mifo_verl.tools.evaluate.engines import VllmEngine, VllmSettings
+from mifo_verl.tools.evaluate.engines import VllmEngine
+from mifo_verl.tools.evaluate.settings import Settings
 from mifo_verl.tools.prepare.tiny_model import START_MODEL
 
 VLLM = """
@@ -52,7 +53,7 @@ def machine(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: memory)
 
 
-def answers(settings: VllmSettings, num: int) -> dict[int, Completion]:
+def answers(settings: Settings, num: int) -> dict[int, Completion]:
     engine, found = VllmEngine(START_MODEL, "float32", settings), {}
     asked = [Request([100 + place], 5, place, 1.0, 1.0) for place in range(num)]
     engine.generate(asked, {place for place in range(num) if place != 1}, found.__setitem__)
@@ -62,7 +63,7 @@ def answers(settings: VllmSettings, num: int) -> dict[int, Completion]:
 def test_the_copies_answer_side_by_side_each_on_its_own_gpus(machine):
     heads = json.loads((START_MODEL / "config.json").read_text())["num_attention_heads"]
     assert heads == 2  # so that two copies share the four GPUs
-    found = answers(VllmSettings(tensor_parallel=2), 4)
+    found = answers(Settings(("model",), ("gsm8k",), tensor_parallel=2), 4)
     assert sorted(found) == [0, 2, 3]  # of what is not needed nothing is asked
     said = {place: completion.token_ids for place, completion in found.items()}
     assert said == {0: [2, 0, 0, 1, 100], 2: [2, 2, 2, 3, 102], 3: [2, 3, 0, 1, 103]}
@@ -71,4 +72,4 @@ def test_the_copies_answer_side_by_side_each_on_its_own_gpus(machine):
 @pytest.mark.parametrize(("length", "why"), [(13, "a process has ended with 7"), (14, "ValueError: no room")])
 def test_a_copy_that_fails_ends_the_evaluation_and_says_why(machine, length, why):
     with pytest.raises(RuntimeError, match=f"engine=vllm has failed: {why}"):
-        answers(VllmSettings(tensor_parallel=2, max_length=length), 1)
+        answers(Settings(("model",), ("gsm8k",), tensor_parallel=2, max_length=length), 1)

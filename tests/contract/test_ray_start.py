@@ -6,7 +6,7 @@ import pytest
 from ray._private import node
 
 from mifo_verl.compose import ConfigError
-from mifo_verl.run.launch import RAY_IS_LATE, slow_start_in_one_line
+from mifo_verl.run.launch import RAY_IS_LATE, RAY_TRIES, slow_start_in_one_line, with_patience
 
 
 def test_a_ray_that_starts_too_slowly_is_one_line_and_any_other_failure_stays_as_it_is():
@@ -20,3 +20,28 @@ def test_a_ray_that_starts_too_slowly_is_one_line_and_any_other_failure_stays_as
     ]
     with pytest.raises(RuntimeError, match="of the run"), slow_start_in_one_line():
         raise RuntimeError("of the run")
+
+
+def test_a_ray_that_starts_too_slowly_is_started_again_and_each_time_is_told():
+    told: list[str] = []
+
+    def train_after(failures: int) -> int:
+        """How often it was begun."""
+        begun = 0
+
+        def train() -> None:
+            nonlocal begun
+            begun += 1
+            if begun <= failures:
+                raise Exception(RAY_IS_LATE)
+
+        with_patience(train, lambda kind, text: told.append(f"{kind}: {text}"))
+        return begun
+
+    assert (train_after(0), told) == (1, [])
+    assert train_after(RAY_TRIES - 1) == RAY_TRIES == 3
+    assert told == [
+        f"restart: Ray has not started within 30 s, and is started again; {left} tries are left" for left in (2, 1)
+    ]
+    with pytest.raises(ConfigError, match="must start within 30 s"):
+        train_after(RAY_TRIES)

@@ -302,6 +302,16 @@ def solved(config: DictConfig, place: Place) -> Any:
     return list(loop.state.solved)
 
 
+def own(config: DictConfig, place: Place) -> Any:
+    """How many of an interval's ten correct rollouts are kept for its SFT phase."""
+    loop = place.trainer(config).loop
+    loop.begin_step()
+    uids = loop.draw((name, {}) for name in "abcde")
+    counted = (Rollout(uid, n, 0, 1) for uid in uids for n in range(2))
+    loop.count(counted, {uid: [1] for uid in uids}, lambda chosen: [([1], [2])] * len(chosen))
+    return len(loop.state.own_rollouts)
+
+
 def inspected(config: DictConfig, place: Place) -> Any:
     """What an SFT phase looks at: the ranks' masks, and the tokens of three demonstrations."""
     trainer = place.trainer(config)
@@ -413,6 +423,7 @@ CHANGES: dict[str, tuple[Any, Number, dict[str, Any]] | tuple[Any, Number]] = {
     "mifo.sft.passes": (2, phase, SMALL),
     "mifo.sft.cut": ("full", phase, SMALL),
     "mifo.sft.surplus": ("keep", phase, SMALL),
+    "mifo.sft.own_rollouts": (4, own, OF_TRAINER | {"mifo.constraint": {"name": "kl_rollouts"}}),
     "mifo.probe.solved": (1, solved, OF_TRAINER),
     "mifo.probe.solved_accuracy": ("3/4", solved, OF_TRAINER),
     "mifo.inspect.mask": (False, inspected, ALONE | {"mifo.inspect.tokens": False}),
@@ -436,6 +447,7 @@ CHANGES: dict[str, tuple[Any, Number, dict[str, Any]] | tuple[Any, Number]] = {
     "mifo.probe.kl_rollouts": (4, kl_to_start),
 }
 SHOWN_BY = {
+    "mifo.sft.max_kl": "tests/contract/test_own_rollouts.py::test_a_phase_within_its_budget_makes_every_update",
     "mifo.checkpoint.keep_last": "tests/unit/test_checkpoint_store.py::test_the_newest_and_the_best_are_kept",
     "mifo.checkpoint.keep_best": "tests/unit/test_checkpoint_store.py::test_the_newest_and_the_best_are_kept",
     "mifo.checkpoint.save_final": "tests/contract/test_saving.py::test_the_end_is_saved_once_and_only_if_it_is_wanted",

@@ -28,6 +28,7 @@ def _phase(num_updates: int, settings: dict[str, Any]) -> dict[str, Any]:
     untrained = [parameter for parameter in engine.module.parameters() if not parameter.requires_grad]
     base = [parameter.full_tensor().clone() for parameter in untrained]
     engine.interval.begin()
+    start = full(model.weights())
     for _ in range(2):
         update(engine, examples(8))
     before = full(model.weights())
@@ -45,6 +46,7 @@ def _phase(num_updates: int, settings: dict[str, Any]) -> dict[str, Any]:
     update(engine, examples(8))
     history = getattr(engine.interval.constraint, "history", None)
     return {
+        "start": start,
         "before": before,
         "after": after,
         "later": full(model.weights()),
@@ -81,6 +83,8 @@ CASES = {
         },
     ),
     "dagger": (1, {"mifo.constraint.history": 0}),
+    "bottom": (2, {"mifo.constraint.history": 0, "mifo.constraint.side": "bottom"}),
+    "fisher": (2, {"mifo.importance": {"name": "fisher"}}),
     "adapter": (
         2,
         {
@@ -160,6 +164,24 @@ def test_the_history_keeps_only_what_was_frozen_and_mifo_dagger_keeps_none(on_tw
     run = on_two_ranks["strict"]
     assert all(torch.equal(history > 0, mask) for history, mask in zip(run["history"], run["mask"], strict=True))
     assert on_two_ranks["dagger"]["history"] is None and on_two_ranks["dagger"]["drift"] == 0.0
+
+
+def largest(scores: list[torch.Tensor], masks: list[torch.Tensor]) -> bool:
+    """Whether no score outside the masks is above one inside them."""
+    score, mask = torch.cat(scores), torch.cat(masks)
+    return bool(score[mask].min() >= score[~mask].max())
+
+
+def test_the_bottom_share_holds_what_rl_has_changed_least_and_fisher_the_largest_second_moments(on_two_ranks):
+    bottom, fisher = on_two_ranks["bottom"], on_two_ranks["fisher"]
+    for run in (bottom, fisher):
+        assert run["report"].num_frozen == run["report"].num_coordinates // 2 and run["drift"] == 0.0
+        pairs = zip(run["mask"], run["before"], run["after"], strict=True)
+        assert sum(moved(mask, before, after) for mask, before, after in pairs) == 0
+    change = [(end - start).abs() for start, end in zip(bottom["start"], bottom["before"], strict=True)]
+    assert largest([-delta for delta in change], bottom["mask"])
+    assert bottom["report"].threshold == float(torch.cat(change)[torch.cat(bottom["mask"])].max())
+    assert largest(fisher["moments"][1::2], fisher["mask"])  # exp_avg and exp_avg_sq of every tensor, in this order
 
 
 def test_without_freezing_there_is_no_mask_and_all_weights_move(on_two_ranks):
@@ -620,6 +642,7 @@ CHANGED = {
     "mifo.constraint.history": {"mifo.constraint.history": 0.9},
     "mifo.constraint.scope": {"mifo.constraint.scope": "per_tensor"},
     "mifo/importance": {"mifo.importance": {"name": "random", "seed": 0}},
+    "mifo/importance=fisher": {"mifo.importance": {"name": "fisher"}},
     "mifo.token_selector.ratio": {"mifo.token_selector.ratio": 0.5},
     "mifo/token_selector=random": {"mifo.token_selector": {"name": "random", "ratio": 0.2}},
     "mifo/sft_loss=dft": {"mifo.sft_loss": {"name": "dft"}},

@@ -13,7 +13,7 @@ import pytest
 
 from mifo_verl.rewards import math
 from mifo_verl.rewards.verdict import Verdict, binary
-from mifo_verl.tools.score import lines
+from mifo_verl.tools.score import __main__ as lines
 from mifo_verl.tools.score.__main__ import main
 
 COMMAND = [sys.executable, "-m", "mifo_verl.tools.score"]
@@ -97,7 +97,7 @@ def test_no_more_lines_are_read_than_a_window(monkeypatch: pytest.MonkeyPatch) -
         return binary(True, response)
 
     lines.write_scores(source, io.BytesIO(), score, workers=2)
-    assert source.most <= 2 * lines._AHEAD + 2 + 2
+    assert source.most <= 2 * lines.AHEAD + 2 + 2
 
 
 def test_a_line_that_is_too_long_is_skipped_without_being_held(monkeypatch: pytest.MonkeyPatch) -> None:

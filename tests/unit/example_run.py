@@ -17,9 +17,9 @@ from mifo_verl.probes.columns import COUNTS
 from mifo_verl.run.journal import (
     CONFIG,
     RunRecords,
-    finish_summary,
     lines_sha256,
 )
+from mifo_verl.run.summary import finish_summary
 from mifo_verl.tools.ledger.audit import audit
 from mifo_verl.tools.prepare import addition
 from mifo_verl.tools.run_files import read_run

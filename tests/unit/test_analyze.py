@@ -180,7 +180,7 @@ def test_models_that_differ_are_refused_and_a_tied_head_is_none_of_it(start: Pat
     [
         (
             ["prun", "a", "b"],
-            "prun must be one of updates, prune, subspace, overlap, predictors, sparsify, forgetting, sensitivity (did you mean prune?)",
+            "prun must be one of updates, prune, subspace, overlap, fork, predictors, sparsify, forgetting, sensitivity (did you mean prune?)",
         ),
         (["updates", "START"], "weights=1 must be 2 or more for updates"),
         (["updates", "START", "nowhere"], "weights=nowhere must be a Hugging Face folder or a checkpoint"),

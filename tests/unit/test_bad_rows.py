@@ -7,8 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mifo_verl.data.bad_rows import MAX_FIELD_BYTES, Reason, excerpt, scan_rows, write_good_rows
+from mifo_verl.data.bad_rows import MAX_FIELD_BYTES, Reason, excerpt, scan_rows
 from mifo_verl.data.demonstrations import demonstration_of
+from mifo_verl.data.parquet import write_without
 
 SPECIAL = ["<|im_start|>", "<|im_end|>"]
 
@@ -159,7 +160,7 @@ def test_good_rows_are_written_as_they_were_with_columns_that_we_do_not_know(tmp
     source = write(tmp_path, rows)
     before = source.read_bytes()
     scan = scan_rows(source)
-    write_good_rows(scan, tmp_path / "new" / "b.parquet")
+    write_without(scan.path, scan.bad, tmp_path / "new" / "b.parquet")
     assert pq.read_table(tmp_path / "new" / "b.parquet").to_pylist() == [rows[0], *rows[2:2999]]
     assert source.read_bytes() == before
     assert scan_rows(tmp_path / "new" / "b.parquet").bad == {}

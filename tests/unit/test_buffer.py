@@ -91,6 +91,16 @@ def test_what_was_taken_does_not_change_when_the_buffer_fills_again():
     assert ids(taken) == ["a"]
 
 
+def test_what_is_put_back_comes_first_again_in_its_order_and_a_newer_entry_stays():
+    buffer = filled("a", "b", "c", "d")
+    taken = buffer.take(3)
+    newer = entry("c", num_correct=1, step=9)
+    buffer.put(newer)
+    buffer.put_back(taken)
+    assert ids(buffer) == ["a", "b", "c", "d"] and newer in list(buffer)
+    assert ids(buffer.take(2)) == ["a", "b"]
+
+
 def test_an_entry_keeps_its_provenance():
     buffer = DemonstrationBuffer()
     buffer.put(entry("a", num_correct=1, step=7))

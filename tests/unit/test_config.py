@@ -199,7 +199,7 @@ def test_an_unknown_setting_is_refused_in_every_group(section):
         (
             "sft",
             {"learning_rate": 1e-5},
-            "mifo.sft.learning_rate must be one of lr, batch_size, passes, clip_grad, optimizer, surplus, normalise, cut, lr_scheduler_type, lr_warmup_steps_ratio, min_lr_ratio; remove it",
+            "mifo.sft.learning_rate must be one of lr, batch_size, passes, clip_grad, optimizer, surplus, normalise, cut, own_rollouts, max_kl, lr_scheduler_type, lr_warmup_steps_ratio, min_lr_ratio; remove it",
         ),
         ("inspect", {"mask": 1}, "mifo.inspect.mask=1 must be true or false; the default is true"),
         (
@@ -319,7 +319,7 @@ def test_every_wrong_setting_of_a_section_is_said_at_once():
     assert config_errors(changed("sft", lr=0, batch_size=True, learning_rate=1)) == [
         "mifo.sft.lr=0 must be a number above 0; the paper's value is 1e-6",
         "mifo.sft.batch_size=True must be a whole number of at least 1; the paper's value is 64",
-        "mifo.sft.learning_rate must be one of lr, batch_size, passes, clip_grad, optimizer, surplus, normalise, cut, lr_scheduler_type, lr_warmup_steps_ratio, min_lr_ratio; remove it",
+        "mifo.sft.learning_rate must be one of lr, batch_size, passes, clip_grad, optimizer, surplus, normalise, cut, own_rollouts, max_kl, lr_scheduler_type, lr_warmup_steps_ratio, min_lr_ratio; remove it",
     ]
 
 

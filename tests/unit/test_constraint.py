@@ -435,7 +435,17 @@ def test_what_cannot_be_frozen_is_said():
 
 
 def test_the_members_are_these():
-    assert CONSTRAINTS.names() == ["ewc", "gradient", "kl_anchor", "lora", "none", "sparsify", "strict"]
+    assert CONSTRAINTS.names() == [
+        "ewc",
+        "gradient",
+        "kl_anchor",
+        "kl_rollouts",
+        "lora",
+        "none",
+        "replay",
+        "sparsify",
+        "strict",
+    ]
     assert not isinstance(NoConstraint(), GradientMask) and isinstance(StrictMask(), GradientMask)
 
 

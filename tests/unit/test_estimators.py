@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mifo_verl.tools.evaluate.estimators import CORRECT, majority_at_k, pass_at_k
+from mifo_verl.tools.evaluate.results import CORRECT, majority_at_k, pass_at_k
 
 
 def average_over_subsets(items, k, value):

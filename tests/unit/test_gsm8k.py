@@ -11,7 +11,7 @@ import pytest
 from mifo_verl.data.demonstrations import demonstration_of
 from mifo_verl.rewards.boxed import is_correct
 from mifo_verl.tools.prepare.recipe import INSTRUCTION, Row, Split, with_system
-from mifo_verl.tools.prepare.recipes.gsm8k import Gsm8k, demonstration_text
+from mifo_verl.tools.prepare.recipes.published import Gsm8k
 from mifo_verl.tools.prepare.sources import Dropped
 from tests.unit.conftest import SHARED
 
@@ -32,7 +32,7 @@ def read_rows(path: Path, split: Split) -> tuple[list[Row], Counter[str]]:
 
 
 def test_marks_are_stripped_and_the_answer_is_boxed() -> None:
-    assert demonstration_text(SOLUTION, "72") == TEXT
+    assert Gsm8k().demonstration({"answer": "72", "solution": SOLUTION}) == TEXT
 
 
 def test_both_formats_give_the_same_demonstration(tmp_path: Path) -> None:

@@ -9,10 +9,13 @@ from mifo_verl.method.coordinates import ShardRange
 from mifo_verl.method.importance import (
     IMPORTANCES,
     AbsChange,
+    Fisher,
     RandomImportance,
     accumulate_,
     forget_unselected_,
+    second_moments,
 )
+from mifo_verl.types import RunFacts
 
 W = ShardRange("layers.0.w", 0)
 
@@ -145,4 +148,39 @@ def test_random_of_an_empty_shard_is_empty():
 
 
 def test_the_members_are_these():
-    assert IMPORTANCES.names() == ["abs_change", "random"]
+    assert IMPORTANCES.names() == ["abs_change", "fisher", "random"]
+
+
+# RL's second moments
+
+
+def test_fisher_is_the_second_moment_of_adamw_after_two_steps_by_hand():
+    """v <- 0.9 v + 0.1 g^2: of gradients 1, 2 and 3, 0 it is 0.9 * 0.1 * 1 + 0.1 * 9 and 0.9 * 0.1 * 4."""
+    weights = torch.nn.Parameter(torch.zeros(2))
+    adamw = torch.optim.AdamW([weights], betas=(0.9, 0.9))
+    for gradient in ([1.0, 2.0], [3.0, 0.0]):
+        weights.grad = torch.tensor(gradient)
+        adamw.step()
+    states = [(0, name, adamw.state[weights][name]) for name in ("exp_avg", "exp_avg_sq")]
+    (moment,) = second_moments(states, [weights])
+    score = Fisher()(torch.zeros(2), torch.ones(2), W, 1, moment)
+    assert score.tolist() == pytest.approx([0.99, 0.36])
+    score.zero_()  # what is made of a score leaves the optimizer alone
+    assert moment.tolist() == pytest.approx([0.99, 0.36])
+
+
+def test_before_its_first_step_an_optimizer_holds_nothing_dear():
+    assert [moment.tolist() for moment in second_moments([], [torch.ones(2), torch.ones(0)])] == [[0.0, 0.0], []]
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        (RunFacts(optimizer="AdamW8bit"), [("actor_rollout_ref.actor.optim.optimizer", True)]),
+        (RunFacts(sft_optimizer="shared"), [("mifo.sft.optimizer", False)]),
+        (RunFacts(sft_optimizer="shared", optimizer="SGD", has_sft_phases=False), []),
+        (RunFacts(), []),
+    ],
+)
+def test_fisher_says_where_there_are_no_second_moments_of_rl_alone(facts, said):
+    assert [(problem.setting, problem.is_error) for problem in Fisher().problems(facts)] == said

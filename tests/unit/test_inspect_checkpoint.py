@@ -140,7 +140,10 @@ def test_of_parts_that_nobody_here_knows_the_last_mask_is_shown_and_none_of_now(
         assert table["rl_norm"] == [pytest.approx(18**0.5), 1.0]
         out = shown(capsys, "mask", str(step))
         assert "0 4 50.00% 4.243" in out and "mask of now" not in out.splitlines()[2] and "overlap" not in out
-        assert "no mask of now: the constraint has none, or it or the importance is of a package not installed" in out
+        assert (
+            "no mask of now: the constraint has none, the importance needs RL's optimizer, or one is not installed"
+            in out
+        )
 
 
 def test_a_checkpoint_without_its_run_has_no_rule(tmp_path: Path, capsys):

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from mifo_verl.run.journal import lines_sha256, totals
+from mifo_verl.run.journal import lines_sha256
+from mifo_verl.run.summary import totals
 from mifo_verl.tools.ledger.__main__ import main
 from mifo_verl.tools.ledger.account import DataSet, account, count, find_files, hashes
 from mifo_verl.tools.ledger.audit import audit, audit_hashes, prompt_ids
@@ -92,6 +93,23 @@ def test_a_count_that_is_not_of_the_newest_rollouts_is_found_without_digests(run
 @pytest.mark.parametrize("place", [0, 4, -1])
 def test_a_line_that_is_missing_is_found(run: Path, place: int):
     assert any("demonstrations in metrics" in fault for fault in changed(run, lambda lines: lines.pop(place) and None))
+
+
+def test_in_a_phase_that_ended_early_a_demonstration_may_miss_passes_and_have_no_use_too_many(run: Path):
+    config = yaml.safe_load((run / "config.yaml").read_text())
+
+    def faults_of(passes: int) -> list[str]:
+        config["mifo"]["sft"]["passes"] = passes
+        (run / "config.yaml").write_text(yaml.safe_dump(config))
+        return [fault for fault in audit(read_run(run)) if "passes" in fault]
+
+    def end_early(lines):
+        for line in lines:
+            line.update({"updates_left": 1} if "accuracy_before" in line else {})
+
+    assert all("is used 1 times in 2 passes" in fault for fault in faults_of(2)) and faults_of(2)
+    changed(run, end_early, "metrics.jsonl")
+    assert faults_of(2) == [] and faults_of(0)
 
 
 @pytest.mark.parametrize("place", [0, 4, -1])

@@ -1,11 +1,12 @@
 """The loop's state is one object: what a checkpoint holds of it is what a resume goes on with."""
 
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 
-from mifo_verl.loop.events import LedgerLine, StepEnded, UpdateMade
+from mifo_verl.loop.events import LedgerLine, OwnUsed, StepEnded, UpdateMade
+from mifo_verl.loop.own_rollouts import OwnRollout
 from mifo_verl.loop.state import Accuracies, Answer, Before, LoopState, SftProgress
 from mifo_verl.loop.tokens import TokenSummary
 from mifo_verl.method.buffer import DemonstrationBuffer
@@ -29,7 +30,7 @@ def update(loss: float = 0.1) -> UpdateMade:
     counts = dict.fromkeys(("prompt_tokens", "response_tokens", "kept_tokens", "flops", "demonstrations"), 2)
     return UpdateMade(
         step=4, interval=3, update=1, entropy=0.25, buffer_size=3, kept_share=1.0, frozen_share=0.5, loss=loss,
-        grad_norm=1.0, ledger_sha256="c" * 64, **counts,
+        grad_norm=1.0, ledger_sha256="c" * 64, own=OwnUsed(rollouts=2, tokens=9, loss=0.03), own_kl=0.02, updates_left=3, **counts,
     )  # fmt: skip
 
 
@@ -40,7 +41,8 @@ def phase() -> SftProgress:
     before = Before(0.25, None, ["q3"], ["q2"], accuracies, [Answer([1], [2, 3], True)], {"forward_tokens": 7})
     ledger = [LedgerLine.of(HARD, interval=3, step=4, kept_tokens=1), LedgerLine.of(UNROLLED, 3, 4, 2)]
     mask = {"threshold": 1e-9}
-    more = {"rl_line": rl_line(), "rl_ledger": ledger[:1], "tokens": tokens}
+    own = [replace(UNROLLED.example, teacher_log_probs=(-0.1, -1.0000001))]
+    more = {"rl_line": rl_line(), "rl_ledger": ledger[:1], "tokens": tokens, "own_rollouts": own}
     return SftProgress([UNROLLED, HARD], 3, mask, {"wrong": 2}, before, [update()], ledger, **more)
 
 
@@ -48,8 +50,9 @@ def full_state() -> LoopState:
     """A state of which no field has its default."""
     buffer = DemonstrationBuffer({"q2": HARD, "q1": UNROLLED})
     state = LoopState(
-        3, 3, 2, [0.5, 0.25], 48, buffer, phase(), ["q3", "q4"], {"mean": 0.25}, 0.75, 6, "digest", 0.0123, 12.5, 0.9
-    )
+        3, 3, 2, [0.5, 0.25], 48, buffer, phase(), ["q3", "q4"], {"mean": 0.25}, 0.75, 6, "digest", 0.0123, 12.5, 0.9,
+        [OwnRollout(2**63 - 1, HARD.example)],
+    )  # fmt: skip
     assert all(getattr(state, field.name) != getattr(LoopState(), field.name) for field in fields(LoopState))
     return state
 

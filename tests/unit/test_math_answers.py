@@ -6,7 +6,8 @@ two units, everything but the last number of what cannot be read, the size of ve
 
 import pytest
 
-from mifo_verl.rewards.math_check import check, is_readable, same
+from mifo_verl.rewards.math_check import check, same
+from mifo_verl.rewards.math_readable import is_readable
 from mifo_verl.rewards.notation import unify
 
 SAME = r"""

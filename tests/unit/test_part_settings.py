@@ -23,6 +23,7 @@ from mifo_verl.loop.mixed import mix
 from mifo_verl.method.coordinates import ShardRange
 from mifo_verl.method.gate import Now
 from mifo_verl.method.importance import AbsChange
+from mifo_verl.method.part import OWN_KL, OWN_LOG_PROB
 from mifo_verl.method.prefix import Session
 from mifo_verl.method.sampling import SAMPLINGS
 from mifo_verl.method.token_facts import BEFORE, TEACHER, facts_of_logits, token_facts
@@ -106,6 +107,9 @@ def of_constraint(constraint: Any) -> Any:
     kls = {"kl_to_before": LOG_PROB_BT, "kl_from_before": 2 * LOG_PROB_BT, BEFORE: LOG_PROB_BT - 0.4}
     if needed := {name: kls[name] for name in constraint.needs & kls.keys()}:
         found.append(constraint.penalty(needed | {"log_prob": LOG_PROB_BT}, ON_BT).tolist())
+    if "own_rollouts" in constraint.needs:
+        own = {"log_prob": LOG_PROB_BT, OWN_LOG_PROB: LOG_PROB_BT - 0.4, OWN_KL: -LOG_PROB_BT}
+        found.append((constraint.own_loss(own, ON_BT).tolist(), constraint.own_weight))
     mask = constraint.choose([torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([5.0, 6.0, 7.0, 8.0])])
     return found, mask and [frozen_N.tolist() for frozen_N in mask.frozen]
 
@@ -212,10 +216,22 @@ CHANGES: dict[str, dict[str, tuple[Any, ...]]] = {
         "block": (1, 4),
     },
     "importance/random": {"seed": (0, 1)},
-    "constraint/gradient": {"share": (0.5, 0.25), "history": (0.5, 0.9), "scope": ("global", "per_tensor")},
-    "constraint/strict": {"share": (0.5, 0.25), "history": (0.5, 0.9), "scope": ("global", "per_tensor")},
+    "constraint/gradient": {
+        "share": (0.5, 0.25),
+        "history": (0.5, 0.9),
+        "scope": ("global", "per_tensor"),
+        "side": ("top", "bottom", {"history": 0}),
+    },
+    "constraint/strict": {
+        "share": (0.5, 0.25),
+        "history": (0.5, 0.9),
+        "scope": ("global", "per_tensor"),
+        "side": ("top", "bottom", {"history": 0}),
+    },
     "constraint/ewc": {"strength": (1.0, 5.0), "fisher": ("importance", "ones"), "decoupled": (False, True)},
     "constraint/kl_anchor": {"strength": (0.1, 0.2), "reverse": (False, True), "estimator": ("exact", "token")},
+    "constraint/kl_rollouts": {"strength": (1.0, 0.5), "estimator": ("token", "exact")},
+    "constraint/replay": {"weight": (1.0, 0.5)},
     "constraint/sparsify": {"rate": (0.5, 0.25), "phase": ("both", "rl"), "seed": (0, 1)},
     "prefix/whole": {"members": (1, 2)},
     "prefix/random": {"members": (1, 2), "low": (0.05, 0.5), "high": (0.95, 0.6), "decay": (0, 100)},

@@ -12,10 +12,9 @@ from mifo_verl.data.demonstrations import prompt_id_of
 from mifo_verl.rewards import gym, math
 from mifo_verl.tools.prepare.recipe import INSTRUCTION, Recipe, Row, question_of
 from mifo_verl.tools.prepare.recipes import RECIPES
-from mifo_verl.tools.prepare.recipes.procedural import ReasoningGym, split_of
+from mifo_verl.tools.prepare.recipes.procedural import ReasoningGym, arithmetic_steps, split_of, written_steps
+from mifo_verl.tools.prepare.recipes.published import with_tags
 from mifo_verl.tools.prepare.recipes.srl import steps_of
-from mifo_verl.tools.prepare.recipes.steps import arithmetic_steps, written_steps
-from mifo_verl.tools.prepare.recipes.traces import with_tags
 from mifo_verl.tools.prepare.sources import Dropped
 
 

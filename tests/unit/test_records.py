@@ -20,8 +20,8 @@ from mifo_verl.run.journal import (
     RunRecords,
     read_lines,
     replace_text,
-    require_lines,
 )
+from mifo_verl.run.resume import require_lines
 
 
 def test_rewinding_keeps_the_lines_up_to_a_step_and_drops_a_torn_one(tmp_path):

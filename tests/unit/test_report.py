@@ -435,10 +435,10 @@ def test_the_words_of_a_mask_are_those_of_its_parts(tmp_path: Path, data: Path):
         (
             (
                 {},
-                "in the last one 47, by importance: most changed by RL (at least 0.0003). The constraint: the top 0.5 of",
+                "in the last one 47, by importance: most changed by RL (threshold 0.0003). The constraint: the top 0.5 of",
             ),
-            (random, "in the last one 47, by importance: drawn at random (at least 0.0003)."),
-            (mine, "by importance: mine (weight=3) (at least 0.0003). The constraint: hold (_target_=mine.Hold)."),
+            (random, "in the last one 47, by importance: drawn at random (threshold 0.0003)."),
+            (mine, "by importance: mine (weight=3) (threshold 0.0003). The constraint: hold (_target_=mine.Hold)."),
         )
     ):
         run = ExampleRun(tmp_path / str(place), data, **mifo).run(12)
@@ -663,3 +663,16 @@ def test_gains_and_losses_have_colours_and_the_words_are_explained():
 def test_arms_that_have_no_run_are_named(tmp_path: Path, data: Path):
     runs = load_all([ExampleRun(tmp_path / f"mifo-{seed}", data, seed).run(3) for seed in (0, 1)])
     assert "no run of it has ended: rl_only, sft." in plain(render(runs, missing=["rl_only", "sft"]))
+
+
+def test_a_run_that_has_solved_no_question_has_a_report(tmp_path):
+    run = ExampleRun(tmp_path / "run", make_data(tmp_path)).run(12)
+    lines = lines_of(run / "metrics.jsonl")
+    for line in lines:
+        if line.get("probe"):
+            line["probe"] = {name: number for name, number in line["probe"].items() if name != "solved"}
+    write_lines(run / "metrics.jsonl", lines)
+    found = numbers(load(run))
+    assert found["hard_asked"] and found["solved_asked"] is None and found["solved_won"] is None
+    text = re.sub(r"<[^>]+>", "", render(load_all([run])))
+    assert "hard ones." in text and "solved ones" not in text

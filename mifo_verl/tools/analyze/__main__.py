@@ -19,6 +19,12 @@ USAGE = """usage: mifo analyze <what> <weights> ... [key=value ...]
   forgetting  [rl_steps=50] [steps=10] [setting=value ...]   RL, then every method's own objective from there
   sensitivity [setting=value ...]          MIFO's p, rho, k, alpha and S, one at a time
                                            these train: settings, sweep_dir= and jobs= are those of mifo sweep
+  fork RUN [RUN ...] sweep=<arms> out=<folder> [bed=<name> data=data/fork | train=, own=, gained=<parquet>]
+                                           SFT phases that begin at a checkpoint and differ in one part each: the arms of
+        trainer_configs/fork/<arms>.yaml, or of a .yaml file. train= is what they learn, own= asks what the checkpoint
+        could, gained= what is taught; gain=<share> is where arms are compared. An arm that is done is not run again
+        only=[<arm>,...] updates= order=0 probes=64 engine=auto batch=256 threads=1 gpu_memory=0.4, and overrides of
+        all arms
 weights: a Hugging Face folder, a checkpoint global_step_N, or global_step_N@start, where its interval began"""
 
 
@@ -38,6 +44,10 @@ def main(arguments: list[str]) -> int:
 
         return exit_code(lambda: forgetting(rest))
 
+    if what == "fork":
+        from mifo_verl.tools.fork.fork import fork
+
+        return run(lambda: fork(rest))
     if what == "predictors":
         from mifo_verl.tools.analyze.predictors import predictors
 

@@ -149,7 +149,7 @@ _COMMANDS: dict[str, tuple[type, int, int | None]] = {
 
 def analyze(what: str, arguments: Sequence[str]) -> None:
     """Run one analysis of the ``arguments``: weights, and ``key=value``. Raises ValueError on mistakes."""
-    known = [*_COMMANDS, "predictors", "sparsify", "forgetting", "sensitivity"]
+    known = [*_COMMANDS, "fork", "predictors", "sparsify", "forgetting", "sensitivity"]
     if what not in _COMMANDS:
         raise ValueError(f"{what} must be one of {', '.join(known)}{nearest(what, known)}; see --help")
     kind, least, most = _COMMANDS[what]

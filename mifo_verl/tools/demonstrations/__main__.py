@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from mifo_verl.data.parquet import check_columns
+from mifo_verl.data.parquet import MESSAGES, check_columns, write_with
 from mifo_verl.errors import require
 from mifo_verl.rewards.kinds import AUTO, scorer
 from mifo_verl.tools.command_line import read, run
@@ -31,7 +31,6 @@ USAGE = """usage: mifo demonstrations in=<parquet> out=<parquet> endpoint=<url> 
   cache=<file>       answers, never paid for twice (default: <out>.answers.jsonl)"""
 
 TARGET, SOURCE, REFERENCE = "target", "target_source", "reference_sha256"
-_MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 
 
 @dataclass(frozen=True)
@@ -71,10 +70,7 @@ def fill(settings: Settings) -> list[Made]:
     with KeyedLines(answers, ANSWER_FIELDS) as cache, tqdm(total=table.num_rows, desc="demonstrations") as bar:
         template, everyone = _template(settings.template), settings.rows == "all"
         maker = Maker(endpoint, cache, score, sampling, settings.tries, settings.seed, everyone, template)
-        try:
-            made = asyncio.run(maker.make(table.to_pylist(), lambda _: bar.update()))
-        except BaseExceptionGroup as group:  # of a task group: the first error is the cause of the others
-            raise group.exceptions[0] from None
+        made = asyncio.run(maker.make(table.to_pylist(), lambda _: bar.update()))
     _write(table, made, settings.out)
     counts = ", ".join(f"{number} {reason}" for reason, number in count_reasons(made).items())
     print(f"{settings.out}: {table.num_rows} rows: {counts}")
@@ -91,14 +87,10 @@ def _template(given: str | None) -> str | None:
 def _write(table: pa.Table, made: list[Made], out: Path) -> None:
     """The table with the columns ``target`` and ``target_source`` set, all others as they are."""
     targets = [None if one.text is None else [{"role": "assistant", "content": one.text}] for one in made]
-    columns = {TARGET: pa.array(targets, _MESSAGES), SOURCE: pa.array([one.source for one in made], pa.string())}
+    columns = {TARGET: pa.array(targets, MESSAGES), SOURCE: pa.array([one.source for one in made], pa.string())}
     if any(one.reference_sha256 for one in made):
         columns[REFERENCE] = pa.array([one.reference_sha256 for one in made], pa.string())
-    for name, column in columns.items():
-        place = table.schema.get_field_index(name)
-        table = table.append_column(name, column) if place < 0 else table.set_column(place, name, column)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, out, compression="zstd")
+    write_with(table, columns, out)
 
 
 def parse(arguments: list[str]) -> Settings:

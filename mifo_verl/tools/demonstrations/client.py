@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -12,6 +12,7 @@ import openai
 from mifo_verl.errors import require, require_count, require_positive
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 
 API_KEY = "OPENAI_API_KEY"
 """The environment variable with the endpoint's key, if it wants one."""
@@ -73,6 +74,24 @@ class Endpoint:
         """A client to ask with; close it afterwards. It never tries again by itself: ``ask`` does."""
         key = os.environ.get(API_KEY) or "none"
         return openai.AsyncOpenAI(base_url=self.url, api_key=key, timeout=self.timeout_seconds, max_retries=0)
+
+    async def each(self, items: Iterable[Item], ask: Callable[[openai.AsyncOpenAI, Item], Awaitable[T]]) -> list[T]:
+        """What ``ask`` returns for every item, in their order, ``concurrency`` at a time.
+
+        Raises the first error alone: it is the cause of the others.
+        """
+        places = asyncio.Semaphore(self.concurrency)
+
+        async def one(client: openai.AsyncOpenAI, item: Item) -> T:
+            async with places:
+                return await ask(client, item)
+
+        try:
+            async with self.client() as client, asyncio.TaskGroup() as group:
+                tasks = [group.create_task(one(client, item)) for item in items]
+        except BaseExceptionGroup as found:
+            raise found.exceptions[0] from None
+        return [task.result() for task in tasks]
 
     async def ask(
         self, client: openai.AsyncOpenAI, messages: Sequence[Mapping[str, str]], sampling: Mapping[str, Any]

@@ -79,18 +79,15 @@ class Maker:
         Raises EndpointError, and ValueError where ten requests in a row, or all, got no answer.
         """
         failures = _Failures(self.endpoint)
-        places = asyncio.Semaphore(self.endpoint.concurrency)
-        async with self.endpoint.client() as client, asyncio.TaskGroup() as group:
 
-            async def one(row: Mapping[str, Any]) -> Made:
-                async with places:
-                    made = await self._make_one(client, row, failures)
-                on_row(made)
-                return made
+        async def one(client: openai.AsyncOpenAI, row: Mapping[str, Any]) -> Made:
+            made = await self._make_one(client, row, failures)
+            on_row(made)
+            return made
 
-            tasks = [group.create_task(one(row)) for row in rows]
+        found = await self.endpoint.each(rows, one)
         failures.end()
-        return [task.result() for task in tasks]
+        return found
 
     async def _make_one(self, client: openai.AsyncOpenAI, row: Mapping[str, Any], failures: "_Failures") -> Made:
         own = demonstration_of(row)

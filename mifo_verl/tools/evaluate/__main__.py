@@ -54,26 +54,18 @@ def evaluate(settings: "Settings") -> list[dict[str, Any]]:
     return tables
 
 
-def _evaluate(arguments: list[str]) -> None:
-    from mifo_verl.tools.evaluate.settings import parse_settings
-
-    evaluate(parse_settings(arguments))
-
-
-def _compare(arguments: list[str]) -> None:
-    from mifo_verl.tools.evaluate.compare import compare
-
-    compare(arguments)
-
-
 def main(arguments: list[str]) -> int:
     """The exit code: 0, or 2 after one line on stderr that says what is wrong with the input."""
     if not arguments or {"-h", "--help", "help"} & set(arguments):
         print(USAGE)
         return 0 if arguments else 2
     if arguments[0] == "compare":
-        return run(lambda: _compare(arguments[1:]))
-    return run(lambda: _evaluate(arguments))
+        from mifo_verl.tools.evaluate.compare import compare
+
+        return run(lambda: compare(arguments[1:]))
+    from mifo_verl.tools.evaluate.settings import parse_settings
+
+    return run(lambda: evaluate(parse_settings(arguments)))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ import os
 import queue
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
-from dataclasses import dataclass
 from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,6 +15,7 @@ from mifo_verl.errors import require, require_choice
 
 if TYPE_CHECKING:  # importing them means importing torch, and a mistake in the settings is told without
     from mifo_verl.cpu.generate import Completion, Request
+    from mifo_verl.tools.evaluate.settings import Settings
 
     OnEnd = Callable[[int, Completion], None]
 
@@ -49,21 +49,10 @@ def choose_engine(engine: str) -> str:
     return ("vllm" if installed else "transformers") if engine == "auto" else engine
 
 
-@dataclass(frozen=True)
-class VllmSettings:
-    """How vLLM uses the machine's GPUs."""
-
-    tensor_parallel: int | None = None
-    """GPUs that share a copy of the model; None for as few as hold it."""
-    gpu_memory: float = 0.9
-    """Share of a GPU's memory that vLLM takes."""
-    max_length: int | None = None
-    """Tokens of prompt and response for which vLLM keeps room; None for what the model takes."""
-
-
-def load_engine(engine: str, folder: Path, dtype: str, batch: int, threads: int, vllm: VllmSettings) -> Engine:
-    """The model of a Hugging Face folder in the engine ``vllm`` or ``transformers``."""
-    return VllmEngine(folder, dtype, vllm) if engine == "vllm" else TransformersEngine(folder, dtype, batch, threads)
+def load_engine(folder: Path, settings: "Settings") -> Engine:
+    """The model of a Hugging Face folder in the engine that the settings ask for."""
+    engine, dtype = settings.engine_and_dtype()
+    return (VllmEngine if engine == "vllm" else TransformersEngine)(folder, dtype, settings)
 
 
 def tensor_parallel_sizes(config: Mapping[str, Any], gpus: int) -> list[int]:
@@ -99,14 +88,14 @@ class TransformersEngine:
 
     name = "transformers"
 
-    def __init__(self, folder: Path, dtype: str, batch: int, threads: int) -> None:
+    def __init__(self, folder: Path, dtype: str, settings: "Settings") -> None:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         from mifo_verl.cpu.kv_cache import ATTENTION
 
-        torch.set_num_threads(threads)
-        self.dtype, self._batch = dtype, batch
+        torch.set_num_threads(settings.threads)
+        self.dtype, self._batch = dtype, settings.batch
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self._model = AutoModelForCausalLM.from_pretrained(
             folder, dtype=getattr(torch, dtype), attn_implementation=ATTENTION
@@ -152,7 +141,7 @@ class VllmEngine:
 
     name = "vllm"
 
-    def __init__(self, folder: Path, dtype: str, settings: VllmSettings) -> None:
+    def __init__(self, folder: Path, dtype: str, settings: "Settings") -> None:
         from transformers import AutoTokenizer
 
         self.dtype = dtype

@@ -31,10 +31,10 @@ def find_model(model: str, dtype: str) -> Model:
     path = Path(model).expanduser()
     if (path / "config.json").is_file():
         return Model(path.resolve().name, path, digest_of(path))
-    checkpoint = _checkpoint(path)
+    checkpoint = checkpoint_of(path)
     if checkpoint is not None:
         folder = merged_folder(checkpoint, dtype)
-        return Model(_checkpoint_name(checkpoint.resolve()), folder, digest_of(folder))
+        return Model(checkpoint_name(checkpoint.resolve()), folder, digest_of(folder))
     if path.exists() or not re.fullmatch(r"[\w-]+/[\w.-]+", model) or os.environ.get("HF_HUB_OFFLINE") == "1":
         raise ValueError(
             f"model={model} must be a Hugging Face folder with a config.json, a run (runs/<name>) with a checkpoint, "
@@ -55,7 +55,7 @@ def digest_of(folder: Path) -> str:
     return total.hexdigest()
 
 
-def _checkpoint(path: Path) -> Path | None:
+def checkpoint_of(path: Path) -> Path | None:
     """The folder global_step_<n> that the path means; of a run, its newest that is whole.
 
     Raises ValueError if files of it are not those that were saved.
@@ -73,7 +73,7 @@ def _checkpoint(path: Path) -> Path | None:
     return None
 
 
-def _checkpoint_name(checkpoint: Path) -> str:
+def checkpoint_name(checkpoint: Path) -> str:
     """``<run>/<step>``, such as ``mifo/global_step_200``."""
     run = next(folder for folder in checkpoint.parents if folder.name not in ("checkpoints", STOPPED))
     return f"{run.name}/{checkpoint.name}"

@@ -1,7 +1,6 @@
 """Questions with their answers, from a file or from the hub, in the file's order."""
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,12 +14,12 @@ import pyarrow.parquet as pq
 from mifo_verl.data.demonstrations import demonstration_of, prompt_id_of
 from mifo_verl.data.parquet import check_columns
 from mifo_verl.errors import nearest
+from mifo_verl.tools.prepare.recipes.published import FINAL_LINE, bare
 from mifo_verl.tools.prepare.sources import Dropped, read_records
 from mifo_verl.types import Demonstration
 
 _QUESTION = ("question", "problem", "Question")
 _ANSWER = ("answer", "final_answer", "answerKey", "Correct Answer", "ground_truth")
-_FINAL_LINE = re.compile(r"^[ \t]*####[ \t]*(.*?)[ \t]*$", re.MULTILINE)
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 SUFFIXES = (".jsonl.gz", ".jsonl", ".json", ".csv", ".parquet")
 
@@ -204,8 +203,8 @@ def question_and_answer(record: Mapping[str, Any], where: str) -> tuple[str, str
     if choices:
         listed = "\n".join(f"{mark}. {choice}" for mark, choice in zip(_LETTERS, choices, strict=False))
         return f"{text}\n\n{listed}", letter
-    final = _FINAL_LINE.findall(wanted)
-    return text, (final[-1].replace(",", "") if final else _bare(wanted))
+    final = FINAL_LINE.findall(wanted)
+    return text, (final[-1].replace(",", "") if final else bare(wanted))
 
 
 def _choices(record: Mapping[str, Any], question: str, answer: str) -> tuple[list[str], str]:
@@ -223,12 +222,6 @@ def _choices(record: Mapping[str, Any], question: str, answer: str) -> tuple[lis
         return texts, _LETTERS[labels.index(answer)] if answer in labels else answer
     texts = [str(choice) for choice in given]
     return texts, answer if len(answer) == 1 and answer in _LETTERS[: len(texts)] else _LETTERS[texts.index(answer)]
-
-
-def _bare(answer: str) -> str:
-    """The answer without one pair of dollars around it."""
-    inside = answer[1:-1]
-    return inside.strip() if answer == f"${inside}$" and inside and "$" not in inside else answer
 
 
 def _first(record: Mapping[str, Any], names: Sequence[str]) -> Any:

@@ -35,8 +35,7 @@ def evaluate_model(model: Model, sets: Sequence[QuestionSet], settings: Settings
 
     Raises ValueError, before anything is generated, if a prompt and its longest response do not fit the model.
     """
-    name, dtype = settings.engine_and_dtype()
-    engine = load_engine(name, model.folder, dtype, settings.batch, settings.threads, settings.vllm)
+    engine = load_engine(model.folder, settings)
     asked_of = [requests(engine.tokenizer, questions, settings) for questions in sets]
     for asked in asked_of:
         _check_room(asked, engine.max_positions, settings)

@@ -8,7 +8,7 @@ from typing import Any
 from mifo_verl.errors import require, require_count
 from mifo_verl.rewards.kinds import AUTO, Scorer, scorer
 from mifo_verl.tools.command_line import read
-from mifo_verl.tools.evaluate.engines import VllmSettings, choose_engine
+from mifo_verl.tools.evaluate.engines import choose_engine
 from mifo_verl.tools.evaluate.templates import CHAT, check_template
 
 _KEPT = ("template", "system", "temperature", "top_p", "max_tokens", "seed", "limit", "reward", "require_think")
@@ -38,8 +38,11 @@ class Settings:
     batch: int = 64
     threads: int = len(os.sched_getaffinity(0))
     tensor_parallel: int | None = None
+    """GPUs that share a copy of the model; None for as few as hold it."""
     gpu_memory: float = 0.9
+    """Share of a GPU's memory that vLLM takes."""
     max_length: int | None = None
+    """Tokens of prompt and response for which vLLM keeps room; None for what the model takes."""
 
     def __post_init__(self) -> None:
         require(len(self.model) > 0, "model", list(self.model), "given", "write model=<folder>")
@@ -67,18 +70,12 @@ class Settings:
         self.scorer()
 
     def scorer(self) -> Scorer:
-        """The reward that judges the responses."""
         return scorer(self.reward, self.require_think, setting="reward")
 
     def engine_and_dtype(self) -> tuple[str, str]:
         """What computes the responses, and in which numbers."""
         engine = choose_engine(self.engine)
         return engine, self.dtype if self.dtype != "auto" else "bfloat16" if engine == "vllm" else "float32"
-
-    @property
-    def vllm(self) -> VllmSettings:
-        """How vLLM uses the GPUs."""
-        return VllmSettings(self.tensor_parallel, self.gpu_memory, self.max_length)
 
     def ks(self, num_samples: int) -> tuple[int, ...]:
         """The ks of pass@k and maj@k for benchmarks with so many samples."""

@@ -20,7 +20,6 @@ _FOLDER = Path(__file__).parent / "template_texts"
 
 
 def template_names() -> list[str]:
-    """The names, sorted."""
     return sorted(file.stem for file in _FOLDER.glob("*.txt"))
 
 
@@ -32,7 +31,6 @@ def check_template(name: str) -> None:
 
 
 def fill(name: str, question: str) -> str:
-    """The template's text around the question."""
     return (_FOLDER / f"{name}.txt").read_text().replace("{question}", question)
 
 

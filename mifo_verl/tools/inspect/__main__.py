@@ -4,7 +4,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mifo_verl.tools.command_line import pairs
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mifo_verl.tools.command_line import exit_code, pairs
+from mifo_verl.tools.inspect.overlap import chance_jaccard, jaccard
+from mifo_verl.tools.tables import say
 
 USAGE = """usage: mifo inspect mask   <run> [interval=N]    the mask and both updates of an interval
        mifo inspect mask   <run>/checkpoints/global_step_N [share=0.5] [history=0.5]
@@ -28,6 +34,77 @@ _CHECKPOINT = {
 }
 
 
+def mask(table: dict[str, dict[str, list[Any]]], titles: dict[str, str]) -> None:
+    """The groups of ``MaskInspection.table``: a column a name of ``titles``, counts as shares of the coordinates.
+
+    A name that the table lacks is not kept.
+    """
+    for by in ("layer", "kind"):
+        groups = table[f"by_{by}"]
+        out = Table(by, "coordinates", *titles.values())
+        for row, name in enumerate(groups[by]):
+            out.add_row(name, f"{groups['coordinates'][row]:,}", *(_cell(groups, key, row) for key in titles))
+        if by == "layer":
+            out.add_section()
+            sums = {key: [sum(groups[key])] for key in groups if key != by and not key.endswith("_norm")}
+            sums |= {key: [sum(v * v for v in groups[key]) ** 0.5] for key in groups if key.endswith("_norm")}
+            out.add_row("all", f"{sums['coordinates'][0]:,}", *(_cell(sums, key, 0) for key in titles))
+        Console().print(out)
+
+
+def overlap(table: dict[str, dict[str, list[Any]]]) -> None:
+    """Jaccard overlap with the mask before, beside what chance gives; nothing where there was none."""
+    groups = table["by_layer"]
+    if "frozen_and_previous" not in groups:
+        return
+    columns = [groups[name] for name in ("coordinates", "frozen", "previous")]
+    sizes = [sum(column) for column in columns]
+    if not sizes[1] or not sizes[2]:
+        return
+    own = jaccard(sizes[1], sizes[2], sum(groups["frozen_and_previous"]))
+    chance, within = chance_jaccard(*([size] for size in sizes)), chance_jaccard(*columns)
+    say(f"Jaccard overlap with the mask before: {own:.3f}; chance {chance:.3f}, with each layer's share {within:.3f}")
+
+
+def tokens(line: dict[str, Any]) -> None:
+    """One phase: thresholds, tokens kept most often, and its whole demonstrations with the kept tokens marked."""
+    console, found = Console(), line["tokens"]
+    if found["threshold"]:
+        spread = ", ".join(f"{name} {value:.4f}" for name, value in found["threshold"].items())
+        say(f"smallest kept entropy of a demonstration (nats): {spread}")
+    shares = zip(found["position_kept"], found["position"], strict=True)
+    kept = " ".join(f"{part / whole:.0%}" if whole else "-" for part, whole in shares)
+    say(f"share kept by position, start to end: {kept}")
+    table = Table("token", "times kept", "times in all", title="tokens kept most often")
+    for text, number, whole in found["top_tokens"]:
+        table.add_row(repr(text), str(number), str(whole))
+    console.print(table)
+    for example in found["examples"]:
+        console.rule(f"interval {line['interval']}, {example['prompt_id']}")
+        console.print(Text(example["prompt"], style="dim"))
+        console.print(_marked(example))
+        marked = zip(example["tokens"], example["entropy"], example["kept"], strict=True)
+        console.print(
+            ", ".join(f"{token!r} {entropy:.3f}" for token, entropy, is_kept in marked if is_kept), style="dim"
+        )
+
+
+def _marked(example: dict[str, Any]) -> Text:
+    text, is_plain = Text(), not Console().is_terminal
+    for token, kept in zip(example["tokens"], example["kept"], strict=True):
+        text.append(f"[{token}]" if kept and is_plain else token, style="bold black on dark_orange" if kept else "")
+    return text
+
+
+def _cell(groups: dict[str, list[Any]], key: str, row: int) -> str:
+    if key not in groups:
+        return "not kept"
+    value, size = groups[key][row], groups["coordinates"][row]
+    if key.endswith("_norm"):
+        return f"{value:.4g}"
+    return f"{value / size:.2%}" if size else "-"
+
+
 def main(arguments: list[str]) -> int:
     """Show one thing; returns the exit code."""
     places = [argument for argument in arguments if "=" not in argument]
@@ -36,25 +113,23 @@ def main(arguments: list[str]) -> int:
     if asked or len(places) != 2 or places[0] not in ("mask", "tokens"):
         print(USAGE, file=sys.stdout if asked else sys.stderr)
         return 0 if asked else 2
-    what, folder = places[0], Path(places[1])
-    try:
-        if not folder.is_dir():
-            raise ValueError(f"{folder} must be the folder of a run or a checkpoint; there is none; correct the path")
-        if not (folder / "actor").is_dir():
-            _interval(folder, pairs(options, ("interval",)).get("interval"), what)
-        elif what == "mask":
-            _checkpoint(folder, pairs(options, ("share", "history")))
-        else:
-            raise ValueError(f"{folder} must be the folder of a run; a checkpoint keeps no tokens, its run does")
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return exit_code(lambda: _show(places[0], Path(places[1]), options))
+
+
+def _show(what: str, folder: Path, options: list[str]) -> int:
+    if not folder.is_dir():
+        raise ValueError(f"{folder} must be the folder of a run or a checkpoint; there is none; correct the path")
+    if not (folder / "actor").is_dir():
+        _interval(folder, pairs(options, ("interval",)).get("interval"), what)
+    elif what == "mask":
+        _checkpoint(folder, pairs(options, ("share", "history")))
+    else:
+        raise ValueError(f"{folder} must be the folder of a run; a checkpoint keeps no tokens, its run does")
     return 0
 
 
 def _interval(folder: Path, interval: str | None, what: str) -> None:
     from mifo_verl.run.journal import INSPECTION
-    from mifo_verl.tools.inspect import show
     from mifo_verl.tools.records import Inspection
     from mifo_verl.tools.run_files import read_lines
 
@@ -69,34 +144,36 @@ def _interval(folder: Path, interval: str | None, what: str) -> None:
         known = ", ".join(str(line["interval"]) for line in lines)
         raise ValueError(f"interval={interval} must be one of {known}, whose {what} this run has; choose one of them")
     line: dict[str, Any] = chosen[-1]
-    show.said(*left_out, f"interval {line['interval']}, SFT phase of step {line['step']}")
+    for text in (*left_out, f"interval {line['interval']}, SFT phase of step {line['step']}"):
+        say(text)
     if what == "tokens":
-        show.tokens(line)
+        tokens(line)
         return
-    show.mask(line["mask"], _MASK)
-    show.mask(line["mask"], _UPDATES)
-    show.overlap(line["mask"])
-    show.said("updates: L2 norm; visible: where a bfloat16 copy of the weights changed")
+    mask(line["mask"], _MASK)
+    mask(line["mask"], _UPDATES)
+    overlap(line["mask"])
+    say("updates: L2 norm; visible: where a bfloat16 copy of the weights changed")
 
 
 def _checkpoint(folder: Path, options: dict[str, str]) -> None:
-    from mifo_verl.tools.inspect import show
     from mifo_verl.tools.inspect.checkpoint import checkpoint_mask, mask_rule
 
     rule = mask_rule(folder, **options)
     found = checkpoint_mask(folder, rule)
     told = found.table["by_layer"]
-    show.said(rule.words)
-    show.mask(found.table, {key: title for key, title in _CHECKPOINT.items() if key in told or key == "previous"})
-    show.overlap(found.table)
+    say(rule.words)
+    mask(found.table, {key: title for key, title in _CHECKPOINT.items() if key in told or key == "previous"})
+    overlap(found.table)
     if found.inside_sft:
-        show.said("made inside an SFT phase: the mask of now is the one it holds, and the one before is lost")
+        say("made inside an SFT phase: the mask of now is the one it holds, and the one before is lost")
     elif "previous" not in told:
-        show.said("the last mask is not kept: no SFT phase came before, or mifo.inspect.mask was off at history=0")
+        say("the last mask is not kept: no SFT phase came before, or mifo.inspect.mask was off at history=0")
     if found.threshold is not None:
-        show.said(f"threshold of the mask of now: {found.threshold:.4g}")
+        say(f"threshold of the mask of now: {found.threshold:.4g}")
     elif not found.inside_sft:
-        show.said("no mask of now: the constraint has none, or it or the importance is of a package not installed here")
+        say(
+            "no mask of now: the constraint has none, the importance needs RL's optimizer, or one is not installed here"
+        )
 
 
 if __name__ == "__main__":

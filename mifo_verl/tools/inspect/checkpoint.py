@@ -85,7 +85,9 @@ def checkpoint_mask(folder: Path, rule: MaskRule) -> CheckpointMask:
         return accumulate_(old_N, score_N, alpha)
 
     scores = _Made(names, score)
-    is_known = held is None and rule.constraint is not None and rule.importance is not None
+    is_known = (
+        held is None and rule.constraint is not None and rule.importance is not None and not rule.importance.needs
+    )
     selection = rule.constraint.choose(scores, OneShard()) if is_known else None
     inspection = MaskInspection(names)
     for number, name in enumerate(names):

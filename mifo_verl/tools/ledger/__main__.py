@@ -10,11 +10,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from mifo_verl.tools.command_line import pairs
+from mifo_verl.tools.command_line import exit_code, pairs
 from mifo_verl.tools.ledger import account as data_used
 from mifo_verl.tools.ledger.account import Account
 from mifo_verl.tools.ledger.audit import audit, audit_hashes, prompt_ids, settled, unproved
-from mifo_verl.tools.run_files import RunFiles, read_run
+from mifo_verl.tools.run_files import read_run
 
 USAGE = "usage: mifo ledger <run> [data=<file>[,<file>]]   the data that a run used, verified"
 _SHOWN = 20
@@ -27,17 +27,12 @@ def main(arguments: list[str]) -> int:
     if asked or len(runs) != 1:
         print(USAGE, file=sys.stdout if asked else sys.stderr)
         return 0 if asked else 2
-    try:
-        options = [argument for argument in arguments if "=" in argument]
-        named = pairs(options, ("data",)).get("data", "")
-        files = data_used.named_files(name for name in named.split(",") if name)
-        return _report(read_run(Path(runs[0])), files)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return exit_code(lambda: _report(Path(runs[0]), [argument for argument in arguments if "=" in argument]))
 
 
-def _report(run: RunFiles, named: list[Path]) -> int:
+def _report(folder: Path, options: list[str]) -> int:
+    given = pairs(options, ("data",)).get("data", "").split(",")
+    named, run = data_used.named_files(filter(None, given)), read_run(folder)
     console = Console(soft_wrap=True, highlight=False, markup=False)
     faults, data = audit(run), None
     try:

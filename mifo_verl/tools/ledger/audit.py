@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from mifo_verl.run.journal import lines_sha256, totals
+from mifo_verl.run.journal import lines_sha256
+from mifo_verl.run.summary import totals
 from mifo_verl.tools.parts import part_of
 from mifo_verl.tools.records import Line
 from mifo_verl.tools.run_files import RunFiles, by_interval
@@ -138,8 +139,9 @@ def _against_updates(run: RunFiles) -> Iterator[str]:
             of_phase.update(line["prompt_id"] for line in part if update["update"])
             where = f"step {update['step']}" if not update["update"] else f"update {update['update']}"
             yield from _update(update, part, f"interval {interval}, {where}")
+        ended_early = any(update.get("updates_left") for update in run.updates.get(interval, []))
         for prompt_id, uses in of_phase.items():
-            if uses != passes:
+            if uses > passes or (uses < passes and not ended_early):
                 yield f"interval {interval}: prompt {prompt_id} is used {uses} times in {passes} passes"
 
 

@@ -6,7 +6,6 @@ The level is the number of digits of the longer operand. Only the boxed answer i
 fall into the same split, chosen by a hash of the operands, so that no validation sum is ever trained on.
 """
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -14,7 +13,7 @@ from random import Random
 from typing import Any
 
 from mifo_verl.errors import require
-from mifo_verl.tools.prepare.recipe import Recipe, Row, Split
+from mifo_verl.tools.prepare.recipe import Recipe, Row, Split, hashed
 from mifo_verl.tools.prepare.sources import Dropped
 
 LEVELS = (1, 2, 3, 4, 5)
@@ -36,8 +35,7 @@ def column_addition(a: int, b: int) -> str:
 
 def split_of(a: int, b: int) -> Split:
     """The split of a pair, whatever the order of its operands: one pair in five is for validation."""
-    digest = hashlib.sha256(f"{min(a, b)}+{max(a, b)}".encode()).digest()
-    return "validation" if int.from_bytes(digest[:8], "big") % 5 == 0 else "train"
+    return "validation" if hashed(f"{min(a, b)}+{max(a, b)}") % 5 == 0 else "train"
 
 
 def draw_pairs(level: int, split: Split, random: Random) -> Iterator[tuple[int, int]]:
@@ -77,12 +75,11 @@ def rows(num_rows_by_level: Mapping[int, int], split: Split, seed: int) -> list[
         require(level in LEVELS, "level", level, "one of 1, 2, 3, 4, 5", "it is the number of digits")
         require(0 <= num_rows <= _MOST_ROWS, "rows a level", num_rows, f"in [0, {_MOST_ROWS}]", "ask for fewer rows")
         for a, b in distinct_pairs(level, split, num_rows, Random(f"addition/{seed}/{split}/{level}")):
-            made.append(_row(a, b, level, split, len(made)))
+            made.append(addition_row(a, b, level, split, len(made), column_addition(a, b)))
     return made
 
 
 def question(a: int, b: int) -> str:
-    """The prompt's text."""
     return f"{a}+{b}=?"
 
 
@@ -93,11 +90,12 @@ def _operands(level: int) -> tuple[range, range]:
     return range(10 ** (level - 1), 10**level), range(10 ** (level - 2), 10**level)
 
 
-def _row(a: int, b: int, level: int, split: Split, index: int) -> dict[str, Any]:
+def addition_row(a: int, b: int, level: int, split: Split, index: int, text: str) -> dict[str, Any]:
+    """The row of a sum in verl's schema, ``text`` its demonstration."""
     return {
         "data_source": f"addition/level_{level}",
         "prompt": [{"role": "user", "content": question(a, b)}],
-        "target": [{"role": "assistant", "content": column_addition(a, b)}],
+        "target": [{"role": "assistant", "content": text}],
         "ability": "math",
         "reward_model": {"style": "rule", "ground_truth": str(a + b)},
         "extra_info": {"split": split, "index": index, "level": level, "entry": None},

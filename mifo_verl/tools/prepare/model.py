@@ -13,8 +13,10 @@ _ASSISTANT = "<|im_start|>assistant\n"
 _WEIGHTS = (".safetensors", ".bin")
 
 
-def make_model(model: str, out: str, rope_theta: str, max_position_embeddings: str, template: str) -> Path:
-    """The folder, which holds all that the model's has. Weights are hard links if the file system allows it.
+def make_model(
+    model: str, out: str, rope_theta: str = "", max_position_embeddings: str = "", template: str = ""
+) -> None:
+    """Make the folder, which holds all that the model's has. Weights are hard links if the file system allows it.
 
     Raises ValueError if the model is not there, ``out`` is not empty, or a setting is none.
     """
@@ -36,7 +38,7 @@ def make_model(model: str, out: str, rope_theta: str, max_position_embeddings: s
         said = json.loads(settings.read_text()) if settings.exists() else {}
         said.pop("chat_template", None)  # which older models have there, and which would be read too
         settings.write_text(json.dumps(said, indent=2) + "\n")
-    return folder
+    print(folder)
 
 
 def chat_template(name: str) -> str:

@@ -1,8 +1,9 @@
 """A recipe: from a source to rows of verl's schema. Each is a frozen dataclass whose fields are its own settings."""
 
+import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any, ClassVar, Literal
@@ -57,9 +58,13 @@ class FileRecipe(Recipe):
     """``name:config:split`` of the hub's data set, taken for ``train=hub``."""
     hub_val: ClassVar[str] = ""
 
-    @abstractmethod
     def row(self, record: dict[str, Any], split: Split, index: int) -> Row:
         """The row of a record. Raises Dropped."""
+        raise NotImplementedError
+
+    def several(self, record: dict[str, Any], split: Split, index: int) -> Iterable[Row | Dropped]:
+        """The rows of a record: its one, unless the recipe makes more. Raises Dropped."""
+        return [self.row(record, split, index)]
 
     def columns(self) -> dict[str, str]:
         """The columns that the settings name and that must hold texts or numbers, by setting."""
@@ -79,9 +84,14 @@ class FileRecipe(Recipe):
         _check_columns(reads.columns(), whole)
         for index, record in enumerate(chain(head, records)):
             try:
-                yield record if isinstance(record, Dropped) else reads.row(record, split, index)
+                yield from [record] if isinstance(record, Dropped) else reads.several(record, split, index)
             except Dropped as dropped:
                 yield dropped
+
+
+def hashed(text: str) -> int:
+    """A number below 2^64 that the text alone decides, the same in every process."""
+    return int.from_bytes(hashlib.sha256(text.encode(errors="surrogatepass")).digest()[:8], "big")
 
 
 def _check_columns(named: dict[str, str], head: list[dict[str, Any]]) -> None:

@@ -7,7 +7,7 @@ tokens, so that another tokenizer, template or text is never taken for the same 
 import asyncio
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from mifo_verl.data.demonstrations import TEACHER as COLUMN
 from mifo_verl.data.demonstrations import demonstration_of
-from mifo_verl.data.parquet import check_columns
+from mifo_verl.data.parquet import check_columns, write_with
 from mifo_verl.data.sft_batch import build_example, tokens_sha256
 from mifo_verl.errors import require
 from mifo_verl.tools.demonstrations.client import Endpoint, Unanswered
@@ -59,11 +59,7 @@ def make(train: str, out: str, tokenizer: str, teacher: str, endpoint: str = "",
                 cache.put(key, {"values": score(one)})
         name = source.source if source else teacher
         column = [None if one is None else _value(name, one, cache.get(_key(teacher, one))) for one in examples]
-    place = table.schema.get_field_index(COLUMN)
-    made = pa.array(column, _TYPE)
-    table = table.append_column(COLUMN, made) if place < 0 else table.set_column(place, COLUMN, made)
-    Path(out).parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, out, compression="zstd")
+    write_with(table, {COLUMN: pa.array(column, _TYPE)}, Path(out))
     print(f"{out}: {table.num_rows} rows, {len(known)} demonstrations with log-probabilities of {name}")
 
 
@@ -126,24 +122,18 @@ def _local(folder: str, own: Any) -> Callable[[SftExample], list[float]]:
 
 
 async def _ask(endpoint: Endpoint, own: Any, by_key: dict[str, SftExample], cache: KeyedLines) -> None:
-    places = asyncio.Semaphore(endpoint.concurrency)
     bar = tqdm(total=len(by_key), desc="teacher")
 
-    async def one(client: Any, key: str, example: SftExample) -> None:
-        ids: Sequence[int] = [*example.prompt_ids, *example.response_ids]
-        async with places:
-            values = await endpoint.log_probs(client, ids, own.decode(ids))
-        cache.put(key, {"values": values[len(example.prompt_ids) - 1 :]})
+    async def one(client: Any, key: str) -> None:
+        prompt_ids, response_ids = by_key[key].prompt_ids, by_key[key].response_ids
+        ids = [*prompt_ids, *response_ids]
+        cache.put(key, {"values": (await endpoint.log_probs(client, ids, own.decode(ids)))[len(prompt_ids) - 1 :]})
         bar.update()
 
     try:
-        async with endpoint.client() as client, asyncio.TaskGroup() as group:
-            for key, example in by_key.items():
-                group.create_task(one(client, key, example))
-    except BaseExceptionGroup as found:  # the first error is the cause of the others
-        if isinstance(found.exceptions[0], Unanswered):
-            why = f"(it says {found.exceptions[0]}); what was scored is kept, so start again when it is up"
-            raise ValueError(
-                f"endpoint={endpoint.url} must give the prompt_logprobs of token ids, as vLLM does {why}"
-            ) from None
-        raise found.exceptions[0] from None
+        await endpoint.each(by_key, one)
+    except Unanswered as found:
+        why = f"(it says {found}); what was scored is kept, so start again when it is up"
+        raise ValueError(
+            f"endpoint={endpoint.url} must give the prompt_logprobs of token ids, as vLLM does {why}"
+        ) from None

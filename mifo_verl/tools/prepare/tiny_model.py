@@ -6,7 +6,7 @@ result is shipped in ``addition_start/``; ``mifo data start_model out=<folder>``
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -24,8 +24,9 @@ from transformers import (
     Qwen2Tokenizer,
 )
 
+from mifo_verl.errors import require
 from mifo_verl.rewards.boxed import is_correct
-from mifo_verl.tools.prepare.addition import column_addition, draw_pairs, question
+from mifo_verl.tools.prepare.addition import LEVELS, column_addition, draw_pairs, question, rows
 
 START_MODEL = Path(__file__).parents[2] / "data" / "addition_start"
 """The model as shipped."""
@@ -53,16 +54,18 @@ def build_tokenizer() -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def build_model(tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> Qwen2ForCausalLM:
+def build_model(
+    tokenizer: PreTrainedTokenizerBase, seed: int = 0, hidden: int = 128, layers: int = 4
+) -> Qwen2ForCausalLM:
     """A fresh float32 model. Its vocabulary is the tokenizer's, not rounded up: vLLM would mask the tail."""
     torch.manual_seed(seed)
     config = Qwen2Config(
         vocab_size=len(tokenizer),
-        hidden_size=128,
-        num_hidden_layers=4,
+        hidden_size=hidden,
+        num_hidden_layers=layers,
         num_attention_heads=2,
         num_key_value_heads=2,
-        intermediate_size=384,
+        intermediate_size=3 * hidden,
         max_position_embeddings=512,
         tie_word_embeddings=True,
         bos_token_id=None,
@@ -76,27 +79,35 @@ def train(
     model: Qwen2ForCausalLM,
     tokenizer: PreTrainedTokenizerBase,
     num_steps: int,
-    seed: int = 0,
-    levels: Sequence[int] = (1, 2, 3),
+    batches: Iterator[Sequence[tuple[str, str]]],
+    is_done: Callable[[int], bool] = lambda _: False,
 ) -> None:
-    """SFT in place on the experts of fresh training sums, 64 a step, levels drawn alike; about 0.3 s a step.
+    """SFT in place on batches of (question, answer); about 0.3 s a step of 64. It ends early if ``is_done(step)``.
 
     The learning rate falls to a tenth along a cosine of 700 steps; the start model stops early on it, which leaves room
-    for RL. The same seed and thread count give the same weights on one machine; another may round differently.
+    for RL. The same batches and thread count give the same weights on one machine; another may round differently.
     """
-    random = Random(f"start/{seed}")
-    sums = {level: draw_pairs(level, "train", random) for level in levels}
     optimizer = torch.optim.AdamW(model.parameters(), lr=_LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01)
-    model.train()
     for step in tqdm(range(num_steps), desc="training", unit="step"):
+        if is_done(step):
+            return
+        model.train()
         cosine = 0.5 * (1 + math.cos(math.pi * min(step / _SCHEDULE_STEPS, 1)))
         optimizer.param_groups[0]["lr"] = _LEARNING_RATE * min(1, (step + 1) / _WARMUP_STEPS) * (0.1 + 0.9 * cosine)
-        batch = [next(sums[level]) for level in random.choices(levels, k=_BATCH)]
-        loss = _loss(model, [_encode(tokenizer, a, b) for a, b in batch])
+        loss = _loss(model, [_encode(tokenizer, *pair) for pair in next(batches)])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
+
+
+def sums(seed: int, levels: Sequence[int] = (1, 2, 3)) -> Iterator[list[tuple[str, str]]]:
+    """Batches of 64 fresh training sums and their experts without end, levels drawn alike."""
+    random = Random(f"start/{seed}")
+    drawn = {level: draw_pairs(level, "train", random) for level in levels}
+    while True:
+        pairs = [next(drawn[level]) for level in random.choices(levels, k=_BATCH)]
+        yield [(question(*pair), column_addition(*pair)) for pair in pairs]
 
 
 @torch.inference_mode()
@@ -121,20 +132,20 @@ def accuracy_by_source(
     return {source: sum(answers) / len(answers) for source, answers in correct.items()}
 
 
-def make(folder: Path, num_steps: int, seed: int) -> None:
-    """Train the start model and save it."""
+def make_start_model(out: str, steps: str = "400", seed: str = "0") -> None:
+    """Train and save the start model; tells its accuracy on 200 validation sums a level (level 1: all there are)."""
+    for name, value in (("steps", steps), ("seed", seed)):
+        require(value.isdecimal(), name, value, "a whole number, at least 0", f"write {name}=100")
     torch.set_num_threads(1)  # tensors this small gain nothing from a second core
     tokenizer = build_tokenizer()
-    model = build_model(tokenizer, seed)
-    train(model, tokenizer, num_steps, seed)
-    save(model, tokenizer, folder)
-
-
-def saved_accuracy(folder: Path, rows: Sequence[dict[str, Any]], temperature: float) -> dict[str, float]:
-    """``accuracy_by_source`` of a saved model in float32."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    return accuracy_by_source(model, tokenizer, rows, temperature)
+    model = build_model(tokenizer, int(seed))
+    train(model, tokenizer, int(steps), sums(int(seed)))
+    save(model, tokenizer, Path(out))
+    made = rows(dict.fromkeys(LEVELS, 200), "validation", 0)
+    saved = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
+    for name, temperature in (("temperature 1", 1.0), ("greedy", 0.0)):
+        accuracy = accuracy_by_source(saved, AutoTokenizer.from_pretrained(out), made, temperature)
+        print(f"{out}: {name}: " + ", ".join(f"{source} {share:.3f}" for source, share in accuracy.items()))
 
 
 def save(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -150,10 +161,10 @@ def save(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, folder: Pa
     path.write_text(json.dumps(settings, ensure_ascii=False, separators=(",", ":")) + "\n")
 
 
-def _encode(tokenizer: PreTrainedTokenizerBase, a: int, b: int) -> tuple[list[int], list[int]]:
-    messages = [{"role": "user", "content": question(a, b)}]
+def _encode(tokenizer: PreTrainedTokenizerBase, asked: str, answer: str) -> tuple[list[int], list[int]]:
+    messages = [{"role": "user", "content": asked}]
     prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    response = tokenizer.encode(column_addition(a, b), add_special_tokens=False)
+    response = tokenizer.encode(answer, add_special_tokens=False)
     return tokenizer.encode(prompt, add_special_tokens=False), [*response, tokenizer.eos_token_id]
 
 

@@ -64,6 +64,7 @@ def _won(run: Run) -> dict[str, Number]:
     sizes = [size for line in run.sft if (size := (line.get("probe") or {}).get("held_out"))]
     found: dict[str, Number] = {"held_out_asked": max(sizes, default=None)}
     for kind in ("solved", "hard"):
+        found |= {f"{kind}_asked": None, f"{kind}_won": None}
         if count := asked.get(f"{kind}_asked"):
             found |= {f"{kind}_asked": int(count), f"{kind}_won": round(count * asked[f"sft/{kind}_accuracy"], 6)}
     return found

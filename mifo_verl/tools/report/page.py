@@ -8,6 +8,7 @@ import base64
 import gzip
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache, partial
 from pathlib import Path
@@ -118,6 +119,25 @@ def render(runs: list[Run], first: Mapping[str, Sequence[Figure]] | None = None,
         found = {"title": f"{len(runs)} runs", "missing": missing} | _several(runs, cards)
     page = _environment().get_template("page.html")
     return page.render(found, first=begins, figures=cards.json(), library=_library()) + "\n"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page: words, then a table, then figures."""
+
+    heading: str
+    words: Sequence[str] = ()
+    table: Any = None
+    """A data frame of cells."""
+    figures: Sequence[Figure] = ()
+
+
+def render_sections(title: str, sections: Sequence[Section]) -> str:
+    """The HTML of a page that is no report of runs."""
+    cards = _Cards()
+    shown = [(one, cards.add(*one.figures)) for one in sections]
+    page = _environment().get_template("page.html")
+    return page.render(title=title, sections=shown, first={}, figures=cards.json(), library=_library()) + "\n"
 
 
 def shown(name: str, value: Number, form: str = ",d", good: int = 0) -> Markup:

@@ -32,7 +32,6 @@ class Question:
 
     @property
     def tests(self) -> frozenset[Test]:
-        """What it compares, whatever its words."""
         return frozenset((frozenset(pair), number) for pair in self.pairs for number in self.numbers)
 
 

@@ -10,10 +10,9 @@ from pathlib import Path
 
 from mifo_verl.errors import require_count
 from mifo_verl.tools.command_line import take
-from mifo_verl.tools.sweep.check import check_arms
 from mifo_verl.tools.sweep.definition import Definition
 from mifo_verl.tools.sweep.plan import plan
-from mifo_verl.tools.sweep.run import TRAIN
+from mifo_verl.tools.sweep.run import TRAIN, check_arms
 from mifo_verl.tools.sweep.sweep import request, show_plan, sweep
 
 RL = "rl"

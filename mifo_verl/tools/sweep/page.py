@@ -116,7 +116,6 @@ def heading(name: str) -> str:
 
 
 def claims(differences: Sequence[ArmDifference]) -> list[str]:
-    """The words on the primary numbers, and one line on all others."""
     told = [one.claim for one in differences if one.is_primary]
     others = [one.paired for one in differences if one.is_explored]
     if others:

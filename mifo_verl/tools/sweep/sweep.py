@@ -4,7 +4,7 @@ import json
 import shlex
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -12,15 +12,15 @@ from mifo_verl.compose import ConfigError
 from mifo_verl.errors import require_count
 from mifo_verl.run.journal import replace_text
 from mifo_verl.run.versions import SOURCES
-from mifo_verl.tools.command_line import take
+from mifo_verl.tools.command_line import exit_code as exit_code
+from mifo_verl.tools.command_line import pairs, take
 from mifo_verl.tools.report.page import render
 from mifo_verl.tools.report.run import load_all
-from mifo_verl.tools.sweep.check import check_arms, refuse_others
 from mifo_verl.tools.sweep.definition import Definition, read_definition
 from mifo_verl.tools.sweep.numbers import numbers_of
 from mifo_verl.tools.sweep.page import Origin, answers, print_table, to_csv, to_markdown
 from mifo_verl.tools.sweep.plan import PlannedRun, plan
-from mifo_verl.tools.sweep.run import TRAIN, Runner
+from mifo_verl.tools.sweep.run import TRAIN, Runner, check_arms, refuse_others
 from mifo_verl.tools.sweep.store import SWEEP, StoredRun, is_finished, read_sweep, write_sweep
 from mifo_verl.tools.sweep.table import Table, Values, make_table
 
@@ -81,24 +81,17 @@ def sweep(asked: Request, train: Sequence[str] = TRAIN) -> int:
 
 
 def show_plan(runs: Sequence[PlannedRun]) -> None:
-    """Every run's folder and overrides, a line each."""
     for run in runs:
         print(f"{run.folder}: {shlex.join(run.overrides)}")
 
 
-@dataclass(frozen=True)
-class TableSettings:
-    """The settings of ``mifo sweep table``."""
-
-    out: Path | None = None
-
-
 def table(arguments: Sequence[str]) -> int:
     """``mifo sweep table <folder> [out=<file>]``. Raises ValueError on mistakes."""
-    own, folders = take(TableSettings, arguments)
+    folders = [one for one in arguments if not one.startswith("out=")]
     if len(folders) != 1:
         raise ValueError(f"table takes the folder of one sweep, which holds a {SWEEP}; see --help")
-    finish(Path(folders[0]), own.out)
+    out = pairs([one for one in arguments if one not in folders]).get("out")
+    finish(Path(folders[0]), Path(out).expanduser() if out else None)
     return 0
 
 
@@ -140,8 +133,23 @@ def finish(sweep_dir: Path, out: Path | None = None) -> Table:
         sweep_dir / "report.html",
         render(runs, {"Answers": answers(table)}, [arm for arm in sweep.arms if arm not in table.arms]),
     )
+    ends = {
+        stored.name: (run.files.summary or {}).get("weights_sha256") for stored, run in zip(done, runs, strict=True)
+    }
+    for line in same_ends(ends):
+        print(line)
     print(f"{len(done)} of {len(sweep.runs)} runs; table.json, table.csv and report.html are in {sweep_dir}")
     return table
+
+
+def same_ends(weights: Mapping[str, str | None]) -> list[str]:
+    """A line for all runs that have ended with the same weights, by their digests."""
+    named: dict[str | None, list[str]] = defaultdict(list)
+    for name, digest in weights.items():
+        named[digest].append(name)
+    why = "what differs between them changed nothing (no SFT phase came?)"
+    same = [names for digest, names in named.items() if digest and len(names) > 1]
+    return [f"{', '.join(names)} ended with the same weights: {why}" for names in same]
 
 
 def _told(runs: Sequence[StoredRun], before: Sequence[StoredRun]) -> str:
@@ -152,13 +160,3 @@ def _told(runs: Sequence[StoredRun], before: Sequence[StoredRun]) -> str:
         if new := list(dict.fromkeys(str(getattr(run, key)) for run in runs if getattr(run, key) not in known)):
             told.append(f"{key}s {', '.join(new)}")
     return "; ".join(told) or ", ".join(run.name for run in runs)
-
-
-def exit_code(action: Callable[[], int]) -> int:
-    """What the action returns, or 2 after a line on stderr for each mistake that the user can fix."""
-    try:
-        return action()
-    except ValueError as error:
-        for line in error.errors if isinstance(error, ConfigError) else [error]:
-            print(f"error: {line}", file=sys.stderr)
-        return 2

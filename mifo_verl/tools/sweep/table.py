@@ -71,7 +71,6 @@ class Table:
 
     @property
     def differences(self) -> list[ArmDifference]:
-        """Those of all questions."""
         return [one for answer in self.questions for one in answer.differences]
 
     @property

@@ -7,7 +7,7 @@ from mifo_verl.data.demonstrations import prompt_id_of
 from mifo_verl.errors import require
 from mifo_verl.rewards.extract import last_boxed
 from mifo_verl.tools.prepare.recipe import INSTRUCTION, FileRecipe, Row, Split, make_row, text_of
-from mifo_verl.tools.prepare.recipes.competition import bare
+from mifo_verl.tools.prepare.recipes.published import bare
 from mifo_verl.tools.prepare.sources import Dropped
 
 _LAYOUTS = {

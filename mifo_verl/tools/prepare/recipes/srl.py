@@ -34,35 +34,19 @@ class Srl(FileRecipe):
     def columns(self) -> dict[str, str]:
         return {"question": self.question, "solution": self.solution}
 
-    def row(self, record: dict[str, Any], split: Split, index: int) -> Row:
-        """The record itself, to be cut by ``rows``."""
-        return record | {"index": index}
-
-    def rows(self, split: Split, source: str) -> Iterator[Row | Dropped]:
-        """The rows of every solution, or why it has none."""
-        for record in super().rows(split, source):
-            if isinstance(record, Dropped):
-                yield record
-                continue
-            steps, question = steps_of(text_of(record, self.solution)), text_of(record, self.question)
-            if not question:
-                yield Dropped("no question")
-            elif len(steps) < 2:
-                yield Dropped("fewer than two steps")
-            else:
-                yield from self._of_steps(record, question, steps, split)
-
-    def _of_steps(
-        self, record: dict[str, Any], question: str, steps: list[str], split: Split
-    ) -> Iterator[Row | Dropped]:
-        number = text_of(record, self.id) or str(record["index"])
+    def several(self, record: dict[str, Any], split: Split, index: int) -> Iterator[Row | Dropped]:
+        """The rows of a solution."""
+        steps, question = steps_of(text_of(record, self.solution)), text_of(record, self.question)
+        if not question:
+            raise Dropped("no question")
+        if len(steps) < 2:
+            raise Dropped("fewer than two steps")
+        number = text_of(record, self.id) or str(index)
         for k, step in enumerate(steps[:-1]):
             shown = "\n\n".join([question.strip(), *(["The solution so far:", *steps[:k]] if k else [])])
-            prompt_id, index = f"srl/{number}/{k + 1}", record["index"]
+            prompt_id, asked = f"srl/{number}/{k + 1}", f"\n{INSTRUCTION}"
             try:
-                yield make_row(
-                    "srl", shown, step, None, split, index, prompt_id=prompt_id, instruction=f"\n{INSTRUCTION}"
-                )
+                yield make_row("srl", shown, step, None, split, index, prompt_id=prompt_id, instruction=asked)
             except Dropped as dropped:  # a step that is only a word such as "proof"
                 yield dropped
 

@@ -1,0 +1,49 @@
+"""The beds of the forks: texts by hand, verified demonstrations, and no question of one split in the other."""
+
+from itertools import islice
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from mifo_verl.data.demonstrations import demonstration_of
+from mifo_verl.rewards.boxed import is_correct
+from mifo_verl.tools.prepare.addition import question, split_of
+from mifo_verl.tools.prepare.beds import expert_addition, make_beds, reversal, start_texts
+
+
+def test_the_expert_writes_the_same_columns_in_other_signs():
+    assert expert_addition(347, 85) == r"<think>7&5:12,4&8&1:13,3&0&1:4</think>\boxed{432}"
+    assert expert_addition(12, 34) == r"<think>2&4:6,1&3:4</think>\boxed{46}"
+
+
+def test_a_reversal_is_the_digits_from_the_last_to_the_first():
+    assert reversal("120345") == r"<think>5;4;3;0;2;1</think>\boxed{543021}"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("beds")
+    make_beds(folder)
+    return folder
+
+
+@pytest.mark.parametrize("bed", ["S", "B"])
+def test_every_demonstration_is_right_and_no_question_is_taught_and_asked(folder, bed):
+    rows = {name: pq.read_table(folder / bed / f"{name}.parquet").to_pylist() for name in ("train", "own", "gained")}
+    assert {name: len(own) for name, own in rows.items()} == {"train": 2000, "own": 500, "gained": 500}
+    found = [demonstration_of(row) for own in rows.values() for row in own]
+    assert all(one is not None and is_correct(one.text, one.answer) for one in found)
+    asked = {name: {row["prompt"][0]["content"] for row in own} for name, own in rows.items()}
+    assert len(asked["train"]) == 2000 and not asked["train"] & (asked["own"] | asked["gained"])
+    rl = {row["prompt"][0]["content"] for row in pq.read_table(folder / "rl" / "train.parquet").to_pylist()}
+    assert not rl & (asked["own"] | asked["gained"])
+
+
+def test_a_start_model_sees_training_questions_alone_in_the_shares_of_the_three_kinds():
+    texts = list(islice(start_texts(0), 4000))
+    held_out = {question(a, b) for a in range(1000) for b in range(100) if split_of(a, b) == "validation"}
+    assert not {asked for asked, _ in texts} & held_out
+    expert = sum("&" in answer for _, answer in texts) / 4000
+    reversed_ = sum("~" in asked for asked, _ in texts) / 4000
+    assert (expert, reversed_) == (pytest.approx(0.23, abs=0.02), pytest.approx(0.05, abs=0.01))
