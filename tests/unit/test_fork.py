@@ -125,12 +125,11 @@ def test_the_page_is_made_of_the_records_alone(tmp_path, capsys):
 def test_the_frontier_has_a_curve_an_arm_with_kl_as_its_colour_and_ends_where_a_checkpoint_gains_no_more():
     one = [{"gain": 0, "lost": 0, "kl": 0}, {"gain": 0.8, "lost": 0.4, "kl": 1.0}]
     two = [{"gain": 0, "lost": 0, "kl": 0}, {"gain": 0.4, "lost": 0.4, "kl": 1.0}]
-    figure = frontier({"plain": {"a": one, "b": two}}).plotly
-    band, curve = figure.data
-    assert band.fill == "toself" and curve.name == "plain"
-    assert (curve.x[0], curve.x[-1]) == (0, 40) and len(curve.x) == 21
-    assert curve.y[-1] == pytest.approx(30)  # the mean of 20 and 40
-    assert curve.marker.color[-1] == pytest.approx(0.75)
+    band, curve = frontier({"plain": {"a": one, "b": two}}).data
+    assert band["fill"] == "toself" and curve["name"] == "plain"
+    assert (curve["x"][0], curve["x"][-1]) == (0, 40) and len(curve["x"]) == 21
+    assert curve["y"][-1] == pytest.approx(30)  # the mean of 20 and 40
+    assert curve["marker"]["color"][-1] == pytest.approx(0.75)
 
 
 def test_a_record_that_is_not_whole_is_named_with_its_cure(tmp_path):
@@ -167,7 +166,8 @@ def test_an_arms_file_that_is_not_there_is_named_with_those_that_are():
 
 def test_overrides_on_a_runs_config_exchange_whole_parts_and_keep_all_else():
     run = compose_config(["experiment=quickstart", "method=random_mask", "mifo.sft.lr=0.25"]).to_dict()
-    assert composed_on(run, []).mifo.constraint == {"name": "strict", "share": 0.5, "history": 0, "scope": "global"}
+    strict = {"name": "strict", "share": 0.5, "history": 0, "scope": "global", "side": "top"}
+    assert composed_on(run, []).mifo.constraint == strict
     node = composed_on(run, ["mifo/constraint=kl_anchor", "mifo.constraint.strength=3"])
     assert node.mifo.constraint == {"name": "kl_anchor", "strength": 3, "reverse": False, "estimator": "exact"}
     assert (node.mifo.sft.lr, node.mifo.importance.name, node.actor_rollout_ref.actor.optim.lr) == (

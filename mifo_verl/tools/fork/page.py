@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
-import plotly.graph_objects as go
 
 from mifo_verl.tools.fork.definition import Bed, Definition
 from mifo_verl.tools.fork.numbers import FEWEST, NUMBERS, Point, Test, at_gain, curve_of, most, planned_tests
 from mifo_verl.tools.fork.records import read_arm
-from mifo_verl.tools.report.figures import Figure, card
+from mifo_verl.tools.report.figures import Figure, Trace, card, line
 from mifo_verl.tools.report.groups import COLORS
 from mifo_verl.tools.report.page import Section, render_sections
 from mifo_verl.tools.statistics import t_interval
@@ -115,7 +115,9 @@ def frontier(curves: Mapping[str, Mapping[str, Sequence[Point]]]) -> Figure:
 
     A curve ends where the first of its checkpoints gains no more.
     """
-    figure, drawn = go.Figure(), []
+    bands: list[Trace] = []
+    means: list[Trace] = []
+    drawn = []
     for place, (arm, own) in enumerate(curves.items()):
         end = min(map(most, own.values()))
         gains = [end * number / _GRID for number in range(_GRID + 1)] if end > 0 else [0.0]
@@ -126,19 +128,24 @@ def frontier(curves: Mapping[str, Mapping[str, Sequence[Point]]]) -> Figure:
         x, color = [100 * gain for gain in gains], COLORS[place % len(COLORS)]
         if all(one.low is not None for one in lost):
             band = [*(one.high for one in lost), *(one.low for one in reversed(lost))]
-            look = {"fill": "toself", "fillcolor": color + "1f", "line": {"width": 0}, "hoverinfo": "skip"}
-            figure.add_scatter(x=[*x, *x[::-1]], y=band, mode="lines", showlegend=False, legendgroup=arm, **look)
+            look: dict[str, Any] = {"fill": "toself", "fillcolor": color + "1f", "line": {"width": 0}}
+            look |= {"hoverinfo": "skip", "showlegend": False, "legendgroup": arm}
+            bands.append(line("", [*x, *x[::-1]], band, mode="lines", **look))
         drawn.append((arm, x, [one.mean for one in lost], kl, color))
     highest = max((value for *_, kl, _ in drawn for value in kl), default=0.0)
     for place, (arm, x, y, kl, color) in enumerate(drawn):
         marker = {"color": kl, "cmin": 0, "cmax": highest, "colorscale": "Viridis", "size": 8, "showscale": place == 0}
         marker |= {"colorbar": {"title": {"text": "KL, nats"}}, "line": {"width": 1, "color": color}}
-        line = {"color": color, "width": 2}
-        hover = "gain %{x:.1f}, lost %{y:.1f}, KL %{marker.color:.3f}"
-        figure.add_scatter(
-            name=arm, x=x, y=y, mode="lines+markers", line=line, marker=marker, legendgroup=arm, hovertemplate=hover
-        )
+        look = {"marker": marker, "legendgroup": arm, "line": {"width": 2}}
+        look |= {"hovertemplate": "gain %{x:.1f}, lost %{y:.1f}, KL %{marker.color:.3f}"}
+        means.append(line(arm, x, y, color, "lines+markers", **look))
     note = "To the lower right: more gained, less lost. The band is the 95 % interval of the mean over checkpoints."
     return card(
-        "What was lost for what was gained", note, figure, "gained, points", "lost, points", wide=True, height=560
+        "What was lost for what was gained",
+        note,
+        bands + means,
+        "gained, points",
+        "lost, points",
+        wide=True,
+        height=560,
     )
