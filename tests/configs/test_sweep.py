@@ -22,6 +22,7 @@ from mifo_verl.tools.sweep.forgetting import forgetting
 from mifo_verl.tools.sweep.plan import arm_label, expand, plan
 from mifo_verl.tools.sweep.run import Runner
 from mifo_verl.tools.sweep.store import StoredSweep, read_sweep, write_sweep
+from mifo_verl.tools.sweep.sweep import same_ends
 
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_train.py")))
 
@@ -212,6 +213,12 @@ def test_no_signal_is_sent_to_the_number_of_a_process_that_has_ended(monkeypatch
     runner.running["ended"] = ended
     runner.stop(signal.SIGTERM)
     assert sent == []
+
+
+def test_runs_that_ended_with_the_same_weights_are_told():
+    why = "ended with the same weights: what differs between them changed nothing (no SFT phase came?)"
+    weights = {"mifo-0": "a", "rl_only-0": "a", "mifo-1": "b", "rl_only-1": "c", "old-0": None, "old-1": None}
+    assert same_ends(weights) == [f"mifo-0, rl_only-0 {why}"]
 
 
 def test_a_later_call_without_questions_keeps_those_that_were_asked(tmp_path):

@@ -22,7 +22,7 @@ def runs(monkeypatch):
     def ends(outcomes: dict[str | None, list[str]]) -> list[str | None]:
         made: list[str | None] = []
 
-        def launch(folder, plan, chance) -> Launch:
+        def launch(folder, plan, chance, is_fork=True) -> Launch:
             made.append(plan)
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "summary.json").write_text("{}")

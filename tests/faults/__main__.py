@@ -31,8 +31,8 @@ from rich.table import Table
 
 from tests.faults.points import DRIVER, ROLES, kill
 from tests.faults.points import environment as with_points
+from tests.forks import REPOSITORY, Training
 
-REPOSITORY = Path(__file__).parents[2]
 RUN = [
     "experiment=quickstart",
     "trainer.total_training_steps=6",
@@ -80,6 +80,7 @@ AT_RANDOM = ["driver", *ROLES]
 """Roles, one process of which is killed at a random moment."""
 
 LIMIT_SECONDS = 300
+Process = Training | subprocess.Popen[bytes]
 KILLS_A_CHAIN = 10
 """After so many a run is left alone until its end."""
 UNASKED = 3
@@ -97,30 +98,37 @@ class Launch:
     seconds: float
 
 
-def launch(folder: Path, plan: str | None, chance: random.Random) -> Launch:
-    """Start the run, kill it as planned, and wait until nothing of it is left."""
+def launch(folder: Path, plan: str | None, chance: random.Random, is_fork: bool = True) -> Launch:
+    """Start the run, kill it as planned, and wait until nothing of it is left.
+
+    ``is_fork``: not as a user starts it, but faster.
+    """
     which = chance.randrange(1000)
     mark = folder.with_suffix(".reached")
     mark.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "mifo_verl.train", *RUN, f"run_dir={folder}"]
     environment = {name: value for name, value in os.environ.items() if name != DRIVER}
     environment |= with_points()
     if plan and ":" in plan:
         environment |= {"MIFO_FAULT": _with(plan, which), "MIFO_FAULT_MARK": str(mark)}
     began = time.monotonic()
-    with open(folder.with_suffix(".log"), "a") as log:
-        process = subprocess.Popen(
-            command, cwd=REPOSITORY, env=environment, stdout=log, stderr=log, start_new_session=True
-        )
-        if plan and ":" not in plan and _kill_later(process, plan, chance.uniform(20, 60), which):
-            mark.touch()
-        try:
-            code = process.wait(LIMIT_SECONDS)
-            outcome = "finished" if code == 0 else "died" if mark.exists() else UNPLANNED
-        except subprocess.TimeoutExpired:
-            outcome = "HUNG"
-        _end_all(process)
+    process = (Training if is_fork else _command)([*RUN, f"run_dir={folder}"], folder.with_suffix(".log"), environment)
+    if plan and ":" not in plan and _kill_later(process, plan, chance.uniform(20, 60), which):
+        mark.touch()
+    try:
+        code = process.wait(LIMIT_SECONDS)
+        outcome = "finished" if code == 0 else "died" if mark.exists() else UNPLANNED
+    except subprocess.TimeoutExpired:
+        outcome = "HUNG"
+    _end_all(process.pid)
     return Launch(plan, outcome, time.monotonic() - began)
+
+
+def _command(overrides: list[str], log: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "mifo_verl.train", *overrides]
+    with open(log, "a") as said:
+        return subprocess.Popen(
+            command, cwd=REPOSITORY, env=environment, stdout=said, stderr=said, start_new_session=True
+        )
 
 
 def _with(plan: str, which: int) -> str:
@@ -128,7 +136,7 @@ def _with(plan: str, which: int) -> str:
     return ":".join([*(plan + "::").split(":")[:4], str(which)])
 
 
-def _kill_later(process: subprocess.Popen[bytes], role: str, delay: float, which: int) -> bool:
+def _kill_later(process: Process, role: str, delay: float, which: int) -> bool:
     """Kill a role after so many seconds; where none of it is there yet, as soon as there is. Whether it was."""
     time.sleep(delay)
     while process.poll() is None:
@@ -138,10 +146,10 @@ def _kill_later(process: subprocess.Popen[bytes], role: str, delay: float, which
     return False
 
 
-def _end_all(process: subprocess.Popen[bytes]) -> None:
+def _end_all(driver: int) -> None:
     """Wait for the processes of a run to end by themselves; what is left after that is reported and ended."""
     deadline = time.monotonic() + 90
-    while left := [p for p in psutil.process_iter() if _is_of_run(p, process.pid)]:
+    while left := [p for p in psutil.process_iter() if _is_of_run(p, driver)]:
         if time.monotonic() > deadline:
             print(f"left behind after 90 s: {[_name(p) for p in left]}", flush=True)
             for p in left:
@@ -267,7 +275,8 @@ def never_killed(out: Path) -> Path:
     if commit == "unknown" or commit.endswith("-dirty"):
         shutil.rmtree(folder, ignore_errors=True)
     if not (folder / "summary.json").exists():
-        assert launch(folder, None, random.Random()).outcome == "finished", "the run that is not killed has failed"
+        made = launch(folder, None, random.Random(), is_fork=False)
+        assert made.outcome == "finished", "the run that is not killed has failed"
     return folder
 
 

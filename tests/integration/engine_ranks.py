@@ -2,7 +2,6 @@
 
 import gc
 import io
-import multiprocessing as mp
 import os
 import tempfile
 import traceback
@@ -12,12 +11,11 @@ from functools import cache
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-os.environ.update(VERL_PLATFORM="cpu", OMP_NUM_THREADS="1", TORCH_COMPILE_DISABLE="1", HF_HUB_OFFLINE="1")
-
 import torch
 import torch.distributed as dist
 
 from mifo_verl.types import SftExample
+from tests.forks import context
 
 
 def run_on_ranks(function: Callable[..., Any], num_ranks: int, cases: list[tuple[Any, ...]]) -> list[Any]:
@@ -43,12 +41,12 @@ class _Ranks:
 
     def __init__(self, num_ranks: int) -> None:
         self._folder = tempfile.TemporaryDirectory()
-        context = mp.get_context("spawn")
+        forks = context()
         self._pipes, self._processes = [], []
         for rank in range(num_ranks):
-            ours, theirs = context.Pipe()
+            ours, theirs = forks.Pipe()
             arguments = (rank, num_ranks, self._folder.name, theirs)
-            self._processes.append(context.Process(target=_rank, args=arguments, daemon=True))
+            self._processes.append(forks.Process(target=_rank, args=arguments, daemon=True))
             self._processes[-1].start()
             theirs.close()
             self._pipes.append(ours)

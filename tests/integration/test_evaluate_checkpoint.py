@@ -1,15 +1,15 @@
 """The curve and the table: a run's last validation, and the evaluation of what it saves at its end, give the same numbers."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-REPOSITORY = Path(__file__).parents[2]
+from mifo_verl.tools.evaluate.__main__ import main as evaluate
+from mifo_verl.tools.prepare.__main__ import main as prepare
+from tests import forks
+
 TRAIN = [
     "experiment=quickstart",
     "trainer.total_training_steps=2",
@@ -24,35 +24,23 @@ TRAIN = [
 EVALUATE = ["seed=3", "temperature=1.0", "max_tokens=64", "batch=128", "threads=1", "engine=transformers"]
 
 
-def run(*command: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", *command],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env={**os.environ},
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """A run of two steps with an SFT phase, its data beside it."""
     folder = tmp_path_factory.mktemp("runs") / "curve"
-    run("mifo_verl.tools.prepare", "addition", f"out={folder}/data", "train=3,60,60,3,3", "val=4,40,40,2,2")
+    assert prepare(["addition", f"out={folder}/data", "train=3,60,60,3,3", "val=4,40,40,2,2"]) == 0
     files = [
         f"data.{split}_files={folder}/data/{name}.parquet"
         for split, name in (("train", "train"), ("val", "validation"))
     ]
-    run("mifo_verl.train", *TRAIN, *files, f"run_dir={folder}/run")
+    forks.train([*TRAIN, *files, f"run_dir={folder}/run"], folder / "run.log")
     return folder
 
 
 @pytest.fixture(scope="module")
 def table(folder) -> dict[str, Any]:
     entry = f"benchmarks=[{folder}/data/validation.parquet]"
-    run("mifo_verl.tools.evaluate", f"model={folder}/run", entry, f"out={folder}/evaluation", *EVALUATE)
+    assert evaluate([f"model={folder}/run", entry, f"out={folder}/evaluation", *EVALUATE]) == 0
     [model] = json.loads((folder / "evaluation" / "results.json").read_text())["models"]
     return model
 

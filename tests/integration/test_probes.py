@@ -4,14 +4,13 @@ That a run stopped inside an SFT phase goes on with what was measured before it 
 """
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.faults.__main__ import REPOSITORY, RUN, trace
+from tests import forks
+from tests.faults.__main__ import RUN, trace
 
 OFF = ["mifo.probe.around_sft=false", "mifo.probe.kl_to_start=false"]
 AROUND_SFT = ("accuracy", "solved_accuracy", "hard_accuracy", "cross_entropy", "policy_entropy", "reward_margin")
@@ -46,9 +45,7 @@ def test_every_phase_has_its_numbers_and_what_ends_one_begins_the_next(whole_run
 
 
 def test_without_probes_the_weights_the_ledger_and_every_other_field_are_the_same(whole_run, tmp_path):
-    command = [sys.executable, "-m", "mifo_verl.train", *RUN, f"run_dir={tmp_path / 'plain'}", *OFF]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    forks.train([*RUN, f"run_dir={tmp_path / 'plain'}", *OFF], tmp_path / "plain.log")
     plain, full = trace(tmp_path / "plain"), trace(whole_run)
     assert (plain["weights"], plain["ledger"]) == (full["weights"], full["ledger"])
     for own, other in zip(plain["metrics"], full["metrics"], strict=True):

@@ -5,9 +5,6 @@ That one seed gives the same bits, in one process or in many, is in test_kills.
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -17,25 +14,16 @@ import torch
 from safetensors.torch import load_file
 
 from mifo_verl.tools.prepare.tiny_model import START_MODEL
+from tests import forks
 from tests.faults.__main__ import REPOSITORY, RUN
 
 LORA = [f"actor_rollout_ref.model.{setting}" for setting in ("lora_rank=4", "lora_alpha=8", "lora.merge=true")]
 
 
 def train(folder: Path, *overrides: str) -> dict[str, Any]:
-    """A small run in a process of its own, as a user starts it; what it left behind."""
-    command = [
-        sys.executable,
-        "-m",
-        "mifo_verl.train",
-        *RUN,
-        f"run_dir={folder}",
-        "trainer.logger=[tensorboard]",
-        *overrides,
-    ]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=600, env={**os.environ})
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return left_in(folder, done.stdout)
+    """A small run; what it left behind."""
+    settings = [*RUN, f"run_dir={folder}", "trainer.logger=[tensorboard]", *overrides]
+    return left_in(folder, forks.train(settings, folder.with_suffix(".log")))
 
 
 def left_in(folder: Path, out: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import json
 import shlex
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -133,8 +133,23 @@ def finish(sweep_dir: Path, out: Path | None = None) -> Table:
         sweep_dir / "report.html",
         render(runs, {"Answers": answers(table)}, [arm for arm in sweep.arms if arm not in table.arms]),
     )
+    ends = {
+        stored.name: (run.files.summary or {}).get("weights_sha256") for stored, run in zip(done, runs, strict=True)
+    }
+    for line in same_ends(ends):
+        print(line)
     print(f"{len(done)} of {len(sweep.runs)} runs; table.json, table.csv and report.html are in {sweep_dir}")
     return table
+
+
+def same_ends(weights: Mapping[str, str | None]) -> list[str]:
+    """A line for all runs that have ended with the same weights, by their digests."""
+    named: dict[str | None, list[str]] = defaultdict(list)
+    for name, digest in weights.items():
+        named[digest].append(name)
+    why = "what differs between them changed nothing (no SFT phase came?)"
+    same = [names for digest, names in named.items() if digest and len(names) > 1]
+    return [f"{', '.join(names)} ended with the same weights: {why}" for names in same]
 
 
 def _told(runs: Sequence[StoredRun], before: Sequence[StoredRun]) -> str:
