@@ -1,9 +1,8 @@
 """What forks of the tiny task are made of: start models with two notations, and beds that teach what they lack.
 
-A start model adds in its own notation (``column_addition``), sometimes in an expert's, which alone it has seen on sums
-of level 4, and now and then reverses digits. RL improves it on sums of levels 2 and 3: the skill that may be forgotten.
-Bed S teaches to reverse six labelled digits, another domain; bed B the expert's notation on sums of level 4, another style.
-Questions are split by a hash of what they ask.
+A start model adds in its own notation (``column_addition``), sometimes in an expert's, and now and then reverses five
+digits. RL improves it on sums of levels 2 and 3: the skill that may be forgotten. Bed S teaches to reverse six digits,
+another domain; bed B the expert's notation on sums of level 4, another style. Questions are split by a hash.
 """
 
 import zlib
@@ -21,6 +20,7 @@ from mifo_verl.tools.prepare.addition import addition_row, column_addition, dist
 from mifo_verl.tools.prepare.recipe import Split
 
 RL_LEVELS, HARD_LEVEL, DIGITS = (2, 3), 4, 6
+_FEW_DIGITS = 5
 _BATCH, _SIGNS = 80, str.maketrans("+=;", "&:,")
 SHARES = (0.72, 0.23, 0.05)
 """Of a start model's texts: sums in its own notation, sums in the expert's, reversed digits."""
@@ -33,7 +33,7 @@ def expert_addition(a: int, b: int) -> str:
 
 def labelled(digits: str) -> str:
     """Every digit behind its letter: ``120345`` is ``a1b2c0d3e4f5``."""
-    return "".join(f"{letter}{digit}" for letter, digit in zip("abcdef", digits, strict=True))
+    return "".join(f"{letter}{digit}" for letter, digit in zip("abcdef", digits, strict=False))
 
 
 def reversal(digits: str) -> str:
@@ -47,10 +47,10 @@ def reversal_question(digits: str) -> str:
     return f"{labelled(digits)}~?"
 
 
-def draw_digits(split: Split, random: Random) -> Iterator[str]:
-    """Six digits of a split without end, drawn with replacement; one number in five is for validation."""
+def draw_digits(split: Split, random: Random, number: int = DIGITS) -> Iterator[str]:
+    """So many digits of a split without end, drawn with replacement; one in five is for validation."""
     while True:
-        digits = "".join(random.choices("0123456789", k=DIGITS))
+        digits = "".join(random.choices("0123456789", k=number))
         if (zlib.crc32(digits.encode()) % 5 == 0) == (split == "validation"):
             yield digits
 
@@ -59,14 +59,14 @@ def start_texts(seed: int) -> Iterator[tuple[str, str]]:
     """(question, answer) of a start model's training without end, of training questions alone."""
     random = Random(f"fork/start/{seed}")
     sums = {level: draw_pairs(level, "train", random) for level in (1, *RL_LEVELS, HARD_LEVEL)}
-    digits = draw_digits("train", random)
+    digits = draw_digits("train", random, _FEW_DIGITS)
     while True:
         [kind] = random.choices(("own", "expert", "reversal"), SHARES)
         if kind == "reversal":
             drawn = next(digits)
             yield reversal_question(drawn), f"\\boxed{{{reversal(drawn)}}}"
         elif kind == "own":
-            pair = next(sums[random.choice((1, *RL_LEVELS))])
+            pair = next(sums[random.choice((1, *RL_LEVELS, HARD_LEVEL))])
             yield question(*pair), column_addition(*pair)
         else:
             pair = next(sums[random.choice((1, *RL_LEVELS, *[HARD_LEVEL] * 3))])
