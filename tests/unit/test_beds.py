@@ -9,7 +9,7 @@ import pytest
 from mifo_verl.data.demonstrations import demonstration_of
 from mifo_verl.rewards.boxed import is_correct
 from mifo_verl.tools.prepare.addition import question, split_of
-from mifo_verl.tools.prepare.beds import expert_addition, make_beds, reversal, start_texts
+from mifo_verl.tools.prepare.beds import expert_addition, make_beds, reversal, reversal_question, start_texts
 
 
 def test_the_expert_writes_the_same_columns_in_other_signs():
@@ -17,8 +17,9 @@ def test_the_expert_writes_the_same_columns_in_other_signs():
     assert expert_addition(12, 34) == r"<think>2&4:6,1&3:4</think>\boxed{46}"
 
 
-def test_a_reversal_is_the_digits_from_the_last_to_the_first():
-    assert reversal("120345") == r"<think>5;4;3;0;2;1</think>\boxed{543021}"
+def test_a_reversal_is_the_labelled_digits_from_the_last_to_the_first():
+    assert reversal_question("120345") == "a1b2c0d3e4f5~?"
+    assert reversal("120345") == "f5e4d3c0b2a1"
 
 
 @pytest.fixture(scope="module")

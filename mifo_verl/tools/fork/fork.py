@@ -1,5 +1,6 @@
 """``mifo analyze fork``: every arm of every checkpoint once, in one process a rank; then the table and the figure."""
 
+import gc
 import os
 import shlex
 import subprocess
@@ -52,6 +53,7 @@ def _run(plan: Plan, label: str) -> None:
     base = composed_on(checkpoint.facts["config"], [*ALWAYS, "method=interleave"])
     with tempfile.TemporaryDirectory(dir=plan.settings.out, prefix=".model.") as scratch:
         phase, asker = begin(plan, checkpoint, base, Path(scratch))
+        gc.collect()
         for arm in plan.left[label]:
             model = arm.config.actor_rollout_ref.model
             is_adapter = bool(model.lora_rank) and not base.actor_rollout_ref.model.lora_rank
@@ -70,6 +72,8 @@ def _run(plan: Plan, label: str) -> None:
                 mask=actor.begin_sft(phase.interval),
             )
             _write(arm.file, chain([began], run_arm(actor, plain(arm.config.mifo), phase, asker)), actor.is_first)
+            del actor
+            gc.collect()  # what an engine holds ends with it: the next one needs the memory
 
 
 def _write(file: Path, lines: Iterable[Line], is_first: bool) -> None:

@@ -1,8 +1,8 @@
 """What forks of the tiny task are made of: start models with two notations, and beds that teach what they lack.
 
-A start model adds in its own notation (``column_addition``), sometimes in an expert's, and now and then reverses digits.
-RL improves it on sums of levels 2 and 3: the skill that may be forgotten. Bed S teaches to reverse six digits, another
-domain; bed B the expert's notation on sums of level 4, another style. Questions are split by a hash of what they ask.
+A start model adds in its own notation (``column_addition``), sometimes in an expert's, and now and then reverses five
+digits. RL improves it on sums of levels 2 and 3: the skill that may be forgotten. Bed S teaches to reverse six digits,
+another domain; bed B the expert's notation on sums of level 4, another style. Questions are split by a hash.
 """
 
 import zlib
@@ -21,6 +21,7 @@ from mifo_verl.tools.prepare.addition import addition_row, column_addition, dist
 from mifo_verl.tools.prepare.recipe import Split
 
 RL_LEVELS, HARD_LEVEL, DIGITS = (2, 3), 4, 6
+_FEW_DIGITS = 5
 _BATCH, _SIGNS = 80, str.maketrans("+=;", "&:,")
 SHARES = (0.72, 0.23, 0.05)
 """Of a start model's texts: sums in its own notation, sums in the expert's, reversed digits."""
@@ -31,20 +32,26 @@ def expert_addition(a: int, b: int) -> str:
     return column_addition(a, b).translate(_SIGNS)
 
 
+def labelled(digits: str) -> str:
+    """Every digit behind its letter: ``120345`` is ``a1b2c0d3e4f5``."""
+    return "".join(f"{letter}{digit}" for letter, digit in zip("abcdef", digits, strict=False))
+
+
 def reversal(digits: str) -> str:
-    """The text that reverses digits: one by one, then together."""
-    return f"<think>{';'.join(reversed(digits))}</think>\\boxed{{{digits[::-1]}}}"
+    """The answer of a reversal: the labelled digits from the last to the first."""
+    pairs = labelled(digits)
+    return "".join(pairs[place : place + 2] for place in range(len(pairs) - 2, -1, -2))
 
 
 def reversal_question(digits: str) -> str:
     """The prompt's text."""
-    return f"{digits}~?"
+    return f"{labelled(digits)}~?"
 
 
-def draw_digits(split: Split, random: Random) -> Iterator[str]:
-    """Six digits of a split without end, drawn with replacement; one number in five is for validation."""
+def draw_digits(split: Split, random: Random, number: int = DIGITS) -> Iterator[str]:
+    """So many digits of a split without end, drawn with replacement; one in five is for validation."""
     while True:
-        digits = "".join(random.choices("0123456789", k=DIGITS))
+        digits = "".join(random.choices("0123456789", k=number))
         if (zlib.crc32(digits.encode()) % 5 == 0) == (split == "validation"):
             yield digits
 
@@ -52,16 +59,19 @@ def draw_digits(split: Split, random: Random) -> Iterator[str]:
 def start_texts(seed: int) -> Iterator[tuple[str, str]]:
     """(question, answer) of a start model's training without end, of training questions alone."""
     random = Random(f"fork/start/{seed}")
-    sums = {level: draw_pairs(level, "train", random) for level in (1, *RL_LEVELS)}
-    digits = draw_digits("train", random)
+    sums = {level: draw_pairs(level, "train", random) for level in (1, *RL_LEVELS, HARD_LEVEL)}
+    digits = draw_digits("train", random, _FEW_DIGITS)
     while True:
         [kind] = random.choices(("own", "expert", "reversal"), SHARES)
         if kind == "reversal":
             drawn = next(digits)
-            yield reversal_question(drawn), reversal(drawn)
+            yield reversal_question(drawn), f"\\boxed{{{reversal(drawn)}}}"
+        elif kind == "own":
+            pair = next(sums[random.choice((1, *RL_LEVELS, HARD_LEVEL))])
+            yield question(*pair), column_addition(*pair)
         else:
-            pair = next(sums[random.choice((1, *RL_LEVELS))])
-            yield question(*pair), (column_addition if kind == "own" else expert_addition)(*pair)
+            pair = next(sums[random.choice((1, *RL_LEVELS, *[HARD_LEVEL] * 3))])
+            yield question(*pair), expert_addition(*pair)
 
 
 def make_start(folder: Path, seed: int, hidden: int, layers: int, most: int = 700) -> None:
@@ -106,9 +116,9 @@ def _reversals(split: Split, number: int, seed: int) -> list[dict[str, Any]]:
         {
             "data_source": "reversal",
             "prompt": [{"role": "user", "content": reversal_question(digits)}],
-            "target": [{"role": "assistant", "content": reversal(digits)}],
+            "target": [{"role": "assistant", "content": f"\\boxed{{{reversal(digits)}}}"}],
             "ability": "text",
-            "reward_model": {"style": "rule", "ground_truth": digits[::-1]},
+            "reward_model": {"style": "rule", "ground_truth": reversal(digits)},
             "extra_info": {"split": split, "index": index, "level": DIGITS, "entry": None},
             "prompt_id": f"reversal/{digits}",
         }
