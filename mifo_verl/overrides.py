@@ -141,8 +141,8 @@ def _syntax_error(given: str, name: str, value: str) -> str:
         return f"{given} must end with its value; write {shlex.quote(f'{name}={alone}')}"
     pieces = re.split(r"[\s,;]+(?=[\w./@+~]+=)", given)
     if len(pieces) > 1 and all(map(parse, pieces)):
-        cure = f"without quotes around all of them write {' '.join(map(shlex.quote, pieces))}"
-        return f"{given!r} must be {len(pieces)} arguments, one a setting; {cure}"
+        cure = f"write {' '.join(map(shlex.quote, pieces))}"
+        return f"{given!r} must be {len(pieces)} arguments, one a setting, not quoted as one; {cure}"
     if listed := re.fullmatch(r"\[(.*)\]", value.strip(), re.DOTALL):
         items = [item.strip() for item in listed[1].split(",")]
         items = [item if parse(f"x={item}") else '"{}"'.format(item.strip("\"'")) for item in items]

@@ -147,7 +147,7 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
         for phase in summary["sft_phases"]
     ]
     if rows:
-        console.print(_table("SFT phases; accuracy: mean over data sources", columns, rows))
+        console.print(_table("SFT phases; accuracy: average of the data sources", columns, rows))
     if intervals := summary["coupling"]["intervals"]:
         rows = [
             (str(line["interval"]), *(_text(line[name], form) for name, (_, form) in _COUPLING.items()))
