@@ -79,4 +79,5 @@ def _train(overrides: list[str], log: Path, environment: dict[str, str]) -> None
     os.chdir(REPOSITORY)
     os.environ.clear()
     os.environ.update(environment | {DRIVER: str(os.getpid())})
+    os.environ.pop("RAY_AUTH_MODE", None)  # set by a Ray of pytest's own process: this one's decides for itself
     sys.exit(main(overrides))

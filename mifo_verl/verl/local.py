@@ -31,7 +31,7 @@ from mifo_verl.verl.worker import MifoWorker
 
 def be_a_rank() -> None:
     """Where no launcher has said which rank this process is, it is the only one."""
-    if "RANK" not in os.environ:
+    if "WORLD_SIZE" not in os.environ:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-os.environ.update(VERL_PLATFORM="cpu", OMP_NUM_THREADS="1", TORCH_COMPILE_DISABLE="1", HF_HUB_OFFLINE="1", RANK="0")
+os.environ.update(VERL_PLATFORM="cpu", OMP_NUM_THREADS="1", TORCH_COMPILE_DISABLE="1", HF_HUB_OFFLINE="1")
 os.environ.update(RAY_enable_worker_prestart="0", RAY_prestart_worker_first_driver="0")
 
 import pytest
@@ -58,6 +58,11 @@ def ask(server: Any, seed: int, **params: Any) -> Any:
 
 def texts(outputs: list[TokenOutput]) -> list[tuple[list[int], list[float] | None]]:
     return [(output.token_ids, output.log_probs) for output in outputs]
+
+
+@pytest.fixture(autouse=True)
+def rank_0(monkeypatch) -> None:
+    monkeypatch.setenv("RANK", "0")
 
 
 def send(config: Any, weights: dict[str, torch.Tensor], step: int) -> None:

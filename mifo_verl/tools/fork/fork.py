@@ -29,7 +29,7 @@ def fork(arguments: Sequence[str]) -> None:
     plan = read_plan(arguments)
     facts = next(iter(plan.checkpoints.values())).facts
     os.environ.update({name: str(value) for name, value in facts["config"]["env"].items()})
-    if any(plan.left.values()) and facts["world_size"] > 1 and "RANK" not in os.environ:
+    if any(plan.left.values()) and facts["world_size"] > 1 and "WORLD_SIZE" not in os.environ:
         ranks = f"--nproc-per-node={facts['world_size']}"
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", ranks, "-m", "mifo_verl.tools.fork"]
         if subprocess.run([*command, *arguments]).returncode:
