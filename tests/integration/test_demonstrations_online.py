@@ -134,7 +134,7 @@ def teacher():
 
 
 def row(behaviour, a, b, target=None):
-    made = addition._row(a, b, 2, "train", a)
+    made = addition.addition_row(a, b, 2, "train", a, addition.column_addition(a, b))
     made["prompt"] = [{"role": "user", "content": f"{behaviour} {a}+{b}=?"}]
     made["target"] = target and [{"role": "assistant", "content": target}]
     return made
