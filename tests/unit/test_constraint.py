@@ -276,6 +276,18 @@ def test_what_other_hands_change_of_a_frozen_coordinate_is_an_error():
     assert active.release(optimizer) == 0.0
 
 
+@pytest.mark.parametrize("moment", ["exp_avg", "exp_avg_sq"])
+def test_what_other_hands_change_of_a_frozen_moment_is_an_error_too(moment):
+    model, active, optimizer = at_work("strict", share=0.5)
+    update(model, active, optimizer, Phase.RL)
+    active.select(START, interval=1, observe=None)
+    active.enter(optimizer)
+    place = int(active.frozen[0].nonzero()[0])
+    optimizer.state[model.parameter][moment].view(-1)[place] += 1e-3
+    with pytest.raises(RuntimeError, match="must leave frozen weights and moments as they are"):
+        active.release(optimizer)
+
+
 def test_masking_before_the_clip_takes_the_frozen_coordinates_out_of_the_norm():
     gradient = torch.tensor([3.0, 4.0, 1000.0])
     mask_gradients_([gradient], [torch.tensor([False, False, True])])
