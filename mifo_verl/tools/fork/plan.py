@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from mifo_verl.compose import ConfigError, composed_on
 from mifo_verl.config import config_errors
 from mifo_verl.errors import require, require_choice, require_count
-from mifo_verl.run.checkpoints import MANIFEST, Checkpoint, verify
+from mifo_verl.run.checkpoints import MANIFEST, Checkpoint, file_sha256, verify
 from mifo_verl.tools.command_line import take
 from mifo_verl.tools.evaluate.engines import choose_engine
 from mifo_verl.tools.evaluate.models import checkpoint_name, checkpoint_of
@@ -188,7 +188,7 @@ def _left(
 def sha256_of(setting: str, file: Path) -> str:
     """A digest of a file. Raises ValueError, naming the setting, if there is none."""
     require(file.is_file(), setting, file, "a file that exists", "make it with mifo data, or check the path")
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+    return file_sha256(file)
 
 
 def plain(node: Any) -> Any:
