@@ -60,7 +60,7 @@ class Phase:
 def begin(plan: Plan, checkpoint: Checkpoint, config: Any, scratch: Path) -> tuple[Phase, Asker]:
     """What all arms of a checkpoint share, and who asks; the start is asked here. Collective.
 
-    ``config`` is the run's, without a constraint. Raises ValueError on data that cannot be used.
+    ``config`` is the run's, with what all arms share. Raises ValueError on data that cannot be used.
     """
     settings, bed = plan.settings, plan.bed
     demonstrations = demonstrations_of(config)

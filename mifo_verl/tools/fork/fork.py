@@ -50,7 +50,7 @@ def _run(plan: Plan, label: str) -> None:
     be_a_rank()
     checkpoint = plan.checkpoints[label]
     (plan.settings.out / label).mkdir(parents=True, exist_ok=True)
-    base = composed_on(checkpoint.facts["config"], [*ALWAYS, "method=interleave"])
+    base = composed_on(checkpoint.facts["config"], [*ALWAYS, *plan.definition.overrides])
     with tempfile.TemporaryDirectory(dir=plan.settings.out, prefix=".model.") as scratch:
         phase, asker = begin(plan, checkpoint, base, Path(scratch))
         gc.collect()
