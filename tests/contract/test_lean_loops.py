@@ -1,4 +1,4 @@
-"""Puts that wait for one under way go into TransferQueue in one call, each row as it would go alone."""
+"""Rollouts that are put together arrive as they would alone; a loop made without hydra is the one that hydra makes."""
 
 import asyncio
 import inspect
@@ -8,9 +8,10 @@ import pytest
 import torch
 import transfer_queue
 from omegaconf import OmegaConf
+from verl.experimental.agent_loop import agent_loop
 from verl.trainer.ppo.v1 import agent_loop_tq
 
-from mifo_verl.verl.puts import GroupedPuts, group_puts
+from mifo_verl.verl.lean_loops import GroupedPuts, make_loop, make_loops_lean
 
 
 @pytest.fixture
@@ -104,10 +105,14 @@ def test_a_row_that_cannot_be_joined_is_told_and_the_next_put_still_goes(calls):
     assert [keys for _, keys, _, _ in calls] == [["c"]]
 
 
-def test_verls_loops_put_by_the_two_names_that_are_taken(calls, monkeypatch):
-    monkeypatch.setattr(agent_loop_tq, "tq", agent_loop_tq.tq)
-    monkeypatch.setattr(agent_loop_tq, "list_of_dict_to_tensordict", agent_loop_tq.list_of_dict_to_tensordict)
-    group_puts()
+@pytest.fixture
+def lean(monkeypatch):
+    for module, name in ((agent_loop_tq, "tq"), (agent_loop_tq, "list_of_dict_to_tensordict"), (agent_loop, "hydra")):
+        monkeypatch.setattr(module, name, getattr(module, name))
+    make_loops_lean()
+
+
+def test_verls_loops_put_by_the_two_names_that_are_taken(calls, lean):
     worker = agent_loop_tq.AgentLoopWorkerTQ.__ray_metadata__.modified_class
     source = inspect.getsource(worker._agent_loop_postprocess)
     assert "await tq.async_kv_batch_put(" in source and "fields=list_of_dict_to_tensordict(fields)," in source
@@ -117,3 +122,24 @@ def test_verls_loops_put_by_the_two_names_that_are_taken(calls, monkeypatch):
         (["q"], [{"status": "running"}]),
         (["q"], [{"status": "finished"}]),
     ]
+
+
+class Loop:
+    def __init__(self, tokenizer, turns=1):
+        self.tokenizer = tokenizer
+        self.turns = turns
+
+    async def run(self, sampling, raw_prompt):
+        return self.tokenizer, self.turns, sampling, raw_prompt
+
+
+@pytest.mark.parametrize(("own", "turns"), [({}, 1), ({"turns": 5}, 5)])
+def test_a_loop_has_what_it_is_given_and_settings_of_its_own(own, turns):
+    tokenizer = object()
+    made = make_loop({"_target_": f"{__name__}.Loop", **own}, tokenizer=tokenizer)
+    assert type(made).__name__ == "Loop" and made.tokenizer is tokenizer and made.turns == turns
+
+
+def test_verl_makes_its_loops_by_the_name_that_is_taken(lean):
+    assert "agent_loop = hydra.utils.instantiate(" in inspect.getsource(agent_loop.AgentLoopWorker._run_agent_loop)
+    assert inspect.getsource(agent_loop).count("= hydra.") == 1

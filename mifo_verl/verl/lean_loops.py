@@ -1,15 +1,19 @@
-"""Rollouts go into TransferQueue together: what is put while another put is under way waits, and then goes in one.
+"""What verl's agent loops do for every rollout, at less cost.
 
-A put is four calls to other processes, for one rollout as for a hundred, and verl's agent loops make one a rollout.
+Rollouts go into TransferQueue together: what is put while another put is under way waits, and then goes in one, since a
+put is four calls to other processes, for one rollout as for a hundred. A loop without settings is made without hydra.
 """
 
 import asyncio
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
+import hydra
 import torch
 import transfer_queue
+from verl.experimental.agent_loop import agent_loop
 from verl.trainer.ppo.v1 import agent_loop_tq
 from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 
@@ -82,6 +86,14 @@ async def _put(together: Sequence[Put]) -> None:
     )
 
 
-def group_puts() -> None:
-    """Let verl's agent loops of this process put their rollouts together, as the rows that they are."""
-    agent_loop_tq.tq, agent_loop_tq.list_of_dict_to_tensordict = GroupedPuts(), list
+def make_loop(config: Row, **given: Any) -> Any:
+    """The agent loop of a config, as ``hydra.utils.instantiate`` makes it, which takes 2 ms to merge what is given."""
+    if set(config) == {"_target_"}:
+        return hydra.utils.get_class(config["_target_"])(**given)
+    return hydra.utils.instantiate(config=config, **given)
+
+
+def make_loops_lean() -> None:
+    """Let verl's agent loops of this process be made without hydra, and put their rollouts together."""
+    agent_loop_tq.tq, agent_loop_tq.list_of_dict_to_tensordict = GroupedPuts(), list  # rows are joined by the put
+    agent_loop.hydra = SimpleNamespace(utils=SimpleNamespace(instantiate=make_loop))
