@@ -29,7 +29,9 @@ def main(arguments: list[str]) -> int:
     from mifo_verl.checks.preflight import check_run, compose_checked, prepare_data, write_data  # imports torch
     from mifo_verl.compose import ConfigError
     from mifo_verl.cpu import forkserver
+    from mifo_verl.run import noise
 
+    noise.leave_out()
     overrides = [argument for argument in arguments if argument != "--cfg"]
     try:
         config = compose_checked(overrides)

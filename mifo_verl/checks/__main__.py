@@ -1,7 +1,8 @@
 """Check a run before anything starts: ``mifo check experiment=quickstart [any setting] [--json] [--all]``.
 
-Errors first, then warnings, each with its cure; the memory and disk that the run will take.
-No Ray, no GPU, no network, no weights. Exit code 2 if there is an error, 0 otherwise.
+Errors first, then what only this machine lacks, then warnings, each with its cure; the memory and disk that the run
+will take. No Ray, no GPU, no network, no weights. Exit code 2 if there is an error, 0 otherwise: a run for a cluster
+can be checked on a laptop, where only ``mifo train`` refuses what is not there.
 """
 
 import json
@@ -15,7 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from mifo_verl.checks.findings import Findings, Status
+from mifo_verl.checks.findings import Finding, Findings, Status
 from mifo_verl.checks.memory import size
 from mifo_verl.checks.memory_plan import PHASES, Component, Place, total
 from mifo_verl.checks.preflight import Checked, check_run, compose_checked, prepare_data
@@ -27,7 +28,8 @@ USAGE = """usage: mifo check experiment=<name> [setting=value ...] [--all] [--js
   --all                          every check, bad rows, and the memory by component, as tables
   --json                         findings, data report and memory as JSON
 """
-_COLOURS = {Status.OK: "green", Status.SKIPPED: "dim", Status.WARNING: "yellow", Status.ERROR: "red"}
+_COLOURS = {Status.OK: "green", Status.SKIPPED: "dim", Status.WARNING: "yellow"}
+_COLOURS |= {Status.MACHINE: "yellow", Status.ERROR: "red"}
 _PLACES: tuple[tuple[Place, str], ...] = (("device", "a rank"), ("host", "a node"), ("disk", "in all"))
 
 
@@ -54,7 +56,7 @@ def main(arguments: list[str]) -> int:
         _print_lines(found)
         if checked is not None:
             _print_details(checked, everything="--all" in arguments)
-    return 2 if found.errors() else 0
+    return 2 if _of(found, Status.ERROR) else 0
 
 
 def to_json(found: Findings, checked: Checked | None = None) -> str:
@@ -68,9 +70,13 @@ def to_json(found: Findings, checked: Checked | None = None) -> str:
 
 
 def _print_lines(found: Findings) -> None:
-    """Errors and warnings, each as one paragraph of the terminal's width."""
-    for finding in found.errors() + found.warnings():
+    """Errors, what this machine lacks, and warnings, each as one paragraph of the terminal's width."""
+    for finding in _of(found, Status.ERROR) + _of(found, Status.MACHINE) + found.warnings():
         print(_filled(f"{finding.status.value}: {finding}"))
+
+
+def _of(found: Findings, status: Status) -> list[Finding]:
+    return [finding for finding in found.all if finding.status is status]
 
 
 def _filled(text: str) -> str:
@@ -95,9 +101,10 @@ def _print_details(checked: Checked, everything: bool) -> None:
             print(f"{place}, {per}: {text}")
     if checked.run.pair:
         print(_filled("a training pair begins: " + " ".join(map(repr, checked.run.pair))))
-    errors, warnings = len(found.errors()), len(found.warnings())
+    errors, lacks, warnings = len(_of(found, Status.ERROR)), len(_of(found, Status.MACHINE)), len(found.warnings())
+    here = f", and {lacks} of this machine, where mifo train refuses them," if lacks else ""
     rest = "" if everything else "; --all shows every check"
-    print(f"{errors} errors, {warnings} warnings in {checked.seconds:.1f} s{rest}")
+    print(_filled(f"{errors} errors, {warnings} warnings{here} in {checked.seconds:.1f} s{rest}"))
 
 
 def _table(title: str, *columns: str) -> Table:

@@ -104,16 +104,16 @@ def check_rollout(run: Run, found: Findings) -> None:
     package = _PACKAGES.get(name)
     cure = "pip install -e '.[gpu]', or hardware=cpu for the rollout without it"
     there = package is None or find_spec(package) is not None
-    if found.require(there, key, name, f"installed, and there is no package {package} here", cure) and name == "vllm":
+    rule = f"installed, and there is no package {package} here"
+    if found.require_here(there, key, name, rule, cure) and name == "vllm":
         installed = version_of("vllm")
         rule = f"vLLM from {_OLDEST_VLLM} on, as verl finds it by the name vllm, and {installed or 'none'} is installed"
         fits = installed is not None and Version(installed) >= Version(_OLDEST_VLLM)
-        if found.require(fits, key, name, rule, cure):
+        if found.require_here(fits, key, name, rule, cure):
             on_cpu = str(installed).endswith("+cpu")
             rule = f"vLLM for trainer.device={device}, and {installed} is installed"
-            found.require(
-                on_cpu == (device == "cpu"), key, name, rule, "make vllm on a CPU, pip install -e '.[gpu]' else"
-            )
+            cure = "make vllm on a CPU, pip install -e '.[gpu]' else"
+            found.require_here(on_cpu == (device == "cpu"), key, name, rule, cure)
     key = f"{MODEL}.override_config.attn_implementation"
     fits = device != "cpu" or run.get(key) in ("sdpa", "eager")
     found.require(fits, key, run.get(key), "sdpa or eager on a CPU", "use sdpa, as hardware=cpu does")

@@ -1,4 +1,4 @@
-"""What the checks of a run find: ok, a warning or an error with its cure."""
+"""What the checks of a run find: ok, or a warning or an error with its cure, of the run or of this machine alone."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +12,8 @@ class Status(str, Enum):
     OK = "ok"
     SKIPPED = "skipped"
     WARNING = "warning"
+    MACHINE = "this machine"
+    """Right in the run, and lacking here: the run may be meant for another machine."""
     ERROR = "error"
 
 
@@ -37,7 +39,8 @@ class Findings:
         self._settings: set[str] = set()
 
     def errors(self) -> list[Finding]:
-        return [finding for finding in self.all if finding.status is Status.ERROR]
+        """What keeps the run from starting here, be it of the run or of this machine alone."""
+        return [finding for finding in self.all if finding.status in (Status.ERROR, Status.MACHINE)]
 
     def warnings(self) -> list[Finding]:
         return [finding for finding in self.all if finding.status is Status.WARNING]
@@ -55,6 +58,12 @@ class Findings:
         if not condition and name not in self._settings:
             self._settings.add(name)
             self._add(Status.ERROR, f"{name}={value} must be {rule}", cure)
+        return condition
+
+    def require_here(self, condition: bool, name: str, value: object, rule: str, cure: str) -> bool:
+        """The same of what this machine lacks; the run itself may be right."""
+        if not condition and name not in self._settings:
+            self._add(Status.MACHINE, f"{name}={value} must be {rule}", cure)
         return condition
 
     def advise(self, condition: bool, name: str, value: object, rule: str, cure: str) -> bool:

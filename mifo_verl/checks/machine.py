@@ -48,7 +48,7 @@ def check_gpus(run: Run, found: Findings) -> None:
         found.require(known, "RAY_ADDRESS", address, rule, "add the port, 6379 by default")
     is_local = not address or address == "local"
     rule = "1 without a cluster: Ray would wait for the others for ever"
-    found.require(nodes == 1 or not is_local, "trainer.nnodes", nodes, rule, "start a cluster and set RAY_ADDRESS")
+    found.require_here(nodes == 1 or not is_local, "trainer.nnodes", nodes, rule, "start a cluster and set RAY_ADDRESS")
     if not is_local:
         try:
             line = missing_gpus(gpus_of_nodes(str(address)), nodes, ranks, f"RAY_ADDRESS={address}")
@@ -65,7 +65,7 @@ def check_gpus(run: Run, found: Findings) -> None:
         return
     rule = f"at most the {len(gpus)} GPUs of this machine"
     cure = "make it smaller, set RAY_ADDRESS for a cluster, or hardware=cpu"
-    found.require(ranks <= len(gpus), "trainer.n_gpus_per_node", ranks, rule, cure)
+    found.require_here(ranks <= len(gpus), "trainer.n_gpus_per_node", ranks, rule, cure)
     found.note(f"{ranks} of {len(gpus)} GPUs")
 
 
@@ -89,13 +89,13 @@ def check_trackers(run: Run, found: Findings) -> None:
         package = _PACKAGES.get(name, name)
         if name not in ("console", "file"):
             rule, there = f"installed, and there is no package {package} here", find_spec(package) is not None
-            if not found.require(there, "trainer.logger", name, rule, f"pip install {package}"):
+            if not found.require_here(there, "trainer.logger", name, rule, f"pip install {package}"):
                 continue
         key = _KEYS.get(name)
         if key:
             rule = f"logged in to, and neither {key} nor a saved log-in is there"
             cure = f"{name} login, or {key}=<key>, or {name.upper()}_MODE=offline"
-            found.require(_is_logged_in(name, key), "trainer.logger", name, rule, cure)
+            found.require_here(_is_logged_in(name, key), "trainer.logger", name, rule, cure)
 
 
 def check_folder(run: Run, found: Findings) -> None:

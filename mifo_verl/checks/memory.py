@@ -206,7 +206,7 @@ def check_disk(run: Run, found: Findings) -> None:
     needed, free = peak(prediction(run), "disk"), shutil.disk_usage(there).free
     rule = f"such that {made} checkpoints of {size(needed)} in all fit the {size(free)} that are free"
     cure = "lower mifo.checkpoint.keep_last and .keep_best, or set another trainer.default_local_dir"
-    found.require(needed <= free, "trainer.save_freq", run.get("trainer.save_freq"), rule, cure)
+    found.require_here(needed <= free, "trainer.save_freq", run.get("trainer.save_freq"), rule, cure)
     found.note(f"{made} checkpoints, {size(needed)}; {size(free)} free")
 
 

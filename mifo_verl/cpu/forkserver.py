@@ -23,6 +23,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from mifo_verl.run import noise
+
 WANTED = "MIFO_FORK_WORKERS"
 """Environment variable: ``1`` if workers are to be forked (``hardware=cpu``)."""
 SERVER = "MIFO_FORK_SERVER"
@@ -78,6 +80,7 @@ def serve(listener: int) -> Callable[[], None]:
     Ray reads the job and the raylet from the environment once, as it is imported: that waits for the first request.
     A raylet after it, of a run that was restarted, is refused.
     """
+    noise.leave_out()
     with socket.socket(fileno=listener) as listening:
         _import(_LIBRARIES)
         raylet = None

@@ -4,11 +4,14 @@ import importlib
 
 import pytest
 
+from mifo_verl.checks.__main__ import main
 from mifo_verl.checks.engine import check_rollout
 from mifo_verl.checks.findings import Findings
 from mifo_verl.checks.machine import _is_logged_in, visible_gpus
 from mifo_verl.checks.run import Run
 from mifo_verl.compose import compose_config
+from mifo_verl.train import main as train
+from tests.configs.test_check import given
 
 
 @pytest.fixture
@@ -85,3 +88,26 @@ def test_a_vllm_that_verl_does_not_find_or_that_is_of_another_machine_is_told_be
         (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n")
         found = said(hardware)
         assert found == [] if expected is None else expected in found[0]
+
+
+def test_a_run_for_a_cluster_is_checked_on_a_laptop_and_only_train_refuses_what_is_lacking_here(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setenv("PATH", str(tmp_path))  # no driver
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+    of_cluster = ["hardware=gpu", "trainer.n_gpus_per_node=2", "trainer.nnodes=2", "trainer.logger=[console,clearml]"]
+    of_cluster += ["actor_rollout_ref.rollout.tensor_model_parallel_size=1"]
+    overrides = [each for each in given(tmp_path / "right") if not each.startswith("trainer.n_gpus")] + of_cluster
+    assert main(overrides) == 0
+    lines = capsys.readouterr().out.splitlines()
+    starts = [line.partition(" must be ")[0] for line in lines if " must be " in line or line.startswith("error")]
+    assert starts == ["this machine: actor_rollout_ref.rollout.name=vllm"] + [
+        f"this machine: trainer.{setting}" for setting in ("logger=clearml", "nnodes=2", "n_gpus_per_node=2")
+    ]
+    assert " ".join(lines[-2:]).startswith("0 errors, ") and "4 of this machine, where mifo train" in lines[-2]
+    assert max(map(len, lines)) <= 80
+    assert train(overrides) == 2
+    assert capsys.readouterr().err.count("error: ") == 4
+    assert main([*overrides, "seed=-1"]) == 2
+    assert capsys.readouterr().out.startswith("error: seed=-1 must be ")

@@ -41,7 +41,7 @@ def compare(arguments: Sequence[str]) -> list[Compared]:
         raise ValueError(
             f"compare {' '.join(paths)} must hold a common benchmark with metric={','.join(absent)}; evaluate both on one"
         )
-    print_frame(_frame(made))
+    print_frame(_frame(made), "points: first - second, in percentage points", keys=2)
     for one in made:
         say(sentence(one))
     say(_about(len(made)))
@@ -51,8 +51,9 @@ def compare(arguments: Sequence[str]) -> list[Compared]:
 def _frame(made: Sequence[Compared]) -> pd.DataFrame:
     rows = []
     for one in made:
-        row = {"first": one.first, "second": one.second, "benchmark": one.benchmark, "metric": one.number}
-        row |= {"questions": str(one.paired.num_values), "first - second, points": f"{100 * one.paired.mean:+.1f}"}
+        row = {"first - second": f"{one.first} - {one.second}", "benchmark": one.benchmark}
+        row |= {"metric": one.number} if len({each.number for each in made}) > 1 else {}
+        row |= {"questions": str(one.paired.num_values), "points": f"{100 * one.paired.mean:+.1f}"}
         spans = {"95 %": one.paired.scaled(100), f"all {one.num_tests} together": one.corrected.scaled(100)}
         rows.append(row | {name: f"[{span.low:.1f}, {span.high:.1f}]" for name, span in spans.items()})
     return pd.DataFrame(rows)

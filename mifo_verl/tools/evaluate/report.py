@@ -23,7 +23,7 @@ def write_results(tables: Sequence[Mapping[str, Any]], out: Path) -> None:
     (out / RESULTS).write_text(json.dumps({"format": FORMAT, "models": list(tables)}, indent=1) + "\n")
     frame = metrics_frame(tables)
     frame.to_csv(out / "results.csv", index=False)
-    print_frame(shown(frame), "percent correct [95 % bootstrap interval over questions]")
+    print_frame(shown(frame), "percent correct [95 % bootstrap interval over questions]", keys=2)
     write_plot(frame, out / "pass_at_k.html")
     print(f"results in {out}: {RESULTS}, results.csv, pass_at_k.html; every response in generations/")
 
