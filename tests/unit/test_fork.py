@@ -10,7 +10,7 @@ from mifo_verl.config import build_config
 from mifo_verl.run.checkpoints import write_manifest
 from mifo_verl.tools.fork.definition import Bed, parse, read_definition
 from mifo_verl.tools.fork.fork import fork
-from mifo_verl.tools.fork.numbers import at_gain, curve_of, most, planned_tests
+from mifo_verl.tools.fork.numbers import at_gain, curve_of, most, planned_tests, predictions
 from mifo_verl.tools.fork.page import frontier, write_page
 from mifo_verl.tools.fork.plan import ALWAYS, plain, read_plan
 from mifo_verl.tools.fork.records import Began, Ended, Measured, read_arm
@@ -84,6 +84,25 @@ def test_a_planned_test_is_a_paired_t_test_and_counts_among_all_of_the_plan_whet
     assert found[0].p_holm == pytest.approx(3 * 0.01628, abs=5e-5)
     assert (found[0].paired.low, found[0].paired.high) == pytest.approx((-0.32992, -0.07008), abs=1e-5)
     assert [(one.paired, one.p, one.p_holm) for one in found[1:]] == [(None, 1.0, 1.0)] * 2
+
+
+def test_a_number_tells_what_is_lost_as_well_as_it_orders_the_points_of_a_checkpoint():
+    def points(*rows: tuple[float, ...]) -> list[dict[str, float]]:
+        names = ("lost", "kl", "weight_change", "gain", "update")
+        return [dict.fromkeys(names, 0.0), *(dict(zip(names, row, strict=True)) for row in rows)]
+
+    curves = {
+        "plain": {"a": points((0.1, 1, 9, 1, 1), (0.3, 3, 8, 3, 2)), "b": points((0.1, 1, 1, 1, 1), (0.2, 2, 2, 2, 2))},
+        "frozen": {"a": points((0.2, 2, 7, 2, 1), (0.4, 4, 6, 1, 2))},
+    }
+    found = predictions(curves)
+    # a: as lost rises, kl ranks 1 2 3 4 and the weights' change 4 2 3 1: 1 - 6 * (9 + 0 + 0 + 9) / (4 * 15) = -.8; b: 1, 1
+    assert (found["kl"].mean, found["kl"].num_values) == (1.0, 2)
+    assert found["weight_change"].mean == pytest.approx((-0.8 + 1) / 2)
+    assert found["kl − weight_change"].mean == pytest.approx((1.8 + 0) / 2)
+    # a: updates rank 1.5 1.5 3.5 3.5, so their covariance with 1 2 3 4 is 4, of squares 5 and 4; b: 1
+    assert found["update"].mean == pytest.approx((4 / 20**0.5 + 1) / 2)
+    assert predictions({"plain": {"a": curves["plain"]["a"][:1]}}) == {}
 
 
 def test_holm_multiplies_the_smallest_by_all_and_the_others_by_those_left_and_never_falls():

@@ -7,12 +7,22 @@ from typing import Any
 import pandas as pd
 
 from mifo_verl.tools.fork.definition import Bed, Definition
-from mifo_verl.tools.fork.numbers import FEWEST, NUMBERS, Point, Test, at_gain, curve_of, most, planned_tests
+from mifo_verl.tools.fork.numbers import (
+    FEWEST,
+    NUMBERS,
+    Point,
+    Test,
+    at_gain,
+    curve_of,
+    most,
+    planned_tests,
+    predictions,
+)
 from mifo_verl.tools.fork.records import read_arm
 from mifo_verl.tools.report.figures import Figure, Trace, card, line
 from mifo_verl.tools.report.groups import COLORS
 from mifo_verl.tools.report.page import Section, render_sections
-from mifo_verl.tools.statistics import t_interval
+from mifo_verl.tools.statistics import Interval, t_interval
 from mifo_verl.tools.tables import MISSING, markdown, print_frame
 
 Curves = dict[str, dict[str, list[Point]]]
@@ -20,6 +30,7 @@ Curves = dict[str, dict[str, list[Point]]]
 _SHARES = ("gain", "lost", "lost_prompts", "won_prompts")
 _GRID = 20
 """Places of a curve at which its arms are averaged."""
+_PREDICTION = "What tells how much is lost: rank correlation over all points of a checkpoint (exploratory)"
 _RULES = (
     "An arm is told where it has gained {gain:.0%} of the questions that its demonstrations teach, by linear interpolation "
     "between two measurements; an arm that has not gained so much has no number there. A planned test compares two arms, "
@@ -37,13 +48,15 @@ def write_page(out: Path, definition: Definition, bed: Bed, command: str) -> Non
     (out / "fork.csv").write_text(points_of(curves).to_csv(index=False, lineterminator="\n"))
     heading = f"Planned tests in {NUMBERS[bed.number]}"
     text = f"# {definition.title}\n\n```bash\n{command}\n```\n\n{rules}\n\n## Arms\n\n{markdown(table)}"
-    (out / "fork.md").write_text(text + (f"\n## {heading}\n\n{markdown(planned)}" if tests else ""))
+    tables = {heading: planned} if tests else {}
+    tables |= {_PREDICTION: predictions_table(found)} if (found := predictions(curves)) else {}
+    (out / "fork.md").write_text(text + "".join(f"\n## {name}\n\n{markdown(made)}" for name, made in tables.items()))
     sections = [Section("The frontier", [rules], figures=[frontier(curves)]), Section("Arms", table=table)]
-    sections += [Section(heading, table=planned)] if tests else []
+    sections += [Section(name, table=made) for name, made in tables.items()]
     (out / "fork.html").write_text(render_sections(definition.title, sections))
     print_frame(table, definition.title)
-    if tests:
-        print_frame(planned, heading)
+    for name, made in tables.items():
+        print_frame(made, name)
 
 
 def read_curves(out: Path, arms: Sequence[str]) -> Curves:
@@ -90,6 +103,16 @@ def tests_table(tests: Sequence[Test]) -> pd.DataFrame:
         row |= {"checkpoints": str(count), "lowered": str(one.lowered), "left out": str(one.left_out)}
         row |= {"p": f"{one.p:.2g}", "p (Holm)": f"{one.p_holm:.2g}"}
         rows.append(row | {"claim": _claim(one)})
+    return pd.DataFrame(rows)
+
+
+def predictions_table(found: Mapping[str, Interval]) -> pd.DataFrame:
+    """A row for every number that may tell what is lost."""
+    rows = []
+    for name, one in found.items():
+        bounds = MISSING if one.low is None else f"[{one.low:+.2f}, {one.high:+.2f}]"
+        row = {"number": name.replace("_", " "), "rank correlation": f"{one.mean:+.2f}", "95 %": bounds}
+        rows.append(row | {"checkpoints": str(one.num_values)})
     return pd.DataFrame(rows)
 
 
