@@ -7,6 +7,7 @@ import pytest
 
 from mifo_verl.compose import ConfigError, compose_config, composed_on
 from mifo_verl.config import build_config
+from mifo_verl.loop.state import LoopState
 from mifo_verl.run.checkpoints import write_manifest
 from mifo_verl.tools.fork.definition import Bed, parse, read_definition
 from mifo_verl.tools.fork.fork import fork
@@ -266,6 +267,18 @@ def test_mistakes_are_named_before_anything_is_run(asked, tmp_path, more, said):
     assert said in str(error.value)
 
 
+def test_an_arm_that_needs_own_rollouts_asks_the_questions_that_its_run_trained_on(asked, tmp_path):
+    (tmp_path / "arms.yaml").write_text(
+        "{title: T, updates: 4, at: [4], arms: {plain: '', kept: mifo/constraint=replay}}"
+    )
+    LoopState().save(tmp_path / "runs" / "one" / "checkpoints" / "global_step_3" / "mifo")
+    with pytest.raises(ValueError, match=r"prompts=data/addition/train.parquet must be a file that exists"):
+        read_plan(asked)
+    (tmp_path / "asked.parquet").write_text("")
+    [plain, kept] = read_plan([*asked, f"prompts={tmp_path}/asked.parquet"]).left["one_global_step_3"]
+    assert (plain.prompts, kept.prompts) == ([], [tmp_path / "asked.parquet"])
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -300,14 +313,23 @@ def test_the_arms_of_the_recipe_differ_in_one_part_or_setting_and_build():
         "dft": {"sft_loss"},
         "kl_anchor": {"constraint"},
         "ewc": {"constraint"},
+        "double_lr": {"sft"},
+        "freeze_bottom": {"constraint"},
+        "freeze_fisher": {"constraint", "importance"},
+        "freeze_by_tensor": {"constraint"},
+        "kl_rollouts": {"constraint"},
+        "replay": {"constraint"},
+        "shared": {"sft"},
+        "no_clip": {"sft"},
         "lora": set(),
     }
     assert {arm: node.actor_rollout_ref.model.lora_rank for arm, node in nodes.items() if arm in ("plain", "lora")} == {
         "plain": 0,
         "lora": 8,
     }
-    assert all(
-        (own.sft.optimizer, own.sft.batch_size, own.keeps_before_sft) == ("fresh", 32, True) for own in mifo.values()
-    )
-    assert {arm for arm, own in mifo.items() if own.keeps_start} == {"freeze_top", "random_mask", "mifo", "ewc"}
+    assert all((own.sft.batch_size, own.keeps_before_sft) == (32, True) for own in mifo.values())
+    assert {arm for arm, own in mifo.items() if own.sft.optimizer != "fresh"} == {"shared"}
+    masked = {"freeze_top", "random_mask", "mifo", "freeze_bottom", "freeze_fisher", "freeze_by_tensor"}
+    assert {arm for arm, own in mifo.items() if own.keeps_start} == masked | {"ewc"}
+    assert {arm for arm, own in mifo.items() if own.keeps_own_rollouts} == {"kl_rollouts", "replay"}
     assert (len(recipe.pairs), recipe.updates, recipe.at) == (6, 60, (10, 15, 20, 25, 30, 40, 50, 60))
