@@ -20,7 +20,7 @@ _STATED = re.compile(
 )
 _TEXT = r"\s*(?:\\(?:text|textbf|mathrm|mathbf)\s*\{)?\s*"
 _MORE = re.compile(
-    rf"[)}}*\]]{{0,3}}{_TEXT}(?:/|,|&|\bor\b|\band\b)(?:\s+(?:maybe|perhaps|possibly|even))?\s*\}}?{_TEXT}[({{*]{{0,3}}[A-J](?![A-Za-z'\u2019])"
+    rf"[)}}*\]]{{0,3}}{_TEXT}(?:/|,|&|\bor\b|\band\b(?:/or\b)?)(?:\s+(?:maybe|perhaps|possibly|even))?\s*\}}?{_TEXT}[({{*]{{0,3}}[A-J](?![A-Za-z'\u2019])"
 )
 _ARTICLE = re.compile(
     r"[AI]\s+(?!(?:because|since|as|which|due|for|by|with|from|based|given|and|or|but|is|in|not|if)\b)[a-z]"

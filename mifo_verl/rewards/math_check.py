@@ -41,6 +41,8 @@ _MOST_PARTS = 20
 _ONE_LETTER = re.compile(r"\(?([A-J])\)?")
 _POINTS_IN_A_ROW = re.compile(r"(?<![a-zA-Z\\])[A-Z](?:\s?[A-Z])+(?![a-zA-Z])")
 _VALUE_OF = re.compile(r"\s*\\(?:lim|sum|int|prod|max|min|gcd|operatorname|binom|log|sin|cos|tan)(?![a-zA-Z])")
+_PERCENT = re.compile(r"\\%\s*(?:\\text\s*\{\s*[a-z]+\s*\}|[a-z]{2,})?$")
+"""``20\\%``, and with one word behind it: ``20\\% \\text{ increase}``."""
 _RADIANS = re.compile(r"\\pi(?![a-z])|\brad(?:ian)?s?\b")
 
 
@@ -118,7 +120,8 @@ def _choice(g: str, f: str) -> Answer:
 
 def _percent(g: str, f: str) -> Answer:
     """``75\\%`` is 75, and 0.75 too; a share below 1 % is no number below 1."""
-    bodies = [text.removesuffix(r"\%").strip() for text in (g, f)]
+    g, f = (sides[-1] if NAME.fullmatch((sides := sides_of(text))[0]) else text for text in (g, f))
+    bodies = [_PERCENT.sub("", text).strip() for text in (g, f)]
     if bodies == [g, f]:
         return None
     if g != bodies[0] and f != bodies[1]:

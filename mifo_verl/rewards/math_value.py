@@ -10,7 +10,7 @@ from typing import Any
 
 from math_verify import LatexExtractionConfig, parse, verify
 from math_verify.grader import unwrap_fcs
-from sympy import Basic, Expr, FiniteSet, Float, I, Integer, N, Reals, Set, Union, preorder_traversal
+from sympy import Basic, Expr, FiniteSet, Float, I, Integer, Intersection, N, Reals, S, Set, Union, preorder_traversal
 
 from mifo_verl.rewards.math_shape import RELATION, parts_of
 from mifo_verl.rewards.notation import squeezed, without_unit
@@ -35,6 +35,8 @@ _SYMBOL = re.compile(
 )
 """The symbols of a formula; of commands and their words none."""
 _INDEX_I = re.compile(r"\\(?:sum|prod|vec|hat|mathbf)(?![a-zA-Z])|_\{?i")
+EXCEPT = re.compile(r"\\mathbb\{R\}\s*(?:\\setminus|\\backslash|-)\s*\\\{(.*)\\\}")
+"""All numbers but some."""
 _POINTS = (7, 11, 13, 17, 19)
 
 
@@ -43,7 +45,11 @@ def same_value(g: str, f: str) -> tuple[bool, str]:
     g, f = (without_unit(text).strip() for text in (g, f))
     if g and squeezed(g) == squeezed(f):
         return True, "letters"
-    if RELATION.search(g + f) and (g_set := as_set(g)) is not None and (f_set := as_set(f)) is not None:
+    if (
+        (RELATION.search(g + f) or EXCEPT.search(g + f))
+        and (g_set := as_set(g)) is not None
+        and (f_set := as_set(f)) is not None
+    ):
         same_names = not (RELATION.search(g) and RELATION.search(f)) or _symbols(g) == _symbols(f)
         if same_names and g_set == f_set:
             return True, "value"
@@ -100,26 +106,38 @@ def _num_symbols(text: str) -> int:
 
 def as_set(text: str) -> Any:
     """Inequalities joined by ``or``, ``and`` or commas, or a set, as a set of numbers; None if it is neither."""
-    unequal = re.fullmatch(r"[a-zA-Z]\s*\\ne(?![a-z])((?:[^\\]|\\(?!ne))+)", text)
-    excluded = unequal or re.fullmatch(r"\\mathbb\{R\}\s*(?:\\setminus|\\backslash|-)\s*\\\{(.*)\\\}", text)
-    if excluded:
-        numbers = [formula_of(part) for part in parts_of(excluded[1])]
-        return None if None in numbers else Reals - FiniteSet(*numbers)
+    if (excluded := _excluded(text)) is not None:
+        return excluded
     if not RELATION.search(text):
         found = formula_of(text)
         return found if isinstance(found, Set) else None
-    either = re.split(r"\s+or\s+", text)
     sets = []
-    for part in either:
-        one: Any = Reals
-        for condition in re.split(r"\s+and\s+|\s*,\s*", part):
-            parsed = formula_of(condition)
-            try:
-                one = one & unwrap_fcs(parsed).as_set()
-            except Exception:  # of several variables, or nothing that sympy turns into a set
-                return None
-        sets.append(one)
+    for part in re.split(r"\s+or\s+", text):
+        conditions = [_of_condition(condition) for condition in re.split(r"\s+and\s+|\s*,\s*", part)]
+        if None in conditions:
+            return None
+        both = Intersection(*conditions)
+        sets += conditions if both is S.EmptySet and " and " not in part else [both]  # ``x<-1, x>1`` is no empty set
     return Union(*sets)
+
+
+def _excluded(text: str) -> Any:
+    """``x \\ne 3, 4`` and ``\\mathbb{R} \\setminus \\{3, 4\\}`` as a set of numbers; None for all else."""
+    found = re.fullmatch(r"[a-zA-Z]\s*\\ne(?![a-z])((?:[^\\]|\\(?!ne))+)", text) or EXCEPT.fullmatch(text)
+    numbers = [formula_of(part) for part in parts_of(found[1])] if found else [None]
+    return None if None in numbers else Reals - FiniteSet(*numbers)
+
+
+def _of_condition(condition: str) -> Any:
+    """The numbers for which one inequality holds; None if it has several variables, or sympy has no such set."""
+    if re.fullmatch(r"(?:[a-zA-Z]\s*\\in\s*)?\\mathbb\{R\}", condition):
+        return Reals
+    if (excluded := _excluded(condition)) is not None:
+        return excluded
+    try:
+        return unwrap_fcs(formula_of(condition)).as_set()
+    except Exception:
+        return None
 
 
 def _symbols(text: str) -> set[str]:
@@ -135,11 +153,14 @@ def _is_close(a: Any, b: Any) -> bool:
         return True
     point = dict(zip(symbols, map(Integer, _POINTS), strict=False))
     try:
-        x, y = (N(value.subs(point).doit() if point else value.doit(), 40, maxn=400) for value in (a, b))
+        exact = [(value.subs(point) if point else value).doit() for value in (a, b)]
+        if all(value.is_Rational for value in exact) and not point:
+            return bool(exact[0] == exact[1])
+        x, y = (N(value, 40, maxn=400) for value in exact)
         if not (x.is_number and y.is_number) or not (x.is_finite and y.is_finite):
             return True
         inexact = any(isinstance(node, Float) for value in (a, b) for node in preorder_traversal(value))
-        return bool(abs(x - y) <= (1e-3 if inexact or point else 1e-12) * max(abs(x), abs(y)))
+        return bool(abs(x - y) <= (1e-3 if inexact or point else 1e-35) * max(abs(x), abs(y)))
     except (TypeError, ValueError, AttributeError, RecursionError):  # no number after all
         return True
 

@@ -9,14 +9,17 @@ from collections.abc import Callable
 from fractions import Fraction
 
 _TEXT = r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mbox|rm|bf)\s*"
+_GREEK = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau phi chi psi omega"
 _SIGNS = str.maketrans({
+    **{letter: rf"\{name} " for letter, name in zip("αβγδεζηθικλμνξπρστφχψω", _GREEK.split(), strict=True)},
+    **{name[0]: rf"\{name[1:]} " for name in "ΓGamma ΔDelta ΘTheta ΛLambda ΞXi ΠPi ΣSigma ΦPhi ΨPsi ΩOmega".split()},
+    **dict(zip("ℝℤℕℚℂ", (rf"\mathbb{{{name}}}" for name in "RZNQC"), strict=True)),
     **dict.fromkeys("−–—", "-"), "\u2060": " ", "×": r"\times ", "÷": r"\div ", "·": r"\cdot ", "⋅": r"\cdot ",
-    "∗": "*", "∞": r"\infty ", "π": r"\pi ", "≤": r"\le ", "≥": r"\ge ", "⩽": r"\le ", "⩾": r"\ge ", "≠": r"\ne ",
+    "∗": "*", "∞": r"\infty ", "≤": r"\le ", "≥": r"\ge ", "⩽": r"\le ", "⩾": r"\ge ", "≠": r"\ne ",
     "≡": r"\equiv ", "±": r"\pm ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\varnothing ",
-    "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "°": r"^\circ", "º": r"^\circ", "α": r"\alpha ", "β": r"\beta ",
-    "γ": r"\gamma ", "δ": r"\delta ", "θ": r"\theta ", "λ": r"\lambda ", "μ": r"\mu ", "σ": r"\sigma ", "φ": r"\phi ",
-    "ω": r"\omega ", "Δ": r"\Delta ", "∠": r"\angle ", "△": r"\triangle ", "⟨": "(", "⟩": ")", "′": "'", "。": ".",
+    "°": r"^\circ", "º": r"^\circ", "∠": r"\angle ", "△": r"\triangle ", "⟨": "(", "⟩": ")", "′": "'", "。": ".",
     "、": ", ", "∶": ":", "∕": "/", "⁄": "/", "→": r"\to ", "∛": r"\sqrt[3]", "∣": r"\mid ",
+    "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ",
 })  # fmt: skip
 """Signs that Unicode's own compatibility forms (NFKC) do not already turn into plain ones."""
 _SUPERSCRIPTS, _SUBSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ", "₀₁₂₃₄₅₆₇₈₉"
@@ -26,6 +29,7 @@ _WORDS = {
     **dict.fromkeys(("infinity", "inf", "oo"), r"\infty "),
     **dict.fromkeys(("percent", "per cent"), r"\%"),
     **dict.fromkeys(("all real numbers", "all reals"), r"\mathbb{R}"),
+    **dict.fromkeys(("the empty set", "empty set"), r"\varnothing "),
 }
 _NUMBERS = {
     word: str(number)
@@ -56,7 +60,8 @@ _RULES: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
         (r"\\color\s*\{[^{}]*\}|\\(?:[lL]arge|LARGE|[hH]uge|small|normalsize|textstyle)(?![a-zA-Z])", ""),
         (r"\\(?:bf|rm|it)(?![a-zA-Z]|\s*\{)|\\\s*$", ""),
         (r"\\\(|\\\)|\\\[|\\\]|(?<!\\)\$|\\!|\\displaystyle|\\limits|\*\*(?=\s|$)|^\*\*", ""),
-        (r"\\[,;:> ]|\\q?quad(?![a-zA-Z])|\\thinspace|~|&nbsp;", " "),
+        (r"\\[,;:> ]|\\q?quad(?![a-zA-Z])|\\thinspace|\\[hv]space\*?\s*\{[^{}]*\}|~|&nbsp;", " "),
+        (r"\\colon(?![a-zA-Z])", ":"),
         (r"\\(?:left|right|[bB]igg?[lrm]?)(?![a-zA-Z])\s?", ""),
         (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
         (r"\\leq(?![a-zA-Z])|\\leqslant|<=", r"\\le "),
@@ -67,25 +72,32 @@ _RULES: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
         (r"\\rbrace(?![a-zA-Z])", r"\\}"),
         (r"\\(?:dots|cdots|ldots|dotsc)(?![a-zA-Z])|\.\.\.", r"\\ldots "),
         (r"\\%|(?<!\\)%", r"\\%"),
-        (r"\{,\}", ","),
+        (r"(?<=\d)\{,\}(?=\d)", ","),
         (r"(?<=\d)\{\.\}(?=\d)", "."),
         (r"\\\$|^[€£¥](?=\d)|\s*[€£¥¢]\s*$|^\\(?:pounds|euro)(?![a-z])", ""),
         (r"\^\s*\{\s*\\circ\s*\}|\\degrees?(?![a-zA-Z])|(?<=[\d})])\s*\\text\s*\{\s*degrees?\s*\}", r"^\\circ"),
         (r"^\s*[a-zA-Z]\s*\\in(?![a-zA-Z])\s*", ""),
         (r"\\langle(?![a-zA-Z])", "("),
         (r"\\rangle(?![a-zA-Z])", ")"),
+        (rf"(?:{_TEXT}|\\operatorname\s*)\{{\s*mod\s*\}}", "mod "),
         (r"\(?\\?(?<![a-zA-Z])[pb]?mod\s*(?:\{\s*(\w+)\s*\}|(\w+))\)?", r"\\pmod{\1\2}"),
         (r"^\s*\\\{\s*[a-zA-Z](?:\s*\\in[^|:]*?)?\s*(?:\\mid(?![a-z])|\\vert|\||:)"
          r"(.*[<>].*|.*\\(?:le|ge|ne) .*)\\\}\s*$", r"\1"),
         (r"\\sqrt\[3\]\s*\(?(\w+)\)?", r"\\sqrt[3]{\1}"),
         (r"(?<=\d)\.(?=/)", ""),
+        (rf"(?<=[\dA-F)}}])\s*_?\{{?\s*(?:{_TEXT}\{{)?[\s(]*(?:in )?base[\s}}]*(\d+|[a-z]{{3,7}})[\s)}}]*$", r"_{\1}"),
+        (r"_\{\s*\((\d+)\)\s*\}", r"_{\1}"),
         (rf"_\{{\s*{_TEXT}\{{\s*(\w+)\s*\}}\s*\}}", r"_{\1}"),
         (r"(\d)\u0305", r"\\overline{\1}"),
         (r"√\s*\(([^()]*)\)|√\s*\{([^{}]*)\}|√\s*(\d+|[a-zA-Z])", r"\\sqrt{\1\2\3}"),
         (r"(?<![\\a-zA-Z])sqrt\s*(?:\(([^()]*)\)|(\d+))", r"\\sqrt{\1\2}"),
         (r"(?<![\\a-zA-Z])(\d+(?:\.\d+)?)[eE]([+-]?\d+)(?![\w.])", r"\1\\times 10^{\2}"),
         (r"(?<![\\a-zA-Z])(?:np|numpy|math|sympy|sp)\.(?=[a-z])", ""),
-        (r"(?<![\\a-zA-Z])(exp|log|ln|sin|cos|tan|arcsin|arccos|arctan)(?=\s*\()", r"\\\1"),
+        (r"(?<![\\a-zA-Z])(exp|ln|(?:arc)?(?:sin|cos|tan)h?|cot|sec|csc|max|min|gcd|log(?=_))(?=\s*[(_])", r"\\\1"),
+        (r"(?<![\\a-zA-Z])log(?=\s*\()", r"\\log"),
+        (r"(?<![\\a-zA-Z])cbrt\s*\(([^()]*)\)", r"\\sqrt[3]{\1}"),
+        (r"(?<![\\a-zA-Z])abs\s*\(([^()]*)\)", r"|\1|"),
+        (r"(?<![\\a-zA-Z])(floor|ceil)\s*\(([^()]*)\)", r"\\l\1 \2 \\r\1 "),
         (r"\*\*", "^"),
         (r"(?<=\d)\s*\*\s*I(?![a-zA-Z])", " i"),
         (r"(?<=[\w)])\s*\*\s*(?=[\w(\\-])", r"\\cdot "),
@@ -96,19 +108,24 @@ _RULES: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
         (r"^(?:Rs|USD|US|EUR|INR)\.?\s*(?=\d)", ""),
         (rf"^(\d+(?:\.\d+)?)\s*(?:{_TEXT}\{{\s*to\s*\}}|to)\s*(\d+(?:\.\d+)?)$", r"\1:\2"),
         (rf"(?:{_TEXT}|\\operatorname\s*)\{{cis\}}\s*\(([^()]*)\)", r"(\\cos(\1)+i \\sin(\1))"),
-        (r"\{?(?<![\w.])(\d+)\s*\\choose\s*(\d+)\}?|(?<![a-zA-Z])C\((\d+),\s*(\d+)\)", r"\\binom{\1\3}{\2\4}"),
+        (r"\{?(?<![\w.])(\d+|[a-z])\s*(?:\\|\b)choose\s*(\d+|[a-z])\b\}?|(?<![a-zA-Z])C\((\d+),\s*(\d+)\)",
+         r"\\binom{\1\3}{\2\4}"),
         (r"\\(coth|sech|csch)\s*(?:\(([^()]*)\)|\{([^{}]*)\}|(\w|\\[a-z]+))", _reciprocal),
         (r"\^\s*\{?\s*((?:\\prime\s*)+)\}?", lambda found: "'" * found[1].count("prime")),
         (r"\\(hat|bar|vec|dot|ddot|tilde)\s+([a-zA-Z])(?![a-zA-Z])", r"\\\1{\2}"),
         (rf"^\s*(?:{_TEXT}\{{)?\s*(?i:(?:the )?(?:final )?answer(?: is)?)\s*:?\s*\}}?(?=[^a-z}}])", ""),
         (rf"^\s*(?:{_TEXT}\{{)?\s*\(?(?i:\\approx|(?:approximately|about|around|roughly|exactly|total|sum)\s*:?)"
          rf"\s*\)?\s*\}}?\s*(?=[-+\d\\($.])", ""),
+        (rf"^\s*{_TEXT}\{{(?:[A-Za-z' ]*(?:\b(?:is|are|was|equals)|:)|\s*(?i:therefore|thus|so|hence),?)\s*\}}"
+         r"(?=\s*\S)", ""),
         (r"\+/-|^\s*\+-", r"\\pm "),
         (r"\+\s*-", "-"),
-        (r"(?<=\d)\s+x\s+(?=10\s*\^)", r"\\times "),
+        (r"(?<=\d)\s*x\s*(?=10\s*\^)", r"\\times "),
         (r"\\(?:mathrm|text|operatorname)\{([eid])\}", r"\1"),
         (r"(?<=\d)i(?![a-zA-Z])", " i"),  # math-verify takes i for the imaginary unit only alone
-        (rf"{_TEXT}\{{\s*(,?\s*(?:or|and))\s*\}}|\\lor(?![a-zA-Z])|\\vee(?![a-zA-Z])|\\land(?![a-zA-Z])", r" \1 "),
+        (rf"{_TEXT}\{{\s*(,?\s*(?:or|and))\s*\}}", r" \1 "),
+        (r"\\vee(?![a-zA-Z])", r"\\lor "),
+        (r"\\wedge(?![a-zA-Z])", r"\\land "),
     )
 ]  # fmt: skip
 _THOUSANDS = re.compile(r"(?<![\d.,/\w}])(\d{1,3})((?:[ ,]\d{3})+)(?![\d,/]|\.\d{3}(?!\d),)(?! \d)")
@@ -128,7 +145,7 @@ _NO_UNIT = (
     r"factorial|below|above|over|plus|minus|times\s+\S|remainder|mod|choose|matrix|matrices)\b)"
 )
 _UNIT = re.compile(
-    rf"(?<=[\d}})!a-z])(?:\s*(?:\\cdot)?\s*{_TEXT}\{{{_NO_UNIT}(?:[^{{}}]|\{{[^{{}}]*\}})*\}}(?:\s*\^\s*\{{?-?\d\}}?)?)+\s*$"
+    rf"(?<=[\d}})!a-z])(?:\s*(?:\\cdot|/)?\s*{_TEXT}\{{{_NO_UNIT}(?:[^{{}}]|\{{[^{{}}]*\}})*\}}(?:\s*\^\s*\{{?-?\d\}}?)?)+\s*$"
     r"|\^\\circ\s*[CF]?\s*$"
 )
 _NUMBER = r"(?:[-+\d.,/(){}^\s]|\\(?:sqrt|frac|pi|cdot|times)(?![a-zA-Z]))*[\d)}i]"
@@ -138,11 +155,12 @@ _UNIT_WORDS = re.compile(
     r"|(?:[kcm]?m|ft|in|mi|[km]?g|m?[lL])/(?:s|sec|h|hr|min|day|c?m|m?[lL])(?:\^\{?[23]\}?)?)"
 )
 _CLAUSE = re.compile(
-    rf"\s*,?\s*(?:{_TEXT}\{{\s*,?\s*(?:for|where)\b.*|\b(?:for (?:all|any|every|some)|where)\b.*)", re.DOTALL
+    rf"\s*,?\s*(?:{_TEXT}\{{\s*,?\s*(?:for|where)\b.*|\b(?:for (?:all|any|every|some)|where)\b.*"
+    r"|[a-zA-Z]\s*\\in\s*\\mathbb\s*\{[A-Z]\}\s*$)",
+    re.DOTALL,
 )
-_CASES = re.compile(
-    r"\\begin\{(?:cases|array|aligned)\}(?:\{[lcr|]*\})?(.*)\\end\{(?:cases|array|aligned)\}", re.DOTALL
-)
+_ROWS = r"\{(?:cases|array|aligned|align\*?|gathered|split)\}"
+_CASES = re.compile(rf"(?:\\\{{)?\s*\\begin{_ROWS}(?:\{{[lcr|]*\}})?(.*)\\end{_ROWS}\s*\.?", re.DOTALL)
 
 
 def unify(answer: str) -> str:
@@ -159,9 +177,12 @@ def unify(answer: str) -> str:
     text = _REPEATING.sub(_fraction_of, text)
     text = _MIXED.sub(r"\1(\2+\\frac{\3}{\4})", text)
     text = _THOUSANDS.sub(lambda found: found[1] + re.sub("[ ,]", "", found[2]), text)
+    if re.search(r"[<>=]|\\(?:le|ge|ne)(?![a-z])", text):
+        text = text.replace(r"\lor", " or ").replace(r"\land", " and ")
     cases = _CASES.fullmatch(text.strip())
-    if cases and "&" not in cases[1]:
-        text = ", ".join(row.strip(" ,;.") for row in cases[1].split(r"\\") if row.strip(" ,;."))
+    rows = re.sub(r"&\s*(?==)", "", cases[1] if cases else "" if r"\begin" in text else text)
+    if (cases or r"\\" in rows) and "&" not in rows:
+        text = ", ".join(row.strip(" ,;.") for row in rows.split(r"\\") if row.strip(" ,;."))
     text = bare(text)
     return _NUMBERS.get(text.lower(), text)
 
@@ -194,7 +215,8 @@ def closing(text: str, start: int) -> int:
 
 def squeezed(text: str) -> str:
     """Without spaces, and without braces around one character: for a comparison letter by letter."""
-    return re.sub(r"\{(\w)\}", r"\1", re.sub(r"(\\[a-zA-Z]+)\s+(?=[a-zA-Z])", "\\1\0", text).replace(" ", ""))
+    text = re.sub(r"(\\[a-zA-Z]+)\s+(?=[a-zA-Z])|(?<=\d) +(?=\d)", "\\1\0", text)
+    return re.sub(r"\{(\w)\}", r"\1", text.replace(" ", ""))
 
 
 def labelled(text: str) -> tuple[str | None, str]:

@@ -742,6 +742,44 @@ Therefore the answer is $\textbf{(C)}$. | C
 Thus, the correct choice is **C**. | C
 <answer>x=5</answer> | 5
 <answer>5 apples</answer> | 5
+\boxed{1101_{(2)}} | 1101_2
+\boxed{1101 \text{ (base 2)}} | 1101_2
+\boxed{1101\text{ in base }2} | 1101_{\text{base }2}
+\boxed{\begin{aligned} x &= 42 \end{aligned}} | 42
+\boxed{\begin{aligned}x&=1\\y&=2\end{aligned}} | x=1,y=2
+\boxed{\left\{\begin{array}{l}x=1\\y=2\end{array}\right.} | x=1,y=2
+\boxed{x=1\\y=2} | x=1,y=2
+\boxed{\hspace{1mm}42} | 42
+\boxed{7\text{,}} | 7
+\boxed{\text{empty set}} | \emptyset
+\boxed{1\colon 2} | 1:2
+The answer is 3 hours 40 minutes. | 3 \text{ hours } 40 \text{ minutes}
+It takes 3 hours and 40 minutes. | 3 \text{ hours } 40 \text{ minutes}
+\boxed{20\% \text{ increase}} | 20
+\boxed{p = 20\%} | 0.2
+\boxed{4.5x10^3} | 4500
+\boxed{cbrt(2)} | \sqrt[3]{2}
+\boxed{abs(x)} | |x|
+\boxed{floor(3.7)} | 3
+\boxed{n choose 2} | \binom{n}{2}
+\boxed{log_2(8)} | 3
+\boxed{x<-1 \lor x>1} | (-\infty,-1)\cup(1,+\infty)
+\boxed{x<-1, x>1} | (-\infty,-1)\cup(1,+\infty)
+\boxed{x>-1, x<1} | (-1,1)
+\boxed{x \in \mathbb{R}, x \neq 3} | \mathbb{R} \setminus \{3\}
+\boxed{\mathbb{R} - \{3\}} | \mathbb{R} \setminus \{3\}
+\boxed{9 \mathrm{~m}/\mathrm{s}} | 9
+\boxed{Ωψ} | \Omega\psi
+\boxed{⌊2.5⌋} | 2
+\boxed{x \equiv 5 \pmod 6} | x\equiv 5\ (\mathrm{mod}\ 6)
+\boxed{f(x)=cx, c\in\mathbb{R}} | f(x)=cx
+\boxed{\text{The area is } 12} | 12
+\boxed{\text{Minimum value: } 12} | 12
+\boxed{\text{Therefore, } 12} | 12
+\boxed{\text{the ratio is } 5:7} | 5:7
+\boxed{p \lor q} | p \vee q
+\boxed{\frac{1+\sqrt{5}}{2}} | 2\cos 36^\circ
+The answer is 12, so Anna is right. | 12
 """
 
 DIFFERENT = r"""
@@ -1329,6 +1367,25 @@ Let me try 5. No, it's not working. Let me try | 5
 5 is too small; so 6? | 5
 Wait, the total is 17. Hmm, let me recompute | 17
 So the answer would be 17, but | 17
+\boxed{1101 \text{ (base 3)}} | 1101_2
+\boxed{1101_{(3)}} | 1101_2
+\boxed{1 2} | 12
+\boxed{1 - \frac{1}{2^{100}}} | 1 - \frac{1}{2^{99}}
+\boxed{1 - \frac{1}{2^{300}}} | 1 - \frac{1}{2^{299}}
+\boxed{\sqrt{2}+10^{-20}} | \sqrt{2}
+\boxed{p \land q} | p \lor q
+\boxed{x<1 \text{ and } x>3} | (-\infty,1)\cup(3,\infty)
+\boxed{x>-1, x<1} | (-\infty,-1)\cup(1,\infty)
+\boxed{\mathbb{R}\backslash\{1\}} | \mathbb{R}\setminus\{2\}
+\boxed{\text{The answer is not } 12} | 12
+The answer is 3 hours 20 minutes. | 3
+It takes 3 hours 20 minutes. | 3 \text{ hours}
+He needs 3 hours and 20 minutes in total. | 3
+The answer is 12? No. It must be | 12
+It is 12. That is wrong, | 12
+So x = 12, hence the | 12
+x = 12 so the total | 12
+Answer: B and/or C | B
 """
 
 
