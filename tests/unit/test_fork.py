@@ -267,7 +267,8 @@ def test_mistakes_are_named_before_anything_is_run(asked, tmp_path, more, said):
     assert said in str(error.value)
 
 
-def test_an_arm_that_needs_own_rollouts_asks_the_questions_that_its_run_trained_on(asked, tmp_path):
+def test_an_arm_that_needs_own_rollouts_asks_the_questions_that_its_run_trained_on(asked, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where the run's file is not
     (tmp_path / "arms.yaml").write_text(
         "{title: T, updates: 4, at: [4], arms: {plain: '', kept: mifo/constraint=replay}}"
     )
