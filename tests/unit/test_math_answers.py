@@ -4,6 +4,8 @@
 two units, everything but the last number of what cannot be read, the size of very small values.
 """
 
+import time
+
 import pytest
 
 from mifo_verl.rewards.math_check import check, same
@@ -1482,3 +1484,12 @@ def test_a_text_without_an_answer_has_none() -> None:
 )
 def test_one_notation_for_many(written: str, unified: str) -> None:
     assert unify(written) == unified
+
+
+@pytest.mark.parametrize(
+    "run", [" ", "~", "\\ ", "9", "0.12", "(", "}", "base ", "sqrt(", r"\text{ ", "5 x ", "A", "1,"]
+)
+def test_the_time_that_one_notation_takes_grows_with_the_text_and_not_with_its_square(run: str) -> None:
+    start = time.process_time()
+    unify("5" + run * 8000 + "x")
+    assert time.process_time() - start < 0.5

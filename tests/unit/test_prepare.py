@@ -211,16 +211,14 @@ def test_cells_that_commas_do_not_separate_are_named(tmp_path: Path, capsys: Any
     assert "its cells are separated by ';', not by commas" in capsys.readouterr().err
 
 
-def test_a_column_of_booleans_is_refused_and_an_empty_object_is_an_answer_that_cannot_be_read(
-    tmp_path: Path, capsys: Any
-) -> None:
+def test_a_column_of_booleans_is_refused_and_an_empty_object_is_no_answer(tmp_path: Path, capsys: Any) -> None:
     source = lines(tmp_path / "a.jsonl", {"question": "q", "answer": True, "solution": "s"})
     assert main(["own", f"train={source}", f"out={tmp_path}"]) == 2
     assert "answer=answer must be a column of texts or numbers, and it holds booleans" in capsys.readouterr().err
     good = {"question": "r", "answer": "1", "solution": "\\boxed{1}"}
     source = lines(tmp_path / "a.jsonl", {"question": "q", "answer": "{}", "solution": "s"}, good)
     assert main(["own", f"train={source}", f"out={tmp_path}"]) == 0
-    assert report(tmp_path)["dropped"] == {"the reward cannot read the answer": 1}
+    assert report(tmp_path)["dropped"] == {"no answer": 1}
 
 
 def test_messages_in_parts_are_their_text_and_an_image_is_refused(tmp_path: Path) -> None:

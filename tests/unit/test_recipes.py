@@ -182,14 +182,27 @@ def test_words_for_no_answer_are_dropped_and_whole_floats_are_integers(tmp_path:
         "inf",
         "null",
         "notfound",
+        *(
+            "n.a.",
+            "Not available",
+            "TODO",
+            "nil",
+            "empty",
+            "QED",
+            "Q.E.D.",
+            "The proof is complete.",
+            "See the solution",
+        ),
+        *("no answer provided", '""', "--", "..."),
         None,
         "",
+        '["7"]',
         7.0,
         0.5,
         "improof",
     ]
     rows = made(RECIPES["math"](), tmp_path / "a.jsonl", *({"problem": f"q{v}", "answer": v} for v in values))
-    assert answers(rows) == ["7", "0.5", "improof"]
+    assert answers(rows) == ["7", "7", "0.5", "improof"]
     assert reasons(rows)[0] == "no answer but the word proof" and reasons(rows)[-1] == "no answer"
 
 
@@ -276,6 +289,8 @@ def test_own_reads_alpacas_layout(tmp_path: Path) -> None:
         ),
         ({"solution": "generations"}, "^solution=generations must be a column of texts or numbers, and it holds lists"),
         ({"answer": "info"}, "^answer=info must be a column .* it holds JSON with the keys ground_truth"),
+        ({"question": "chat"}, "^question=chat must be a column .* it holds JSON with the keys role, content"),
+        ({"answer": "anser"}, r"^answer=anser must be a column .*; answer=box takes the last box of the solution"),
         ({"answer": "solution"}, "^solution=solution must be another column than answer=solution"),
     ],
 )
@@ -286,9 +301,13 @@ def test_a_column_that_cannot_be_read_is_named(tmp_path: Path, settings: dict[st
         "solution": "so",
         "generations": ["a", "b"],
         "info": '{"ground_truth": "7"}',
+        "chat": '[{"role": "user", "content": "q"}]',
     }
     with pytest.raises(ValueError, match=message):
         made(RECIPES["own"](**settings), tmp_path / "a.jsonl", record)  # type: ignore[call-arg]
+    for named in ({"solution": ["a", "b"]}, {"solution": '{"text": "so"}'}):
+        with pytest.raises(ValueError, match=r"^solution=solution must be a column of texts or numbers, and it holds"):
+            made(RECIPES["own"](), tmp_path / "a.jsonl", record | named)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any, ClassVar, Literal
@@ -15,13 +16,13 @@ from mifo_verl.tools.prepare.sources import Dropped, read_records
 Split = Literal["train", "validation"]
 Row = dict[str, Any]
 INSTRUCTION = "Reason step by step, and write the final answer in \\boxed{}."
-NO_ANSWER = frozenset(
-    "proof|not provided|notprovided|notfound|not found|answer not found|no answer|no final answer|nan|inf|-inf|null|n/a|"
-    "#n/a|na|unknown|missing|omitted|unanswerable|tbd|see solution|see explanation|see proof|to be proved|proved|-|?".split(
-        "|"
-    )
+NO_ANSWER = re.compile(
+    r"(?:the )?proof(?:\b[a-z .]*)?|(?:to be )?proved|q\.?e\.?d|see (?:the )?[a-z]+|nan|[-+]?inf|null|nil|empty|omitted|missing"
+    r"|(?:the )?(?:final )?(?:answer|solution|value|none)? ?(?:is |was )?not ?(?:provided|available|found|given|applicable|known)"
+    r"|(?:none|no (?:final )?(?:answer|solution)) (?:was |is )?(?:provided|available|found|given)|no (?:final )?answer"
+    r"|#?n\.?/?a|unknown|unanswerable|tbd|todo|to be determined|[-?.]+"
 )
-"""Words that data sets write in place of an answer."""
+"""What data sets write in place of an answer."""
 _HEAD = 100
 """Records that are looked at before the first row, for the columns that settings name."""
 
@@ -66,8 +67,8 @@ class FileRecipe(Recipe):
         """The rows of a record: its one, unless the recipe makes more. Raises Dropped."""
         return [self.row(record, split, index)]
 
-    def columns(self) -> dict[str, str]:
-        """The columns that the settings name and that must hold texts or numbers, by setting."""
+    def columns(self, present: Collection[str]) -> dict[str, str]:
+        """The columns that must hold texts or numbers, by setting, of records that have those of ``present``."""
         return {}
 
     def fitted(self, head: list[dict[str, Any]]) -> "FileRecipe":
@@ -81,7 +82,9 @@ class FileRecipe(Recipe):
         head = list(islice(records, _HEAD))
         whole = [record for record in head if not isinstance(record, Dropped)]
         reads = self.fitted(whole)
-        _check_columns(reads.columns(), whole)
+        present = list(dict.fromkeys(column for record in whole for column in record))
+        for setting, column in reads.columns(present).items() if whole else ():
+            _check_column(setting, column, present, whole)
         for index, record in enumerate(chain(head, records)):
             try:
                 yield from [record] if isinstance(record, Dropped) else reads.several(record, split, index)
@@ -94,27 +97,27 @@ def hashed(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode(errors="surrogatepass")).digest()[:8], "big")
 
 
-def _check_columns(named: dict[str, str], head: list[dict[str, Any]]) -> None:
+def _check_column(setting: str, column: str, present: list[str], head: list[dict[str, Any]]) -> None:
     """Raise ValueError if a column is in none of the first records, or holds lists, booleans or JSON."""
-    present = list(dict.fromkeys(column for record in head for column in record))
-    for setting, column in named.items() if head else ():
-        cure = f"the records have {', '.join(present)}{nearest(column, present)}"
-        require(column in present, setting, column, "a column of the records", cure)
-        value = next((record[column] for record in head if record.get(column) is not None), "")
-        inside = next(iter(value), None) if isinstance(value, list) else value
-        if setting == "question" and isinstance(value, list) and isinstance(inside, dict):
-            continue  # a conversation
-        kind = {list: "lists", dict: "objects", bool: "booleans"}.get(type(value)) or _json_kind(value)
-        cure = "choose another one, or a recipe that reads this data set"
-        require(not kind, setting, column, f"a column of texts or numbers, and it holds {kind}", cure)
+    others = {"answer": "; answer=box takes the last box of the solution", "solution": "; solution=none is without any"}
+    cure = f"the records have {', '.join(present)}{nearest(column, present)}{others.get(setting, '')}"
+    require(column in present, setting, column, "a column of the records", cure)
+    value = next((record[column] for record in head if record.get(column) is not None), "")
+    inside = next(iter(value), None) if isinstance(value, list) else value
+    if setting == "question" and isinstance(value, list) and isinstance(inside, dict):
+        return  # a conversation
+    kind = {list: "lists", dict: "objects", bool: "booleans"}.get(type(value)) or _json_kind(value)
+    cure = "choose another one, or a recipe that reads this data set"
+    require(not kind, setting, column, f"a column of texts or numbers, and it holds {kind}", cure)
 
 
 def _json_kind(value: object) -> str:
-    """What a text holds if it is JSON and no plain text; else empty."""
+    """What a text holds if it is an object of JSON, or a list of them; else empty."""
     try:
         found = json.loads(value) if isinstance(value, str) and value.lstrip()[:1] in ("{", "[") else None
     except ValueError:
         return ""
+    found = found[0] if found and isinstance(found, list) else found
     return f"JSON with the keys {', '.join(found)}" if found and isinstance(found, dict) else ""
 
 
@@ -179,11 +182,16 @@ def text_of(record: dict[str, Any], *names: str) -> str:
 
 
 def answer_of(text: str) -> str:
-    """The answer, stripped. Raises Dropped if there is none, or only a word that stands for none, such as ``proof``."""
+    """The answer, stripped. Raises Dropped if there is none, or only a word that stands for none, such as ``proof``.
+
+    Of a JSON list of one text, as Skywork-OR1 writes it, that text.
+    """
     answer = text.strip()
-    if not answer:
+    if only := re.fullmatch(r'\["([^"\\]*)"\]', answer):
+        answer = only[1].strip()
+    word = " ".join(answer.strip("$.{}[]()\"'\\").removeprefix("text{").casefold().split())
+    if not answer or not word:
         raise Dropped("no answer")
-    word = " ".join(answer.strip("$.{}[]()\\").removeprefix("text{").casefold().split())
-    if word in NO_ANSWER or answer == "None":
+    if NO_ANSWER.fullmatch(word) or answer.rstrip(".") == "None":
         raise Dropped(f"no answer but the word {word}")
     return answer

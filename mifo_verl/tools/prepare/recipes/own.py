@@ -1,5 +1,6 @@
 """A file of one's own: which column is what stands on the command line."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -11,9 +12,9 @@ from mifo_verl.tools.prepare.recipes.published import bare
 from mifo_verl.tools.prepare.sources import Dropped
 
 _LAYOUTS = {
-    "question": ("question", "problem", "prompt", "instruction", "messages", "conversations"),
+    "question": ("question", "problem", "prompt", "instruction", "query", "messages", "conversations"),
     "answer": ("answer", "expected_answer", "final_answer", "ground_truth"),
-    "solution": ("solution", "output", "response", "completion"),
+    "solution": ("solution", "generated_solution", "output", "response", "completion"),
 }
 """The columns that are taken, the first that is there, where the command line names none: Alpaca's, ShareGPT's, chats."""
 _ROLES = {"human": "user", "gpt": "assistant", "model": "assistant"}
@@ -67,13 +68,13 @@ class Own(FileRecipe):
             found["answer"] = "box" if has_box else "answer"
         return replace(self, **found)
 
-    def columns(self) -> dict[str, str]:
-        """Question and answer, and what was named on the command line."""
+    def columns(self, present: Collection[str]) -> dict[str, str]:
+        """Question and answer, the solution if it is there, and what was named on the command line."""
         named = {"question": self.question} | ({} if self.answer == "box" else {"answer": self.answer})
         defaults = {field.name: field.default for field in fields(self)}
         for name in ("solution", "context", "id", "level"):
             column = getattr(self, name)
-            if column != defaults[name] and column != "none":
+            if column != "none" and (column != defaults[name] or (name == "solution" and column in present)):
                 named[name] = column
         return named
 

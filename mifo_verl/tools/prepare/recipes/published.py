@@ -216,7 +216,7 @@ class Verl(FileRecipe):
             "prompt": [{"role": message["role"], "content": message["content"]} for message in prompt],
             "target": None,
             "ability": str(record.get("ability") or "math"),
-            "reward_model": {"style": "rule", "ground_truth": answer_of(_only(str(answer)))},
+            "reward_model": {"style": "rule", "ground_truth": answer_of(str(answer))},
             "extra_info": {"split": split, "index": index, "level": level, "entry": None},
         }
         demonstration = demonstration_of(row | {"target": record.get("target")})
@@ -246,15 +246,6 @@ def with_tags(text: str) -> str | None:
     if THINK_END in text and not text.startswith("<think>"):
         text = f"<think>\n{text}"
     return text or None
-
-
-def _only(answer: str) -> str:
-    """The answer of a JSON list of one text, as Skywork-OR1 writes it; any other text as it is."""
-    try:
-        found = json.loads(answer) if answer.startswith('["') else None
-    except ValueError:
-        return answer
-    return found[0] if isinstance(found, list) and len(found) == 1 and isinstance(found[0], str) else answer
 
 
 def _is_message(message: Any) -> bool:

@@ -1,7 +1,7 @@
 """SRL (arXiv 2510.25992): worked solutions cut into steps, each to be written by the model from those before it."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -31,7 +31,7 @@ class Srl(FileRecipe):
     solution: str = "deepseek_attempt"
     id: str = "id"
 
-    def columns(self) -> dict[str, str]:
+    def columns(self, present: Collection[str]) -> dict[str, str]:
         return {"question": self.question, "solution": self.solution}
 
     def several(self, record: dict[str, Any], split: Split, index: int) -> Iterator[Row | Dropped]:
