@@ -1,8 +1,9 @@
 """What forks of the tiny task are made of: start models with two notations, and beds that teach what they lack.
 
-A start model adds in its own notation (``column_addition``), sometimes in an expert's, and now and then reverses five
-digits. RL improves it on sums of levels 2 and 3: the skill that may be forgotten. Bed S teaches to reverse six digits,
-another domain; bed B the expert's notation on sums of level 4, another style. Questions are split by a hash.
+A start model adds in its own notation (``column_addition``), sometimes in an expert's, and now and then reverses six
+digits, of which it has never seen most. RL improves it on sums of levels 2 and 3: the skill that may be forgotten. Bed S
+teaches to reverse all digits, another domain; bed B the expert's notation on sums of level 4, another style. Questions
+are split by a hash.
 """
 
 import zlib
@@ -21,15 +22,23 @@ from mifo_verl.tools.prepare.addition import addition_row, column_addition, dist
 from mifo_verl.tools.prepare.recipe import Split
 
 RL_LEVELS, HARD_LEVEL, DIGITS = (2, 3), 4, 6
-_FEW_DIGITS = 5
-_BATCH, _SIGNS = 80, str.maketrans("+=;", "&:,")
+_BATCH, _SEEN = 80, "01234"
+"""Digits in a start model's reversals: it can reverse, and has the other half to learn."""
 SHARES = (0.72, 0.23, 0.05)
 """Of a start model's texts: sums in its own notation, sums in the expert's, reversed digits."""
 
 
 def expert_addition(a: int, b: int) -> str:
-    """The expert's text: the columns of ``column_addition`` in signs of its own."""
-    return column_addition(a, b).translate(_SIGNS)
+    """The expert's text: as ``column_addition``, in signs of its own, each column with its carry and a total of two
+    digits: ``347+85`` is ``7&5&0:12,4&8&1:13,3&0&1:04``. Columns of one width are why it is easier on long sums.
+    """
+    steps, carry = [], 0
+    for place in range(max(len(str(a)), len(str(b)))):
+        x, y = a // 10**place % 10, b // 10**place % 10
+        total = x + y + carry
+        steps.append(f"{x}&{y}&{carry}:{total:02d}")
+        carry = total // 10
+    return f"<think>{','.join(steps)}</think>\\boxed{{{a + b}}}"
 
 
 def labelled(digits: str) -> str:
@@ -48,10 +57,10 @@ def reversal_question(digits: str) -> str:
     return f"{labelled(digits)}~?"
 
 
-def draw_digits(split: Split, random: Random, number: int = DIGITS) -> Iterator[str]:
-    """So many digits of a split without end, drawn with replacement; one in five is for validation."""
+def draw_digits(split: Split, random: Random, of: str = "0123456789") -> Iterator[str]:
+    """Six ``of`` these digits without end, drawn with replacement, of a split: one in five is for validation."""
     while True:
-        digits = "".join(random.choices("0123456789", k=number))
+        digits = "".join(random.choices(of, k=DIGITS))
         if (zlib.crc32(digits.encode()) % 5 == 0) == (split == "validation"):
             yield digits
 
@@ -60,12 +69,11 @@ def start_texts(seed: int) -> Iterator[tuple[str, str]]:
     """(question, answer) of a start model's training without end, of training questions alone."""
     random = Random(f"fork/start/{seed}")
     sums = {level: draw_pairs(level, "train", random) for level in (1, *RL_LEVELS, HARD_LEVEL)}
-    digits = draw_digits("train", random, _FEW_DIGITS)
+    digits = draw_digits("train", random, _SEEN)
     while True:
         [kind] = random.choices(("own", "expert", "reversal"), SHARES)
         if kind == "reversal":
-            drawn = next(digits)
-            yield reversal_question(drawn), f"\\boxed{{{reversal(drawn)}}}"
+            yield _reversal_text(next(digits))
         elif kind == "own":
             pair = next(sums[random.choice((1, *RL_LEVELS, HARD_LEVEL))])
             yield question(*pair), column_addition(*pair)
@@ -74,22 +82,30 @@ def start_texts(seed: int) -> Iterator[tuple[str, str]]:
             yield question(*pair), expert_addition(*pair)
 
 
+def _reversal_text(digits: str) -> tuple[str, str]:
+    return reversal_question(digits), f"\\boxed{{{reversal(digits)}}}"
+
+
 def make_start(folder: Path, seed: int, hidden: int, layers: int, most: int = 700) -> None:
-    """Train a start model until its greedy answers are right on 40 % of level 3 and 50 % of level 2, and save it."""
+    """Train a start model until its greedy answers are right on 40 % of level 3, on 50 % of level 2 and of the reversals
+    of digits that it sees, and save it. Raises ValueError if that takes more than ``most`` steps.
+    """
     from mifo_verl.tools.prepare import tiny_model
 
     torch.set_num_threads(1)
     tokenizer = tiny_model.build_tokenizer()
     model = tiny_model.build_model(tokenizer, seed, hidden, layers)
-    asked, texts = rows({2: 100, 3: 100}, "validation", seed + 1), start_texts(seed)
+    drawn = draw_digits("train", Random(f"fork/start/{seed}/asked"), _SEEN)
+    asked = [*rows({2: 100, 3: 100}, "validation", seed + 1), *map(_reversal_row, islice(drawn, 50))]
+    texts = start_texts(seed)
 
     def is_good() -> bool:
         right = tiny_model.accuracy_by_source(model, tokenizer, asked, temperature=0)
         print(f"{folder}: {right}", flush=True)
-        return right["addition/level_3"] >= 0.4 and right["addition/level_2"] >= 0.5
+        return right["addition/level_3"] >= 0.4 and right["addition/level_2"] >= 0.5 and right["reversal"] >= 0.5
 
     def is_done(step: int) -> bool:
-        return step >= 100 and step % 25 == 0 and is_good()
+        return step >= 250 and step % 25 == 0 and is_good()
 
     tiny_model.train(model, tokenizer, most, iter(lambda: list(islice(texts, _BATCH)), []), is_done)
     if not is_good():
@@ -112,18 +128,20 @@ def _reversals(split: Split, number: int, seed: int) -> list[dict[str, Any]]:
     drawn, found = draw_digits(split, Random(f"fork/S/{seed}/{split}")), dict[str, None]()
     while len(found) < number:
         found[next(drawn)] = None
-    return [
-        {
-            "data_source": "reversal",
-            "prompt": [{"role": "user", "content": reversal_question(digits)}],
-            "target": [{"role": "assistant", "content": f"\\boxed{{{reversal(digits)}}}"}],
-            "ability": "text",
-            "reward_model": {"style": "rule", "ground_truth": reversal(digits)},
-            "extra_info": {"split": split, "index": index, "level": DIGITS, "entry": None},
-            "prompt_id": f"reversal/{digits}",
-        }
-        for index, digits in enumerate(found)
-    ]
+    return [_reversal_row(digits, split, index) for index, digits in enumerate(found)]
+
+
+def _reversal_row(digits: str, split: Split = "train", index: int = 0) -> dict[str, Any]:
+    asked, answer = _reversal_text(digits)
+    return {
+        "data_source": "reversal",
+        "prompt": [{"role": "user", "content": asked}],
+        "target": [{"role": "assistant", "content": answer}],
+        "ability": "text",
+        "reward_model": {"style": "rule", "ground_truth": reversal(digits)},
+        "extra_info": {"split": split, "index": index, "level": DIGITS, "entry": None},
+        "prompt_id": f"reversal/{digits}",
+    }
 
 
 def _hard_sums(split: Split, number: int, seed: int) -> list[dict[str, Any]]:
