@@ -129,11 +129,10 @@ def test_the_page_is_made_of_the_records_alone(tmp_path, capsys):
     )
     write_page(tmp_path, definition, Bed("t", "o", "g", gain=0.4), "mifo analyze fork")
     said = (tmp_path / "fork.md").read_text()
-    # at half of the gain half is lost: plain 20 and 30 points, frozen 5 and 15
-    assert (
-        "| plain | 2 of 2 | 80.0 ± 0.0 | 25.0 ± 63.5 |" in said
-        and "| frozen | 2 of 2 | 80.0 ± 0.0 | 10.0 ± 63.5 |" in said
-    )
+    assert "Before the phase 100.0 ± 0.0 % of the questions of the skill they had are right" in said
+    # at the end plain has lost 40 and 60 points, at half of the gain half of them; frozen 10 and 30, 5 and 15
+    assert "| plain | 2 of 2 | 80.0 ± 0.0 | 50.0 ± 127.1 | 25.0 ± 63.5 |" in said
+    assert "| frozen | 2 of 2 | 80.0 ± 0.0 | 20.0 ± 127.1 | 10.0 ± 63.5 |" in said
     assert "| frozen − plain | -15 points | [-15, -15] | 2 | 0 | 0 | 1 | 1 | none |" in said
     table = (tmp_path / "fork.csv").read_text().splitlines()
     assert table[0].startswith("arm,checkpoint,gain,lost,lost_prompts,won_prompts,kl,") and len(table) == 9
@@ -150,6 +149,16 @@ def test_the_frontier_has_a_curve_an_arm_with_kl_as_its_colour_and_ends_where_a_
     assert (curve["x"][0], curve["x"][-1]) == (0, 40) and len(curve["x"]) == 21
     assert curve["y"][-1] == pytest.approx(30)  # the mean of 20 and 40
     assert curve["marker"]["color"][-1] == pytest.approx(0.75)
+
+
+def test_the_frontier_shows_the_number_of_the_bed_and_no_two_of_many_arms_look_alike():
+    one = [
+        {"gain": 0, "lost": 0, "lost_prompts": 0, "kl": 0},
+        {"gain": 0.8, "lost": 0.4, "lost_prompts": 0.6, "kl": 1.0},
+    ]
+    figure = frontier({str(arm): {"a": one} for arm in range(20)}, "lost_prompts")
+    assert {curve["y"][-1] for curve in figure.data} == {60}
+    assert len({(curve["line"]["color"], curve["line"]["dash"]) for curve in figure.data}) == 20
 
 
 def test_a_record_that_is_not_whole_is_named_with_its_cure(tmp_path):
@@ -333,4 +342,4 @@ def test_the_arms_of_the_recipe_differ_in_one_part_or_setting_and_build():
     masked = {"freeze_top", "random_mask", "mifo", "freeze_bottom", "freeze_fisher", "freeze_by_tensor"}
     assert {arm for arm, own in mifo.items() if own.keeps_start} == masked | {"ewc"}
     assert {arm for arm, own in mifo.items() if own.keeps_own_rollouts} == {"kl_rollouts", "replay"}
-    assert (len(recipe.pairs), recipe.updates, recipe.at) == (6, 60, (10, 15, 20, 25, 30, 40, 50, 60))
+    assert (len(recipe.pairs), recipe.updates, recipe.at) == (6, 60, (4, 8, 12, 16, 20, 30, 40, 60))
