@@ -18,10 +18,11 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from mifo_verl.checks.memory_plan import predict
-from mifo_verl.method.constraint import ActiveConstraint, StrictMask
+from mifo_verl.method.constraint import ActiveConstraint
 from mifo_verl.method.coordinates import ShardRange
 from mifo_verl.method.head import head_outputs
 from mifo_verl.method.importance import AbsChange
+from mifo_verl.method.mask import StrictMask
 from mifo_verl.method.token_selection import TopEntropy
 from mifo_verl.method.top_share import OneShard, select_top_share
 from mifo_verl.types import Phase
