@@ -1,6 +1,7 @@
 """Hydra composition with errors in one line: what was set, why it is wrong, what to do."""
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -23,12 +24,14 @@ from mifo_verl.errors import nearest
 from mifo_verl.overrides import (
     CHOICES,
     DEAD_NODES,
+    FREE_NODE,
     chosen,
     group_of,
     keys,
     likely,
     malformed,
     normalised,
+    not_a_group,
     not_added,
     own_folders,
     parse,
@@ -276,8 +279,7 @@ def _one_line(error: Exception, overrides: list[str]) -> tuple[str, str]:
         if names:
             where = ", ".join([f"trainer_configs/{group[1]}/", *(f"{folder}/" for folder in folders[1:])])
             return f"{given} must be one of {', '.join(names)}{nearest(group[2], names)}; the files of {where}", given
-        inside = group_of(f"{group[1]}.", known_settings())
-        return f"{given} must be a setting inside the group, not the group; choose one: {inside}", given
+        return not_a_group(given, group_of(f"{group[1]}.", known_settings())), given
     if "An item is already at" in text:
         given = next(o for o in overrides if o.startswith("+") and f"'{o[1:].partition('=')[0]}'" in text)
         return not_added(given), given
@@ -316,6 +318,8 @@ def _cure(given: str, name: str, overrides: list[str]) -> str:
     if known and known != name:
         value = given.partition("=")[2] if given.startswith(f"{name}=") else "<value>"
         return f" (did you mean {known}?); write {known}={value}"
+    if FREE_NODE.search(name.rpartition(".")[0]):
+        return f"; write {shlex.quote('+' + given)}, because {name.rpartition('.')[0]} takes any name"
     if group := group_of(name, every):
         return f"; choose another one: {group}"
     return f"; leave it out, or add it with +{given} if code of your own reads it"

@@ -42,8 +42,10 @@ _FIRST = ("trainer.", "data.", "actor_rollout_ref.actor.", "actor_rollout_ref.ro
 """Of several settings of one last word, the one that is meant is in the first of these."""
 DEAD_NODES = ("custom_reward_function", "reward_model", "sandbox_fusion")
 """Nodes of earlier versions of verl, which it keeps and reads nowhere: what is read lies in the node reward."""
+FREE_NODE = re.compile(r"(^|\.)(env|\w*kwargs|override_\w*config)(\.|$)")
+"""Nodes that take keys of any name."""
 _OPEN = re.compile(r"(^|\.)(env|mifo|\w*kwargs|override_\w*config)(\.|$)")
-"""Nodes that take keys of any name, or whose keys are checked elsewhere."""
+"""These, and nodes whose keys are checked elsewhere, with all below them."""
 
 
 def normalised(arguments: Sequence[str]) -> list[str]:
@@ -92,6 +94,11 @@ def not_added(given: str) -> str:
     return f"{given} must be written without the plus, because it is there; write {shlex.quote(given.lstrip('+'))}"
 
 
+def not_a_group(given: str, inside: str) -> str:
+    """The line for one value in the place of a whole group."""
+    return f"{given} must be a setting inside the group, not the group; choose one: {inside}"
+
+
 def _form_error(given: str, known: Callable[[], Collection[str]]) -> str:
     name, equals, value = given.partition(" " if re.match(r"--[\w./]+ ", given) else "=")
     if given in ("-m", "--multirun"):
@@ -125,13 +132,30 @@ def _form_error(given: str, known: Callable[[], Collection[str]]) -> str:
     parsed = parse(given)
     if parsed is None:
         return _syntax_error(given, name, value)
+    if inside := _lost_group(plain, parsed, known):
+        return not_a_group(given, inside)
     if parsed.is_sweep_override():
-        several = f"mifo sweep {given} ... for a run of each"
+        several = f"mifo sweep {shlex.quote(given)} ... for a run of each"
         is_list = "(" not in value and not re.fullmatch(r"[-+.\deE,\s]+", value)
         text = shlex.quote(f'{name}="{value}"')
         listed = f"write {text} for one text, '{name}=[{value}]' for a list, or " if is_list else "write "
         return f"{given} must be one value; {listed}{several}"
     return ""
+
+
+def _lost_group(name: str, parsed: Override, known: Callable[[], Collection[str]]) -> str:
+    """What a group of settings holds in whose place an override would put one value; '' if it does not.
+
+    A part says so itself, with its choices; a text may be a file of one of verl's groups, and kwargs may be null.
+    """
+    inside = [key for key in known() if key.startswith(f"{name}.")]
+    value = parsed.value()
+    if name == "env" and not isinstance(value, dict):
+        return "+env.<NAME>=<value>"
+    is_choice = isinstance(value, str) and "." not in name
+    if parsed.is_delete() or isinstance(value, dict) or is_choice or not inside or f"{name}.name" in inside:
+        return ""
+    return "" if value is None and FREE_NODE.search(name) else group_of(f"{name}.", list(known()))
 
 
 def _syntax_error(given: str, name: str, value: str) -> str:
@@ -199,6 +223,8 @@ def likely(name: str, known: Collection[str], cutoff: float = 0.6) -> str:
         return min(ends, key=_place)
     beside = [key for key in known if key.rpartition(".")[0] == parent]
     elsewhere = [key for key in known if key.rpartition(".")[2] == last]
+    if parent.startswith("mifo.") and parent in groups:  # of another part it would mean something else
+        elsewhere = []
     if not parent and last in _MOVED:
         return _MOVED[last]
     if len(elsewhere) == 1:

@@ -14,7 +14,7 @@ from mifo_verl.checks.run import Run
 from mifo_verl.compose import composed_defaults, known_settings
 from mifo_verl.overrides import added, changes, keys, likely
 
-REWARD = "reward.reward_model"
+REWARD, MODEL = "reward.reward_model", "actor_rollout_ref.model"
 DEAD = {
     "custom_reward_function": "reward.custom_reward_function",
     "reward_model.num_workers": "reward.num_workers",
@@ -32,6 +32,9 @@ UNREAD = (
     "algorithm.use_pf_ppo algorithm.pf_ppo actor_rollout_ref.nccl_timeout "
     f"{ACTOR}.freeze_vision_tower {ACTOR}.use_prefix_grouper {ROLLOUT}.over_sample_rate {ROLLOUT}.multi_stage_wake_up "
     f"{ROLLOUT}.multi_turn.use_inference_chat_template {ROLLOUT}.multi_turn.tokenization_sanity_check_mode "
+    f"data.reward_fn_key {ACTOR}.fsdp_config.turbo_config {MODEL}.lora.dropout_position {MODEL}.lora.a2a_experimental "
+    f"{MODEL}.lora.lora_A_init_method {MODEL}.lora.lora_B_init_method {MODEL}.lora.freeze_language_model "
+    f"{MODEL}.lora.freeze_vision_model {MODEL}.lora.freeze_vision_projection "
     f"{ROLLOUT}.multi_turn.num_repeat_rollouts critic.forward_max_token_len_per_gpu critic.forward_micro_batch_size "
     "critic.forward_micro_batch_size_per_gpu trainer.v1.colocate_async trainer.v1.separate_async"
 ).split()
@@ -41,12 +44,13 @@ UNREAD = (
 def check_read(run: Run, found: Findings) -> None:
     """Each setting is read by something."""
     base, defaults = composed_defaults([]), composed_defaults(run.overrides)
+    typed = {given.partition("=")[0].lstrip("+") for given in run.overrides}
     for key in added(base, run.config):
         _check_added(run, found, key)
     for key in keys(run.config):
         dead = next((dead for dead in DEAD if f"{key}.".startswith(f"{dead}.")), None)
-        is_set = dead and not OmegaConf.is_dict(run.get(key)) and run.get(key) != OmegaConf.select(base, key)
-        if dead and is_set:
+        is_set = key in typed or run.get(key) != OmegaConf.select(base, key)
+        if dead and is_set and not OmegaConf.is_dict(run.get(key)):
             live = DEAD[dead] + key.removeprefix(dead)
             there = OmegaConf.select(base, live.rpartition(".")[0]) or {}
             refused = next((rule for rule in RULES if live in rule.keys and not rule.holds(run.get(key))), None)

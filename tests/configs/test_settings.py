@@ -74,6 +74,24 @@ CASES = [
     (f"{ROLLOUT}.top_k=-5", "top_k=-5 must be -1 or", ""),
     ("trainer.resume_from_path=/x/global_step_3", "is read with trainer.resume_mode=resume_path alone", ""),
     ("seed=4294967296", "below 2^32", "seed=0"),
+    ("seed=range(3)", "write mifo sweep 'seed=range(3)' ... for a run of each", ""),
+    ("seed=choice(1,2)", "write mifo sweep 'seed=choice(1,2)' ... for a run of each", ""),
+    ("env=3", "must be a setting inside the group, not the group; choose one: +env.<NAME>=<value>", ""),
+    ("env=null", "must be a setting inside the group, not the group; choose one: +env.<NAME>=<value>", ""),
+    ("trainer=3", "must be a setting inside the group, not the group; choose one: the settings of trainer are", ""),
+    ("data=null", "must be a setting inside the group, not the group; choose one: the settings of data", ""),
+    (
+        f"{ACTOR}.optim=adam",
+        "must be a setting inside the group, not the group; choose one: the settings of actor_rollout_ref.actor.optim",
+        "",
+    ),
+    ("mifo.sft=[1]", "must be a setting inside the group, not the group; choose one: the settings of mifo.sft", ""),
+    ("env.X=1", "because env takes any name", "+env.X=1"),
+    (f"{ROLLOUT}.engine_kwargs.vllm.foo=1", "takes any name", f"+{ROLLOUT}.engine_kwargs.vllm.foo=1"),
+    (f"{ACTOR}.grad_clip=1.0", "must be left out, because nothing reads it", f"{ACTOR}.optim.clip_grad=1.0"),
+    ("data.reward_fn_key=x", "is read by nothing of this trainer", ""),
+    ("actor_rollout_ref.model.lora.freeze_vision_model=false", "is read by nothing of this trainer", ""),
+    ("mifo.token_selector.share=0", "choose another one: the settings of mifo.token_selector are", ""),
 ]
 
 
