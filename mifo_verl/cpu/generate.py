@@ -197,6 +197,9 @@ def sample(
     """
     greedy_B = temperature_B == 0
     log_prob_BV = torch.log_softmax(logits_BV.float() / torch.where(greedy_B, 1.0, temperature_B)[:, None], dim=-1)
+    if bool(greedy_B.all()):
+        token_B1 = logits_BV.argmax(-1, keepdim=True)
+        return token_B1[:, 0], log_prob_BV.gather(1, token_B1)[:, 0]
     prob_BV = log_prob_BV.exp()
     word_BV = None
     if bool(((top_p_B < 1) | (top_k_B > 0)).any()):

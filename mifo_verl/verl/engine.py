@@ -16,7 +16,8 @@ from verl.workers.engine import EngineRegistry
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
 from mifo_verl.config import MifoConfig
-from mifo_verl.method.constraint import MaskReport, step_factor
+from mifo_verl.method.constraint import MaskReport
+from mifo_verl.method.mask import step_factor
 from mifo_verl.method.policy_shift import token_kl
 from mifo_verl.method.token_facts import BEFORE, token_facts
 from mifo_verl.types import Phase

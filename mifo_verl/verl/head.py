@@ -13,6 +13,9 @@ from verl.utils import tensordict_utils as tu
 
 from mifo_verl.method.head import head_outputs
 
+ROW = "row"
+"""Column of the batches that this package makes, by which they are told from verl's."""
+
 
 class _LogitsAreChanged(Exception):
     """The model does something to what its head returns, such as a soft cap."""
@@ -100,6 +103,12 @@ class ChunkedHeadMixin:
     ) -> dict[str, Tensor]:
         """verl's log-probs, or those of the head with the facts."""
         if self._head is None or self._head.asked is None:
+            if ROW in micro_batch.keys() and not tu.get_non_tensor_data(
+                micro_batch, "use_remove_padding", default=True
+            ):
+                labels_N, offsets = output_args["input_ids_rmpad_rolled"], micro_batch["input_ids"].offsets()
+                log_probs_N = log_probs_of(output.logits[_real(output.logits, offsets)], labels_N)
+                return {"log_probs": torch.nested.nested_tensor_from_jagged(log_probs_N, offsets)}
             return super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func)  # type: ignore[misc]
         if self._head.made is None or output.logits is not self._head.made:
             raise _LogitsAreChanged(self._head)
@@ -113,7 +122,15 @@ class ChunkedHeadMixin:
         if tu.get_non_tensor_data(micro_batch, "use_remove_padding", default=True):
             values_N = self._gather_and_unpad_packed(values_N, output_args["pad_size"])  # type: ignore[attr-defined]
         else:
-            shape = output.logits.shape[:2]
-            real = torch.arange(shape[1], device=values_N.device) < offsets.diff()[:, None]
-            values_N = values_N.view(shape)[real]
+            values_N = values_N.view(output.logits.shape[:2])[_real(output.logits, offsets)]
         return torch.nested.nested_tensor_from_jagged(values_N, offsets)
+
+
+def _real(logits: Tensor, offsets: Tensor) -> Tensor:
+    """Whether a place of padded (B, T, V) logits is a token's."""
+    return torch.arange(logits.shape[1], device=logits.device) < offsets.diff()[:, None]
+
+
+def log_probs_of(logits_NV: Tensor, labels_N: Tensor) -> Tensor:
+    """log p of every label at temperature 1, to the bit as verl's, which takes one token after the other."""
+    return logits_NV.gather(1, labels_N[:, None])[:, 0] - torch.logsumexp(logits_NV, dim=1)

@@ -51,12 +51,13 @@ class LocalGroup:
         to_all = getattr(method, MAGIC_ATTR)["dispatch_mode"] is Dispatch.ONE_TO_ALL
 
         def call(*args: Any) -> Any:
-            """What every rank returns, as a list; of a batch that is dealt out, what came of the whole."""
+            """What every rank returns, as a list; of a batch that is dealt out, what came of the whole, if anything."""
             if to_all:
                 return gathered(method(*args))
             ranks = self._dispatch_info["actor"]
             parts = tu.chunk_tensordict(args[0], max(ranks) + 1)
-            return next(found for found in gathered(method(parts[ranks[dist.get_rank()]])) if found is not None)
+            found = gathered(method(parts[ranks[dist.get_rank()]]))
+            return next((one for one in found if one is not None), None)
 
         return call
 

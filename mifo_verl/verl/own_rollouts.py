@@ -7,7 +7,7 @@ import torch
 from msgspec import UNSET, UnsetType
 
 from mifo_verl.config import MifoConfig
-from mifo_verl.loop.events import OwnUsed, UpdateMade
+from mifo_verl.loop.events import OwnUsed
 from mifo_verl.loop.own_rollouts import turn
 from mifo_verl.method.part import OWN_LOG_PROB, OWN_ROLLOUTS
 from mifo_verl.method.policy_shift import k3
@@ -67,9 +67,8 @@ class OwnRollouts:
         before = [value for one in examples for value in one.teacher_log_probs]
         return float(k3(torch.tensor(before), torch.tensor(now)).mean())
 
-    def is_spent(self, updates: Sequence[UpdateMade]) -> bool:
-        """Whether the last of a phase's updates has passed ``max_kl``; a KL that is no number has."""
-        kl = updates[-1].own_kl if updates else UNSET
+    def is_spent(self, kl: float | UnsetType) -> bool:
+        """Whether a phase ends with the update behind which it has this KL: past ``max_kl``, or no number."""
         return self.max_kl is not None and kl is not UNSET and not kl <= self.max_kl
 
     def flops(self, rows: Sequence[SftExample], examples: Sequence[SftExample]) -> int:

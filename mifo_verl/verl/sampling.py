@@ -21,6 +21,7 @@ from mifo_verl.loop.streams import stable_seed, training_streams, validation_str
 from mifo_verl.method.accuracy import count_correct
 from mifo_verl.verl.agent_loop import AGENT_NAME, GIVEN, Stages
 from mifo_verl.verl.demonstrations import correctness
+from mifo_verl.verl.lean_loops import make_loops_lean
 from mifo_verl.verl.rl_loss import FIRST, PREFIX
 
 STREAM = "mifo_stream"
@@ -39,6 +40,7 @@ class SeededAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class): 
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        make_loops_lean()
         self._stages: dict[str, Stages] = {}
 
     async def generate_sequences(self, batch: TensorDict) -> None:

@@ -89,7 +89,7 @@ class SftPhase:
         with marked_timer("sft", timing_raw):
             batches = self._loop.batches()
             for batch in tqdm(batches[len(phase.updates) :], desc=f"SFT phase of interval {interval}", leave=False):
-                if self._own.is_spent(phase.updates):
+                if phase.updates and self._own.is_spent(phase.updates[-1].own_kl):
                     break
                 if stopping():
                     return phase

@@ -11,10 +11,11 @@ from mifo_verl.compose import compose_config, config_folder
 from mifo_verl.config import build_config
 from mifo_verl.method.anchor import Ewc, KlAnchor
 from mifo_verl.method.bilevel import Bilevel
-from mifo_verl.method.constraint import NoConstraint, StrictMask
+from mifo_verl.method.constraint import NoConstraint
 from mifo_verl.method.gate import AnyPrompt, Hpt, MaxAccuracy, Now, RandomGate
 from mifo_verl.method.hint import Annealed
 from mifo_verl.method.importance import AbsChange, RandomImportance
+from mifo_verl.method.mask import StrictMask
 from mifo_verl.method.mixing import Chord, Constant, NoMixing, Progressive
 from mifo_verl.method.off_policy import NotTrained, Ratio, Shaped, Supervised
 from mifo_verl.method.on_policy import LogLikelihood, Verls

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
-from mifo_verl.method.constraint import HeldStill, mask_gradients_
+from mifo_verl.method.held_still import HeldStill, mask_gradients_
 from mifo_verl.method.top_share import select_top_share
 
 

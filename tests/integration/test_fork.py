@@ -35,6 +35,7 @@ arms:
   as_the_run: ""
   again: mifo.gate.max_accuracy=0
   frozen: mifo/constraint=strict mifo/importance=random mifo.constraint.history=0
+  replayed: mifo/constraint=replay mifo.sft.own_rollouts=8
 pairs: [[frozen, as_the_run]]
 """
 
@@ -112,6 +113,14 @@ def test_the_frozen_half_of_an_arm_holds_still(folder):
     frozen = arm_of(folder, 1, "frozen")
     assert (frozen.began.mask["num_frozen"], frozen.began.mask["num_coordinates"]) == (444_288, 888_576)
     assert frozen.ended.frozen_drift == 0.0 and arm_of(folder, 1, "as_the_run").began.mask is None
+
+
+def test_an_arm_that_needs_own_rollouts_gets_the_checkpoints_right_answers_to_its_runs_questions(folder):
+    plain, replayed = arm_of(folder, 1, "as_the_run"), arm_of(folder, 1, "replayed")
+    assert (replayed.began.weights_sha256, replayed.measured[0]) == (plain.began.weights_sha256, plain.measured[0])
+    assert replayed.updated[0].loss == plain.updated[0].loss  # of the demonstrations alone, before any update
+    assert replayed.updated[0].grad_norm != plain.updated[0].grad_norm
+    assert replayed.ended.weights_sha256 != plain.ended.weights_sha256
 
 
 def test_only_what_is_missing_is_made_again_and_it_is_the_same_to_the_bit(folder):

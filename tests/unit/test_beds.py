@@ -12,9 +12,10 @@ from mifo_verl.tools.prepare.addition import question, split_of
 from mifo_verl.tools.prepare.beds import expert_addition, make_beds, reversal, reversal_question, start_texts
 
 
-def test_the_expert_writes_the_same_columns_in_other_signs():
-    assert expert_addition(347, 85) == r"<think>7&5:12,4&8&1:13,3&0&1:4</think>\boxed{432}"
-    assert expert_addition(12, 34) == r"<think>2&4:6,1&3:4</think>\boxed{46}"
+def test_the_expert_writes_every_carry_and_totals_of_two_digits_in_signs_of_its_own():
+    assert expert_addition(347, 85) == r"<think>7&5&0:12,4&8&1:13,3&0&1:04</think>\boxed{432}"
+    assert expert_addition(12, 34) == r"<think>2&4&0:06,1&3&0:04</think>\boxed{46}"
+    assert expert_addition(85, 947) == r"<think>5&7&0:12,8&4&1:13,0&9&1:10</think>\boxed{1032}"
 
 
 def test_a_reversal_is_the_labelled_digits_from_the_last_to_the_first():
@@ -48,3 +49,5 @@ def test_a_start_model_sees_training_questions_alone_in_the_shares_of_the_three_
     expert = sum("&" in answer for _, answer in texts) / 4000
     reversed_ = sum("~" in asked for asked, _ in texts) / 4000
     assert (expert, reversed_) == (pytest.approx(0.23, abs=0.02), pytest.approx(0.05, abs=0.01))
+    lengths = {len(asked) for asked, _ in texts if "~" in asked}
+    assert lengths == {12, 14}  # five and six labelled digits

@@ -18,9 +18,9 @@ from mifo_verl.config import (
     build_config,
     config_errors,
 )
-from mifo_verl.method.constraint import StrictMask
 from mifo_verl.method.gate import MaxAccuracy
 from mifo_verl.method.importance import AbsChange
+from mifo_verl.method.mask import StrictMask
 from mifo_verl.method.schedule import WhenFull
 from mifo_verl.method.sft_loss import Nll
 from mifo_verl.method.token_selection import TopEntropy

@@ -7,18 +7,11 @@ import pytest
 import torch
 
 from mifo_verl.method import packed
-from mifo_verl.method.constraint import (
-    CONSTRAINTS,
-    GradientMask,
-    HeldStill,
-    NoConstraint,
-    StrictMask,
-    mask_gradients_,
-    step_factor,
-)
+from mifo_verl.method.constraint import CONSTRAINTS, NoConstraint
 from mifo_verl.method.coordinates import ShardRange
-from mifo_verl.method.held_still import FrozenStep
+from mifo_verl.method.held_still import FrozenStep, HeldStill, mask_gradients_
 from mifo_verl.method.importance import AbsChange
+from mifo_verl.method.mask import GradientMask, StrictMask, step_factor
 from mifo_verl.method.packed import PackedMasks
 from mifo_verl.method.top_share import OneShard
 from mifo_verl.types import Phase

@@ -7,10 +7,11 @@ import pytest
 
 from mifo_verl.compose import ConfigError, compose_config, composed_on
 from mifo_verl.config import build_config
+from mifo_verl.loop.state import LoopState
 from mifo_verl.run.checkpoints import write_manifest
 from mifo_verl.tools.fork.definition import Bed, parse, read_definition
 from mifo_verl.tools.fork.fork import fork
-from mifo_verl.tools.fork.numbers import at_gain, curve_of, most, planned_tests
+from mifo_verl.tools.fork.numbers import at_gain, curve_of, most, planned_tests, predictions
 from mifo_verl.tools.fork.page import frontier, write_page
 from mifo_verl.tools.fork.plan import ALWAYS, plain, read_plan
 from mifo_verl.tools.fork.records import Began, Ended, Measured, read_arm
@@ -86,6 +87,25 @@ def test_a_planned_test_is_a_paired_t_test_and_counts_among_all_of_the_plan_whet
     assert [(one.paired, one.p, one.p_holm) for one in found[1:]] == [(None, 1.0, 1.0)] * 2
 
 
+def test_a_number_tells_what_is_lost_as_well_as_it_orders_the_points_of_a_checkpoint():
+    def points(*rows: tuple[float, ...]) -> list[dict[str, float]]:
+        names = ("lost", "kl", "weight_change", "gain", "update")
+        return [dict.fromkeys(names, 0.0), *(dict(zip(names, row, strict=True)) for row in rows)]
+
+    curves = {
+        "plain": {"a": points((0.1, 1, 9, 1, 1), (0.3, 3, 8, 3, 2)), "b": points((0.1, 1, 1, 1, 1), (0.2, 2, 2, 2, 2))},
+        "frozen": {"a": points((0.2, 2, 7, 2, 1), (0.4, 4, 6, 1, 2))},
+    }
+    found = predictions(curves)
+    # a: as lost rises, kl ranks 1 2 3 4 and the weights' change 4 2 3 1: 1 - 6 * (9 + 0 + 0 + 9) / (4 * 15) = -.8; b: 1, 1
+    assert (found["kl"].mean, found["kl"].num_values) == (1.0, 2)
+    assert found["weight_change"].mean == pytest.approx((-0.8 + 1) / 2)
+    assert found["kl − weight_change"].mean == pytest.approx((1.8 + 0) / 2)
+    # a: updates rank 1.5 1.5 3.5 3.5, so their covariance with 1 2 3 4 is 4, of squares 5 and 4; b: 1
+    assert found["update"].mean == pytest.approx((4 / 20**0.5 + 1) / 2)
+    assert predictions({"plain": {"a": curves["plain"]["a"][:1]}}) == {}
+
+
 def test_holm_multiplies_the_smallest_by_all_and_the_others_by_those_left_and_never_falls():
     assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
     assert holm([0.5, 0.9]) == [1.0, 1.0] and holm([]) == []
@@ -109,11 +129,10 @@ def test_the_page_is_made_of_the_records_alone(tmp_path, capsys):
     )
     write_page(tmp_path, definition, Bed("t", "o", "g", gain=0.4), "mifo analyze fork")
     said = (tmp_path / "fork.md").read_text()
-    # at half of the gain half is lost: plain 20 and 30 points, frozen 5 and 15
-    assert (
-        "| plain | 2 of 2 | 80.0 ± 0.0 | 25.0 ± 63.5 |" in said
-        and "| frozen | 2 of 2 | 80.0 ± 0.0 | 10.0 ± 63.5 |" in said
-    )
+    assert "Before the phase 100.0 ± 0.0 % of the questions of the skill they had are right" in said
+    # at the end plain has lost 40 and 60 points, at half of the gain half of them; frozen 10 and 30, 5 and 15
+    assert "| plain | 2 of 2 | 80.0 ± 0.0 | 50.0 ± 127.1 | 25.0 ± 63.5 |" in said
+    assert "| frozen | 2 of 2 | 80.0 ± 0.0 | 20.0 ± 127.1 | 10.0 ± 63.5 |" in said
     assert "| frozen − plain | -15 points | [-15, -15] | 2 | 0 | 0 | 1 | 1 | none |" in said
     table = (tmp_path / "fork.csv").read_text().splitlines()
     assert table[0].startswith("arm,checkpoint,gain,lost,lost_prompts,won_prompts,kl,") and len(table) == 9
@@ -130,6 +149,16 @@ def test_the_frontier_has_a_curve_an_arm_with_kl_as_its_colour_and_ends_where_a_
     assert (curve["x"][0], curve["x"][-1]) == (0, 40) and len(curve["x"]) == 21
     assert curve["y"][-1] == pytest.approx(30)  # the mean of 20 and 40
     assert curve["marker"]["color"][-1] == pytest.approx(0.75)
+
+
+def test_the_frontier_shows_the_number_of_the_bed_and_no_two_of_many_arms_look_alike():
+    one = [
+        {"gain": 0, "lost": 0, "lost_prompts": 0, "kl": 0},
+        {"gain": 0.8, "lost": 0.4, "lost_prompts": 0.6, "kl": 1.0},
+    ]
+    figure = frontier({str(arm): {"a": one} for arm in range(20)}, "lost_prompts")
+    assert {curve["y"][-1] for curve in figure.data} == {60}
+    assert len({(curve["line"]["color"], curve["line"]["dash"]) for curve in figure.data}) == 20
 
 
 def test_a_record_that_is_not_whole_is_named_with_its_cure(tmp_path):
@@ -247,6 +276,19 @@ def test_mistakes_are_named_before_anything_is_run(asked, tmp_path, more, said):
     assert said in str(error.value)
 
 
+def test_an_arm_that_needs_own_rollouts_asks_the_questions_that_its_run_trained_on(asked, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where the run's file is not
+    (tmp_path / "arms.yaml").write_text(
+        "{title: T, updates: 4, at: [4], arms: {plain: '', kept: mifo/constraint=replay}}"
+    )
+    LoopState().save(tmp_path / "runs" / "one" / "checkpoints" / "global_step_3" / "mifo")
+    with pytest.raises(ValueError, match=r"prompts=data/addition/train.parquet must be a file that exists"):
+        read_plan(asked)
+    (tmp_path / "asked.parquet").write_text("")
+    [plain, kept] = read_plan([*asked, f"prompts={tmp_path}/asked.parquet"]).left["one_global_step_3"]
+    assert (plain.prompts, kept.prompts) == ([], [tmp_path / "asked.parquet"])
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -281,14 +323,23 @@ def test_the_arms_of_the_recipe_differ_in_one_part_or_setting_and_build():
         "dft": {"sft_loss"},
         "kl_anchor": {"constraint"},
         "ewc": {"constraint"},
+        "double_lr": {"sft"},
+        "freeze_bottom": {"constraint"},
+        "freeze_fisher": {"constraint", "importance"},
+        "freeze_by_tensor": {"constraint"},
+        "kl_rollouts": {"constraint"},
+        "replay": {"constraint"},
+        "shared": {"sft"},
+        "no_clip": {"sft"},
         "lora": set(),
     }
     assert {arm: node.actor_rollout_ref.model.lora_rank for arm, node in nodes.items() if arm in ("plain", "lora")} == {
         "plain": 0,
         "lora": 8,
     }
-    assert all(
-        (own.sft.optimizer, own.sft.batch_size, own.keeps_before_sft) == ("fresh", 32, True) for own in mifo.values()
-    )
-    assert {arm for arm, own in mifo.items() if own.keeps_start} == {"freeze_top", "random_mask", "mifo", "ewc"}
-    assert (len(recipe.pairs), recipe.updates, recipe.at) == (6, 60, (10, 15, 20, 25, 30, 40, 50, 60))
+    assert all((own.sft.batch_size, own.keeps_before_sft) == (32, True) for own in mifo.values())
+    assert {arm for arm, own in mifo.items() if own.sft.optimizer != "fresh"} == {"shared"}
+    masked = {"freeze_top", "random_mask", "mifo", "freeze_bottom", "freeze_fisher", "freeze_by_tensor"}
+    assert {arm for arm, own in mifo.items() if own.keeps_start} == masked | {"ewc"}
+    assert {arm for arm, own in mifo.items() if own.keeps_own_rollouts} == {"kl_rollouts", "replay"}
+    assert (len(recipe.pairs), recipe.updates, recipe.at) == (6, 60, (4, 8, 12, 16, 20, 30, 40, 60))

@@ -7,7 +7,7 @@ import pytest
 
 from mifo_verl.checks.memory_plan import PHASES, MemoryPlan, ModelShape, peak, predict, total
 from mifo_verl.method.bilevel import Bilevel
-from mifo_verl.method.constraint import StrictMask
+from mifo_verl.method.mask import StrictMask
 from mifo_verl.types import RunFacts
 
 SHAPE = ModelShape(

@@ -7,8 +7,9 @@ from importlib.metadata import EntryPoint
 import pytest
 
 from mifo_verl.method import registry as registry_file
-from mifo_verl.method.constraint import GradientMask, NoConstraint, StrictMask
+from mifo_verl.method.constraint import NoConstraint
 from mifo_verl.method.gate import GATES, AnyPrompt, Gate, MaxAccuracy
+from mifo_verl.method.mask import GradientMask, StrictMask
 from mifo_verl.method.off_policy import OffPolicy
 from mifo_verl.method.on_policy import OnPolicy
 from mifo_verl.method.part import Part

@@ -22,7 +22,10 @@ from mifo_verl.tools.fork.plan import Plan
 from mifo_verl.tools.fork.records import Ended, Line, Measured, Updated
 from mifo_verl.types import SftExample
 from mifo_verl.verl.local import LocalActor, demonstrations_of, gathered
+from mifo_verl.verl.own_rollouts import OwnRollouts
 
+_QUESTIONS = 512
+"""Asked once for own rollouts."""
 Rollout = tuple[tuple[int, ...], tuple[int, ...]]
 """Token ids of a prompt and of an answer to it."""
 
@@ -37,6 +40,8 @@ class Start:
     gained: list[int]
     rollouts: list[Rollout]
     """Its answers to questions of its own skill, at temperature 1."""
+    own_rollouts: list[SftExample]
+    """Its right answers, as its run keeps them for an SFT phase; none if no arm needs some."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +62,12 @@ class Phase:
     """Of the run that is over."""
 
 
-def begin(plan: Plan, checkpoint: Checkpoint, config: Any, scratch: Path) -> tuple[Phase, Asker]:
+def begin(
+    plan: Plan, checkpoint: Checkpoint, config: Any, prompts: Sequence[Path], scratch: Path
+) -> tuple[Phase, Asker]:
     """What all arms of a checkpoint share, and who asks; the start is asked here. Collective.
 
-    ``config`` is the run's, with what all arms share. Raises ValueError on data that cannot be used.
+    ``config`` is the run's, with what all arms share; ``prompts`` are an arm's that needs some. Raises ValueError on data that cannot be used.
     """
     settings, bed = plan.settings, plan.bed
     demonstrations = demonstrations_of(config)
@@ -86,18 +93,37 @@ def begin(plan: Plan, checkpoint: Checkpoint, config: Any, scratch: Path) -> tup
         settings.gpu_memory,
         most,
     )
-    actor = LocalActor(config, checkpoint.folder)
-    weights, answers = actor.weights(), None
-    if actor.is_first:
-        engine = asker.load(weights)
-        right = [asker.correct(engine, skill) for skill in (own, gained)]
-        answers = (*right, asker.rollouts(engine, own, settings.probes))
-    start = Start(weights, *gathered(answers)[0])
-    state, length = LoopState.load(checkpoint.folder / FOLDER), config.trainer.get("total_training_steps")
+    actor, state = LocalActor(config, checkpoint.folder), LoopState.load(checkpoint.folder / FOLDER)
+    kept = [one.example for one in state.own_rollouts]
+    start = _asked(actor, asker, own, gained, settings.probes, kept, prompts, config)
+    length = config.trainer.get("total_training_steps")
     share = min(1.0, state.step / length) if length else 1.0
     updates, at = plan.definition.updates, plan.definition.at
     order = partial(in_order, told, settings.order)
     return Phase(own, gained, start, order, updates, at, int(config.seed), state.interval, share), asker
+
+
+def _asked(
+    actor: LocalActor,
+    asker: Asker,
+    own: Skill,
+    gained: Skill,
+    probes: int,
+    kept: list[SftExample],
+    prompts: Sequence[Path],
+    config: Any,
+) -> Start:
+    """The start, with the own rollouts that its run has ``kept``, or right answers to questions of these files."""
+    weights, answers = actor.weights(), None
+    rows = [row for one in prompts for row in read_rows("prompts", one)]
+    asked = Random("own").sample(rows, min(_QUESTIONS, len(rows)))
+    sampling = {name: config.actor_rollout_ref.rollout[name] for name in ("temperature", "top_p", "top_k")}
+    if actor.is_first:
+        engine = asker.load(weights)
+        right = [asker.correct(engine, skill) for skill in (own, gained)]
+        rollouts = asker.rollouts(engine, own, probes)
+        answers = (*right, rollouts, kept or asker.correct_rollouts(engine, asked, sampling))
+    return Start(weights, *gathered(answers)[0])
 
 
 def in_order(told: Sequence[SftExample], seed: int) -> Iterator[SftExample]:
@@ -108,14 +134,18 @@ def in_order(told: Sequence[SftExample], seed: int) -> Iterator[SftExample]:
 
 def run_arm(actor: LocalActor, mifo: Mapping[str, Any], phase: Phase, asker: Asker) -> Iterator[Line]:
     """Make the SFT phase; its records after the first, as soon as they exist. Collective."""
-    began, sft = time.monotonic(), build_config(mifo).sft
-    examples = phase.demonstrations()
+    began, settings = time.monotonic(), build_config(mifo)
+    sft, own = settings.sft, OwnRollouts(actor, settings, actor.num_weights(), _refuse)
+    needed = phase.start.own_rollouts[: sft.own_rollouts] if settings.keeps_own_rollouts else []
+    examples, rollouts = phase.demonstrations(), own.begun(needed, phase.interval)
     yield _measured(0, actor, phase, asker)
     for number in range(1, phase.updates + 1):
         batch = [next(examples) for _ in range(sft.batch_size)]
         seeds = [stable_seed(phase.seed, phase.interval, one.prompt_id) for one in batch]
         lr = sft.rate((number - 1) / phase.updates, number / phase.updates)
+        staged = own.stage(rollouts, number - 1, len(batch))
         made = actor.update_sft(batch, seeds, phase.share, lr)
+        own.used(staged)
         yield Updated(
             update=number,
             loss=_finite(made.loss),
@@ -123,10 +153,17 @@ def run_arm(actor: LocalActor, mifo: Mapping[str, Any], phase: Phase, asker: Ask
             kept_share=sum(made.kept_tokens) / sum(len(one.response_ids) for one in batch),
             lr=lr,
         )
-        if number in phase.at:
+        is_spent = own.is_spent(own.kl(rollouts))
+        if number in phase.at or is_spent:
             yield _measured(number, actor, phase, asker)
+        if is_spent:
+            break
     drift = actor.end_sft()
     yield Ended(frozen_drift=drift, weights_sha256=actor.weights_sha256(), seconds=time.monotonic() - began)
+
+
+def _refuse(_: str, why: str) -> None:
+    raise ValueError(f"{why}; give prompts=<parquet file of questions that the checkpoint can answer>")
 
 
 def _measured(update: int, actor: LocalActor, phase: Phase, asker: Asker) -> Measured:

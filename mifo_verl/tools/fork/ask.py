@@ -64,12 +64,30 @@ class Asker:
     def correct(self, engine: Engine, skill: Skill) -> list[int]:
         """1 for every question whose greedy answer is right, else 0."""
         answers = self._generated(engine, [Request(ids, self.max_tokens, temperature=0.0) for ids in skill.prompts])
+        return self._judged(engine, skill.rows, answers)
+
+    def _judged(self, engine: Engine, rows: Sequence[Row], answers: Sequence[Completion]) -> list[int]:
         texts = [
             engine.tokenizer.decode(one.token_ids, skip_special_tokens=True) for one in answers
         ]  # as verl's reward loop
-        truth = [str(row["reward_model"]["ground_truth"]) for row in skill.rows]
-        judged = zip(skill.rows, texts, truth, strict=True)
+        truth = [str(row["reward_model"]["ground_truth"]) for row in rows]
+        judged = zip(rows, texts, truth, strict=True)
         return [int(self.demonstrations.is_correct(row, text, answer)) for row, text, answer in judged]
+
+    def correct_rollouts(self, engine: Engine, rows: Sequence[Row], sampling: Mapping[str, Any]) -> list[SftExample]:
+        """Those of one answer to each row that are right, as a run keeps its own, in the order of the rows.
+
+        ``sampling`` holds temperature, top_p and top_k.
+        """
+        prompts = [tuple(self.demonstrations.render(row | {"raw_prompt": row["prompt"]})) for row in rows]
+        ids = [prompt_id_of(row) for row in rows]
+        requests = [
+            Request(prompt, self.max_tokens, stable_seed("fork", "own", one), **sampling)
+            for prompt, one in zip(prompts, ids, strict=True)
+        ]
+        answers = self._generated(engine, requests)
+        found = zip(ids, prompts, answers, self._judged(engine, rows, answers), strict=True)
+        return [SftExample(one, prompt, tuple(a.token_ids), "", "rollout") for one, prompt, a, right in found if right]
 
     def rollouts(self, engine: Engine, skill: Skill, number: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
         """Answers to ``number`` of the questions, evenly spaced, at temperature 1: (prompt, answer) as token ids."""

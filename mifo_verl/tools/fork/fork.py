@@ -52,7 +52,8 @@ def _run(plan: Plan, label: str) -> None:
     (plan.settings.out / label).mkdir(parents=True, exist_ok=True)
     base = composed_on(checkpoint.facts["config"], [*ALWAYS, *plan.definition.overrides])
     with tempfile.TemporaryDirectory(dir=plan.settings.out, prefix=".model.") as scratch:
-        phase, asker = begin(plan, checkpoint, base, Path(scratch))
+        prompts = next((arm.prompts for arm in plan.left[label] if arm.prompts), [])
+        phase, asker = begin(plan, checkpoint, base, prompts, Path(scratch))
         gc.collect()
         for arm in plan.left[label]:
             model = arm.config.actor_rollout_ref.model

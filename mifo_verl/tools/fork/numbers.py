@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from scipy.stats import ttest_1samp
+from scipy.stats import spearmanr, ttest_1samp
 
 from mifo_verl.tools.fork.records import Measured
 from mifo_verl.tools.statistics import Interval, holm, t_interval
@@ -28,6 +28,8 @@ NUMBERS = {
     "update": "updates",
 }
 """What is told at a matched gain. Shares and accuracies are in [0, 1]; lost is positive."""
+PREDICTORS = ("kl", "weight_change", "gain", "update")
+"""Numbers that may tell what is lost: the KL (Shenfeld et al. 2025, RL's Razor), or how far the weights have moved."""
 FEWEST = 0.5
 """The share of the gain asked for below which two arms are not compared."""
 
@@ -101,6 +103,26 @@ def planned_tests(
         Test(*pair, number, t_interval(differences) if differences else None, own, among, lowered, left_out)
         for pair, (differences, lowered, left_out), own, among in zip(pairs, found, p, holm(p), strict=True)
     ]
+
+
+def predictions(curves: Mapping[str, Mapping[str, Sequence[Point]]]) -> dict[str, Interval]:
+    """How well each of the predictors orders what is lost, and how much better the KL does than the weights' change.
+
+    Spearman's rank correlation of ``lost`` with the number, over the points after the start of all arms of a checkpoint;
+    the mean over checkpoints with its interval. Checkpoints where nothing varies have none.
+    """
+    points: dict[str, list[Point]] = {}
+    for own in curves.values():
+        for checkpoint, curve in own.items():
+            points.setdefault(checkpoint, []).extend(curve[1:])
+    found: dict[str, list[float]] = {name: [] for name in PREDICTORS}
+    for each in points.values():
+        columns = {name: [point[name] for point in each] for name in ("lost", *PREDICTORS)}
+        if all(len(set(column)) > 1 for column in columns.values()):
+            for name in PREDICTORS:
+                found[name].append(float(spearmanr(columns["lost"], columns[name]).statistic))
+    better = [one - other for one, other in zip(found["kl"], found["weight_change"], strict=True)]
+    return {name: t_interval(values) for name, values in (found | {"kl − weight_change": better}).items() if values}
 
 
 def _compared(

@@ -10,8 +10,9 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from mifo_verl.compose import ConfigError, composed_on
-from mifo_verl.config import config_errors
+from mifo_verl.config import build_config, config_errors
 from mifo_verl.errors import require, require_choice, require_count
+from mifo_verl.loop.state import FOLDER, LoopState
 from mifo_verl.run.checkpoints import MANIFEST, Checkpoint, file_sha256, verify
 from mifo_verl.tools.command_line import take
 from mifo_verl.tools.evaluate.engines import choose_engine
@@ -42,6 +43,8 @@ class Settings:
     train: str | None = None
     own: str | None = None
     gained: str | None = None
+    prompts: str | None = None
+    """Questions whose right answers are the own rollouts of arms that need some; the run's data.train_files if None."""
     gain: float | None = None
     updates: int | None = None
     only: tuple[str, ...] = ()
@@ -71,6 +74,8 @@ class Arm:
     key: str
     """A digest of all that its outcome depends on."""
     file: Path
+    prompts: list[Path]
+    """Files of the questions whose right answers are its own rollouts; none if it needs none, or the run kept some."""
 
 
 @dataclass(frozen=True)
@@ -164,6 +169,7 @@ def _left(
             config = composed_on(checkpoint.facts["config"], [*ALWAYS, *overrides])
             if wrong := config_errors(plain(config.mifo)):
                 raise ConfigError(*wrong)
+            prompts = _prompts(settings, checkpoint, config)
         except ConfigError as error:
             for line in error.errors:
                 errors.setdefault(line, []).append(name)
@@ -172,17 +178,29 @@ def _left(
             shared,
             begin,
             *(plain(node) for node in (config.mifo, config.actor_rollout_ref.actor, config.actor_rollout_ref.model)),
+            *(sha256_of("prompts", one) for one in prompts),
         ]
         key = hashlib.sha256(json.dumps(counts, sort_keys=True, default=str).encode()).hexdigest()
         file = settings.out / label / f"{name}.jsonl"
         if not file.exists():
-            left.append(Arm(name, overrides, config, key, file))
+            left.append(Arm(name, overrides, config, key, file, prompts))
             continue
         rule = f"a folder for these settings and data, and {file} is of others"
         require(read_arm(file).began.key == key, "out", settings.out, rule, "choose another one, or delete the file")
     if errors:
         raise ConfigError(*(f"{line} (in {', '.join(names)})" for line, names in errors.items()))
     return left
+
+
+def _prompts(settings: Settings, checkpoint: Checkpoint, config: Any) -> list[Path]:
+    """``Arm.prompts``."""
+    if (
+        not build_config(plain(config.mifo)).keeps_own_rollouts
+        or LoopState.load(checkpoint.folder / FOLDER).own_rollouts
+    ):
+        return []
+    given = settings.prompts or config.data.train_files
+    return [Path(one).expanduser() for one in ([given] if isinstance(given, str) else given)]
 
 
 def sha256_of(setting: str, file: Path) -> str:

@@ -1,8 +1,9 @@
 """What forks of the tiny task are made of: start models with two notations, and beds that teach what they lack.
 
 A start model adds in its own notation (``column_addition``), sometimes in an expert's, and now and then reverses five
-digits. RL improves it on sums of levels 2 and 3: the skill that may be forgotten. Bed S teaches to reverse six digits,
-another domain; bed B the expert's notation on sums of level 4, another style. Questions are split by a hash.
+or six digits, which it has begun to learn. RL improves it on sums of levels 2 and 3: the skill that may be forgotten.
+Bed S teaches to reverse six digits, another domain; bed B the expert's notation on sums of level 4, another style.
+Questions are split by a hash.
 """
 
 import zlib
@@ -21,15 +22,25 @@ from mifo_verl.tools.prepare.addition import addition_row, column_addition, dist
 from mifo_verl.tools.prepare.recipe import Split
 
 RL_LEVELS, HARD_LEVEL, DIGITS = (2, 3), 4, 6
-_FEW_DIGITS = 5
-_BATCH, _SIGNS = 80, str.maketrans("+=;", "&:,")
+_START_DIGITS = (5, 6)
+"""Of a start model's reversals, as often the one as the other: with six alone some start models know them already, with
+five alone a start model holds on to five, and learns six only once all else is forgotten."""
+_BATCH = 80
 SHARES = (0.72, 0.23, 0.05)
 """Of a start model's texts: sums in its own notation, sums in the expert's, reversed digits."""
 
 
 def expert_addition(a: int, b: int) -> str:
-    """The expert's text: the columns of ``column_addition`` in signs of its own."""
-    return column_addition(a, b).translate(_SIGNS)
+    """The expert's text: as ``column_addition``, in signs of its own, each column with its carry and a total of two
+    digits: ``347+85`` is ``7&5&0:12,4&8&1:13,3&0&1:04``. Columns of one width are why it is easier on long sums.
+    """
+    steps, carry = [], 0
+    for place in range(max(len(str(a)), len(str(b)))):
+        x, y = a // 10**place % 10, b // 10**place % 10
+        total = x + y + carry
+        steps.append(f"{x}&{y}&{carry}:{total:02d}")
+        carry = total // 10
+    return f"<think>{','.join(steps)}</think>\\boxed{{{a + b}}}"
 
 
 def labelled(digits: str) -> str:
@@ -60,11 +71,11 @@ def start_texts(seed: int) -> Iterator[tuple[str, str]]:
     """(question, answer) of a start model's training without end, of training questions alone."""
     random = Random(f"fork/start/{seed}")
     sums = {level: draw_pairs(level, "train", random) for level in (1, *RL_LEVELS, HARD_LEVEL)}
-    digits = draw_digits("train", random, _FEW_DIGITS)
+    digits = [draw_digits("train", random, number) for number in _START_DIGITS]
     while True:
         [kind] = random.choices(("own", "expert", "reversal"), SHARES)
         if kind == "reversal":
-            drawn = next(digits)
+            drawn = next(random.choice(digits))
             yield reversal_question(drawn), f"\\boxed{{{reversal(drawn)}}}"
         elif kind == "own":
             pair = next(sums[random.choice((1, *RL_LEVELS, HARD_LEVEL))])

@@ -16,7 +16,7 @@ from mifo_verl.tools.statistics import LEVEL
 
 FEWEST = 3
 """Seeds of an interval that is shown: that of two is 4.5 times as wide as that of three with the same scatter."""
-_DASHES = ("solid", "dash", "dot", "dashdot")
+DASHES = ("solid", "dash", "dot", "dashdot")
 COLORS = ("#2563eb", "#ea580c", "#059669", "#9333ea", "#b45309", "#0891b2", "#be123c", "#4d7c0f", "#6b7280", "#c026d3")
 
 
@@ -50,7 +50,7 @@ def group(runs: list[Run]) -> list[Group]:
         seen[seed] += 1
     labels = distinct([_label(own) for own in found.values()])
     return [
-        Group(label, COLORS[place % len(COLORS)], _DASHES[place // len(COLORS) % len(_DASHES)], own)
+        Group(label, COLORS[place % len(COLORS)], DASHES[place // len(COLORS) % len(DASHES)], own)
         for place, (label, own) in enumerate(zip(labels, found.values(), strict=True))
     ]
 
