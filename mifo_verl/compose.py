@@ -289,6 +289,8 @@ def _one_line(error: Exception, overrides: list[str]) -> tuple[str, str]:
         full = getattr(error.__cause__, "full_key", None) or node  # of a key inside the value too: optim={lrr:1}
         name = full if full.startswith(node) else node
         given = next((o for o in overrides if o.split("=")[0].lstrip("+~") == node), name)
+        if name in known_settings() and (inside := group_of(f"{name}.", known_settings())):
+            return not_a_group(given, inside), given
         return f"{given}: no setting is called {name}{_cure(given, name, overrides)}", given
     missing = re.search(r"Could not delete from config. '([^']+)' does not exist", text)
     if missing:
@@ -317,7 +319,8 @@ def _cure(given: str, name: str, overrides: list[str]) -> str:
     known = likely(name, [*every, *CHOICES])
     if known and known != name:
         value = given.partition("=")[2] if given.startswith(f"{name}=") else "<value>"
-        return f" (did you mean {known}?); write {known}={value}"
+        inside = "" if value.startswith("{") else group_of(f"{known}.", every)
+        return f" (did you mean {known}?); " + (f"choose one inside: {inside}" if inside else f"write {known}={value}")
     if FREE_NODE.search(name.rpartition(".")[0]):
         return f"; write {shlex.quote('+' + given)}, because {name.rpartition('.')[0]} takes any name"
     if group := group_of(name, every):

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import unicodedata
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -21,20 +22,29 @@ _MOVED = {
     "n_val": "actor_rollout_ref.rollout.val_kwargs.n",
     "lr": "actor_rollout_ref.actor.optim.lr",
     "learning_rate": "actor_rollout_ref.actor.optim.lr",
-    "num_generations": "actor_rollout_ref.rollout.n",
+    **dict.fromkeys(("num_generations", "num_return_sequences"), "actor_rollout_ref.rollout.n"),
     "batch_size": "data.train_batch_size",
     "epochs": "trainer.total_epochs",
     "num_epochs": "trainer.total_epochs",
     "num_train_epochs": "trainer.total_epochs",
-    "max_steps": "trainer.total_training_steps",
+    **dict.fromkeys(("max_steps", "steps", "num_steps"), "trainer.total_training_steps"),
+    "save_steps": "trainer.save_freq",
+    "eval_steps": "trainer.test_freq",
+    "warmup_ratio": "actor_rollout_ref.actor.optim.lr_warmup_steps_ratio",
+    "lora_r": "actor_rollout_ref.model.lora_rank",
+    "gradient_checkpointing": "actor_rollout_ref.model.enable_gradient_checkpointing",
+    "per_device_train_batch_size": "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu",
     "model": "actor_rollout_ref.model.path",
     "model_name_or_path": "actor_rollout_ref.model.path",
     "model_path": "actor_rollout_ref.model.path",
     **dict.fromkeys(("gpus", "n_gpus", "num_gpus"), "trainer.n_gpus_per_node"),
-    **dict.fromkeys(("reward_fn", "reward_function"), "reward.custom_reward_function.path"),
+    **dict.fromkeys(("reward_fn", "reward_function", "reward_funcs"), "reward.custom_reward_function.path"),
     **dict.fromkeys(("project", "wandb_project"), "trainer.project_name"),
-    **dict.fromkeys(("max_length", "max_tokens", "max_new_tokens"), "data.max_response_length"),
+    **dict.fromkeys(
+        ("max_length", "max_tokens", "max_new_tokens", "max_completion_length"), "data.max_response_length"
+    ),
     **dict.fromkeys(("dataset", "train_file", "train_data"), "data.train_files"),
+    **dict.fromkeys(("test_files", "eval_files", "val_file"), "data.val_files"),
     **dict.fromkeys(("output_dir", "output", "out"), "run_dir"),
 }
 """Settings by the last word of the names that other trainers give them."""
@@ -44,6 +54,8 @@ DEAD_NODES = ("custom_reward_function", "reward_model", "sandbox_fusion")
 """Nodes of earlier versions of verl, which it keeps and reads nowhere: what is read lies in the node reward."""
 FREE_NODE = re.compile(r"(^|\.)(env|\w*kwargs|override_\w*config)(\.|$)")
 """Nodes that take keys of any name."""
+_PLAIN = str.maketrans({**dict.fromkeys("−–—‐‑", "-"), **dict.fromkeys("\ufeff\u200b\u200e\u2060", "")})
+"""Signs that a copied line may hold in the place of others, or unseen."""
 _OPEN = re.compile(r"(^|\.)(env|mifo|\w*kwargs|override_\w*config)(\.|$)")
 """These, and nodes whose keys are checked elsewhere, with all below them."""
 
@@ -119,11 +131,13 @@ def _form_error(given: str, known: Callable[[], Collection[str]]) -> str:
         return (
             f"{given} must be left out: it is no setting; write experiment=<name>, and --config-dir <folder> for files"
         )
+    if not name.isascii():
+        return _syntax_error(given, name, value)
     if not name.strip() or not (equals or given.startswith("~")):
         return f"{given} must be setting=value, without blanks around the equals sign; write it so"
     if re.match(r"hydra\b", plain):
         return f"{given} must be left out: nothing reads hydra; write run_dir=<folder>, or --config-dir <folder>"
-    if given.startswith("+") and plain in CHOICES:
+    if given.startswith("+") and (plain in CHOICES or ("/" in plain and plain.replace("/", ".") in known())):
         return not_added(given)
     if given.startswith("~") and plain not in known() and not _OPEN.search(plain):
         return f"{given} must name a setting that is there, and {plain} is not; leave it out"
@@ -139,6 +153,8 @@ def _form_error(given: str, known: Callable[[], Collection[str]]) -> str:
         is_list = "(" not in value and not re.fullmatch(r"[-+.\deE,\s]+", value)
         text = shlex.quote(f'{name}="{value}"')
         listed = f"write {text} for one text, '{name}=[{value}]' for a list, or " if is_list else "write "
+        if re.fullmatch(r"\d{1,3}(?:,\d{3})+", value):
+            listed = f"write {name}={value.replace(',', '')} for one number, or "
         return f"{given} must be one value; {listed}{several}"
     return ""
 
@@ -160,6 +176,13 @@ def _lost_group(name: str, parsed: Override, known: Callable[[], Collection[str]
 
 def _syntax_error(given: str, name: str, value: str) -> str:
     """What Hydra cannot parse, with a cure that it can."""
+    ascii = unicodedata.normalize("NFKC", given).translate(_PLAIN)
+    if (
+        ascii.isascii()
+        and (not name.isascii() or re.fullmatch(r"[-+.\deE]+", ascii.partition("=")[2]))
+        and parse(ascii)
+    ):
+        return f"{given} must be typed in plain letters, and holds others that look alike; write {ascii}"
     alone = value.strip().rstrip(",;")
     if alone != value and parse(f"{name}={alone}"):
         return f"{given} must end with its value; write {shlex.quote(f'{name}={alone}')}"
@@ -227,12 +250,12 @@ def likely(name: str, known: Collection[str], cutoff: float = 0.6) -> str:
         elsewhere = []
     if not parent and last in _MOVED:
         return _MOVED[last]
+    if last in _MOVED and not nearest(last, [key.rpartition(".")[2] for key in beside], 0.85):
+        return _MOVED[last]
     if len(elsewhere) == 1:
         only = elsewhere[0]
         main = (f"{only}.{each}" for each in ("path", "name") if f"{only}.{each}" in known)
         return next(main, only) if only in groups else only
-    if last in _MOVED and not nearest(last, [key.rpartition(".")[2] for key in beside], 0.85):
-        return _MOVED[last]
     if elsewhere and not parent:
         return min(elsewhere, key=_place)
     found = re.search(r"mean (\S+)\?", nearest(last, [key.rpartition(".")[2] for key in beside], cutoff))
@@ -246,10 +269,11 @@ def _place(key: str) -> int:
 def group_of(name: str, known: list[str]) -> str:
     """What to say of the group that a misspelt setting lies in: where the group is, and what it holds; '' if none."""
     parent = name.rpartition(".")[0]
-    groups = [key for key in known if parent and (key == parent or key.endswith(f".{parent}"))]
+    parents = {key.rpartition(".")[0] for key in known}
+    groups = [key for key in parents if parent and (key == parent or key.endswith(f".{parent}"))]
     if not groups:
         return ""
-    group = min(groups, key=lambda key: (key != parent, _place(f"{key}.")))
+    group = min(groups, key=lambda key: (key != parent, _place(f"{key}."), key))
     inside = [key.removeprefix(f"{group}.") for key in known if key.rpartition(".")[0] == group]
     inside = [key for key in inside if not key.startswith("_")]
     return f"the settings of {group} are {', '.join(inside[:20])}{' ...' if len(inside) > 20 else ''}"

@@ -90,15 +90,17 @@ def check_tokenizer(run: Run, found: Findings) -> None:
     """The tokenizer is there and fits the model."""
     if run.model_folder is None:
         raise NotChecked("not checked: the model's folder comes first")
-    folder = Path(run.get("actor_rollout_ref.model.tokenizer_path") or run.model_folder)
+    key = "actor_rollout_ref.model.tokenizer_path"
+    name = key if run.get(key) else PATH
+    folder = Path(run.get(key) or run.model_folder)
     rule = "a folder that holds a tokenizer (tokenizer.json or tokenizer.model)"
-    if not found.require(has_tokenizer(folder), PATH, run.get(PATH), rule, "copy the tokenizer's files there"):
+    if not found.require(has_tokenizer(folder), name, run.get(name), rule, "copy the tokenizer's files there"):
         return
     try:
         tokenizer = run.tokenizer
     except NotChecked as error:
         rule = f"must hold a tokenizer that transformers reads {str(error).partition('no tokenizer ')[2]}"
-        raise ValueError(f"{PATH}={run.get(PATH)} {rule}; correct it") from None
+        raise ValueError(f"{name}={run.get(name)} {rule}; correct it") from None
     largest, size = max(tokenizer.get_vocab().values(), default=-1) + 1, run.model_config.get("vocab_size")
     if isinstance(size, int):
         rule = f"at least the {largest} tokens of its tokenizer"
