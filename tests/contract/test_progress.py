@@ -85,3 +85,12 @@ def test_without_a_validation_of_the_start_no_change_is_told(tmp_path, capsys):
         print_summary(summary | {"accuracy_start": start}, run)
         (row,) = [line for line in capsys.readouterr().out.splitlines() if "mean" in line]
         assert [cell.strip() for cell in row.strip("│").split("│")] == ["mean", *shown]
+
+
+def test_where_the_time_went_is_printed_the_longest_first(tmp_path, capsys):
+    run = ExampleRun(tmp_path / "run", make_data(tmp_path)).run(3)
+    summary = json.loads((run / "summary.json").read_text())
+    stages = {"start_up": 30.0, "rollout": 60.0, "sft": 9.96, "probe": 0.04}
+    print_summary(summary | {"stages": stages, "seconds": {"total": 100.0}}, run)
+    said = "seconds: total 100.0 = rollout 60.0 (60%), start up 30.0 (30%), sft 10.0 (10%)"
+    assert said in capsys.readouterr().out.splitlines()
