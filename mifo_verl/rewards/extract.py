@@ -9,6 +9,13 @@ THINK_END = "</think>"
 MAX_CHARS = 50_000
 """A reward reads no more than this, from the end: an answer ends a response, and long text is slow to parse."""
 
+_NO_ANSWER = re.compile(
+    r"(?:the )?proof(?:\b[a-z .]*)?|(?:to be )?proved|q\.?e\.?d|see (?:the )?[a-z]+|omitted|missing|empty|nan|[-+]?inf"
+    r"|(?:the )?(?:final )?(?:answer|solution|value|none)? ?(?:is |was )?not ?(?:provided|available|found|given|known)"
+    r"|(?:none|no (?:final )?(?:answer|solution)) (?:was |is )?(?:provided|available|found|given)|no (?:final )?answer"
+    r"|not applicable|#?n\.?/?a|null|nil|unknown|unanswerable|tbd|todo|to be determined|[-?.]*"
+)
+"""What data sets write in place of an answer."""
 _OPENS = r"(?:boxed|fbox|framebox|bbox(?:\[[^\]\n]{0,80}\])?|colorbox\{[^{}\n]{0,40}\}) ?\{"
 _BOX = re.compile(rf"\\{_OPENS}")
 _TOKEN = re.compile(rf"(?P<box>(?<=\\){_OPENS})|\\(?!{_OPENS}).|[{{}}]", re.DOTALL)
@@ -83,6 +90,12 @@ def last_boxed(text: str) -> str | None:
             if start >= 0 and (last is None or start > last[0]):
                 last = start, match.start()
     return None if last is None else text[last[0] : last[1]].strip()
+
+
+def word_for_none(answer: str) -> str | None:
+    """The word that a gold answer writes for none, such as ``proof``, or '' if it is empty; None for an answer."""
+    word = " ".join(answer.strip("$.{}[]()\"'\\ ").removeprefix("text{").casefold().split())
+    return word if _NO_ANSWER.fullmatch(word) or answer.strip().rstrip(".") == "None" else None
 
 
 PLACES = (answer_tag, last_boxed, final_line)

@@ -42,7 +42,8 @@ def verdict(
 
 
 def is_readable(answer: str, pool: Pool | None = None) -> bool:
-    """Whether ``verdict`` can compare a gold answer by more than its letters; False too where it takes too long."""
+    """Whether ``verdict`` can compare a gold answer by more than its letters; not if it takes too long, or is a word
+    for no answer."""
     gold = (last_boxed(answer) or final_line(answer) or answer).strip()
     if re.fullmatch(r"-?\d[\d.,]*|[A-J]", gold):
         return True

@@ -2,6 +2,7 @@
 
 import re
 
+from mifo_verl.rewards.extract import word_for_none
 from mifo_verl.rewards.math_shape import (
     BASE,
     CLOCK,
@@ -23,7 +24,12 @@ _READABLE = (LETTERS, BASE, RATIO, CLOCK, _SENTENCE, re.compile(r"\(?[A-J]\)?"))
 
 
 def is_readable(answer: str) -> bool:
-    """Whether a gold answer can be compared with anything but its own letters: words, a choice, or mathematics."""
+    """Whether a gold answer can be compared with anything but its own letters: words, a choice, or mathematics.
+
+    A word for no answer, such as ``proof``, is none.
+    """
+    if word_for_none(answer) is not None:
+        return False
     text = without_clause(unify(answer))
     depth = 0
     for sign in re.sub(r"\\[{}]", "", text):

@@ -277,6 +277,7 @@ def test_a_pair_is_right_or_what_is_wrong_is_said(case, tmp_path):
 @pytest.mark.parametrize("case", [case for case in CASES.values() if not case.said and "\\" in case.target])
 def test_a_pair_goes_on_from_the_rollouts_own_prompt_and_ends_where_a_rollout_stops(case, tmp_path):
     run = run_of(case, tmp_path / "run")
+    assert said_of(run) == []
     row, tokenizer = run.scans("data.train_files")[0].sample[0], run.tokenizer
     prompt_ids = run.render(row["prompt"], tokenize=True)
     plain, asked = partial(tokenizer.encode, add_special_tokens=False), []
@@ -291,5 +292,7 @@ def test_a_pair_goes_on_from_the_rollouts_own_prompt_and_ends_where_a_rollout_st
     assert asked == [row["target"][0]["content"]], "the reward reads all of it"
     assert tokenizer.decode(example.response_ids[-1]) in case.ends
     last = row["prompt"][-1]["content"]
-    answer = tokenizer.decode([*example.prompt_ids, *example.response_ids]).rpartition(last)[2]
+    ids = [*example.prompt_ids, *example.response_ids]
+    assert run.pair == [tokenizer.decode([token]) for token in ids[:30]], "check shows the first 30 tokens"
+    answer = tokenizer.decode(ids).rpartition(last)[2]
     assert answer.count("<think>") == answer.count("</think>") <= 1

@@ -13,7 +13,7 @@ from mifo_verl.loop.loop import Rollout
 from mifo_verl.rewards.boxed import compute_score
 from mifo_verl.types import Rejection
 from mifo_verl.verl import replay
-from mifo_verl.verl.demonstrations import Demonstrations
+from mifo_verl.verl.demonstrations import Demonstrations, is_fallback
 
 
 class Characters:
@@ -159,3 +159,8 @@ def test_trajectories_are_read_from_the_queue_as_rollouts_with_the_prompt_of_the
 )
 def test_a_step_of_a_demonstration_is_a_line_that_is_not_blank(response, ends):
     assert demonstrations().step_ends([*map(ord, response), 0]) == ends
+
+
+def test_a_verdict_by_letters_alone_counts_as_a_fallback():
+    given = [{"reward_extra_info": {"acc": 1, "method": method}} for method in ("text", "value", "letters", "none")]
+    assert [is_fallback(extra) for extra in [*given, {"reward_extra_info": {"acc": 1}}, {}]] == [True] + [False] * 5

@@ -2,7 +2,9 @@
 
 import json
 import math
+import re
 import time
+from itertools import pairwise
 
 import pytest
 from omegaconf import OmegaConf
@@ -42,6 +44,27 @@ def test_a_loss_that_is_not_finite_is_named_and_what_comes_after_it_is_shown(sho
     assert "step 2 SFT interval 1  loss 0.2500" in out
 
 
+def test_in_a_log_the_stage_is_said_at_least_every_30_seconds(tmp_path, shown, monkeypatch):
+    class Clock:
+        """It goes on by four seconds whenever the display looks at it."""
+
+        now = 1000.0
+        strftime, localtime = staticmethod(time.strftime), staticmethod(time.localtime)
+
+        def monotonic(self) -> float:
+            self.now += 4
+            return self.now
+
+        def time(self) -> float:
+            return self.now
+
+    monkeypatch.setattr(progress, "time", Clock())
+    stage = json.dumps({"stage": "rollout, 3 of 16 prompts", "since": 1000.0})
+    out = shown([lambda _: (tmp_path / "stage.json").write_text(stage), *[lambda _: None] * 3])
+    said = [int(seconds) for seconds in re.findall(r"rollout, 3 of 16 prompts for (\d+) s", out)]
+    assert len(said) >= 2 and all(later - earlier <= 32 for earlier, later in pairwise([0, *said]))
+
+
 def test_a_line_that_cannot_be_shown_is_skipped_once_and_the_display_goes_on(shown, caplog):
     out = shown(
         [
@@ -62,3 +85,12 @@ def test_without_a_validation_of_the_start_no_change_is_told(tmp_path, capsys):
         print_summary(summary | {"accuracy_start": start}, run)
         (row,) = [line for line in capsys.readouterr().out.splitlines() if "mean" in line]
         assert [cell.strip() for cell in row.strip("│").split("│")] == ["mean", *shown]
+
+
+def test_where_the_time_went_is_printed_the_longest_first(tmp_path, capsys):
+    run = ExampleRun(tmp_path / "run", make_data(tmp_path)).run(3)
+    summary = json.loads((run / "summary.json").read_text())
+    stages = {"start_up": 30.0, "rollout": 60.0, "sft": 9.96, "probe": 0.04}
+    print_summary(summary | {"stages": stages, "seconds": {"total": 100.0}}, run)
+    said = "seconds: total 100.0 = rollout 60.0 (60%), start up 30.0 (30%), sft 10.0 (10%)"
+    assert said in capsys.readouterr().out.splitlines()

@@ -18,7 +18,7 @@ from mifo_verl.tools.prepare.addition import rows
 from mifo_verl.types import PromptGroup
 from mifo_verl.verl import samples
 from mifo_verl.verl.build import keep_validation
-from mifo_verl.verl.records import tracked
+from mifo_verl.verl.records import accuracy_by_source, tracked
 from tests.contract.test_demonstrations import Characters
 
 KEYS = [f"t{uid:010d}_{session}_0" for uid in range(3) for session in range(2)]
@@ -126,7 +126,7 @@ def test_trackers_get_every_number_of_a_record():
 
 
 def test_every_run_is_validated_on_the_same_rows(tmp_path):
-    write_rows(rows({1: 40}, "validation", seed=0), tmp_path / "v.parquet")
+    write_rows(rows({1: 40, 2: 40}, "validation", seed=0), tmp_path / "v.parquet")
     chosen = []
     for seed in (1, 2):
         given = [f"data.val_files={tmp_path}/v.parquet", "data.val_max_samples=5", "data.shuffle=true", f"seed={seed}"]
@@ -138,6 +138,12 @@ def test_every_run_is_validated_on_the_same_rows(tmp_path):
         keep_validation(trainer)
         chosen.append((drawn, [row["prompt_id"] for row in trainer.val_dataset.dataframe]))
     assert chosen[0][0] != chosen[1][0] and chosen[0][1] == chosen[1][1] and len(chosen[0][1]) == 5
+
+
+def test_the_mean_is_over_the_data_sources_and_each_weighs_the_same():
+    metrics = {"val-core/a/acc/mean@4": 0.5, "val-core/b/c/acc/mean@4": 1.0, "val-aux/d/acc/mean@4": 0.0}
+    metrics["val-core/a/acc/best@4/mean"] = 0.75
+    assert accuracy_by_source(metrics) == {"a": 0.5, "b/c": 1.0, "mean": 0.75} and accuracy_by_source({}) == {}
 
 
 def test_samples_are_lines_of_their_own(tmp_path):

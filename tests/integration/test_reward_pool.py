@@ -113,7 +113,7 @@ import time
 def burn(seconds):
     end = time.process_time() + seconds
     while time.process_time() < end: pass
-def warm_up(): pass
+def warm_up(): burn(0.5)
 def prepare(request): burn(request["gold"])
 def check(request):
     burn(request["answer"])
@@ -128,7 +128,7 @@ def test_only_the_answer_is_limited_and_by_work_not_by_the_clock(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     slow = Pool("slow_module", size=1, wall_seconds=0.4)
     for gold, answer, reply in [
-        (1.0, 0.0, {"done": True}),  # the gold answer's time is not the answer's, and the clock is not the limit
+        (1.0, 0.0, {"done": True}),  # neither the first check nor the gold answer is the answer's time, nor the clock
         (0.0, 0.1, {"done": True}),
         (0.0, 1.0, {"error": "cpu limit"}),
         (0.3, 0.1, {"done": True}),

@@ -1438,6 +1438,10 @@ x^
 2 +
 https://example.com/a.png
 t(0,4]
+proof
+\text{N/A}
+not provided
+None
 """
 READABLE = r"""
 x \equiv 3 \pmod 7
@@ -1453,6 +1457,9 @@ f(x)=cx \text{ for any constant } c
 m_{\max}=n^{2}-n-1
 \mathbb{R}\setminus\{3\}
 No real solutions
+No solution
+Yes
+none
 $3$
 \hbar \omega(v+1 / 2)-\frac{E_{0}^{2} e^{2}}{2 m \omega^{2}}
 \frac{dM}{dt}=\frac{10^{5} L_{\odot}}{0.007 c^{2} M_{\odot}^{6}} M^{6}

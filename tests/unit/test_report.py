@@ -655,7 +655,10 @@ def test_the_points_of_a_short_run_are_seen_and_its_steps_are_whole_numbers(html
     assert len({bar["marker"]["color"] for bar in figure_named(html, "Seconds by stage")["data"]}) == 8
 
 
-def test_gains_and_losses_have_colours_and_the_words_are_explained():
+def test_gains_and_losses_have_colours_and_the_words_are_explained(html: str):
+    glossary = html[html.index("What the words mean") :].partition("</dl>")[0]
+    words = re.findall(r"<dt[^>]*>(.*?)</dt><dd>(.*?)</dd>", glossary)
+    assert {"interval", "hard prompt", "held out", "frozen", "CE"} <= {word for word, told in words if told}
     assert 'class="n gain"' in shown("x", 0.25, "+.2f", 1) and 'class="n loss"' in shown("x", 0.25, "+.2f", -1)
     assert 'class="n loss"' in shown("x", -0.25, "+.2f", 1) and 'class="n"' in shown("x", 0.0, "+.2f", 1)
 

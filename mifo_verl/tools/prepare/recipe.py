@@ -11,18 +11,12 @@ from typing import Any, ClassVar, Literal
 
 from mifo_verl.data.demonstrations import prompt_id_of
 from mifo_verl.errors import nearest, require
+from mifo_verl.rewards.extract import word_for_none
 from mifo_verl.tools.prepare.sources import Dropped, read_records
 
 Split = Literal["train", "validation"]
 Row = dict[str, Any]
 INSTRUCTION = "Reason step by step, and write the final answer in \\boxed{}."
-NO_ANSWER = re.compile(
-    r"(?:the )?proof(?:\b[a-z .]*)?|(?:to be )?proved|q\.?e\.?d|see (?:the )?[a-z]+|nan|[-+]?inf|null|nil|empty|omitted|missing"
-    r"|(?:the )?(?:final )?(?:answer|solution|value|none)? ?(?:is |was )?not ?(?:provided|available|found|given|applicable|known)"
-    r"|(?:none|no (?:final )?(?:answer|solution)) (?:was |is )?(?:provided|available|found|given)|no (?:final )?answer"
-    r"|#?n\.?/?a|unknown|unanswerable|tbd|todo|to be determined|[-?.]+"
-)
-"""What data sets write in place of an answer."""
 _HEAD = 100
 """Records that are looked at before the first row, for the columns that settings name."""
 
@@ -189,9 +183,6 @@ def answer_of(text: str) -> str:
     answer = text.strip()
     if only := re.fullmatch(r'\["([^"\\]*)"\]', answer):
         answer = only[1].strip()
-    word = " ".join(answer.strip("$.{}[]()\"'\\").removeprefix("text{").casefold().split())
-    if not answer or not word:
-        raise Dropped("no answer")
-    if NO_ANSWER.fullmatch(word) or answer.rstrip(".") == "None":
-        raise Dropped(f"no answer but the word {word}")
+    if (word := word_for_none(answer)) is not None:
+        raise Dropped(f"no answer but the word {word}" if word else "no answer")
     return answer
