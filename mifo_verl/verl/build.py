@@ -14,7 +14,8 @@ from verl.utils.reward_score import default_compute_score
 
 from mifo_verl.config import MifoConfig, ProbeConfig
 from mifo_verl.loop.events import Event
-from mifo_verl.loop.loop import Loop, Parts
+from mifo_verl.loop.inputs import Parts
+from mifo_verl.loop.loop import Loop
 from mifo_verl.loop.mixed import places
 from mifo_verl.loop.state import LoopState
 from mifo_verl.method.token_facts import TEACHER
