@@ -7,7 +7,6 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from math import isfinite
@@ -15,95 +14,18 @@ from statistics import fmean
 from typing import Any, TypeVar
 
 from mifo_verl.loop.events import LedgerLine, RolloutSeen
+from mifo_verl.loop.inputs import Build, Others, Parts, Rollout, Row, Tokens, no_others, no_tokens
 from mifo_verl.loop.mixed import Given, Mixed, Trained, give, mix
 from mifo_verl.loop.own_rollouts import sample
 from mifo_verl.loop.state import Before, LoopState, SftProgress
 from mifo_verl.loop.streams import stable_seed
 from mifo_verl.loop.tokens import TokenSummary
 from mifo_verl.method.accuracy import count_correct
-from mifo_verl.method.gate import Gate
-from mifo_verl.method.mixing import Mixing, NoMixing
-from mifo_verl.method.prefix import NoPrefix, Prefix
-from mifo_verl.method.sampling import Fixed, Sampling
-from mifo_verl.method.schedule import Schedule
 from mifo_verl.method.solved import SolvedPrompts
-from mifo_verl.types import BufferEntry, Phase, Progress, PromptGroup, Rejection, SftExample, Share, Use
+from mifo_verl.types import BufferEntry, Phase, Progress, PromptGroup, Rejection, SftExample, Use
 
 logger = logging.getLogger(__name__)
-
 T = TypeVar("T")
-
-Row = dict[str, Any]
-"""A row of the data set."""
-Build = Callable[[Row, Sequence[int]], SftExample | Rejection]
-"""The row's verified demonstration after these prompt tokens, or the reason why there is none."""
-
-
-Others = Callable[[int, int], Iterable[tuple[Row, Sequence[int]]]]
-"""So many rows of the data set, with the tokens of their prompts, for the step of this number by itself."""
-
-
-@dataclass(frozen=True)
-class Rollout:
-    """One finished trajectory. An agent loop may put out several of a session; the last is the answer."""
-
-    uid: str
-    """Of the prompt drawn."""
-    session: int
-    index: int
-    """Place among the outputs of the session."""
-    correct: object
-    """What the reward said, not looked at yet: 0 or 1."""
-    is_padding: bool = False
-    prefix_tokens: int = 0
-    """Tokens of a demonstration that it begins with: above 0 it is a member of the group, and no rollout to count."""
-    is_fallback: bool = False
-    """Whether the verdict rests on letters alone, because an answer could not be read."""
-
-
-Tokens = Callable[[Sequence[Rollout]], Sequence[tuple[Sequence[int], Sequence[int]] | None]]
-"""The tokens of prompt and response of finished trajectories; None where others have written into a response."""
-
-
-@dataclass(frozen=True)
-class Parts:
-    """The parts and settings that the loop asks."""
-
-    gate: Gate
-    schedule: Schedule
-    num_rollouts: int
-    """N: rollouts of a prompt."""
-    seed: int
-    batch_size: int
-    """Demonstrations of an SFT update."""
-    cut: str
-    """``even``: the updates of a pass differ by one demonstration at most; ``full``: all but its last are full."""
-    passes: int
-    """Times that a phase trains on each of its demonstrations."""
-    limit: int | None
-    """Demonstrations that a phase takes out of the buffer; all of them if None."""
-    solved: int
-    """Ids of solved prompts that are remembered."""
-    solved_accuracy: Share
-    steps: int = 1000
-    """Training steps of the whole run."""
-    mixing: Mixing = field(default_factory=NoMixing)
-    prefix: Prefix = field(default_factory=NoPrefix)
-    sampling: Sampling = field(default_factory=Fixed)
-    temperature: float = 1.0
-    """Of the run's rollouts."""
-    own_rollouts: int = 0
-    """Correct rollouts of an interval that are kept for its SFT phase."""
-
-
-def no_tokens(rollouts: Sequence[Rollout]) -> list[None]:
-    """Of rollouts whose tokens are not at hand."""
-    return [None] * len(rollouts)
-
-
-def no_others(step: int, number: int) -> Iterable[tuple[Row, Sequence[int]]]:
-    """Of a run that takes no demonstrations from the data set beside its own questions'."""
-    return ()
 
 
 class Loop:
@@ -119,6 +41,15 @@ class Loop:
     ) -> None:
         """``spent`` says what share of the run's budget is spent."""
         self.state = state
+        self._parts = parts
+        self._build = build
+        self._spent = spent
+        self._others = others
+        self._solved = SolvedPrompts(parts.solved, parts.solved_accuracy, state.solved)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._rows: dict[str, tuple[str, Row]] = {}
         self.groups: dict[str, PromptGroup] = {}
         """The prompts of this step whose rollouts are counted, by uid."""
         self.rejected: Counter[str] = Counter()
@@ -141,29 +72,14 @@ class Loop:
         """``temperature`` and ``max_tokens`` of this step's rollouts, if they are not the run's own."""
         self._given: dict[str, SftExample] = {}
         self._now: dict[str, tuple[PromptGroup, Row, Sequence[int]]] = {}
-        self._parts = parts
-        self._build = build
-        self._spent = spent
-        self._others = others
-        self._rows: dict[str, tuple[str, Row]] = {}
-        self._solved = SolvedPrompts(parts.solved, parts.solved_accuracy, state.solved)
 
     # ------------------------------------------------------------------ a step
 
     def begin_step(self) -> None:
         """Forget the prompts of the step before."""
-        self._rows.clear()
-        self.groups.clear()
-        self.rejected.clear()
-        self.num_fallbacks = 0
-        self.ended = self.mixed = self.trained = None
-        self.samples = []
-        self.members.clear()
-        self.correct.clear()
+        self._forget()
         asked = {"temperature": self.state.temperature, "max_tokens": self._parts.sampling.max_tokens(self.progress)}
         self.sampling = {name: value for name, value in asked.items() if value is not None}
-        self._given.clear()
-        self._now.clear()
 
     def draw(self, rows: Iterable[tuple[str, Row]]) -> list[str]:
         """The uids of prompts (id, row) that are drawn now; the same in every run."""
@@ -216,10 +132,8 @@ class Loop:
             prompt_id, row = self._rows[uid]
             group = PromptGroup(prompt_id, num_correct, num_rollouts, self.state.step + 1)
             self.groups[uid] = group
-            if (
-                num_rollouts + members[uid] < self._parts.num_rollouts
-            ):  # some have failed: what is left is no accuracy over N
-                self.rejected["incomplete"] += 1
+            if num_rollouts + members[uid] < self._parts.num_rollouts:
+                self.rejected["incomplete"] += 1  # some have failed: what is left is no accuracy over N
             else:
                 self._solved.see([group])
                 self._judge(uid, group, row, prompt_ids[uid])
@@ -371,13 +285,12 @@ class Loop:
     def batches(self) -> list[list[BufferEntry]]:
         """The updates of the phase that goes on: every pass in an order of its own, fixed by seed and interval."""
         assert self.state.sft is not None
-        return list(self._batches(self.state.sft.entries))
-
-    def _batches(self, entries: list[BufferEntry]) -> Iterator[list[BufferEntry]]:
+        found: list[list[BufferEntry]] = []
         for number in range(self._parts.passes):
-            order = entries[:]
+            order = self.state.sft.entries[:]
             random.Random(f"{self._parts.seed}/{self.state.interval}/{number}").shuffle(order)
-            yield from updates_of(order, self._parts.batch_size, self._parts.cut == "even")
+            found += updates_of(order, self._parts.batch_size, self._parts.cut == "even")
+        return found
 
     @property
     def sft_span(self) -> tuple[float, float]:

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 import pyarrow.parquet as pq
 
-from mifo_verl.config import ProbeConfig
 from mifo_verl.data.demonstrations import demonstration_of, prompt_id_of
+from mifo_verl.settings import ProbeConfig
 from mifo_verl.types import Rejection, SftExample
 
 T = TypeVar("T")

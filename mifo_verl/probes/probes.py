@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from mifo_verl.config import ProbeConfig
 from mifo_verl.loop.state import Accuracies, Answer, Before, LoopState
 from mifo_verl.method.policy_shift import reward_margin
 from mifo_verl.probes.held_out import HeldOut, Row, spread
 from mifo_verl.probes.step import RowSums
+from mifo_verl.settings import ProbeConfig
 from mifo_verl.types import BufferEntry
 
 TokenIds = tuple[Sequence[int], Sequence[int]]

@@ -12,8 +12,8 @@ from verl.utils import tensordict_utils as tu
 from verl.utils.debug import marked_timer
 from verl.workers.utils.padding import response_from_nested
 
-from mifo_verl.config import ProbeConfig
 from mifo_verl.probes.held_out import spread
+from mifo_verl.settings import ProbeConfig
 from mifo_verl.verl.rl_loss import PREFIX
 
 

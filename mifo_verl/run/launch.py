@@ -26,7 +26,6 @@ from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import validate_config
 
 from mifo_verl.compose import ConfigError
-from mifo_verl.config import WatchdogConfig
 from mifo_verl.plugin import require_loaded
 from mifo_verl.run.display import ProgressDisplay, print_summary
 from mifo_verl.run.journal import CONFIG, ENDED, METRICS, RunRecords, replace_text
@@ -34,6 +33,7 @@ from mifo_verl.run.resume import check_resume, checkpoint_facts, own_checkpoints
 from mifo_verl.run.stacks import FOLDER, open_folder
 from mifo_verl.run.summary import finish_summary
 from mifo_verl.run.versions import record_versions
+from mifo_verl.settings import WatchdogConfig
 from mifo_verl.verl.saving import Stopped
 from mifo_verl.verl.task_runner import EXIT_NOT_SAVED, EXIT_STOPPED, TaskRunnerStart
 

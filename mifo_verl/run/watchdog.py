@@ -17,9 +17,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from mifo_verl.config import WatchdogConfig
 from mifo_verl.run.liveness import Liveness, Lost
 from mifo_verl.run.processes import end
+from mifo_verl.settings import WatchdogConfig
 
 _TICK_SECONDS = 0.5
 _REMEMBERED = 101

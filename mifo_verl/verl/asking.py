@@ -14,7 +14,7 @@ from verl.utils import tensordict_utils as tu
 from verl.utils.dataset.rl_dataset import collate_fn
 
 from mifo_verl.data.demonstrations import TARGET
-from mifo_verl.loop.loop import Row
+from mifo_verl.loop.inputs import Row
 from mifo_verl.loop.state import Answer
 from mifo_verl.method.accuracy import count_correct
 from mifo_verl.probes.probes import Asked

@@ -12,9 +12,10 @@ from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.utils.dataset.rl_dataset import RLHFDataset
 from verl.utils.reward_score import default_compute_score
 
-from mifo_verl.config import MifoConfig, ProbeConfig
+from mifo_verl.config import MifoConfig
 from mifo_verl.loop.events import Event
-from mifo_verl.loop.loop import Loop, Parts
+from mifo_verl.loop.inputs import Parts
+from mifo_verl.loop.loop import Loop
 from mifo_verl.loop.mixed import places
 from mifo_verl.loop.state import LoopState
 from mifo_verl.method.token_facts import TEACHER
@@ -24,6 +25,7 @@ from mifo_verl.probes.rollouts import RolloutProbe
 from mifo_verl.run.budget import Budget, rl_cost
 from mifo_verl.run.compute import RlCost
 from mifo_verl.run.journal import METRICS, RunRecords, read_lines
+from mifo_verl.settings import ProbeConfig
 from mifo_verl.verl.actor import Actor
 from mifo_verl.verl.adapter import prepare_model
 from mifo_verl.verl.asking import ask

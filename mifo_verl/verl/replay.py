@@ -8,7 +8,7 @@ from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 
-from mifo_verl.loop.loop import Rollout, Row
+from mifo_verl.loop.inputs import Rollout, Row
 from mifo_verl.run.watchdog import Watchdog
 from mifo_verl.verl.demonstrations import correctness, is_fallback
 from mifo_verl.verl.rl_loss import PREFIX

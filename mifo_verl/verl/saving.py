@@ -17,11 +17,11 @@ import torch
 from omegaconf import DictConfig
 from ray.exceptions import RayTaskError
 
-from mifo_verl.config import CheckpointConfig
 from mifo_verl.loop.state import FOLDER, LoopState
 from mifo_verl.run.checkpoints import Checkpoint, CheckpointStore, verify
 from mifo_verl.run.journal import RunRecords
 from mifo_verl.run.resume import require_lines, run_facts
+from mifo_verl.settings import CheckpointConfig
 from mifo_verl.verl.actor import Actor
 from mifo_verl.verl.shards import rank_file
 

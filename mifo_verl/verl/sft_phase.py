@@ -8,7 +8,6 @@ from typing import Any
 from tqdm import tqdm
 from verl.utils.debug import marked_timer
 
-from mifo_verl.config import InspectConfig, SftConfig
 from mifo_verl.loop.events import LedgerLine, UpdateMade
 from mifo_verl.loop.loop import Loop
 from mifo_verl.loop.state import SftProgress
@@ -18,6 +17,7 @@ from mifo_verl.probes.probes import Probes
 from mifo_verl.run.compute import sft_flops
 from mifo_verl.run.journal import lines_sha256
 from mifo_verl.run.watchdog import Watchdog
+from mifo_verl.settings import InspectConfig, SftConfig
 from mifo_verl.types import BufferEntry
 from mifo_verl.verl.actor import Actor
 from mifo_verl.verl.own_rollouts import OwnRollouts

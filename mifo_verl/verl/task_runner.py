@@ -17,12 +17,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from ray.exceptions import ActorDiedError, GetTimeoutError, RayError
 from verl.trainer.main_ppo import TaskRunnerV1
 
-from mifo_verl.config import WatchdogConfig
 from mifo_verl.plugin import require_loaded
 from mifo_verl.run.journal import RunRecords
 from mifo_verl.run.processes import free_resources
 from mifo_verl.run.stacks import note_cluster, write_stacks
 from mifo_verl.run.watchdog import Watchdog
+from mifo_verl.settings import WatchdogConfig
 from mifo_verl.verl.saving import NotSaved, Stopped
 
 EXIT_STOPPED = 75

@@ -8,11 +8,11 @@ import ray
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
-from mifo_verl.config import WatchdogConfig
 from mifo_verl.run.journal import FIRST_VALIDATION, START_UP, RunRecords
 from mifo_verl.run.processes import free_resources
 from mifo_verl.run.stacks import write_stacks
 from mifo_verl.run.watchdog import Stages, Watchdog, timed
+from mifo_verl.settings import WatchdogConfig
 from mifo_verl.verl.saving import NotSaved, Stopped
 
 START = "start-up: "

@@ -7,10 +7,11 @@ from verl.trainer.ppo.utils import need_critic
 from verl.trainer.ppo.v1 import replay_buffer
 
 from mifo_verl.compose import compose_config
-from mifo_verl.config import WatchdogConfig, build_config
+from mifo_verl.config import build_config
 from mifo_verl.loop.events import UpdateMade, Validated
 from mifo_verl.run.budget import Budget, rl_cost
 from mifo_verl.run.watchdog import Watchdog
+from mifo_verl.settings import WatchdogConfig
 from mifo_verl.types import Progress
 from mifo_verl.verl.critic import has_critic
 from mifo_verl.verl.replay import OrderedReplayBuffer

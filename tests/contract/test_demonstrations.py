@@ -9,7 +9,7 @@ import torch
 from tensordict import NonTensorData, NonTensorStack, TensorDict
 from transfer_queue import KVBatchMeta
 
-from mifo_verl.loop.loop import Rollout
+from mifo_verl.loop.inputs import Rollout
 from mifo_verl.rewards.boxed import compute_score
 from mifo_verl.types import Rejection
 from mifo_verl.verl import replay

@@ -8,7 +8,8 @@ from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 from verl.utils import tensordict_utils as tu
 
-from mifo_verl.loop.loop import Loop, Parts, Rollout
+from mifo_verl.loop.inputs import Parts, Rollout
+from mifo_verl.loop.loop import Loop
 from mifo_verl.loop.state import LoopState
 from mifo_verl.method.gate import Gate, Hpt, MaxAccuracy, Now
 from mifo_verl.method.mixing import Chord, Constant, Mixing, NoMixing

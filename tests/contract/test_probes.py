@@ -6,11 +6,12 @@ from dataclasses import replace
 import pytest
 from omegaconf import OmegaConf
 
-from mifo_verl.config import ProbeConfig, build_config
+from mifo_verl.config import build_config
 from mifo_verl.loop.state import Answer, Before, LoopState, SftProgress
 from mifo_verl.probes.held_out import HeldOut, held_out, measured_on
 from mifo_verl.probes.probes import Asked, Policy, Probes
 from mifo_verl.probes.step import RowSums
+from mifo_verl.settings import ProbeConfig
 from mifo_verl.types import BufferEntry, PromptGroup, Rejection, SftExample
 from mifo_verl.verl.build import asked_with
 

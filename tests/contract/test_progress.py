@@ -65,6 +65,18 @@ def test_in_a_log_the_stage_is_said_at_least_every_30_seconds(tmp_path, shown, m
     assert len(said) >= 2 and all(later - earlier <= 32 for earlier, later in pairwise([0, *said]))
 
 
+def test_on_a_terminal_the_stage_stands_in_the_live_line_all_the_time(tmp_path, shown, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich's word for: this is a terminal
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "200")
+    stage = json.dumps({"stage": "rollout, 3 of 16 prompts", "since": time.time()})
+    out = shown([lambda _: None, lambda _: (tmp_path / "stage.json").write_text(stage), lambda _: None])
+    lines = [re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", line) for line in re.split(r"[\r\n]+", out)]
+    live = [line for line in lines if "step 0/4" in line]
+    assert len(live) > 4 and all("start-up: Ray" in line or "rollout, 3 of 16 prompts (" in line for line in live)
+    assert any("rollout, 3 of 16 prompts (" in line for line in live)
+
+
 def test_a_line_that_cannot_be_shown_is_skipped_once_and_the_display_goes_on(shown, caplog):
     out = shown(
         [

@@ -7,9 +7,9 @@ import torch
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 
-from mifo_verl.config import ProbeConfig
 from mifo_verl.probes import rollouts
 from mifo_verl.probes.rollouts import RolloutProbe
+from mifo_verl.settings import ProbeConfig
 from mifo_verl.verl.actor import Actor
 
 

@@ -11,12 +11,12 @@ from omegaconf import DictConfig, OmegaConf
 from ray.exceptions import RayTaskError
 
 from mifo_verl.compose import compose_config
-from mifo_verl.config import CheckpointConfig
 from mifo_verl.data.parquet import write_rows
 from mifo_verl.loop.state import LoopState, SftProgress
 from mifo_verl.run import launch as launching
 from mifo_verl.run.checkpoints import LATEST, CheckpointStore
 from mifo_verl.run.journal import CONFIG, EVENTS, ORIGIN, VALIDATION, RunRecords, read_lines
+from mifo_verl.settings import CheckpointConfig
 from mifo_verl.tools.prepare.addition import rows
 from mifo_verl.verl.actor import Actor
 from mifo_verl.verl.saving import NotSaved, Saver, Stopped

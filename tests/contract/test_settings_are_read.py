@@ -39,7 +39,7 @@ from mifo_verl.compose import ComposedConfig, composed_defaults, config_folder
 from mifo_verl.config import MifoConfig, build_config
 from mifo_verl.data.parquet import write_rows
 from mifo_verl.errors import RENAMED
-from mifo_verl.loop.loop import Rollout
+from mifo_verl.loop.inputs import Rollout
 from mifo_verl.probes import rollouts
 from mifo_verl.probes.held_out import held_out
 from mifo_verl.probes.probes import Probes

@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from mifo_verl.config import WatchdogConfig
 from mifo_verl.run import watchdog as module
 from mifo_verl.run.watchdog import Stages
+from mifo_verl.settings import WatchdogConfig
 
 
 @pytest.fixture

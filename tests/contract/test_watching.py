@@ -8,10 +8,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from mifo_verl.compose import compose_config
-from mifo_verl.config import WatchdogConfig
 from mifo_verl.run import watchdog as module
 from mifo_verl.run.journal import read_lines
 from mifo_verl.run.watchdog import CannotGoOn, Watchdog
+from mifo_verl.settings import WatchdogConfig
 from mifo_verl.verl import task_runner
 from tests.waiting import wait_until
 

@@ -9,10 +9,10 @@ import time
 import pytest
 import ray
 
-from mifo_verl.config import WatchdogConfig
 from mifo_verl.run import liveness
 from mifo_verl.run import watchdog as module
 from mifo_verl.run.watchdog import CannotGoOn, Watchdog
+from mifo_verl.settings import WatchdogConfig
 from mifo_verl.verl import task_runner
 from mifo_verl.verl.saving import Stopped
 from tests.waiting import wait_until

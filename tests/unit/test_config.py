@@ -7,23 +7,14 @@ import pytest
 import yaml
 
 from mifo_verl.compose import config_folder
-from mifo_verl.config import (
-    BudgetConfig,
-    CheckpointConfig,
-    InspectConfig,
-    MifoConfig,
-    ProbeConfig,
-    SftConfig,
-    WatchdogConfig,
-    build_config,
-    config_errors,
-)
+from mifo_verl.config import MifoConfig, build_config, config_errors
 from mifo_verl.method.gate import MaxAccuracy
 from mifo_verl.method.importance import AbsChange
 from mifo_verl.method.mask import StrictMask
 from mifo_verl.method.schedule import WhenFull
 from mifo_verl.method.sft_loss import Nll
 from mifo_verl.method.token_selection import TopEntropy
+from mifo_verl.settings import BudgetConfig, CheckpointConfig, InspectConfig, ProbeConfig, SftConfig, WatchdogConfig
 
 PAPER = {
     "gate": {"name": "max_accuracy", "max_accuracy": "1/8"},

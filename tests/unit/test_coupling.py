@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from mifo_verl.config import ProbeConfig
 from mifo_verl.probes.cost import HARD_SHARE, MOST, CostPlan, expected, measured, rollout_units
 from mifo_verl.probes.coupling import DIFFERENCES, coupling
+from mifo_verl.settings import ProbeConfig
 
 
 def rl(interval: int, **fields: Any) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from mifo_verl.loop.events import UpdateMade
-from mifo_verl.loop.loop import Loop, Others, Parts, Rollout, no_others, updates_of
+from mifo_verl.loop.inputs import Others, Parts, Rollout, no_others
+from mifo_verl.loop.loop import Loop, updates_of
 from mifo_verl.loop.mixed import Given, Trained
 from mifo_verl.loop.state import LoopState
 from mifo_verl.method.bilevel import Bilevel

@@ -16,7 +16,8 @@ from mifo_verl.tools.report.__main__ import main
 from mifo_verl.tools.report.figures_inspected import mask_figures
 from mifo_verl.tools.report.groups import curve, group, probe_curve
 from mifo_verl.tools.report.numbers import numbers
-from mifo_verl.tools.report.page import render, shown
+from mifo_verl.tools.report.page import render
+from mifo_verl.tools.report.rows import shown
 from mifo_verl.tools.report.run import load, load_all
 from tests.unit.example_run import ExampleRun, config, lines_of, make_data, write_lines
 
