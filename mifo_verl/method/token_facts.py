@@ -78,8 +78,3 @@ def facts_of(logits_NV: Tensor, names: Collection[str], overwrites: bool = False
         is_mass = kind == "top_mass"
         facts[name] = mass_N / total_N if is_mass else mass_N.log() + torch.special.entr(part).sum(dim=-1) / mass_N
     return facts, highest_N1[:, 0] + total_N.log()
-
-
-def token_entropy(logits_NV: Tensor, chunk_tokens: int = 1024) -> Tensor:
-    """entropy_N in nats, float32."""
-    return token_facts(logits_NV, ("entropy",), chunk_tokens)["entropy"]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mifo_verl.method.token_facts import token_entropy, token_facts
+from mifo_verl.method.token_facts import token_facts
 
 
 def direct(logits: torch.Tensor) -> torch.Tensor:
@@ -14,6 +14,10 @@ def direct(logits: torch.Tensor) -> torch.Tensor:
     log_prob = torch.log_softmax(logits.double(), dim=-1)
     p = log_prob.exp()
     return -torch.where(p > 0, p * log_prob, 0.0).sum(dim=-1)
+
+
+def token_entropy(logits: torch.Tensor, chunk_tokens: int = 1024) -> torch.Tensor:
+    return token_facts(logits, ("entropy",), chunk_tokens)["entropy"]
 
 
 def logits_of(num_tokens: int, vocabulary: int, seed: int = 0) -> torch.Tensor:
