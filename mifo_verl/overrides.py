@@ -162,16 +162,18 @@ def _form_error(given: str, known: Callable[[], Collection[str]]) -> str:
 def _lost_group(name: str, parsed: Override, known: Callable[[], Collection[str]]) -> str:
     """What a group of settings holds in whose place an override would put one value; '' if it does not.
 
-    A part says so itself, with its choices; a text may be a file of one of verl's groups, and kwargs may be null.
+    A part says so itself, with its choices; a text may be a file of one of verl's groups, or name another node; a
+    group inside a group may be null.
     """
     inside = [key for key in known() if key.startswith(f"{name}.")]
     value = parsed.value()
     if name == "env" and not isinstance(value, dict):
         return "+env.<NAME>=<value>"
     is_choice = isinstance(value, str) and "." not in name
+    is_other_node = (isinstance(value, str) and value.startswith("${")) or (value is None and "." in name)
     if parsed.is_delete() or isinstance(value, dict) or is_choice or not inside or f"{name}.name" in inside:
         return ""
-    return "" if value is None and FREE_NODE.search(name) else group_of(f"{name}.", list(known()))
+    return "" if is_other_node else group_of(f"{name}.", list(known()))
 
 
 def _syntax_error(given: str, name: str, value: str) -> str:

@@ -54,7 +54,7 @@ class GroupedPuts:
     async def async_kv_batch_put(
         self, keys: Sequence[str], fields: Sequence[Row], tags: Sequence[Row], partition_id: str
     ) -> None:
-        """Put rows; returns when they are there. Raises what stopped the put that they went with."""
+        """Put rows; returns when they are there. Raises what stopped them."""
         put = Put(partition_id, keys, fields, tags, asyncio.get_running_loop().create_future())
         self._waiting.append(put)
         if self._putting is None or self._putting.done():
@@ -66,14 +66,27 @@ class GroupedPuts:
             form = self._waiting[0].form
             together = [put for put in self._waiting if put.form == form]
             self._waiting = [put for put in self._waiting if put.form != form]
-            try:
-                await _put(together)
-            except Exception as failure:
-                for put in together:
-                    put.is_done.set_exception(failure)
-            else:
-                for put in together:
-                    put.is_done.set_result(None)
+            await _settle(together)
+
+
+async def _settle(together: Sequence[Put]) -> None:
+    """Put them in one, or each by itself if that fails; say so to those that still wait."""
+    failure = None
+    try:
+        await _put(together)
+    except Exception as error:
+        failure = error
+    if failure is not None and len(together) > 1:
+        for put in together:
+            await _settle([put])
+        return
+    for put in together:
+        if put.is_done.done():
+            continue  # cancelled
+        if failure is None:
+            put.is_done.set_result(None)
+        else:
+            put.is_done.set_exception(failure)
 
 
 async def _put(together: Sequence[Put]) -> None:

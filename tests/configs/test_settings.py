@@ -143,6 +143,8 @@ def test_what_verl_or_a_free_node_reads_is_added_in_silence():
         "+env.FOO=1",
         "++data.train_batch_size=16",
         "~env.OMP_NUM_THREADS",
+        "critic.optim=${actor_rollout_ref.actor.optim}",
+        f"{ROLLOUT}.profiler=null",
     )
     assert said_of(*free) == []
 

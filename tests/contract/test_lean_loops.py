@@ -87,10 +87,23 @@ def test_what_comes_while_a_put_is_under_way_goes_with_the_next(calls):
     ]
 
 
-def test_a_put_that_fails_is_told_to_all_that_went_with_it_and_to_nobody_else(calls):
+def test_a_put_that_fails_is_told_alone_and_those_that_went_with_it_go_by_themselves(calls):
     told = put_all(("a", row(1), "train"), ("bad", row(2), "train"), ("c", row(3), "val"))
-    assert [str(one) for one in told] == ["no storage", "no storage", "None"]
-    assert [keys for _, keys, _, _ in calls] == [["c"]]
+    assert [str(one) for one in told] == ["None", "no storage", "None"]
+    assert [keys for _, keys, _, _ in calls] == [["a"], ["c"]]
+
+
+def test_one_that_is_cancelled_keeps_no_other_waiting(calls):
+    async def cancelled():
+        queue = GroupedPuts()
+        first, second = (asyncio.create_task(queue.async_kv_batch_put([key], [row(1)], [{}], "train")) for key in "ab")
+        await asyncio.sleep(0)
+        first.cancel()
+        await asyncio.wait_for(second, timeout=5)
+        await asyncio.wait_for(queue.async_kv_batch_put(["c"], [row(1)], [{}], "train"), timeout=5)
+
+    asyncio.run(cancelled())
+    assert [keys for _, keys, _, _ in calls] == [["a", "b"], ["c"]]
 
 
 def test_a_row_that_cannot_be_joined_is_told_and_the_next_put_still_goes(calls):

@@ -1,17 +1,12 @@
 """Nothing grows with the square of a run: what is counted here is how many lines are parsed."""
 
 import json
-import time
 from pathlib import Path
 
 import pytest
 
 from mifo_verl.run import journal
 from mifo_verl.run.journal import Follower, RunRecords
-from mifo_verl.tools.ledger.__main__ import main as ledger
-from mifo_verl.tools.report.numbers import numbers
-from mifo_verl.tools.report.run import load
-from tests.unit.example_run import ExampleRun, make_data
 
 
 @pytest.fixture
@@ -65,18 +60,3 @@ def test_a_validation_looks_at_the_one_before_it_alone(tmp_path: Path, parsed):
         records.validation(step, {"mean": step / 400})
     assert len((tmp_path / "validation.jsonl").read_text().splitlines()) == 400
     assert len(parsed) == 401
-
-
-def test_a_run_of_eight_times_the_steps_is_read_in_far_less_than_64_times_the_time(tmp_path: Path):
-    def seconds(steps: int) -> list[float]:
-        folder = tmp_path / str(steps)
-        folder.mkdir()
-        run, found = ExampleRun(folder / "run", make_data(folder, rows=1000)).run(steps), []
-        for read in (lambda: ledger([str(run)]), lambda: numbers(load(run))):
-            start = time.process_time()
-            read()
-            found.append(time.process_time() - start)
-        return found
-
-    for short, long in zip(seconds(100), seconds(800), strict=True):
-        assert long < 24 * short  # 8 times if it is linear; of 6,600 steps the benchmark check_growth tells

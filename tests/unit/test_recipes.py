@@ -197,12 +197,13 @@ def test_words_for_no_answer_are_dropped_and_whole_floats_are_integers(tmp_path:
         None,
         "",
         '["7"]',
+        r'["\\frac{1}{2}"]',
         7.0,
         0.5,
         "improof",
     ]
     rows = made(RECIPES["math"](), tmp_path / "a.jsonl", *({"problem": f"q{v}", "answer": v} for v in values))
-    assert answers(rows) == ["7", "7", "0.5", "improof"]
+    assert answers(rows) == ["7", r"\frac{1}{2}", "7", "0.5", "improof"]
     assert reasons(rows)[0] == "no answer but the word proof" and reasons(rows)[-1] == "no answer"
 
 

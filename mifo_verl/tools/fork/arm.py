@@ -67,7 +67,8 @@ def begin(
 ) -> tuple[Phase, Asker]:
     """What all arms of a checkpoint share, and who asks; the start is asked here. Collective.
 
-    ``config`` is the run's, with what all arms share; ``prompts`` are an arm's that needs some. Raises ValueError on data that cannot be used.
+    ``config`` is the run's, with what all arms share; ``prompts`` are an arm's that needs some. Raises ValueError on data
+    that cannot be used.
     """
     settings, bed = plan.settings, plan.bed
     demonstrations = demonstrations_of(config)

@@ -175,7 +175,8 @@ def frontier(curves: Mapping[str, Mapping[str, Sequence[Point]]], number: str = 
         look |= {"line": {"width": 2, "dash": DASHES[place // len(COLORS) % len(DASHES)]}}
         look |= {"hovertemplate": "gain %{x:.1f}, " + number.replace("_", " ") + " %{y:.1f}, KL %{marker.color:.3f}"}
         means.append(line(arm, x, y, color, "lines+markers", **look))
-    note = "To the lower right: more gained, less lost. The band is the 95 % interval of the mean over checkpoints."
+    way = "To the lower right: more gained, less lost. " if number in ("lost", "lost_prompts") else ""
+    note = f"{way}The band is the 95 % interval of the mean over checkpoints."
     return card(
         "What was lost for what was gained",
         note,

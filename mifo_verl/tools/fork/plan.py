@@ -179,6 +179,7 @@ def _left(
             begin,
             *(plain(node) for node in (config.mifo, config.actor_rollout_ref.actor, config.actor_rollout_ref.model)),
             *(sha256_of("prompts", one) for one in prompts),
+            *([plain(config.actor_rollout_ref.rollout), config.data.max_response_length] if prompts else []),
         ]
         key = hashlib.sha256(json.dumps(counts, sort_keys=True, default=str).encode()).hexdigest()
         file = settings.out / label / f"{name}.jsonl"

@@ -23,8 +23,8 @@ from mifo_verl.tools.prepare.recipe import Split
 
 RL_LEVELS, HARD_LEVEL, DIGITS = (2, 3), 4, 6
 _START_DIGITS = (5, 6)
-"""Of a start model's reversals, as often the one as the other: with six alone some start models know them already, with
-five alone a start model holds on to five, and learns six only once all else is forgotten."""
+"""Of a start model's reversals, as often the one as the other. With six alone some start models could reverse them before
+bed S taught it; with five alone one could not until it had lost the sums."""
 _BATCH = 80
 SHARES = (0.72, 0.23, 0.05)
 """Of a start model's texts: sums in its own notation, sums in the expert's, reversed digits."""

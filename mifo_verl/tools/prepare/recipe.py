@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -101,7 +100,7 @@ def _check_column(setting: str, column: str, present: list[str], head: list[dict
     if setting == "question" and isinstance(value, list) and isinstance(inside, dict):
         return  # a conversation
     kind = {list: "lists", dict: "objects", bool: "booleans"}.get(type(value)) or _json_kind(value)
-    cure = "choose another one, or a recipe that reads this data set"
+    cure = f"choose another one, or a recipe that reads this data set{others.get(setting, '')}"
     require(not kind, setting, column, f"a column of texts or numbers, and it holds {kind}", cure)
 
 
@@ -175,14 +174,21 @@ def text_of(record: dict[str, Any], *names: str) -> str:
     return ""
 
 
+def _only_text(text: str) -> str:
+    """The text in a JSON list of one; else the text itself."""
+    try:
+        found = json.loads(text) if text.startswith('["') else None
+    except ValueError:
+        return text
+    return found[0].strip() if isinstance(found, list) and len(found) == 1 and isinstance(found[0], str) else text
+
+
 def answer_of(text: str) -> str:
     """The answer, stripped. Raises Dropped if there is none, or only a word that stands for none, such as ``proof``.
 
     Of a JSON list of one text, as Skywork-OR1 writes it, that text.
     """
-    answer = text.strip()
-    if only := re.fullmatch(r'\["([^"\\]*)"\]', answer):
-        answer = only[1].strip()
+    answer = _only_text(text.strip())
     if (word := word_for_none(answer)) is not None:
         raise Dropped(f"no answer but the word {word}" if word else "no answer")
     return answer
