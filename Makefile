@@ -69,12 +69,13 @@ evidence: setup ## a sweep on the tiny task (SWEEP=evidence, methods or bridge) 
 	$(BIN)/mifo sweep table runs/$(SWEEP) out=docs/evidence/$(SWEEP).md
 
 BED ?= S
+ARMS ?= plain,half_lr,freeze_top,random_mask,mifo,entropy,random_tokens,kl_anchor
 fork: setup ## SFT phases that differ in one part, from RL checkpoints of the tiny task (BED=S or B): docs/evidence/fork_$(BED).*
 	test -d data/fork/rl || $(BIN)/mifo data fork_data out=data/fork
 	for start in 0 1 2; do test -d data/fork/start_$$start || \
 	  $(BIN)/mifo data fork_start out=data/fork/start_$$start seed=$$start || exit 1; done
 	$(BIN)/mifo sweep sweep=fork_rl sweep_dir=runs/fork_rl jobs=$(JOBS)
-	$(BIN)/mifo analyze fork runs/fork_rl/start_* sweep=recipe bed=$(BED) out=runs/fork_$(BED)
+	$(BIN)/mifo analyze fork runs/fork_rl/start_* sweep=recipe bed=$(BED) out=runs/fork_$(BED) $(if $(ARMS),"only=[$(ARMS)]")
 	for suffix in md csv; do cp runs/fork_$(BED)/fork.$$suffix docs/evidence/fork_$(BED).$$suffix; done
 
 bench: setup ## what MIFO costs beside plain work, as ratios; also runs/bench.json
