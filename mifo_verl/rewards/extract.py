@@ -93,7 +93,12 @@ def last_boxed(text: str) -> str | None:
 
 
 def word_for_none(answer: str) -> str | None:
-    """The word that a gold answer writes for none, such as ``proof``, or '' if it is empty; None for an answer."""
+    """The word that a gold answer writes for none, such as ``proof``, or '' if it is empty; None for an answer.
+
+    Empty brackets, such as ``\\{\\}``, are an answer.
+    """
+    if re.fullmatch(r"[$\s]*(?:\\\{\s*\\\}|\[\s*\]|\(\s*\))[$.\s]*", answer):
+        return None
     word = " ".join(answer.strip("$.{}[]()\"'\\ ").removeprefix("text{").casefold().split())
     return word if _NO_ANSWER.fullmatch(word) or answer.strip().rstrip(".") == "None" else None
 

@@ -20,6 +20,8 @@ from mifo_verl.rewards.math_shape import (
     LETTERS,
     LONGEST,
     NAME,
+    PERCENT,
+    PERCENT_OF,
     RATIO,
     digits_and_base,
     named_one_by_one,
@@ -41,8 +43,6 @@ _MOST_PARTS = 20
 _ONE_LETTER = re.compile(r"\(?([A-J])\)?")
 _POINTS_IN_A_ROW = re.compile(r"(?<![a-zA-Z\\])[A-Z](?:\s?[A-Z])+(?![a-zA-Z])")
 _VALUE_OF = re.compile(r"\s*\\(?:lim|sum|int|prod|max|min|gcd|operatorname|binom|log|sin|cos|tan)(?![a-zA-Z])")
-_PERCENT = re.compile(r"\\%\s*(?:\\text\s*\{\s*[a-z]+\s*\}|[a-z]{2,})?$")
-"""``20\\%``, and with one word behind it: ``20\\% \\text{ increase}``."""
 _RADIANS = re.compile(r"\\pi(?![a-z])|\brad(?:ian)?s?\b")
 
 
@@ -120,10 +120,11 @@ def _choice(g: str, f: str) -> Answer:
 
 def _percent(g: str, f: str) -> Answer:
     """``75\\%`` is 75, and 0.75 too; a share below 1 % is no number below 1."""
-    g, f = (sides[-1] if NAME.fullmatch((sides := sides_of(text))[0]) else text for text in (g, f))
-    bodies = [_PERCENT.sub("", text).strip() for text in (g, f)]
-    if bodies == [g, f]:
+    bodies = [PERCENT.sub("", text).strip() for text in (g, f)]
+    if bodies == [g, f] or len(sides_of(g)) > 1 or len(sides_of(f)) > 1:
         return None
+    if (g_of := set(PERCENT_OF.findall(g))) and (f_of := set(PERCENT_OF.findall(f))) and g_of != f_of:
+        return False, "letters"
     if g != bodies[0] and f != bodies[1]:
         return same(*bodies)
     share, plain = (bodies[0], f) if g != bodies[0] else (bodies[1], g)
@@ -168,14 +169,11 @@ def _compound(g: str, f: str) -> Answer:
     g_parts, f_parts = (COMPOUND.findall(text) if COMPOUNDS.fullmatch(text) else [] for text in (g, f))
     if not g_parts and not f_parts:
         return None
-    return [(n, a or b) for n, a, b in _short(g_parts)] == [(n, a or b) for n, a, b in _short(f_parts)], "letters"
+    return _short(g_parts) == _short(f_parts), "letters"
 
 
-def _short(parts: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
-    def name(unit: str) -> str:
-        return unit_of(unit)[0] or unit.strip()[:1]
-
-    return [(number, name(first), name(second)) for number, first, second in parts]
+def _short(parts: list[tuple[str, str, str]]) -> list[tuple[str, str]]:
+    return [(number, unit_of(a or b)[0] or (a or b).strip()[:1]) for number, a, b in parts]
 
 
 def _units(g: str, f: str) -> Answer:
@@ -288,7 +286,7 @@ def _value_side(sides: list[str]) -> str | None:
         return sides[-1]
     if len(sides) == 2 and re.fullmatch(r"[a-zA-Z]|\\[a-z]+", sides[1]) and not re.search(r"[a-zA-Z]", sides[0]):
         return sides[0]
-    return sides[-1] if all(same_value(side, sides[-1])[0] for side in sides[:-1]) else None
+    return sides[-1] if all(same(side, sides[-1])[0] for side in sides[:-1]) else None
 
 
 def warm_up() -> None:

@@ -24,6 +24,9 @@ _LISTS = re.compile(r"\[\s*(\[[^\[\]]*\](?:\s*,\s*\[[^\[\]]*\])+)\s*\]")
 """``[[1,2],[3,4]]``, a matrix in plain text."""
 NAME = re.compile(r"(?![a-z]{2}$)(?:\\[a-zA-Z]+|[A-Za-z|{}'\s]|_\{?\w+\}?|\([A-Za-z0-9,\s]*\)|\^\{?-1\}?){1,40}")
 """``x``, ``f(x)``, ``\\angle ABC``, ``a_{n}``, ``area``; not ``xy``, which is a product."""
+PERCENT_OF = re.compile(r"\b(?:increase|decrease|profit|loss|gain|discount|interest|chance)\b")
+PERCENT = re.compile(rf"\\%\s*(?:\\text\s*\{{\s*{PERCENT_OF.pattern}\s*\}}|{PERCENT_OF.pattern})?$")
+"""``20\\%``, and with what it is of behind it: ``20\\% \\text{ increase}``."""
 RELATION = re.compile(r"(?<![<>=])[<>]|\\(?:le|ge|ne|lt|gt)(?![a-zA-Z])")
 _SIGN = re.compile(r"\\pm(?![a-z])")
 _LOOSE = re.compile(r"\s*,?\s+(?:or|and)\s+|\s*[,;]\s*")

@@ -6,8 +6,9 @@ from itertools import groupby
 from math_verify import ExprExtractionConfig
 from math_verify.parser import get_extraction_regexes
 
-from mifo_verl.rewards.math_shape import COMPOUNDS
+from mifo_verl.rewards.math_shape import COMPOUND, COMPOUNDS
 from mifo_verl.rewards.math_value import LATEX
+from mifo_verl.rewards.notation import unit_of
 
 _PHRASE = re.compile(r"(?i:answer)\**(?:\s+is|\s*[:=])\s*:?\s*([^\n]{1,80}?)\s*(?:\.\s|\.?\s*$|\n)")
 _UNFINISHED_WORDS = 4
@@ -18,9 +19,15 @@ _VALUE = r"[$\\(]*-?\d[\d.,/]*[$\\)]*"
 _HEDGE = r"(?i:\b(?:not|n't|cannot be|never|nor|than|at least|at most|up to|as many as))"
 _TAKEN_BACK = re.compile(
     r"^\W{0,4}(?:but|or|wait|hmm|actually|however|no)\b[^.!?]*$|\b(?:[Ww]ait|[Hh]mm|[Aa]ctually)\b"
-    r"|^[\s$)]*\?\s*(?i:no|not|but)\b|\b(?:is|was|'s) (?:wrong|incorrect|not right|not correct)\b"
+    r"|^[\s$)]*\?\s*(?i:no|not|but)\b"
+    r"|^[\s$).,;:!-]*(?i:(?:but |and |so )?(?:that|this|it|which))?"
+    r"(?: (?:is|was)|'s) (?:wrong|incorrect|not right|not correct)\b"
 )
-_CONCLUDES = re.compile(r"^[\s$),]*(?:so|thus|hence|then|which|therefore|giving|because|since)\b")
+_CONCLUDES = re.compile(
+    r"^[\s$),]*(?:so|thus|hence|then|which|therefore|giving|because|since),?"
+    r"(?:\s+(?:(?:the|its|our|a)(?:\s+\w+)?|[a-z]|we (?:get|have)|gives(?: us)?))?\s*$"
+)
+"""Breaks off on a connective, or on what would take a new value behind it."""
 _NEW_SENTENCE = re.compile(r"^\W*[.!?]\s+(?!(?i:qed|done|thanks|thank you|cheers)\b)[A-Z][a-z]+[\w\s,'-]*$")
 _GOES_ON = re.compile(
     r"(?<![*+])[*+=/×·^-]\s*$|(?i:\b(?:so|and|then|from|is|are|the|to|we|because|but|or|of|a|that|with|by|if|for|as)|,)\s*$"
@@ -59,17 +66,20 @@ def stated(text: str) -> str | None:
 
 
 def _compound(text: str, last: re.Match[str]) -> str | None:
-    """``3 hours 20 minutes`` around the number that was found: every part of it is the answer."""
+    """``3 hours 20 minutes`` around the number that was found: every part is the answer, if its units are of a kind."""
     start = max(0, last.start() - _COMPOUND_CHARS)
     around = COMPOUNDS.finditer(text, start, last.end() + _COMPOUND_CHARS)
-    return next((found[0].strip() for found in around if found.end() > last.start()), None)
+    found = next((found[0].strip() for found in around if found.end() > last.start()), "")
+    units = {unit_of(a or b)[:2] for _, a, b in COMPOUND.findall(found)}
+    return found if len(units) > 1 and len({quantity for _, quantity in units}) == 1 else None
 
 
 def _is_cut(before: str, rest: str) -> bool:
     """Whether a text breaks off in a sentence that goes on behind its last value, or wavers between two values."""
-    goes_on = len(re.findall(r"[A-Za-z]+", rest)) > _UNFINISHED_WORDS or _CONCLUDES.match(rest)
+    unfinished = len(re.findall(r"[A-Za-z]+", rest)) > _UNFINISHED_WORDS and not _ENDED.search(rest)
     return (
-        (bool(goes_on) and not _ENDED.search(rest))
+        unfinished
+        or bool(_CONCLUDES.match(rest))
         or bool(_NEW_SENTENCE.match(rest))
         or bool(_GOES_ON.search(rest))
         or bool(_EITHER.search(before[-80:]))

@@ -38,6 +38,11 @@ _NUMBERS = {
         "seventeen eighteen nineteen twenty".split()
     )
 }
+_DENIES = (
+    r"(?i:n't\b|\b(?:not?|never|cannot|none|nothing|neither|nor|without|except|excluding|unequal|un-equal|unlike|but"
+    r"|wrong|incorrect|false|than|least|most|under|over|below|above|half|twice|minus)\b)"
+)
+"""What before a value says that it is another one."""
 _WORD = re.compile(rf"(?<![\\a-zA-Z])({'|'.join(_WORDS)})(?![a-zA-Z])")
 
 
@@ -117,8 +122,8 @@ _RULES: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
         (rf"^\s*(?:{_TEXT}\{{)?\s*(?i:(?:the )?(?:final )?answer(?: is)?)\s*:?\s*\}}?(?=[^a-z}}])", ""),
         (rf"^\s*(?:{_TEXT}\{{)?\s*\(?(?i:\\approx|(?:approximately|about|around|roughly|exactly|total|sum)\s*:?)"
          rf"\s*\)?\s*\}}?\s*(?=[-+\d\\($.])", ""),
-        (rf"^\s*{_TEXT}\{{(?:[A-Za-z' ]*(?:\b(?:is|are|was|equals)|:)|\s*(?i:therefore|thus|so|hence),?)\s*\}}"
-         r"(?=\s*\S)", ""),
+        (rf"^\s*{_TEXT}\{{(?![^{{}}]*{_DENIES})"
+         rf"(?:[A-Za-z' ]*(?:\b(?:is|are|was|equals)|:)|\s*(?i:therefore|thus|so|hence),?)\s*\}}(?=\s*\S)", ""),
         (r"\+/-|^\s*\+-", r"\\pm "),
         (r"\+\s*-", "-"),
         (r"(?<=\d)\s*x\s*(?=10\s*\^)", r"\\times "),
@@ -162,6 +167,7 @@ _CLAUSE = re.compile(
 )
 _ROWS = r"\{(?:cases|array|aligned|align\*?|gathered|split)\}"
 _CASES = re.compile(rf"(?:\\\{{)?\s*\\begin{_ROWS}(?:\{{[lcr|]*\}})?(.*)\\end{_ROWS}\s*\.?", re.DOTALL)
+_ESCAPED = re.compile(r"\\\\(?:[a-zA-Z]{2}|[^\w\s-])")  # LaTeX that was escaped twice, no end of a row
 
 
 def unify(answer: str) -> str:
@@ -182,7 +188,7 @@ def unify(answer: str) -> str:
         text = text.replace(r"\lor", " or ").replace(r"\land", " and ")
     cases = _CASES.fullmatch(text.strip())
     rows = re.sub(r"&\s*(?==)", "", cases[1] if cases else "" if r"\begin" in text else text)
-    if (cases or r"\\" in rows) and "&" not in rows:
+    if (cases or (r"\\" in rows and not _ESCAPED.search(rows))) and "&" not in rows:
         text = ", ".join(row.strip(" ,;.") for row in rows.split(r"\\") if row.strip(" ,;."))
     text = bare(text)
     return _NUMBERS.get(text.lower(), text)

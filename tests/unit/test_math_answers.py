@@ -782,6 +782,23 @@ It takes 3 hours and 40 minutes. | 3 \text{ hours } 40 \text{ minutes}
 \boxed{p \lor q} | p \vee q
 \boxed{\frac{1+\sqrt{5}}{2}} | 2\cos 36^\circ
 The answer is 12, so Anna is right. | 12
+\boxed{20\% increase} | 20\%
+\boxed{20\% \text{ increase}} | 20\% increase
+\boxed{p=50\%} | p=50\%
+\boxed{p=50} | p=50\%
+\boxed{a=3\%, b=4\%} | b=4\%, a=3\%
+\boxed{\\frac{1}{2}} | \frac{1}{2}
+\boxed{\frac{1}{2}} | \\frac{1}{2}
+\boxed{5\\%} | 5\%
+\boxed{2\\pi} | 2\pi
+\boxed{\frac{1}{4} = 25\%} | \frac{1}{4}
+\boxed{\frac{1}{4} = 25\%} | 25\%
+\boxed{\{\}} | \varnothing
+x = 7, so done | 7
+The value of x is 7, therefore we are done | 7
+John has 5 because he ate two | 5
+The answer is 42, because 42 works | 42
+The answer is 42 because the other claim is incorrect. | 42
 """
 
 DIFFERENT = r"""
@@ -1388,6 +1405,30 @@ It is 12. That is wrong, | 12
 So x = 12, hence the | 12
 x = 12 so the total | 12
 Answer: B and/or C | B
+\boxed{a=9\%, b=4\%} | a=3\%, b=4\%
+\boxed{a=3\%, b=4\%} | 4\%
+\boxed{4\%} | a=3\%, b=4\%
+\boxed{q=50\%} | p=50\%
+\boxed{20\% decrease} | 20\% increase
+\boxed{20\% \text{ decrease}} | 20\% \text{ increase}
+\boxed{20 decrease} | 20\% increase
+\boxed{5 \% \text{ no}} | 5\%
+\boxed{5\% wrong} | 5
+\boxed{\text{not equal to: }5} | 5
+\boxed{\text{the value is not: } 5} | 5
+\boxed{\text{The answer is not: } 5} | 5
+\boxed{\text{no real root is } 5} | 5
+\boxed{\text{not equal to: }42} | 42
+\boxed{\text{it isn't: } 5} | 5
+\boxed{\text{all values except: } 5} | 5
+\boxed{\text{less than: } 5} | 5
+\boxed{\text{half of it is } 5} | 5
+x = 12, therefore | 12
+x = 12, which gives us | 12
+The value is 12 because the | 12
+It is 12, which is wrong. | 12
+The answer 12 is wrong. | 12
+\boxed{\frac{1}{4} = 20\%} | \frac{1}{4}
 """
 
 
@@ -1440,6 +1481,8 @@ https://example.com/a.png
 t(0,4]
 proof
 \text{N/A}
+[]
+()
 not provided
 None
 """
@@ -1460,6 +1503,7 @@ No real solutions
 No solution
 Yes
 none
+\{\}
 $3$
 \hbar \omega(v+1 / 2)-\frac{E_{0}^{2} e^{2}}{2 m \omega^{2}}
 \frac{dM}{dt}=\frac{10^{5} L_{\odot}}{0.007 c^{2} M_{\odot}^{6}} M^{6}

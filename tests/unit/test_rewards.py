@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 from mifo_verl.rewards import boxed, math
-from mifo_verl.rewards.extract import after_think, answer_part, last_boxed
+from mifo_verl.rewards.extract import after_think, answer_part, last_boxed, word_for_none
 
 
 @pytest.mark.parametrize(
@@ -181,3 +181,23 @@ def test_math_verify_stays_out_of_the_callers_process() -> None:
     code = "import sys; from mifo_verl.rewards import math; assert math.is_correct('1/2', '0.5'); print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "mifo_verl.rewards.math" in modules and not {"math_verify", "sympy"} & set(modules)
+
+
+@pytest.mark.parametrize(
+    ("answer", "word"),
+    [
+        (r"\{\}", None),
+        (r"$\{ \}$.", None),
+        ("[]", None),
+        ("()", None),
+        ("7", None),
+        ("", ""),
+        ("{}", ""),
+        ("$$", ""),
+        (r"\[\]", ""),
+        ("(proof)", "proof"),
+        (r"\text{N/A}", "n/a"),
+    ],
+)
+def test_empty_brackets_are_an_answer_and_a_word_for_none_is_not(answer: str, word: str | None) -> None:
+    assert word_for_none(answer) == word
