@@ -13,9 +13,6 @@ from verl.utils import tensordict_utils as tu
 
 from mifo_verl.method.head import head_outputs
 
-ROW = "row"
-"""Column of the batches that this package makes, by which they are told from verl's."""
-
 
 class _LogitsAreChanged(Exception):
     """The model does something to what its head returns, such as a soft cap."""
@@ -103,11 +100,6 @@ class ChunkedHeadMixin:
     ) -> dict[str, Tensor]:
         """verl's log-probs, or those of the head with the facts."""
         if self._head is None or self._head.asked is None:
-            is_padded = not tu.get_non_tensor_data(micro_batch, "use_remove_padding", default=True)
-            if is_padded and ROW in micro_batch.keys() and _is_plain(output.logits):
-                labels_N, offsets = output_args["input_ids_rmpad_rolled"], micro_batch["input_ids"].offsets()
-                log_probs_N = log_probs_of(output.logits[_real(output.logits, offsets)], labels_N)
-                return {"log_probs": torch.nested.nested_tensor_from_jagged(log_probs_N, offsets)}
             return super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func)  # type: ignore[misc]
         if self._head.made is None or output.logits is not self._head.made:
             raise _LogitsAreChanged(self._head)
@@ -121,20 +113,7 @@ class ChunkedHeadMixin:
         if tu.get_non_tensor_data(micro_batch, "use_remove_padding", default=True):
             values_N = self._gather_and_unpad_packed(values_N, output_args["pad_size"])  # type: ignore[attr-defined]
         else:
-            values_N = values_N.view(output.logits.shape[:2])[_real(output.logits, offsets)]
+            shape = output.logits.shape[:2]
+            real = torch.arange(shape[1], device=values_N.device) < offsets.diff()[:, None]
+            values_N = values_N.view(shape)[real]
         return torch.nested.nested_tensor_from_jagged(values_N, offsets)
-
-
-def _is_plain(logits: Tensor) -> bool:
-    """Whether verl takes log-probs as ``log_probs_of`` does: float32 on a CPU."""
-    return logits.dtype is torch.float32 and logits.device.type == "cpu"
-
-
-def _real(logits: Tensor, offsets: Tensor) -> Tensor:
-    """Whether a place of padded (B, T, V) logits is a token's."""
-    return torch.arange(logits.shape[1], device=logits.device) < offsets.diff()[:, None]
-
-
-def log_probs_of(logits_NV: Tensor, labels_N: Tensor) -> Tensor:
-    """log p (float32) of every label at temperature 1, to the bit as verl's, which takes one row after the other."""
-    return logits_NV.gather(1, labels_N[:, None])[:, 0] - torch.logsumexp(logits_NV, dim=1)

@@ -4,7 +4,7 @@ import torch
 from measure import Row, copy_seconds, median_seconds, peak_bytes
 from torch import Tensor
 
-from mifo_verl.method.token_facts import token_entropy
+from mifo_verl.method.token_facts import token_facts
 from mifo_verl.method.token_selection import keep_top
 
 
@@ -26,7 +26,7 @@ def check_entropy(scale: float, device: torch.device) -> list[Row]:
         part.copy_(torch.randn(len(part), vocabulary, device=device, generator=generator) * spread)
 
     results: list[Tensor] = []
-    peak = peak_bytes(lambda: results.append(token_entropy(logits)), device)
+    peak = peak_bytes(lambda: results.append(token_facts(logits, ("entropy",))["entropy"]), device)
     full_copy = 4 * logits.numel()
     assert peak is None or scale < 1 or peak < full_copy / 2, f"{peak} bytes, above half of a float32 copy, {full_copy}"
     entropy, reference = results[0], slow_entropy(logits)
@@ -44,6 +44,6 @@ def check_entropy(scale: float, device: torch.device) -> list[Row]:
     doubtful = (reference.view(shape) - cut).abs() < 1e-5
     assert torch.equal(keep | doubtful, expected | doubtful), "another token is kept than the float64 entropy says"
 
-    seconds = median_seconds(lambda: token_entropy(logits), device)
+    seconds = median_seconds(lambda: token_facts(logits, ("entropy",)), device)
     copied = copy_seconds(2 * logits.numel(), device)
     return [Row("token entropy", f"{num_tokens} x {vocabulary} bf16", seconds, copied, peak)]
